@@ -1,0 +1,17 @@
+//! puna runs local language models as a Unix tool: it answers in a pipe, keeps models in a
+//! content-addressed store, and serves the Ollama HTTP API with llama.cpp inside the process.
+//!
+//! The modules are in reading order, and imports go up this list only: words, formats, owners of
+//! one outside thing each, deeds, faces. `docs/ARCHITECTURE.md` has the whole map.
+
+#![deny(unsafe_code, missing_docs)]
+
+// Words: the vocabulary. No I/O.
+pub mod address;
+pub mod clock;
+pub mod digest;
+pub mod duration;
+pub mod error;
+pub mod message;
+pub mod name;
+pub mod options;

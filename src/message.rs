@@ -1,0 +1,102 @@
+//! The words every face and deed shares: messages, deltas, how an answer ended and what it cost.
+
+use std::time::Duration;
+
+/// One message of a conversation.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Message {
+    /// `system`, `user`, `assistant`, `tool`, or what a model's template knows; lower case.
+    pub role: String,
+    /// The text.
+    pub content: String,
+    /// Earlier reasoning of the assistant, if any.
+    pub thinking: Option<String>,
+    /// Calls the assistant made, each a function's name and its arguments as JSON text.
+    pub tool_calls: Vec<ToolCall>,
+    /// For role `tool`: the function that answered.
+    pub tool_name: Option<String>,
+    /// For role `tool`: the call that it answers.
+    pub tool_call_id: Option<String>,
+}
+
+impl Message {
+    /// A message that has only a role and a text.
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+        Message {
+            role: role.into(),
+            content: content.into(),
+            ..Message::default()
+        }
+    }
+}
+
+/// A call of a function by the assistant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolCall {
+    /// The call's id, where there is one.
+    pub id: Option<String>,
+    /// The function's name.
+    pub name: String,
+    /// The arguments: a JSON object as text.
+    pub arguments: String,
+}
+
+/// A piece of an answer, in the order it comes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Delta {
+    /// More text of the answer. Never empty, never half a character.
+    Text(String),
+    /// The end, once, as the last delta.
+    Finish(Box<Finish>),
+}
+
+/// How an answer ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finish {
+    /// Why it ended.
+    pub reason: Reason,
+    /// What it cost.
+    pub usage: Usage,
+    /// Token ids of the prompt and the answer, for `/api/generate`'s `context`.
+    pub context: Vec<i32>,
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The model said that it is done, or a stop string came.
+    Stop,
+    /// The token limit or the context ended it.
+    Length,
+}
+
+impl Reason {
+    /// The API's word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Reason::Stop => "stop",
+            Reason::Length => "length",
+        }
+    }
+}
+
+/// What an answer cost: tokens counted, wall time measured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Tokens of the prompt, those found in the cache included.
+    pub prompt_tokens: usize,
+    /// Of these, how many were found in the cache.
+    pub cached_tokens: usize,
+    /// Tokens dropped from the prompt to make it fit.
+    pub truncated_tokens: usize,
+    /// Tokens generated, the end token not counted.
+    pub answer_tokens: usize,
+    /// From the request to the end.
+    pub total: Duration,
+    /// From the request until the model was ready.
+    pub load: Duration,
+    /// Computing the prompt.
+    pub prompt: Duration,
+    /// Generating the answer.
+    pub answer: Duration,
+}
