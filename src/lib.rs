@@ -15,3 +15,12 @@ pub mod error;
 pub mod message;
 pub mod name;
 pub mod options;
+
+// Formats: bytes or text to words and back.
+pub mod api;
+pub mod gguf;
+pub mod json;
+pub mod manifest;
+pub mod modelfile;
+pub mod prompt;
+pub mod reply;

@@ -1,0 +1,5 @@
+//! Wire formats: JSON to words and back. No socket, no file.
+
+pub mod native;
+pub mod options;
+pub mod show;

@@ -1,0 +1,153 @@
+//! GGUF headers, read with hard caps so that a malformed file is refused before llama.cpp sees it.
+//!
+//! Pure over any `Read + Seek`; arrays stay in the file and are read only when asked for.
+
+mod kinds;
+mod read;
+mod write;
+
+pub use kinds::{TensorKind, file_type_name};
+pub use read::read;
+pub use write::Writer;
+
+use std::io::{Read, Seek};
+
+use crate::error::Result;
+
+/// A value of the header's key-value part.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// Any unsigned integer.
+    Unsigned(u64),
+    /// Any signed integer.
+    Signed(i64),
+    /// A 32-bit float.
+    F32(f32),
+    /// A 64-bit float.
+    F64(f64),
+    /// A boolean.
+    Bool(bool),
+    /// A text; invalid UTF-8 was replaced.
+    Text(String),
+    /// An array, left in the file.
+    Array(Array),
+}
+
+/// Where an array lies in its file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Array {
+    /// GGUF's number for the type of the elements.
+    pub element: u32,
+    /// How many elements.
+    pub count: u64,
+    /// Byte offset of the first element in the file.
+    pub offset: u64,
+}
+
+/// One tensor's entry.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor {
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    pub kind: TensorKind,
+    /// Its dimensions, fastest first.
+    pub shape: Vec<u64>,
+    /// Byte offset from the start of the tensor data.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub size_bytes: u64,
+}
+
+impl Tensor {
+    /// How many elements it has.
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().product()
+    }
+}
+
+/// A checked header.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Header {
+    /// Key-value pairs in file order, keys unique.
+    pub values: Vec<(String, Value)>,
+    /// Tensor entries in file order.
+    pub tensors: Vec<Tensor>,
+    /// Length of the file in bytes.
+    pub file_bytes: u64,
+}
+
+impl Header {
+    /// The value under exactly this key.
+    pub fn value(&self, key: &str) -> Option<&Value> {
+        self.values
+            .iter()
+            .find(|(known, _)| known == key)
+            .map(|(_, value)| value)
+    }
+
+    /// The architecture, `unknown` if the file names none.
+    pub fn architecture(&self) -> &str {
+        self.text("general.architecture").unwrap_or("unknown")
+    }
+
+    /// The text under this key.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        match self.value(key)? {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The integer under this key, whatever its stored width.
+    pub fn integer(&self, key: &str) -> Option<u64> {
+        match self.value(key)? {
+            Value::Unsigned(value) => Some(*value),
+            Value::Signed(value) => u64::try_from(*value).ok(),
+            _ => None,
+        }
+    }
+
+    /// The integer under `<architecture>.<key>`.
+    pub fn arch_integer(&self, key: &str) -> Option<u64> {
+        self.integer(&format!("{}.{key}", self.architecture()))
+    }
+
+    /// The context length the model was trained with.
+    pub fn context_length(&self) -> Option<u64> {
+        self.arch_integer("context_length")
+    }
+
+    /// The sum of all tensors' elements.
+    pub fn parameter_count(&self) -> u64 {
+        self.tensors
+            .iter()
+            .map(Tensor::elements)
+            .fold(0, u64::saturating_add)
+    }
+
+    /// The chat template, if the file carries one.
+    pub fn chat_template(&self) -> Option<&str> {
+        self.text("tokenizer.chat_template")
+    }
+
+    /// True if the model turns text into vectors instead of text.
+    pub fn is_embedding(&self) -> bool {
+        self.value(&format!("{}.pooling_type", self.architecture()))
+            .is_some()
+    }
+
+    /// The quantisation's name, `unknown` where the file does not tell.
+    pub fn file_type(&self) -> &'static str {
+        self.integer("general.file_type")
+            .map_or("unknown", file_type_name)
+    }
+
+    /// The elements of an array, read from the file this header came from.
+    ///
+    /// # Errors
+    /// If the file cannot be read or has changed since.
+    pub fn elements(&self, file: impl Read + Seek, array: &Array) -> Result<Vec<Value>> {
+        read::elements(file, array)
+    }
+}

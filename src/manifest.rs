@@ -1,0 +1,243 @@
+//! Manifests and configs: JSON to words and back, written byte for byte as the reference does.
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::json;
+
+/// A manifest larger than this is refused: real ones have a few kilobytes.
+pub const MANIFEST_BYTES_MAX: u64 = 4 << 20;
+
+const MANIFEST_TYPE: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const CONFIG_TYPE: &str = "application/vnd.docker.container.image.v1+json";
+const LAYER_PREFIX: &str = "application/vnd.ollama.image.";
+
+/// What a model is made of: a config and layers, each a blob.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Always 2.
+    #[serde(rename = "schemaVersion", default)]
+    pub schema_version: u32,
+    /// The manifest's own media type.
+    #[serde(rename = "mediaType", default)]
+    pub media_type: String,
+    /// The config blob.
+    #[serde(default)]
+    pub config: Layer,
+    /// The layers, in order.
+    #[serde(default, deserialize_with = "null_is_empty")]
+    pub layers: Vec<Layer>,
+}
+
+/// A blob with its meaning.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Layer {
+    /// What the blob holds.
+    #[serde(rename = "mediaType", default)]
+    pub media_type: String,
+    /// The blob's digest as text; empty in some old manifests.
+    #[serde(default)]
+    pub digest: String,
+    /// The blob's length in bytes.
+    #[serde(default)]
+    pub size: i64,
+    /// The model or file it came from.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub from: String,
+    /// A tensor's or file's name, in models that are not one GGUF.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+}
+
+impl Layer {
+    /// A layer of kind `model`, `template`, `system`, `params`, `messages`, `license` and so on.
+    pub fn new(kind: &str, digest: Digest, size: u64) -> Self {
+        Layer {
+            media_type: format!("{LAYER_PREFIX}{kind}"),
+            digest: digest.to_string(),
+            size: i64::try_from(size).unwrap_or(i64::MAX),
+            ..Layer::default()
+        }
+    }
+
+    /// The layer's kind: the last part of its media type.
+    pub fn kind(&self) -> &str {
+        self.media_type.strip_prefix(LAYER_PREFIX).unwrap_or("")
+    }
+
+    /// The layer's digest.
+    ///
+    /// # Errors
+    /// If the text is no digest.
+    pub fn digest(&self) -> Result<Digest> {
+        Digest::parse(&self.digest)
+    }
+}
+
+impl Manifest {
+    /// A manifest of a config blob and layers.
+    pub fn new(config: (Digest, u64), layers: Vec<Layer>) -> Self {
+        let mut config = Layer::new("", config.0, config.1);
+        config.media_type = CONFIG_TYPE.to_string();
+        Manifest {
+            schema_version: 2,
+            media_type: MANIFEST_TYPE.to_string(),
+            config,
+            layers,
+        }
+    }
+
+    /// Parses a manifest.
+    ///
+    /// # Errors
+    /// If it is no JSON object of that form, or a digest or size in it is none.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        let manifest: Manifest = serde_json::from_slice(bytes)
+            .map_err(|error| Error::failed(format!("broken manifest: {error}")))?;
+        for layer in manifest.layers.iter().chain(Some(&manifest.config)) {
+            if layer.size < 0 || (!layer.digest.is_empty() && layer.digest().is_err()) {
+                return Err(Error::failed(
+                    "broken manifest: a layer without a good digest and size",
+                ));
+            }
+        }
+        Ok(manifest)
+    }
+
+    /// The bytes to store: compact, a newline at the end.
+    pub fn bytes(&self) -> Vec<u8> {
+        (json::line(self) + "\n").into_bytes()
+    }
+
+    /// The first layer of a kind; for `model` the last one, which wins.
+    pub fn layer(&self, kind: &str) -> Option<&Layer> {
+        let mut found = self.layers.iter().filter(|layer| layer.kind() == kind);
+        if kind == "model" {
+            found.next_back()
+        } else {
+            found.next()
+        }
+    }
+
+    /// The sum of all layers and the config, in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.layers
+            .iter()
+            .chain(Some(&self.config))
+            .map(|layer| layer.size.max(0) as u64)
+            .sum()
+    }
+
+    /// Every digest that this manifest needs.
+    pub fn digests(&self) -> impl Iterator<Item = Digest> + '_ {
+        self.layers
+            .iter()
+            .chain(Some(&self.config))
+            .filter_map(|layer| layer.digest().ok())
+    }
+}
+
+/// The config blob: what listings tell about a model without opening its weights.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// `gguf`; empty in old blobs.
+    pub model_format: String,
+    /// The architecture.
+    pub model_family: String,
+    /// The architectures; `null` when there are none.
+    pub model_families: Option<Vec<String>>,
+    /// The parameter count for people: `134.52M`.
+    pub model_type: String,
+    /// The quantisation: `Q4_K_M`.
+    pub file_type: String,
+    /// A built-in renderer's name.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub renderer: String,
+    /// A built-in parser's name.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub parser: String,
+    /// The least version that runs this model.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub requires: String,
+    /// Set for models that live elsewhere.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub remote_host: String,
+    /// The name there.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub remote_model: String,
+    /// Capabilities stated by the publisher.
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_empty"
+    )]
+    pub capabilities: Vec<String>,
+    /// Context length in tokens.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub context_length: u64,
+    /// Embedding length.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub embedding_length: u64,
+    /// The name of the base model.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub base_name: String,
+    /// Always `amd64`.
+    pub architecture: String,
+    /// Always `linux`.
+    pub os: String,
+}
+
+impl Config {
+    /// The bytes to store: compact, a newline at the end.
+    pub fn bytes(&self) -> Vec<u8> {
+        (json::line(self) + "\n").into_bytes()
+    }
+}
+
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
+fn null_is_empty<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_config_is_written_as_the_reference_does() {
+        let config = Config {
+            model_format: "gguf".into(),
+            model_family: "test".into(),
+            model_families: Some(vec!["test".into()]),
+            model_type: "0".into(),
+            file_type: "unknown".into(),
+            architecture: "amd64".into(),
+            os: "linux".into(),
+            ..Config::default()
+        };
+        let known = "99759ad5b91e723db0393d698ffbb448b1b7df5ff6377a108c49254583b1bc8c";
+        assert_eq!(Digest::of(&config.bytes()).hex(), known);
+    }
+
+    #[test]
+    fn odd_manifests_are_read_and_broken_ones_refused() {
+        assert!(Manifest::parse(b"{}").unwrap().layers.is_empty());
+        assert!(Manifest::parse(br#"{"layers":null,"config":{"digest":""},"x":1}"#).is_ok());
+        for bad in [
+            &b""[..],
+            b"<html>",
+            br#"{"layers":[{"digest":"sha256:../x"}]}"#,
+            br#"{"layers":[{"size":-1}]}"#,
+        ] {
+            assert!(Manifest::parse(bad).is_err());
+        }
+    }
+}
