@@ -24,3 +24,8 @@ pub mod manifest;
 pub mod modelfile;
 pub mod prompt;
 pub mod reply;
+
+// Owners: each of one outside thing.
+pub mod config;
+pub mod machine;
+pub mod store;

@@ -1,0 +1,302 @@
+//! Every setting, read once from the environment, with its origin.
+//!
+//! `PUNA_X` wins over `OLLAMA_X`, which has the same meaning so that existing scripts work. The
+//! only place that names environment variables or asks for the user's folders.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::address::Address;
+use crate::duration::KeepAlive;
+use crate::error::{Error, Result};
+
+/// Where the store is when there is no home.
+const MODELS_WITHOUT_HOME: &str = "/var/lib/puna/models";
+/// How long a model stays loaded after its last request.
+const KEEP_ALIVE: Duration = Duration::from_secs(300);
+/// Requests that may wait for a model.
+const QUEUE_MAX: usize = 512;
+/// Models kept loaded at once on a CPU.
+const LOADED_MAX: usize = 3;
+
+/// Variables that puna reads, each with its line in the manual. `X` stands for both prefixes.
+pub const VARIABLES: &[(&str, &str)] = &[
+    (
+        "PUNA_MODELS",
+        "folder of the store (default: puna/models in the user's data folder)",
+    ),
+    (
+        "OLLAMA_MODELS",
+        "folder of Ollama's store, only read (default: ~/.ollama/models)",
+    ),
+    (
+        "PUNA_HOST, OLLAMA_HOST",
+        "address to listen on, or of the server to use (default 127.0.0.1:11434)",
+    ),
+    (
+        "PUNA_SOCKET",
+        "Unix socket to listen on or to use; empty: none",
+    ),
+    (
+        "PUNA_KEEP_ALIVE, OLLAMA_KEEP_ALIVE",
+        "how long a model stays loaded (default 5m; negative: forever)",
+    ),
+    (
+        "PUNA_CONTEXT_LENGTH, OLLAMA_CONTEXT_LENGTH",
+        "a server's default num_ctx (default 4096)",
+    ),
+    (
+        "PUNA_NUM_PARALLEL, OLLAMA_NUM_PARALLEL",
+        "answers computed at once by a model (default 8)",
+    ),
+    (
+        "PUNA_MAX_LOADED_MODELS, OLLAMA_MAX_LOADED_MODELS",
+        "models loaded at once (default 3)",
+    ),
+    (
+        "PUNA_MAX_QUEUE, OLLAMA_MAX_QUEUE",
+        "requests that may wait for a model (default 512)",
+    ),
+    (
+        "PUNA_ORIGINS, OLLAMA_ORIGINS",
+        "further origins that browsers may ask from, by comma",
+    ),
+    (
+        "PUNA_FLASH_ATTENTION, OLLAMA_FLASH_ATTENTION",
+        "flash attention: true, false (default: what is faster)",
+    ),
+    (
+        "PUNA_KV_CACHE_TYPE, OLLAMA_KV_CACHE_TYPE",
+        "cache type: f16, q8_0, q4_0 (default f16)",
+    ),
+    (
+        "PUNA_NUM_THREADS",
+        "threads to compute with (default: one for each core)",
+    ),
+];
+
+/// The variable by which OpenMP is told how often a thread spins before it sleeps.
+pub const OPENMP_SPINS: &str = "GOMP_SPINCOUNT";
+
+/// True if the user, or puna itself, chose how OpenMP's threads wait.
+pub fn openmp_is_set() -> bool {
+    [OPENMP_SPINS, "OMP_WAIT_POLICY"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some())
+}
+
+/// The settings in force.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The user's home, if there is one.
+    pub home: Option<PathBuf>,
+    /// Folder of our own store.
+    pub models: PathBuf,
+    /// Folder of Ollama's store, if there may be one.
+    pub ollama_models: Option<PathBuf>,
+    /// Where the server listens or is asked.
+    pub address: Address,
+    /// True if the user named the address.
+    pub address_named: bool,
+    /// Our Unix socket.
+    pub socket: Option<PathBuf>,
+    /// How long models stay loaded.
+    pub keep_alive: KeepAlive,
+    /// A server's default context in tokens.
+    pub context_tokens: Option<u32>,
+    /// Answers computed at once by one model.
+    pub parallel: Option<u32>,
+    /// Models loaded at once.
+    pub loaded_max: usize,
+    /// Requests that may wait for a model.
+    pub queue_max: usize,
+    /// Further origins.
+    pub origins: Vec<String>,
+    /// Flash attention, if the user chose.
+    pub flash: Option<bool>,
+    /// Cache type's name, if the user chose.
+    pub kv_cache: Option<String>,
+    /// Threads, if the user chose.
+    pub threads: Option<usize>,
+}
+
+impl Config {
+    /// Reads the process's environment.
+    ///
+    /// # Errors
+    /// A host or socket that cannot be one. Other senseless values fall back to the default, as
+    /// in the reference.
+    pub fn from_environment() -> Result<Self> {
+        Self::read(&|name| std::env::var(name).ok(), &Folders::of_user())
+    }
+
+    fn read(variable: &dyn Fn(&str) -> Option<String>, folders: &Folders) -> Result<Self> {
+        let plain = |name: &str| {
+            variable(name)
+                .map(|value| trimmed(&value))
+                .filter(|value| !value.is_empty())
+        };
+        let either = |name: &str| {
+            plain(&format!("PUNA_{name}")).or_else(|| plain(&format!("OLLAMA_{name}")))
+        };
+        let number = |name: &str| {
+            either(name)
+                .and_then(|value| value.parse::<u32>().ok())
+                .filter(|value| *value > 0)
+        };
+        let models = plain("PUNA_MODELS").map(PathBuf::from);
+        let models = models.or_else(|| folders.data.as_ref().map(|data| data.join("puna/models")));
+        let models = models.unwrap_or_else(|| MODELS_WITHOUT_HOME.into());
+        let ollama_models = plain("OLLAMA_MODELS").map(PathBuf::from);
+        let host = either("HOST");
+        let socket = match variable("PUNA_SOCKET") {
+            Some(path) => (!path.is_empty()).then(|| PathBuf::from(path)),
+            None => Some(
+                folders
+                    .runtime
+                    .clone()
+                    .unwrap_or_else(|| beside(&models))
+                    .join("puna.sock"),
+            ),
+        };
+        Ok(Config {
+            home: folders.home.clone(),
+            ollama_models: ollama_models.or_else(|| {
+                folders
+                    .home
+                    .as_ref()
+                    .map(|home| home.join(".ollama/models"))
+            }),
+            address: host
+                .as_deref()
+                .map(Address::parse)
+                .transpose()?
+                .unwrap_or_default(),
+            address_named: host.is_some(),
+            socket: checked_socket(socket)?,
+            keep_alive: either("KEEP_ALIVE")
+                .and_then(|value| KeepAlive::parse_lenient(&value).ok())
+                .unwrap_or(KeepAlive::For(KEEP_ALIVE)),
+            context_tokens: number("CONTEXT_LENGTH"),
+            parallel: number("NUM_PARALLEL"),
+            loaded_max: number("MAX_LOADED_MODELS").map_or(LOADED_MAX, |count| count as usize),
+            queue_max: number("MAX_QUEUE").map_or(QUEUE_MAX, |count| count as usize),
+            origins: either("ORIGINS")
+                .map(|list| split_list(&list))
+                .unwrap_or_default(),
+            flash: either("FLASH_ATTENTION").map(|value| {
+                !matches!(
+                    value.as_str(),
+                    "0" | "f" | "F" | "false" | "False" | "FALSE"
+                )
+            }),
+            kv_cache: either("KV_CACHE_TYPE"),
+            threads: plain("PUNA_NUM_THREADS")
+                .and_then(|value| value.parse().ok())
+                .filter(|count| *count > 0),
+            models,
+        })
+    }
+}
+
+/// The user's folders, as far as there are any.
+struct Folders {
+    home: Option<PathBuf>,
+    data: Option<PathBuf>,
+    runtime: Option<PathBuf>,
+}
+
+impl Folders {
+    fn of_user() -> Self {
+        let by_user = || {
+            let folder = PathBuf::from(format!("/run/user/{}", rustix::process::getuid().as_raw()));
+            folder.is_dir().then_some(folder)
+        };
+        Folders {
+            home: dirs::home_dir(),
+            data: dirs::data_dir(),
+            runtime: dirs::runtime_dir()
+                .or_else(by_user)
+                .map(|folder| folder.join("puna")),
+        }
+    }
+}
+
+/// The longest path a Unix socket may have on every system puna runs on (macOS: 104 with its NUL).
+const SOCKET_PATH_BYTES_MAX: usize = 103;
+
+fn checked_socket(socket: Option<PathBuf>) -> Result<Option<PathBuf>> {
+    match socket {
+        Some(path) if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX => {
+            let text = path.display();
+            Err(Error::usage(format!(
+                "the socket's path is too long: {text}: set PUNA_SOCKET to a shorter one"
+            )))
+        }
+        socket => Ok(socket),
+    }
+}
+
+fn beside(models: &std::path::Path) -> PathBuf {
+    models.parent().unwrap_or(models).join("run")
+}
+
+fn trimmed(value: &str) -> String {
+    value.trim().trim_matches(['"', '\'']).to_string()
+}
+
+fn split_list(text: &str) -> Vec<String> {
+    text.split(',')
+        .map(|item| item.trim().to_lowercase())
+        .filter(|item| !item.is_empty())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)], home: Option<&str>) -> Config {
+        let folders = Folders {
+            home: home.map(PathBuf::from),
+            data: home.map(|home| PathBuf::from(home).join(".local/share")),
+            runtime: None,
+        };
+        let variable = |name: &str| {
+            variables
+                .iter()
+                .find(|(known, _)| *known == name)
+                .map(|(_, value)| value.to_string())
+        };
+        Config::read(&variable, &folders).unwrap()
+    }
+
+    #[test]
+    fn ours_wins_over_ollamas() {
+        let config = read(
+            &[
+                ("PUNA_HOST", ":1"),
+                ("OLLAMA_HOST", ":2"),
+                ("OLLAMA_KEEP_ALIVE", " \"30\" "),
+            ],
+            Some("/h"),
+        );
+        assert_eq!(config.address.port, 1);
+        assert_eq!(config.keep_alive, KeepAlive::For(Duration::from_secs(30)));
+        assert_eq!(
+            config.ollama_models.unwrap(),
+            PathBuf::from("/h/.ollama/models")
+        );
+        assert_eq!(
+            config.socket.unwrap(),
+            PathBuf::from("/h/.local/share/puna/run/puna.sock")
+        );
+    }
+
+    #[test]
+    fn without_a_home_there_is_still_a_store() {
+        let config = read(&[("PUNA_SOCKET", "")], None);
+        assert_eq!(config.models, PathBuf::from(MODELS_WITHOUT_HOME));
+        assert_eq!((config.ollama_models, config.socket), (None, None));
+    }
+}

@@ -1,0 +1,112 @@
+//! The machine: cores, memory that is free, GPUs that a CPU build leaves idle.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+
+/// Part of the free memory that puna leaves to others.
+const RESERVE_BYTES: u64 = 128 << 20;
+
+/// How many threads computing pays for: physical cores, within the quota of our cgroup.
+pub fn cores() -> usize {
+    let allowed = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    match physical_cores() {
+        Some(physical) if physical > 0 => physical.min(allowed),
+        _ => allowed,
+    }
+}
+
+/// Memory that a load may take, in bytes: what the system has available, at most what the cgroup
+/// and `ulimit -v` still allow. `u64::MAX` where nothing tells.
+pub fn free_bytes() -> u64 {
+    let available = meminfo("MemAvailable:").unwrap_or(u64::MAX);
+    let free = available
+        .min(cgroup_bytes().unwrap_or(u64::MAX))
+        .min(limit_bytes().unwrap_or(u64::MAX));
+    if free == u64::MAX {
+        free
+    } else {
+        free.saturating_sub(RESERVE_BYTES)
+    }
+}
+
+/// Memory of the machine, or of our cgroup if that has less, in bytes.
+pub fn total_bytes() -> u64 {
+    let own = fs::read_to_string("/sys/fs/cgroup/memory.max")
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
+    meminfo("MemTotal:")
+        .unwrap_or(8 << 30)
+        .min(own.unwrap_or(u64::MAX))
+}
+
+/// Names of GPUs whose drivers are there, whatever this build can use.
+pub fn gpus() -> Vec<&'static str> {
+    let known = [
+        ("/dev/nvidia0", "NVIDIA"),
+        ("/dev/kfd", "AMD"),
+        ("/dev/dxg", "WSL"),
+    ];
+    known
+        .iter()
+        .filter(|(path, _)| Path::new(path).exists())
+        .map(|(_, name)| *name)
+        .collect()
+}
+
+fn physical_cores() -> Option<usize> {
+    let entries = fs::read_dir("/sys/devices/system/cpu").ok()?;
+    let siblings = entries.filter_map(Result::ok).filter_map(|entry| {
+        fs::read_to_string(entry.path().join("topology/thread_siblings_list")).ok()
+    });
+    Some(siblings.collect::<HashSet<_>>().len())
+}
+
+fn meminfo(key: &str) -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with(key))?;
+    line.split_whitespace()
+        .nth(1)?
+        .parse::<u64>()
+        .ok()
+        .map(|kib| kib * 1024)
+}
+
+/// What our cgroup (version 2) still allows; file cache can be given back and counts as free.
+fn cgroup_bytes() -> Option<u64> {
+    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let path = own.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let folder = Path::new("/sys/fs/cgroup").join(path.trim_start_matches('/'));
+    let number = |file: &str| {
+        fs::read_to_string(folder.join(file))
+            .ok()?
+            .trim()
+            .parse::<u64>()
+            .ok()
+    };
+    let stat = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
+    let cached = stat
+        .lines()
+        .find_map(|line| line.strip_prefix("file ")?.parse::<u64>().ok())
+        .unwrap_or(0);
+    Some(number("memory.max")?.saturating_sub(number("memory.current")?.saturating_sub(cached)))
+}
+
+fn limit_bytes() -> Option<u64> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::As).current?;
+    let statm = fs::read_to_string("/proc/self/statm").ok()?;
+    let used =
+        statm.split_whitespace().next()?.parse::<u64>().ok()? * rustix::param::page_size() as u64;
+    Some(limit.saturating_sub(used))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_a_core_and_some_memory() {
+        assert!(cores() >= 1);
+        assert!(free_bytes() > 0);
+    }
+}

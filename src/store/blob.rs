@@ -1,0 +1,285 @@
+//! Blobs: files named by their digest. What lies under such a name has that digest, because it is
+//! hashed while it is written and renamed only when whole.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use super::{Store, UNFINISHED, sync_folder};
+use crate::digest::{Digest, HashingWriter};
+use crate::error::{Error, Result};
+
+/// Copy in pieces of this size.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// How a file comes into the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Take {
+    /// A reflink where the file system can, else a copy.
+    Copy,
+    /// A hard link: no second copy, but the file must stay as it is.
+    Link,
+}
+
+impl Store {
+    /// The path of a blob that is there, in our store or Ollama's.
+    ///
+    /// # Errors
+    /// `Damaged` if it is missing.
+    pub fn blob(&self, digest: &Digest) -> Result<PathBuf> {
+        let found = self.roots().find_map(|(root, _)| existing(root, digest));
+        found.ok_or_else(|| Error::damaged(self.blob_path(digest), "the blob is missing"))
+    }
+
+    /// As [`Store::blob`], and checks that a linked file is still the one that was linked and that
+    /// the length is the manifest's.
+    ///
+    /// # Errors
+    /// `Damaged` if the blob is missing, has another length or was changed.
+    pub fn sound_blob(&self, digest: &Digest, size_bytes: u64) -> Result<PathBuf> {
+        let path = self.blob(digest)?;
+        let meta = fs::metadata(&path).map_err(|error| Error::io("read", &path, error))?;
+        if meta.len() != size_bytes {
+            return Err(Error::damaged(
+                &path,
+                format!("{} bytes instead of {size_bytes}", meta.len()),
+            ));
+        }
+        match fs::read_to_string(stamp_path(&path)) {
+            Ok(stamp) if stamp != stamp_of(&meta) => Err(Error::damaged(
+                &path,
+                "the linked file was changed since: create the model again",
+            )),
+            _ => Ok(path),
+        }
+    }
+
+    /// Reads a small blob whole.
+    ///
+    /// # Errors
+    /// If it is missing or larger than `bytes_max`.
+    pub fn blob_bytes(&self, digest: &Digest, bytes_max: u64) -> Result<Vec<u8>> {
+        let path = self.blob(digest)?;
+        let meta = fs::metadata(&path).map_err(|error| Error::io("read", &path, error))?;
+        if meta.len() > bytes_max {
+            return Err(Error::damaged(
+                &path,
+                format!("larger than {bytes_max} bytes"),
+            ));
+        }
+        fs::read(&path).map_err(|error| Error::io("read", &path, error))
+    }
+
+    /// Stores some bytes as a blob. Call with the shared lock held.
+    ///
+    /// # Errors
+    /// If it cannot be written; then nothing is left behind.
+    pub fn put_bytes(&self, bytes: &[u8]) -> Result<(Digest, u64)> {
+        self.put_reader(bytes, Path::new("memory"), &mut |_| {})
+    }
+
+    /// Stores a file as a blob; the file itself stays where it is. `progress` gets the bytes done.
+    /// Call with the shared lock held.
+    ///
+    /// # Errors
+    /// If it cannot be read or written; then nothing is left behind.
+    pub fn put_file(
+        &self,
+        source: &Path,
+        take: Take,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(Digest, u64)> {
+        let open = || File::open(source).map_err(|error| Error::io("read", source, error));
+        if take == Take::Link {
+            return self.link_file(source, &open()?, progress);
+        }
+        let unfinished = Unfinished::create(&self.blobs()?)?;
+        if rustix::fs::ioctl_ficlone(&unfinished.file, &open()?).is_err() {
+            drop(unfinished);
+            return self.put_reader(open()?, source, progress);
+        }
+        let read = File::open(&unfinished.path)
+            .map_err(|error| Error::io("read", &unfinished.path, error))?;
+        let (digest, size_bytes) = hash(read, source, progress)?;
+        self.keep(unfinished, &digest, size_bytes)?;
+        Ok((digest, size_bytes))
+    }
+
+    fn put_reader(
+        &self,
+        mut reader: impl Read,
+        source: &Path,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(Digest, u64)> {
+        let unfinished = Unfinished::create(&self.blobs()?)?;
+        let mut writer = HashingWriter::new(&unfinished.file);
+        let mut piece = vec![0; PIECE_BYTES];
+        loop {
+            let count = reader
+                .read(&mut piece)
+                .map_err(|error| Error::io("read", source, error))?;
+            if count == 0 {
+                break;
+            }
+            writer
+                .write_all(&piece[..count])
+                .map_err(|error| Error::io("write", self.root(), error))?;
+            progress(writer.written_bytes());
+        }
+        let (digest, size_bytes) = (writer.digest(), writer.written_bytes());
+        self.keep(unfinished, &digest, size_bytes)?;
+        Ok((digest, size_bytes))
+    }
+
+    fn link_file(
+        &self,
+        source: &Path,
+        file: &File,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(Digest, u64)> {
+        let (digest, size_bytes) = hash(file, source, progress)?;
+        let path = self.blobs()?.join(digest.file_name());
+        let meta = file
+            .metadata()
+            .map_err(|error| Error::io("read", source, error))?;
+        match fs::hard_link(source, &path) {
+            Ok(()) => {
+                let stamp = stamp_path(&path);
+                fs::write(&stamp, stamp_of(&meta))
+                    .map_err(|error| Error::io("write", &stamp, error))?;
+                sync_folder(path.parent().expect("a blob lies in a folder"))?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(Error::io("link", source, error)),
+        }
+        Ok((digest, size_bytes))
+    }
+
+    /// Brings a blob of Ollama's store into ours. Call with the shared lock held.
+    ///
+    /// # Errors
+    /// If it is missing, damaged, or cannot be copied.
+    pub fn adopt(&self, digest: &Digest) -> Result<()> {
+        if existing(self.root(), digest).is_some() {
+            return Ok(());
+        }
+        let source = self.blob(digest)?;
+        let (found, _) = self.put_file(&source, Take::Copy, &mut |_| {})?;
+        if found == *digest {
+            Ok(())
+        } else {
+            Err(Error::damaged(source, "its content has another digest"))
+        }
+    }
+
+    pub(super) fn remove_blob(&self, digest: &Digest) -> Result<()> {
+        let path = self.blob_path(digest);
+        for path in [stamp_path(&path), path] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::io("remove", path, error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Renames a finished file to its digest, unless a blob of that digest and length is there.
+    fn keep(&self, unfinished: Unfinished, digest: &Digest, size_bytes: u64) -> Result<()> {
+        let path = self.blob_path(digest);
+        match fs::metadata(&path) {
+            Ok(meta) if meta.len() == size_bytes => Ok(()),
+            _ => unfinished.rename(&path),
+        }
+    }
+
+    /// The one function that makes a path of a digest.
+    fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.root().join("blobs").join(digest.file_name())
+    }
+
+    fn blobs(&self) -> Result<PathBuf> {
+        let folder = self.root().join("blobs");
+        fs::create_dir_all(&folder).map_err(|error| Error::io("make", &folder, error))?;
+        Ok(folder)
+    }
+}
+
+/// A blob's path under a root if it is there; very old stores wrote a colon.
+fn existing(root: &Path, digest: &Digest) -> Option<PathBuf> {
+    let names = [digest.file_name(), digest.to_string()];
+    names
+        .into_iter()
+        .map(|name| root.join("blobs").join(name))
+        .find(|path| path.is_file())
+}
+
+fn hash(file: impl Read, source: &Path, progress: &mut dyn FnMut(u64)) -> Result<(Digest, u64)> {
+    struct Counted<'a, R>(R, u64, &'a mut dyn FnMut(u64));
+    impl<R: Read> Read for Counted<'_, R> {
+        fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+            let count = self.0.read(bytes)?;
+            self.1 += count as u64;
+            (self.2)(self.1);
+            Ok(count)
+        }
+    }
+    Digest::of_reader(Counted(file, 0, progress)).map_err(|error| Error::io("read", source, error))
+}
+
+/// Where a linked blob's length and time are kept.
+fn stamp_path(blob: &Path) -> PathBuf {
+    let mut path = blob.as_os_str().to_owned();
+    path.push("-link");
+    path.into()
+}
+
+fn stamp_of(meta: &fs::Metadata) -> String {
+    let modified = meta
+        .modified()
+        .ok()
+        .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    format!(
+        "{} {}\n",
+        meta.len(),
+        modified.unwrap_or_default().as_nanos()
+    )
+}
+
+/// A file that is not there yet: removed again unless it is renamed.
+pub(super) struct Unfinished {
+    path: PathBuf,
+    file: File,
+}
+
+impl Unfinished {
+    pub(super) fn create(folder: &Path) -> Result<Self> {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random)
+            .map_err(|error| Error::failed(format!("no random numbers: {error}")))?;
+        let path = folder.join(format!("{UNFINISHED}{:016x}", u64::from_le_bytes(random)));
+        let file = File::create_new(&path).map_err(|error| Error::io("write", folder, error))?;
+        Ok(Unfinished { path, file })
+    }
+
+    pub(super) fn file(&mut self) -> &mut File {
+        &mut self.file
+    }
+
+    pub(super) fn rename(self, target: &Path) -> Result<()> {
+        self.file
+            .sync_all()
+            .map_err(|error| Error::io("write", target, error))?;
+        fs::rename(&self.path, target).map_err(|error| Error::io("write", target, error))?;
+        sync_folder(target.parent().expect("a file lies in a folder"))
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // After the rename there is nothing to remove, which is the error expected here.
+        let _ = fs::remove_file(&self.path);
+    }
+}

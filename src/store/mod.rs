@@ -1,0 +1,360 @@
+//! The model directory: names to manifests, manifests to blobs. Nothing else touches it.
+//!
+//! The layout is Ollama's, so its own store can be read in place as a second source, which is
+//! never written. A manifest is renamed into place after every blob it names is there, so that a
+//! process killed at any moment leaves a valid store.
+
+mod blob;
+mod lock;
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+pub use blob::Take;
+pub use lock::Guard;
+
+use crate::digest::Digest;
+use crate::error::{Class, Error, Result};
+use crate::manifest::{MANIFEST_BYTES_MAX, Manifest};
+use crate::name::{self, Name};
+
+/// Names of our unfinished files begin so; no blob and no manifest can have such a name.
+const UNFINISHED: &str = ".puna-";
+
+/// Whose store a model is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Our own, which we may write.
+    Ours,
+    /// Ollama's, only read.
+    Ollama,
+}
+
+/// A model in a store.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Its name as spelt in the store.
+    pub name: Name,
+    /// What it is made of.
+    pub manifest: Manifest,
+    /// Digest of the manifest's bytes: the model's identity.
+    pub digest: Digest,
+    /// When the manifest was written.
+    pub modified: SystemTime,
+    /// Whose store it is in.
+    pub origin: Origin,
+}
+
+/// What a listing found.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Models, newest first; ours hide Ollama's of the same name.
+    pub entries: Vec<Entry>,
+    /// Files that should be manifests and are not, each with the reason.
+    pub broken: Vec<String>,
+}
+
+/// The store.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+    second: Option<PathBuf>,
+}
+
+impl Store {
+    /// A store at `root`, with Ollama's at `second`. Touches nothing.
+    pub fn new(root: PathBuf, second: Option<PathBuf>) -> Self {
+        Store {
+            second: second.filter(|second| *second != root),
+            root,
+        }
+    }
+
+    /// Our own store's folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Finds a model: exact spelling first, then ignoring case; ours first, then Ollama's.
+    ///
+    /// # Errors
+    /// `NoModel` with the nearest names; `Damaged` if its manifest is broken.
+    pub fn find(&self, name: &Name) -> Result<Entry> {
+        for (root, origin) in self.roots() {
+            match self.entry(root, name, origin) {
+                Err(error) if error.is_not_found() => {}
+                found => return found,
+            }
+        }
+        let listing = self.list()?;
+        if let Some(entry) = listing
+            .entries
+            .iter()
+            .find(|entry| entry.name.folds_to(name))
+        {
+            return Ok(entry.clone());
+        }
+        let known: Vec<String> = listing
+            .entries
+            .iter()
+            .map(|entry| entry.name.to_string())
+            .collect();
+        let wanted = name.to_string();
+        let wanted = wanted.strip_suffix(":latest").unwrap_or(&wanted);
+        Err(Error::no_model(
+            wanted,
+            name::nearest(wanted, known.iter().map(String::as_str)),
+        ))
+    }
+
+    /// Every model of both stores.
+    ///
+    /// # Errors
+    /// If a folder is there but cannot be read.
+    pub fn list(&self) -> Result<Listing> {
+        let mut listing = Listing::default();
+        for (root, origin) in self.roots() {
+            let mut files = Vec::new();
+            walk(&root.join("manifests"), 4, &mut files)?;
+            for file in files {
+                self.list_one(root, &file, origin, &mut listing);
+            }
+        }
+        listing.entries.sort_by(|a, b| {
+            b.modified
+                .cmp(&a.modified)
+                .then_with(|| a.name.cmp(&b.name))
+        });
+        Ok(listing)
+    }
+
+    fn list_one(&self, root: &Path, file: &Path, origin: Origin, listing: &mut Listing) {
+        let relative = file.strip_prefix(root.join("manifests")).unwrap_or(file);
+        let parts: Option<Vec<&str>> = relative.iter().map(|part| part.to_str()).collect();
+        let name = match parts.as_deref() {
+            Some([host, namespace, model, tag]) => Name::from_parts(host, namespace, model, tag),
+            _ => None,
+        };
+        let Some(name) = name else {
+            let is_ours = file
+                .file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with(UNFINISHED));
+            if !is_ours {
+                listing
+                    .broken
+                    .push(format!("{}: no model name", file.display()));
+            }
+            return;
+        };
+        match self.entry(root, &name, origin) {
+            Ok(entry) if listing.entries.iter().all(|known| known.name != entry.name) => {
+                listing.entries.push(entry)
+            }
+            Ok(_) => {}
+            Err(error) => listing.broken.push(error.to_string()),
+        }
+    }
+
+    /// Writes a manifest under a name, lets the shared lock go, and drops what the old manifest
+    /// of that name alone had used.
+    ///
+    /// # Errors
+    /// If a blob that it names is missing, or the file cannot be written.
+    pub fn write_manifest(&self, guard: Guard, name: &Name, manifest: &Manifest) -> Result<()> {
+        for digest in manifest.digests() {
+            self.blob(&digest)?;
+        }
+        let old = self.entry(&self.root, name, Origin::Ours).ok();
+        let path = self.manifest_path(&self.root, name);
+        write_whole(&path, &manifest.bytes())?;
+        drop(guard); // Collecting needs the lock alone.
+        match old {
+            Some(old) => self.collect(&old.manifest),
+            None => Ok(()),
+        }
+    }
+
+    /// Copies a manifest to another name, bringing blobs over from Ollama's store where needed.
+    ///
+    /// # Errors
+    /// `NoModel` if there is no `source`.
+    pub fn copy(&self, source: &Name, target: &Name) -> Result<()> {
+        let guard = self.share()?;
+        let entry = self.find(source)?;
+        if entry.origin == Origin::Ours && entry.name == *target {
+            return Ok(());
+        }
+        for digest in entry.manifest.digests() {
+            self.adopt(&digest)?;
+        }
+        let bytes =
+            self.manifest_bytes(&self.manifest_path(self.root_of(entry.origin), &entry.name))?;
+        let old = self.entry(&self.root, target, Origin::Ours).ok();
+        write_whole(&self.manifest_path(&self.root, target), &bytes)?;
+        drop(guard); // As in write_manifest.
+        match old {
+            Some(old) => self.collect(&old.manifest),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes a model and the blobs that no other model uses.
+    ///
+    /// # Errors
+    /// `NoModel`; `Denied` for a model of Ollama's store; `Busy` if others are writing.
+    pub fn remove(&self, name: &Name) -> Result<()> {
+        let entry = self.find(name)?;
+        if entry.origin == Origin::Ollama {
+            let message =
+                format!("cannot remove {name}: it is in Ollama's store, which puna only reads");
+            return Err(Error::plain(Class::Denied, message));
+        }
+        let _guard = self.exclude()?;
+        let path = self.manifest_path(&self.root, &entry.name);
+        fs::remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
+        for folder in path.ancestors().skip(1).take(3) {
+            if fs::remove_dir(folder).is_err() {
+                break; // Not empty: others are still in it.
+            }
+        }
+        self.sweep_unfinished();
+        self.collect_locked(&entry.manifest)
+    }
+
+    /// Removes the blobs of `manifest` that no model uses, if nobody else is writing.
+    fn collect(&self, manifest: &Manifest) -> Result<()> {
+        match self.try_exclude()? {
+            Some(_guard) => self.collect_locked(manifest),
+            None => Ok(()), // Somebody writes: the blobs stay until a later collection.
+        }
+    }
+
+    fn collect_locked(&self, manifest: &Manifest) -> Result<()> {
+        let ours = Store::new(self.root.clone(), None).list()?;
+        if !ours.broken.is_empty() {
+            return Ok(()); // A manifest that cannot be read may use any blob.
+        }
+        let used: Vec<Digest> = ours
+            .entries
+            .iter()
+            .flat_map(|entry| entry.manifest.digests())
+            .collect();
+        for digest in manifest.digests().filter(|digest| !used.contains(digest)) {
+            self.remove_blob(&digest)?;
+        }
+        Ok(())
+    }
+
+    /// Reads a model's entry from one of the two stores, by exact spelling.
+    fn entry(&self, root: &Path, name: &Name, origin: Origin) -> Result<Entry> {
+        let path = self.manifest_path(root, name);
+        let bytes = self.manifest_bytes(&path)?;
+        let manifest =
+            Manifest::parse(&bytes).map_err(|error| Error::damaged(&path, error.to_string()))?;
+        let modified = fs::metadata(&path).and_then(|meta| meta.modified());
+        let modified = modified.map_err(|error| Error::io("read", &path, error))?;
+        Ok(Entry {
+            name: name.clone(),
+            manifest,
+            digest: Digest::of(&bytes),
+            modified,
+            origin,
+        })
+    }
+
+    fn manifest_bytes(&self, path: &Path) -> Result<Vec<u8>> {
+        let read = |path: &Path| -> io::Result<Vec<u8>> {
+            if fs::metadata(path)?.len() > MANIFEST_BYTES_MAX {
+                return Err(io::Error::other("larger than any manifest"));
+            }
+            fs::read(path)
+        };
+        read(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                Error::no_model(path.display().to_string(), vec![])
+            }
+            io::ErrorKind::IsADirectory => Error::no_model(path.display().to_string(), vec![]),
+            _ => Error::io("read", path, error),
+        })
+    }
+
+    /// The one function that makes a path of a name.
+    fn manifest_path(&self, root: &Path, name: &Name) -> PathBuf {
+        root.join("manifests").join(name.path())
+    }
+
+    fn root_of(&self, origin: Origin) -> &Path {
+        match (origin, &self.second) {
+            (Origin::Ollama, Some(second)) => second,
+            _ => &self.root,
+        }
+    }
+
+    fn roots(&self) -> impl Iterator<Item = (&Path, Origin)> {
+        let second = self.second.as_deref().map(|root| (root, Origin::Ollama));
+        [(self.root.as_path(), Origin::Ours)]
+            .into_iter()
+            .chain(second)
+    }
+
+    /// Removes what killed processes left unfinished. Only under the exclusive lock.
+    fn sweep_unfinished(&self) {
+        let mut files = Vec::new();
+        // What cannot be listed or removed now can be another time: nothing depends on it.
+        let _ = walk(&self.root.join("blobs"), 1, &mut files);
+        let _ = walk(&self.root.join("manifests"), 4, &mut files);
+        for file in files {
+            if file
+                .file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with(UNFINISHED))
+            {
+                let _ = fs::remove_file(file);
+            }
+        }
+    }
+}
+
+/// Collects the files exactly `depth` levels below `folder`.
+fn walk(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(());
+        }
+        Err(error) => return Err(Error::io("read", folder, error)),
+    };
+    for entry in entries {
+        let path = entry
+            .map_err(|error| Error::io("read", folder, error))?
+            .path();
+        if depth > 1 {
+            walk(&path, depth - 1, files)?;
+        } else if !path.is_dir() {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// Writes a file whole or not at all: beside it, synced, renamed.
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = path.parent().expect("a manifest lies in a folder");
+    fs::create_dir_all(folder).map_err(|error| Error::io("make", folder, error))?;
+    let mut unfinished = blob::Unfinished::create(folder)?;
+    let written = unfinished.file().write_all(bytes);
+    written.map_err(|error| Error::io("write", path, error))?;
+    unfinished.rename(path)
+}
+
+/// Makes a rename last through a power cut.
+fn sync_folder(folder: &Path) -> Result<()> {
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(|error| Error::io("sync", folder, error))
+}
