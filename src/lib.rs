@@ -27,5 +27,6 @@ pub mod reply;
 
 // Owners: each of one outside thing.
 pub mod config;
+pub mod engine;
 pub mod machine;
 pub mod store;

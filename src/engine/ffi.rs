@@ -1,0 +1,170 @@
+//! The only file that calls llama.cpp's C API directly, for the four things llama-cpp-2 hides:
+//! the log callback, a cancellable load that may skip repacking, and fitting layers to a GPU.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::path::Path;
+use std::ptr;
+
+use llama_cpp_2::model::LlamaModel;
+use llama_cpp_sys_2 as sys;
+
+use super::log::Log;
+
+/// What a load may be told.
+pub struct LoadParams {
+    /// Layers on the GPU; `None` as many as fit.
+    pub gpu_layers: Option<i32>,
+    /// The GPU to prefer.
+    pub main_gpu: Option<i32>,
+    /// Map the file; `None` lets llama.cpp choose.
+    pub mmap: Option<bool>,
+    /// Repack weights for this CPU.
+    pub repack: bool,
+    /// Cells of context that must fit beside the weights on a GPU.
+    pub cells: u32,
+}
+
+/// A loaded model and how many of its layers went to a GPU.
+pub struct Loaded {
+    /// The model.
+    pub model: LlamaModel,
+    /// Layers on a GPU, the output layer counted.
+    pub gpu_layers: u32,
+}
+
+/// Sends llama.cpp's and ggml's log lines to `log` for the rest of the process.
+pub fn set_log(log: &'static Log) {
+    unsafe extern "C" fn record(level: sys::ggml_log_level, text: *const c_char, log: *mut c_void) {
+        if text.is_null() {
+            return;
+        }
+        // SAFETY: llama.cpp hands over a NUL-terminated text that lives during this call, and
+        // `log` is the `&'static Log` given below, which is `Sync`.
+        let (text, log) = unsafe { (CStr::from_ptr(text), &*log.cast::<Log>()) };
+        log.record(level, &text.to_string_lossy());
+    }
+    // SAFETY: `record` matches the callback type and never unwinds; the pointer is 'static.
+    unsafe { sys::llama_log_set(Some(record), ptr::from_ref(log).cast_mut().cast()) };
+}
+
+/// Loads a model. `progress` gets 0..=1 and ends the load by returning false.
+/// `None`: llama.cpp refused the file, or `progress` ended the load.
+pub fn load(
+    path: &Path,
+    params: &LoadParams,
+    progress: &mut dyn FnMut(f32) -> bool,
+) -> Option<Loaded> {
+    type Callback<'a> = &'a mut dyn FnMut(f32) -> bool;
+    unsafe extern "C" fn report(fraction: f32, callback: *mut c_void) -> bool {
+        // SAFETY: the pointer is to the `Callback` below, which outlives the load, and llama.cpp
+        // calls back only from the loading thread.
+        let callback = unsafe { &mut *callback.cast::<Callback>() };
+        callback(fraction)
+    }
+    let path = CString::new(path.as_os_str().as_encoded_bytes()).ok()?;
+    let mut progress: Callback = progress;
+    let mut fit = Fit::default();
+    // SAFETY: a plain getter of a plain struct.
+    let mut c = unsafe { sys::llama_model_default_params() };
+    c.use_extra_bufts = params.repack;
+    c.load_mode = match params.mmap {
+        None => sys::LLAMA_LOAD_MODE_AUTO,
+        Some(true) => sys::LLAMA_LOAD_MODE_MMAP,
+        Some(false) => sys::LLAMA_LOAD_MODE_NONE,
+    };
+    if let Some(gpu) = params.main_gpu.filter(|gpu| *gpu >= 0) {
+        c.main_gpu = gpu;
+        c.split_mode = sys::LLAMA_SPLIT_MODE_NONE;
+    }
+    match params.gpu_layers {
+        Some(layers) => c.n_gpu_layers = layers,
+        None if has_gpu() => fit.apply(&path, &mut c, params.cells),
+        None => {}
+    }
+    c.progress_callback = Some(report);
+    c.progress_callback_user_data = ptr::from_mut(&mut progress).cast();
+    // SAFETY: `path` is NUL-terminated; `c` points only into `fit` and `progress`, which outlive
+    // the call, and llama.cpp keeps none of these pointers afterwards.
+    let model = unsafe { sys::llama_model_load_from_file(path.as_ptr(), c) };
+    let model = ptr::NonNull::new(model)?;
+    // SAFETY: LlamaModel is repr(transparent) over a non-null `llama_model` pointer that it frees
+    // once (llama-cpp-2 is pinned to the release where this was checked).
+    let model = unsafe { std::mem::transmute::<ptr::NonNull<sys::llama_model>, LlamaModel>(model) };
+    let all_layers = model.n_layer() + 1;
+    let gpu_layers = match (has_gpu(), u32::try_from(c.n_gpu_layers)) {
+        (false, _) => 0,
+        (true, Ok(layers)) => layers.min(all_layers),
+        (true, Err(_)) => all_layers,
+    };
+    Some(Loaded { model, gpu_layers })
+}
+
+/// True if a GPU is there that this build can use.
+pub fn has_gpu() -> bool {
+    // SAFETY: the registry of devices is filled when the backend starts and only read here.
+    unsafe {
+        (0..sys::ggml_backend_dev_count()).any(|index| {
+            let kind = sys::ggml_backend_dev_type(sys::ggml_backend_dev_get(index));
+            kind == sys::GGML_BACKEND_DEVICE_TYPE_GPU || kind == sys::GGML_BACKEND_DEVICE_TYPE_IGPU
+        })
+    }
+}
+
+/// Memory left free on each GPU beside weights and cache, as llama.cpp's own tools leave it.
+const GPU_MARGIN_BYTES: usize = 1 << 30;
+/// The least context that fitting may not give up.
+const FIT_CONTEXT_MIN: u32 = 4096;
+
+/// The buffers that `common_fit_params` writes into and the model parameters then point at.
+#[derive(Default)]
+struct Fit {
+    tensor_split: Vec<f32>,
+    overrides: Vec<sys::llama_model_tensor_buft_override>,
+    margins: Vec<usize>,
+}
+
+impl Fit {
+    /// Sets as many layers as fit the GPUs beside a context of `cells`.
+    fn apply(&mut self, path: &CStr, c: &mut sys::llama_model_params, cells: u32) {
+        // SAFETY: both are plain getters of build constants.
+        let (devices, overrides) = unsafe {
+            (
+                sys::llama_max_devices(),
+                sys::llama_max_tensor_buft_overrides(),
+            )
+        };
+        let none = sys::llama_model_tensor_buft_override {
+            pattern: ptr::null(),
+            buft: ptr::null_mut(),
+        };
+        self.tensor_split = vec![0.0; devices];
+        self.overrides = vec![none; overrides + 1];
+        self.margins = vec![GPU_MARGIN_BYTES; devices];
+        // SAFETY: a plain getter of a plain struct.
+        let mut context = unsafe { sys::llama_context_default_params() };
+        context.n_ctx = cells;
+        let before = *c;
+        // SAFETY: every buffer has the length that llama.cpp asks for and outlives the call.
+        let status = unsafe {
+            sys::llama_rs_fit_params(
+                path.as_ptr(),
+                c,
+                &raw mut context,
+                self.tensor_split.as_mut_ptr(),
+                self.overrides.as_mut_ptr(),
+                self.margins.as_mut_ptr(),
+                FIT_CONTEXT_MIN.min(cells),
+                ptr::null(),
+                sys::GGML_LOG_LEVEL_DEBUG,
+            )
+        };
+        if status != 0 {
+            *c = before; // Not fitted: llama.cpp's own default decides, and says why if it fails.
+            return;
+        }
+        c.tensor_split = self.tensor_split.as_ptr();
+        c.tensor_buft_overrides = self.overrides.as_ptr();
+    }
+}

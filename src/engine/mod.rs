@@ -1,0 +1,331 @@
+//! The engine: one loaded model and the thread that computes with it.
+//!
+//! Knows tokens and sampling; nothing of HTTP, JSON, names or the store. A [`Job`] goes in over a
+//! bounded channel, its [`Event`]s come back over one of its own. Dropping the [`Answer`] cancels.
+
+mod ffi;
+mod log;
+pub mod memory;
+mod sampler;
+mod sequence;
+mod thread;
+pub mod tune;
+mod worker;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
+
+use llama_cpp_2::llama_backend::LlamaBackend;
+use llama_cpp_2::model::LlamaModel;
+use llama_cpp_2::token::LlamaToken;
+
+pub use log::{Level, Sink};
+pub use sampler::Sampling;
+
+use crate::error::{Error, Result};
+use crate::message::Reason;
+use log::Log;
+use memory::Need;
+use tune::Attention;
+
+/// Jobs that may wait at the door of one engine; the pool bounds requests long before.
+const JOBS_MAX: usize = 1024;
+/// Events a slow listener may have pending before its job sits out.
+const EVENTS_MAX: usize = 256;
+
+/// llama.cpp itself, started once in a process.
+pub struct Backend {
+    inner: LlamaBackend,
+    log: &'static Log,
+}
+
+impl Backend {
+    /// Starts llama.cpp; its log goes to `sink` up to `level`.
+    ///
+    /// # Errors
+    /// If it was started before.
+    pub fn start(level: Level, sink: Sink) -> Result<Arc<Self>> {
+        let log: &'static Log = Box::leak(Box::new(Log::new(level, sink)));
+        ffi::set_log(log);
+        #[cfg(feature = "portable")]
+        load_variants();
+        let inner = LlamaBackend::init()
+            .map_err(|error| Error::failed(format!("cannot start llama.cpp: {error}")))?;
+        Ok(Arc::new(Backend { inner, log }))
+    }
+
+    /// The devices that this build can compute on, for people: `CPU (Intel Xeon)`.
+    pub fn devices(&self) -> Vec<String> {
+        let devices = llama_cpp_2::list_llama_ggml_backend_devices();
+        devices
+            .into_iter()
+            .map(|device| format!("{} ({})", device.name, device.description))
+            .collect()
+    }
+}
+
+/// Loads ggml's CPU variants from beside the binary, or from where the build left them.
+#[cfg(feature = "portable")]
+fn load_variants() {
+    let beside = std::env::current_exe()
+        .ok()
+        .and_then(|path| path.parent().map(Path::to_path_buf));
+    match beside.filter(|folder| folder.join("libggml-cpu-x64.so").exists()) {
+        Some(folder) => llama_cpp_2::llama_backend::load_backends_from_path(&folder),
+        None => llama_cpp_2::llama_backend::load_backends(),
+    }
+}
+
+/// How large a context to make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Context {
+    /// As much as the first job needs, and no more.
+    FirstJob,
+    /// For `sequences` answers at once of up to `tokens` each, sharing `cells`.
+    Shared {
+        /// Most tokens of one prompt and its answer.
+        tokens: u32,
+        /// Answers computed at once.
+        sequences: u32,
+        /// Cells of the cache, shared by all.
+        cells: u32,
+    },
+}
+
+/// What to load and how.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// The GGUF file.
+    pub path: PathBuf,
+    /// Layers on the GPU; `None` as many as fit.
+    pub gpu_layers: Option<i32>,
+    /// The GPU to prefer.
+    pub main_gpu: Option<i32>,
+    /// Map the file; `None` lets llama.cpp choose.
+    pub mmap: Option<bool>,
+    /// Threads to compute with.
+    pub threads: usize,
+    /// Tokens in one decode, at most.
+    pub batch_tokens: usize,
+    /// Attention and cache.
+    pub attention: Attention,
+    /// The context's size.
+    pub context: Context,
+    /// What weights and cells need, for a context sized by its first job.
+    pub need: Need,
+    /// Memory that the whole may take, in bytes.
+    pub memory_bytes: u64,
+}
+
+/// What is known of a loaded model.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// Context length the model was trained with, in tokens.
+    pub trained_tokens: u32,
+    /// Where it computes: `CPU`, or the GPU's name and layers.
+    pub device: String,
+    /// Layers on a GPU.
+    pub gpu_layers: u32,
+    /// All layers, the output layer counted.
+    pub layers: u32,
+}
+
+/// A loaded model. Dropping it waits for running jobs, then frees everything.
+pub struct Engine {
+    model: Arc<LlamaModel>,
+    worker: Option<thread::Door>,
+    facts: Facts,
+}
+
+/// One prompt to continue.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Token ids of the prompt, at least one.
+    pub prompt: Vec<i32>,
+    /// Most tokens to generate.
+    pub answer_tokens: usize,
+    /// How to pick them.
+    pub sampling: Sampling,
+    /// Set by whoever wants the job to end early.
+    pub cancel: Arc<AtomicBool>,
+}
+
+/// What happens to a job, in this order: `Admitted`, any number of `Token`, `End`; or `Failed`.
+#[derive(Debug)]
+pub enum Event {
+    /// The prompt fits and its computation begins; so many of its tokens were in the cache.
+    Admitted {
+        /// Tokens that need no computation.
+        cached_tokens: usize,
+    },
+    /// A token was generated. Its bytes may be a part of a character.
+    Token {
+        /// The token's id.
+        id: i32,
+        /// Its text.
+        bytes: Vec<u8>,
+    },
+    /// The answer is complete.
+    End {
+        /// Why.
+        reason: Reason,
+        /// Time spent from admission to the first token.
+        prompt: Duration,
+        /// Time spent from the first token on.
+        answer: Duration,
+    },
+    /// The job ended without an answer.
+    Failed(Error),
+}
+
+/// The events of one job. Dropping it cancels the job.
+pub struct Answer {
+    events: Receiver<Event>,
+    cancel: Arc<AtomicBool>,
+}
+
+impl Answer {
+    /// Waits for the next event.
+    ///
+    /// # Errors
+    /// If the engine's thread ended.
+    pub fn next(&self) -> Result<Event> {
+        self.events
+            .recv()
+            .map_err(|_| Error::failed("the engine stopped unexpectedly"))
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.cancel.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Engine {
+    /// Loads a model in a thread of its own, which then computes with it. `progress` gets 0..=1
+    /// and ends the load by returning false.
+    ///
+    /// # Errors
+    /// `Damaged` with llama.cpp's reason if it refuses the file, `Cancelled` if `progress` did.
+    pub fn load(
+        backend: &Arc<Backend>,
+        spec: Spec,
+        progress: &mut dyn FnMut(f32) -> bool,
+    ) -> Result<Self> {
+        let (worker, loaded) = thread::start(backend.clone(), spec, progress)?;
+        let model = loaded.model;
+        let facts = Facts {
+            trained_tokens: model.n_ctx_train(),
+            device: device_name(loaded.gpu_layers),
+            gpu_layers: loaded.gpu_layers,
+            layers: model.n_layer() + 1,
+        };
+        Ok(Engine {
+            model,
+            worker: Some(worker),
+            facts,
+        })
+    }
+
+    /// What is known of the model.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Turns text into token ids. `special` reads special tokens where their text stands;
+    /// `begin` puts the model's begin token in front if the model wants one.
+    pub fn tokens(&self, text: &str, begin: bool, special: bool) -> Vec<i32> {
+        let tokens = self.model.vocab().tokenize(text.as_bytes(), begin, special);
+        tokens.into_iter().map(|token| token.0).collect()
+    }
+
+    /// The text of the model's begin and end tokens, as chat templates name them.
+    pub fn border_texts(&self) -> (String, String) {
+        let vocab = self.model.vocab();
+        let text = |token| {
+            let text = vocab
+                .text(token)
+                .map(|text| text.to_string_lossy().into_owned());
+            text.unwrap_or_default()
+        };
+        (text(vocab.bos()), text(vocab.eos()))
+    }
+
+    /// True if the model wants its begin token in front of every prompt.
+    pub fn wants_begin(&self) -> bool {
+        self.model.vocab().should_add_bos()
+    }
+
+    /// How many tokens of context the model was trained with.
+    pub fn trained_tokens(&self) -> usize {
+        self.facts.trained_tokens as usize
+    }
+
+    /// The text of some tokens, special ones included.
+    pub fn text(&self, tokens: &[i32]) -> String {
+        let vocab = self.model.vocab();
+        let mut bytes = Vec::new();
+        for id in tokens
+            .iter()
+            .filter(|id| (0..vocab.n_tokens()).contains(*id))
+        {
+            bytes.extend(vocab.token_to_piece(LlamaToken(*id), true, None));
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Hands in a job.
+    ///
+    /// # Errors
+    /// `Busy` if too many wait already; `Failed` if the engine's thread has ended.
+    pub fn submit(&self, job: Job) -> Result<Answer> {
+        let (events, receiver) = mpsc::sync_channel(EVENTS_MAX);
+        let cancel = job.cancel.clone();
+        let worker = self.worker.as_ref().expect("only drop takes it");
+        worker
+            .jobs
+            .try_send(worker::Submission { job, events })
+            .map_err(|error| match error {
+                mpsc::TrySendError::Full(_) => {
+                    Error::plain(crate::error::Class::Busy, "too many requests wait")
+                }
+                mpsc::TrySendError::Disconnected(_) => {
+                    Error::failed("the engine stopped unexpectedly")
+                }
+            })?;
+        Ok(Answer {
+            events: receiver,
+            cancel,
+        })
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Some(worker) = self.worker.take() {
+            worker.close();
+        }
+    }
+}
+
+fn device_name(gpu_layers: u32) -> String {
+    let devices = llama_cpp_2::list_llama_ggml_backend_devices();
+    let is_gpu = |kind| {
+        matches!(
+            kind,
+            llama_cpp_2::LlamaBackendDeviceType::Gpu
+                | llama_cpp_2::LlamaBackendDeviceType::IntegratedGpu
+        )
+    };
+    match devices
+        .into_iter()
+        .find(|device| gpu_layers > 0 && is_gpu(device.device_type))
+    {
+        Some(device) => device.name,
+        None => "CPU".into(),
+    }
+}

@@ -1,0 +1,117 @@
+//! Sampling options to llama.cpp's chain of samplers, in llama.cpp's own order.
+
+use llama_cpp_2::sampling::LlamaSampler;
+use llama_cpp_2::token::LlamaToken;
+
+use crate::options::Options;
+
+/// llama.cpp's LLAMA_DEFAULT_SEED: take the seed from the system.
+const RANDOM_SEED: u32 = u32::MAX;
+
+/// How to pick each token. The defaults are the API's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampling {
+    /// 0: always the likeliest.
+    pub temperature: f32,
+    /// The k likeliest; 0 or less: all.
+    pub top_k: i32,
+    /// Nucleus.
+    pub top_p: f32,
+    /// Least probability against the likeliest.
+    pub min_p: f32,
+    /// Locally typical.
+    pub typical_p: f32,
+    /// Tokens looked back at for the three penalties; -1: all.
+    pub repeat_last_n: i32,
+    /// 1: none.
+    pub repeat_penalty: f32,
+    /// 0: none.
+    pub presence_penalty: f32,
+    /// 0: none.
+    pub frequency_penalty: f32,
+    /// Seed of the random choice; `None`: from the system.
+    pub seed: Option<u32>,
+}
+
+impl Sampling {
+    /// Reads the sampling options; what is not given takes the API's default.
+    pub fn of(options: &Options) -> Self {
+        let float = |name, default: f64| options.float(name).unwrap_or(default) as f32;
+        let int = |name, default: i64| {
+            options
+                .int(name)
+                .unwrap_or(default)
+                .clamp(i32::MIN.into(), i32::MAX.into()) as i32
+        };
+        Sampling {
+            temperature: float("temperature", 0.8),
+            top_k: int("top_k", 40),
+            top_p: float("top_p", 0.9),
+            min_p: float("min_p", 0.0),
+            typical_p: float("typical_p", 1.0),
+            repeat_last_n: int("repeat_last_n", 64),
+            repeat_penalty: float("repeat_penalty", 1.0),
+            presence_penalty: float("presence_penalty", 0.0),
+            frequency_penalty: float("frequency_penalty", 0.0),
+            seed: options
+                .int("seed")
+                .filter(|seed| *seed >= 0)
+                .map(|seed| seed as u32),
+        }
+    }
+
+    /// The chain for one answer after `prompt`, in a context of `context_tokens`.
+    pub(super) fn chain(
+        &self,
+        vocabulary: i32,
+        context_tokens: usize,
+        prompt: &[LlamaToken],
+    ) -> LlamaSampler {
+        let mut chain = Vec::new();
+        let last_n = match usize::try_from(self.repeat_last_n) {
+            Ok(count) => count.min(context_tokens),
+            Err(_) => context_tokens,
+        };
+        let penalised = self.repeat_penalty != 1.0
+            || self.presence_penalty != 0.0
+            || self.frequency_penalty != 0.0;
+        if penalised && last_n > 0 {
+            chain.push(LlamaSampler::penalties(
+                vocabulary,
+                last_n as i32,
+                self.repeat_penalty,
+                self.frequency_penalty,
+                self.presence_penalty,
+            ));
+        }
+        if self.temperature <= 0.0 {
+            chain.push(LlamaSampler::greedy());
+        } else {
+            chain.extend(self.random());
+        }
+        let mut chain = LlamaSampler::chain(chain, true);
+        if penalised {
+            chain.accept_many(&prompt[prompt.len().saturating_sub(last_n)..]);
+        }
+        chain
+    }
+
+    fn random(&self) -> Vec<LlamaSampler> {
+        let mut chain = Vec::new();
+        if self.top_k > 0 {
+            chain.push(LlamaSampler::top_k(self.top_k));
+        }
+        if self.typical_p < 1.0 {
+            chain.push(LlamaSampler::typical(self.typical_p, 1));
+        }
+        if self.top_p < 1.0 {
+            chain.push(LlamaSampler::top_p(self.top_p, 1));
+        }
+        if self.min_p > 0.0 {
+            chain.push(LlamaSampler::min_p(self.min_p, 1));
+        }
+        chain.push(LlamaSampler::temp(self.temperature));
+        chain.push(LlamaSampler::dist(self.seed.unwrap_or(RANDOM_SEED)));
+        chain
+    }
+}

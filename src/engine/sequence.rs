@@ -1,0 +1,174 @@
+//! One sequence of the cache, the job that works in it, and the tokens it keeps when it is idle.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::time::{Duration, Instant};
+
+use llama_cpp_2::sampling::LlamaSampler;
+use llama_cpp_2::token::LlamaToken;
+
+use super::{Event, Job};
+use crate::message::Reason;
+
+/// A listener that took nothing for this long is given up.
+const STALL_MAX: Duration = Duration::from_secs(30);
+
+/// A sequence of the cache.
+pub struct Sequence {
+    /// llama.cpp's number for it.
+    pub id: i32,
+    /// The tokens whose cells are computed.
+    pub cached: Vec<LlamaToken>,
+    /// When it was last in use, in turns of the engine's loop.
+    pub used_at: u64,
+    /// The job in it, if any.
+    pub work: Option<Work>,
+}
+
+impl Sequence {
+    /// An empty sequence.
+    pub fn new(id: i32) -> Self {
+        Sequence {
+            id,
+            cached: Vec::new(),
+            used_at: 0,
+            work: None,
+        }
+    }
+
+    /// Tokens not yet computed, if there is a job that can go on.
+    pub fn pending(&self) -> &[LlamaToken] {
+        match &self.work {
+            Some(work) if work.outbox.is_empty() && !work.ended => {
+                &work.tokens[self.cached.len()..]
+            }
+            _ => &[],
+        }
+    }
+
+    /// How many tokens this sequence and `prompt` have in common at their start.
+    pub fn common(&self, prompt: &[LlamaToken]) -> usize {
+        self.cached
+            .iter()
+            .zip(prompt)
+            .take_while(|(a, b)| a == b)
+            .count()
+    }
+}
+
+/// A job under way: its prompt and what was generated so far.
+pub struct Work {
+    /// Prompt and answer.
+    pub tokens: Vec<LlamaToken>,
+    /// How many of them are the prompt.
+    pub prompt_tokens: usize,
+    /// Tokens generated.
+    pub answer_tokens: usize,
+    /// The sampler, once the job was admitted.
+    pub sampler: Option<LlamaSampler>,
+    /// What was asked for.
+    pub job: Job,
+    events: SyncSender<Event>,
+    outbox: VecDeque<Event>,
+    stalled_since: Option<Instant>,
+    gone: bool,
+    ended: bool,
+    admitted_at: Option<Instant>,
+    first_token_at: Option<Instant>,
+}
+
+impl Work {
+    /// Takes over a submitted job.
+    pub fn new(job: Job, events: SyncSender<Event>) -> Self {
+        let tokens: Vec<LlamaToken> = job.prompt.iter().map(|id| LlamaToken(*id)).collect();
+        Work {
+            prompt_tokens: tokens.len(),
+            answer_tokens: 0,
+            tokens,
+            sampler: None,
+            job,
+            events,
+            outbox: VecDeque::new(),
+            stalled_since: None,
+            gone: false,
+            ended: false,
+            admitted_at: None,
+            first_token_at: None,
+        }
+    }
+
+    /// Notes that the prompt's computation begins; only the first time counts.
+    pub fn admit(&mut self, cached_tokens: usize) {
+        if self.admitted_at.is_none() {
+            self.admitted_at = Some(Instant::now());
+            self.send(Event::Admitted { cached_tokens });
+        }
+    }
+
+    /// Takes a generated token.
+    pub fn push(&mut self, token: LlamaToken, bytes: Vec<u8>) {
+        self.answered();
+        self.answer_tokens += 1;
+        self.tokens.push(token);
+        self.send(Event::Token { id: token.0, bytes });
+    }
+
+    /// Notes that the first token was chosen.
+    pub fn answered(&mut self) {
+        self.first_token_at.get_or_insert_with(Instant::now);
+    }
+
+    /// Reports the end.
+    pub fn end(&mut self, reason: Reason) {
+        self.ended = true;
+        let now = Instant::now();
+        let first = self.first_token_at.unwrap_or(now);
+        let prompt = self
+            .admitted_at
+            .map_or(Duration::ZERO, |admitted| first - admitted);
+        self.send(Event::End {
+            reason,
+            prompt,
+            answer: now - first,
+        });
+    }
+
+    /// Sends an event, or keeps it until the listener has room. Never blocks.
+    pub fn send(&mut self, event: Event) {
+        self.outbox.push_back(event);
+        self.flush();
+    }
+
+    /// Sends what could not be sent before.
+    pub fn flush(&mut self) {
+        while let Some(event) = self.outbox.pop_front() {
+            match self.events.try_send(event) {
+                Ok(()) => self.stalled_since = None,
+                Err(TrySendError::Full(event)) => {
+                    self.outbox.push_front(event);
+                    self.stalled_since.get_or_insert_with(Instant::now);
+                    return;
+                }
+                Err(TrySendError::Disconnected(_)) => {
+                    self.gone = true;
+                    self.outbox.clear();
+                }
+            }
+        }
+    }
+
+    /// True if the answer has ended and its listener has every event.
+    pub fn is_delivered(&self) -> bool {
+        self.ended && self.outbox.is_empty()
+    }
+
+    /// True if nobody wants this job any more.
+    pub fn is_cancelled(&self) -> bool {
+        self.gone
+            || self.job.cancel.load(Ordering::Relaxed)
+            || self
+                .stalled_since
+                .is_some_and(|since| since.elapsed() > STALL_MAX)
+    }
+}
