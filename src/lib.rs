@@ -26,6 +26,7 @@ pub mod prompt;
 pub mod reply;
 
 // Owners: each of one outside thing.
+pub mod client;
 pub mod config;
 pub mod engine;
 pub mod machine;

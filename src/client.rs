@@ -1,0 +1,267 @@
+//! A running puna or Ollama server: one request, a value or lines back.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
+};
+use ureq::{Agent, Body, http::Response};
+
+use crate::address::Address;
+use crate::api::native::ErrorBody;
+use crate::error::{Class, Error, Result};
+
+/// The header in which a puna server names its store, on its own socket only.
+pub const STORE_HEADER: &str = "Puna-Store";
+/// The longest record a server may send: the last one of a generate holds its whole context.
+const RECORD_BYTES_MAX: u64 = 64 << 20;
+/// How long a server may take to accept a connection.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// A way to one server.
+pub struct Client {
+    agent: Agent,
+    base: String,
+    what: String,
+}
+
+impl Client {
+    /// The server at an address.
+    pub fn at(address: &Address) -> Self {
+        let agent = Agent::new_with_config(config());
+        Client {
+            agent,
+            base: address.url(""),
+            what: address.to_string(),
+        }
+    }
+
+    /// The server behind a Unix socket.
+    pub fn on_socket(path: &Path) -> Self {
+        let connector = SocketConnector(path.to_path_buf());
+        let agent = Agent::with_parts(config(), connector, DefaultResolver::default());
+        Client {
+            agent,
+            base: "http://localhost".into(),
+            what: path.display().to_string(),
+        }
+    }
+
+    /// The store that the server says it reads, if it answers at all and is a puna.
+    pub fn store(&self) -> Option<PathBuf> {
+        let response = self
+            .agent
+            .get(format!("{}/api/version", self.base))
+            .call()
+            .ok()?;
+        response
+            .headers()
+            .get(STORE_HEADER)?
+            .to_str()
+            .ok()
+            .map(PathBuf::from)
+    }
+
+    /// What `GET /` answers: a line that tells who is there.
+    pub fn greeting(&self) -> Option<String> {
+        let mut response = self.agent.get(format!("{}/", self.base)).call().ok()?;
+        response
+            .body_mut()
+            .with_config()
+            .limit(1000)
+            .read_to_string()
+            .ok()
+    }
+
+    /// Gets a value.
+    ///
+    /// # Errors
+    /// `Network` if there is no server; the server's own error, classed by its status.
+    pub fn get<T: DeserializeOwned>(&self, route: &str) -> Result<T> {
+        let sent = self.agent.get(format!("{}{route}", self.base)).call();
+        self.value(self.checked(sent)?)
+    }
+
+    /// Posts a value and reads the answer's lines as records.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn post<T: DeserializeOwned>(
+        &self,
+        route: &str,
+        body: &impl Serialize,
+    ) -> Result<Records<T>> {
+        let text = crate::json::line(body);
+        let request = self
+            .agent
+            .post(format!("{}{route}", self.base))
+            .header("Content-Type", "application/json");
+        let response = self.checked(request.send(text))?;
+        Ok(Records {
+            reader: BufReader::new(Box::new(response.into_body().into_reader())),
+            what: self.what.clone(),
+            record: std::marker::PhantomData,
+        })
+    }
+
+    fn value<T: DeserializeOwned>(&self, response: Response<Body>) -> Result<T> {
+        let reader = response.into_body().into_reader().take(RECORD_BYTES_MAX);
+        serde_json::from_reader(reader).map_err(|error| self.broken(&error))
+    }
+
+    fn checked(&self, sent: Result<Response<Body>, ureq::Error>) -> Result<Response<Body>> {
+        let mut response = sent.map_err(|error| self.unreachable(&error))?;
+        let status = response.status().as_u16();
+        if status < 400 {
+            return Ok(response);
+        }
+        let text = response
+            .body_mut()
+            .with_config()
+            .limit(1 << 20)
+            .read_to_string()
+            .unwrap_or_default();
+        let message = serde_json::from_str::<ErrorBody>(&text).map_or(text, |body| body.error);
+        Err(Error::plain(
+            class_of(status, &message),
+            one_line(&message, status),
+        ))
+    }
+
+    fn unreachable(&self, error: &ureq::Error) -> Error {
+        let what = &self.what;
+        Error::plain(
+            Class::Network,
+            match error {
+                ureq::Error::Io(_) | ureq::Error::ConnectionFailed | ureq::Error::HostNotFound => {
+                    format!("no server at {what}: start one with 'puna serve'; run needs none")
+                }
+                error => format!("the server at {what} does not answer: {error}"),
+            },
+        )
+    }
+
+    fn broken(&self, error: &serde_json::Error) -> Error {
+        Error::plain(
+            Class::Network,
+            format!("the server at {} answers nonsense: {error}", self.what),
+        )
+    }
+}
+
+/// HTTP statuses of a server, as classes of ours.
+fn class_of(status: u16, message: &str) -> Class {
+    match status {
+        404 => Class::NoModel,
+        401 | 403 => Class::Denied,
+        503 if message.contains("memory") => Class::Memory,
+        503 => Class::Busy,
+        400 if message.contains("context") => Class::TooLong,
+        400 if message.contains("schema") || message.contains("grammar") => Class::Schema,
+        _ => Class::Failed,
+    }
+}
+
+fn one_line(message: &str, status: u16) -> String {
+    match message.trim() {
+        "" => format!("the server answers with status {status}"),
+        text => text.replace('\n', " "),
+    }
+}
+
+/// Records as they come.
+pub struct Records<T> {
+    reader: BufReader<Box<dyn Read + Send>>,
+    what: String,
+    record: std::marker::PhantomData<T>,
+}
+
+impl<T: DeserializeOwned> Iterator for Records<T> {
+    type Item = Result<T>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let cut = |why: String| {
+            Error::plain(
+                Class::Network,
+                format!("the answer of {} was cut: {why}", self.what),
+            )
+        };
+        let mut line = Vec::new();
+        match (&mut self.reader)
+            .take(RECORD_BYTES_MAX)
+            .read_until(b'\n', &mut line)
+        {
+            Ok(0) => return None,
+            Ok(_) => {}
+            Err(error) => return Some(Err(cut(error.to_string()))),
+        }
+        if let Ok(body) = serde_json::from_slice::<ErrorBody>(&line) {
+            return Some(Err(Error::failed(one_line(&body.error, 200))));
+        }
+        Some(serde_json::from_slice(&line).map_err(|error| cut(error.to_string())))
+    }
+}
+
+fn config() -> ureq::config::Config {
+    Agent::config_builder()
+        .http_status_as_error(false)
+        .proxy(None)
+        .timeout_connect(Some(CONNECT_MAX))
+        .max_idle_connections(0)
+        .user_agent(concat!("puna/", env!("CARGO_PKG_VERSION")))
+        .build()
+}
+
+/// Connects to one Unix socket, whatever the URL says.
+#[derive(Debug)]
+struct SocketConnector(PathBuf);
+
+impl Connector for SocketConnector {
+    type Out = SocketTransport;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails,
+        _: Option<()>,
+    ) -> Result<Option<SocketTransport>, ureq::Error> {
+        let stream = UnixStream::connect(&self.0)?;
+        let buffers = LazyBuffers::new(
+            details.config.input_buffer_size(),
+            details.config.output_buffer_size(),
+        );
+        Ok(Some(SocketTransport { stream, buffers }))
+    }
+}
+
+#[derive(Debug)]
+struct SocketTransport {
+    stream: UnixStream,
+    buffers: LazyBuffers,
+}
+
+impl Transport for SocketTransport {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), ureq::Error> {
+        self.stream.write_all(&self.buffers.output()[..amount])?;
+        Ok(())
+    }
+
+    fn await_input(&mut self, _: NextTimeout) -> Result<bool, ureq::Error> {
+        let count = self.stream.read(self.buffers.input_append_buf())?;
+        self.buffers.input_appended(count);
+        Ok(count > 0)
+    }
+
+    fn is_open(&mut self) -> bool {
+        false // Connections are not kept: each command asks once.
+    }
+}
