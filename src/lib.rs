@@ -31,3 +31,11 @@ pub mod config;
 pub mod engine;
 pub mod machine;
 pub mod store;
+
+// Deeds: what the program does, with no idea who asked.
+pub mod chat;
+pub mod create;
+pub mod list;
+pub mod model;
+pub mod pool;
+pub mod show;

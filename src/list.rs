@@ -1,0 +1,98 @@
+//! What is in the store, as the API lists it.
+
+use crate::api::native::{Details, Tag};
+use crate::clock;
+use crate::error::Result;
+use crate::gguf::Header;
+use crate::manifest::Config;
+use crate::model;
+use crate::store::{Entry, Store};
+
+/// Every model with its details, newest first, and what could not be read.
+///
+/// # Errors
+/// If the store cannot be read.
+pub fn tags(store: &Store) -> Result<(Vec<Tag>, Vec<String>)> {
+    let listing = store.list()?;
+    let tags = listing
+        .entries
+        .iter()
+        .map(|entry| tag(store, entry))
+        .collect();
+    Ok((tags, listing.broken))
+}
+
+/// One model; what its config or header cannot tell stays empty, so that one damaged model does
+/// not hide the others.
+fn tag(store: &Store, entry: &Entry) -> Tag {
+    let config = model::config(store, entry).unwrap_or_default();
+    let layer = entry.manifest.layer("model");
+    let header = layer
+        .and_then(|layer| layer.digest().ok())
+        .and_then(|digest| store.blob(&digest).ok())
+        .and_then(|path| model::header(&path).ok());
+    let parent = layer.map(|layer| layer.from.clone()).unwrap_or_default();
+    let mut details = details(&config, parent);
+    if let Some(header) = &header {
+        details.context_length = header.context_length().unwrap_or(0);
+        details.embedding_length = header.arch_integer("embedding_length").unwrap_or(0);
+    }
+    Tag {
+        name: entry.name.to_string(),
+        model: entry.name.to_string(),
+        modified_at: clock::rfc3339(entry.modified),
+        size: entry.manifest.size_bytes(),
+        digest: entry.digest.hex(),
+        details,
+        capabilities: header
+            .map(|header| capabilities(&config, &header))
+            .unwrap_or_default(),
+    }
+}
+
+/// The details that a config tells.
+pub fn details(config: &Config, parent: String) -> Details {
+    Details {
+        parent_model: parent,
+        format: if config.model_format.is_empty() {
+            "gguf".into()
+        } else {
+            config.model_format.clone()
+        },
+        family: config.model_family.clone(),
+        families: config.model_families.clone(),
+        parameter_size: config.model_type.clone(),
+        quantization_level: config.file_type.clone(),
+        ..Details::default()
+    }
+}
+
+/// What a model can do, by its config and its header.
+pub fn capabilities(config: &Config, header: &Header) -> Vec<String> {
+    let mut found = config.capabilities.clone();
+    let mut add = |word: &str| {
+        if !found.iter().any(|known| known == word) {
+            found.push(word.to_string());
+        }
+    };
+    if let Some(template) = header.chat_template() {
+        if template.contains("tools") || template.contains("tool_call") {
+            add("tools");
+        }
+        let splits =
+            template.contains("split('</think>')") || template.contains("split(\"</think>\")");
+        let reasons = template.contains("reasoning_content") || template.contains("<SPECIAL_12>");
+        if (template.contains("<think>") && template.contains("</think>")) || (splits && !reasons) {
+            add("thinking");
+        }
+    }
+    add(if header.is_embedding() {
+        "embedding"
+    } else {
+        "completion"
+    });
+    if header.arch_integer("vision.block_count").is_some() {
+        add("vision");
+    }
+    found
+}

@@ -1,0 +1,400 @@
+//! Loaded engines: one for each set of weights, shared by everyone who asks for it.
+//!
+//! Decides how large a context is, whether memory suffices, who must go when there is no room, and
+//! how long an idle engine stays. No lock is held while a model loads.
+
+mod state;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
+use std::time::{Duration, Instant};
+
+pub use state::Loaded;
+
+use state::{Entry, Load, State, Step, least_cells};
+
+use crate::config::Config;
+use crate::duration::KeepAlive;
+use crate::engine::memory::{MEMORY_HINT, Need};
+use crate::engine::{Backend, Context, Engine, Level, Sink, Spec, tune};
+use crate::error::{Class, Error, Result};
+use crate::machine;
+use crate::model::Model;
+use crate::options::Options;
+
+/// A server's context where nothing names one: the reference's on a machine without a large GPU.
+const CONTEXT_TOKENS: u32 = 4096;
+/// The least context there is.
+const CONTEXT_TOKENS_MIN: u32 = 4;
+/// Answers that one model computes at once.
+const SEQUENCES: u32 = 8;
+/// The cache of a shared context may take this part of all memory (one in so many).
+const CACHE_SHARE: u64 = 16;
+/// Answers seldom fill their context: this part of them all filled is planned for (one in so
+/// many). One that finds no room waits, or steps back and goes on later.
+const FILLED_SHARE: u32 = 2;
+/// The least batch: a slice of the grid and a token for each sequence.
+const BATCH_TOKENS_MIN: i64 = 32;
+/// How often a waiting request looks whether its client is still there.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Whom the pool serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// One answer, then the process ends: no more context than it needs.
+    OneShot,
+    /// Many answers at once.
+    Server,
+}
+
+/// Reports a load's progress, 0..=1.
+pub type Progress<'a> = &'a mut dyn FnMut(f32);
+
+/// The pool. Clones share it.
+#[derive(Clone)]
+pub struct Pool(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    policy: Policy,
+    log: (Level, Sink),
+    backend: OnceLock<Arc<Backend>>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// A loaded engine in use. Dropping it starts the keep-alive time.
+pub struct Lease {
+    pool: Pool,
+    id: u64,
+    engine: Arc<Engine>,
+    /// Most tokens of one prompt and its answer; `None` if the first job decides.
+    pub context_tokens: Option<u32>,
+}
+
+impl Lease {
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut state = self.pool.state();
+        let Some(entry) = state.entries.iter_mut().find(|entry| entry.id == self.id) else {
+            return;
+        };
+        entry.users -= 1;
+        entry.idle_since = Instant::now();
+        drop(state);
+        self.pool.0.changed.notify_all();
+        self.pool.expire();
+    }
+}
+
+impl Pool {
+    /// An empty pool; llama.cpp starts with the first load.
+    pub fn new(config: Config, policy: Policy, log: (Level, Sink)) -> Self {
+        Pool(Arc::new(Inner {
+            config,
+            policy,
+            log,
+            backend: OnceLock::new(),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        }))
+    }
+
+    /// The engine for a model, loaded if need be. Waits while others load or use what must go.
+    ///
+    /// # Errors
+    /// `Busy` if too many wait, `Memory` if it cannot fit, `Cancelled`, or what the load says.
+    pub fn acquire(
+        &self,
+        model: &Model,
+        options: &Options,
+        keep_alive: Option<KeepAlive>,
+        cancel: &AtomicBool,
+        progress: Progress,
+    ) -> Result<Lease> {
+        let load = self.load_for(model, options)?;
+        let mut waits = false;
+        let mut state = self.state();
+        let id = loop {
+            match state.step(&load, self.0.config.loaded_max) {
+                Step::Use(index) => {
+                    state.waiting -= usize::from(waits);
+                    return Ok(self.lease(&mut state, index, keep_alive));
+                }
+                Step::Load(evicted) => {
+                    state.waiting -= usize::from(waits);
+                    let id =
+                        state.reserve(&load, model, keep_alive.unwrap_or(self.0.config.keep_alive));
+                    drop(state);
+                    drop(evicted); // Freeing takes time and needs no lock.
+                    break id;
+                }
+                Step::Wait => {}
+            }
+            if !waits && state.waiting >= self.0.config.queue_max {
+                let text = "server busy, please try again.  maximum pending requests exceeded";
+                return Err(Error::plain(Class::Busy, text));
+            }
+            state.waiting += usize::from(!waits);
+            waits = true;
+            let woken = self.0.changed.wait_timeout(state, LOOK);
+            state = woken.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+            if cancel.load(Ordering::Relaxed) {
+                state.waiting -= 1;
+                return Err(Error::cancelled());
+            }
+        };
+        self.fill(id, model, load, cancel, progress)
+    }
+
+    /// Loads the engine of a reserved entry; a failure leaves nothing behind.
+    fn fill(
+        &self,
+        id: u64,
+        model: &Model,
+        load: Load,
+        cancel: &AtomicBool,
+        progress: Progress,
+    ) -> Result<Lease> {
+        let made = self
+            .make_room(id, model, &load)
+            .and_then(|()| self.load(model, &load, cancel, progress));
+        let mut state = self.state();
+        let index = state
+            .entries
+            .iter()
+            .position(|entry| entry.id == id)
+            .expect("only its loader removes it");
+        let result = match made {
+            Ok((engine, spec)) => {
+                let entry = &mut state.entries[index];
+                entry.model.describe(&engine, &spec);
+                entry.engine = Some(Arc::new(engine));
+                Ok(self.lease(&mut state, index, None))
+            }
+            Err(error) => {
+                state.entries.remove(index);
+                Err(error)
+            }
+        };
+        drop(state);
+        self.0.changed.notify_all();
+        result
+    }
+
+    fn load(
+        &self,
+        model: &Model,
+        load: &Load,
+        cancel: &AtomicBool,
+        progress: Progress,
+    ) -> Result<(Engine, Spec)> {
+        let backend = self.backend()?;
+        let spec = self.spec(model, load);
+        let mut report = |fraction| {
+            progress(fraction);
+            !cancel.load(Ordering::Relaxed)
+        };
+        let engine = Engine::load(&backend, spec.clone(), &mut report)?;
+        Ok((engine, spec))
+    }
+
+    /// Evicts idle engines until the model fits the free memory.
+    fn make_room(&self, id: u64, model: &Model, load: &Load) -> Result<()> {
+        let spec = self.spec(model, load);
+        loop {
+            let free_bytes = machine::free_bytes();
+            let needed_bytes = spec.need.total_bytes(least_cells(load.context));
+            if needed_bytes <= free_bytes {
+                return Ok(());
+            }
+            let evicted = self.state().evict_idle(Some(id));
+            if evicted.is_none() {
+                return Err(Error::memory(needed_bytes, free_bytes, MEMORY_HINT));
+            }
+        }
+    }
+
+    /// Unloads a model as soon as nobody uses it.
+    pub fn unload(&self, model: &Model) {
+        let mut state = self.state();
+        for entry in state
+            .entries
+            .iter_mut()
+            .filter(|entry| entry.load.weights == model.weights)
+        {
+            entry.keep_alive = KeepAlive::For(Duration::ZERO);
+        }
+        drop(state);
+        self.expire();
+    }
+
+    /// Drops the engines whose time has come.
+    pub fn expire(&self) {
+        let mut state = self.state();
+        let (gone, kept) = std::mem::take(&mut state.entries)
+            .into_iter()
+            .partition(Entry::is_expired);
+        state.entries = kept;
+        drop(state);
+        let gone: Vec<Entry> = gone;
+        if !gone.is_empty() {
+            drop(gone); // Frees the engines, outside the lock.
+            self.0.changed.notify_all();
+        }
+    }
+
+    /// What is loaded, the longest to stay first.
+    pub fn loaded(&self) -> Vec<Loaded> {
+        let state = self.state();
+        let ready = state.entries.iter().filter(|entry| entry.engine.is_some());
+        let mut loaded: Vec<Loaded> = ready.map(Entry::told).collect();
+        loaded.sort_by_key(|loaded| std::cmp::Reverse(loaded.expires));
+        loaded
+    }
+
+    /// Devices that this build can compute on.
+    ///
+    /// # Errors
+    /// If llama.cpp cannot start.
+    pub fn devices(&self) -> Result<Vec<String>> {
+        Ok(self.backend()?.devices())
+    }
+
+    fn backend(&self) -> Result<Arc<Backend>> {
+        if let Some(backend) = self.0.backend.get() {
+            return Ok(backend.clone());
+        }
+        let _one_at_a_time = self.state();
+        if let Some(backend) = self.0.backend.get() {
+            return Ok(backend.clone());
+        }
+        let backend = Backend::start(self.0.log.0, self.0.log.1)?;
+        Ok(self.0.backend.get_or_init(|| backend).clone())
+    }
+
+    fn lease(&self, state: &mut State, index: usize, keep_alive: Option<KeepAlive>) -> Lease {
+        let entry = &mut state.entries[index];
+        entry.users += 1;
+        entry.used_once = true;
+        if let Some(keep_alive) = keep_alive {
+            entry.keep_alive = keep_alive;
+        }
+        Lease {
+            pool: self.clone(),
+            id: entry.id,
+            engine: entry.engine.clone().expect("a leased entry is loaded"),
+            context_tokens: match entry.load.context {
+                Context::FirstJob => None,
+                Context::Shared { tokens, .. } => Some(tokens),
+            },
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0
+            .state
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn spec(&self, model: &Model, load: &Load) -> Spec {
+        let attention = self.attention(model);
+        Spec {
+            path: load.weights.clone(),
+            gpu_layers: load.gpu_layers,
+            main_gpu: load.main_gpu,
+            mmap: load.mmap,
+            threads: load.threads,
+            batch_tokens: load.batch_tokens,
+            attention,
+            context: load.context,
+            need: Need::of(&model.header, attention.kv),
+            memory_bytes: machine::free_bytes(),
+        }
+    }
+
+    fn attention(&self, model: &Model) -> tune::Attention {
+        let kv = self
+            .0
+            .config
+            .kv_cache
+            .as_deref()
+            .and_then(tune::KvKind::parse);
+        let gpu = cfg!(any(
+            feature = "cuda",
+            feature = "metal",
+            feature = "vulkan",
+            feature = "rocm"
+        ));
+        tune::attention(&model.header, gpu, self.0.config.flash, kv)
+    }
+
+    /// The load-relevant options in force for a request.
+    fn load_for(&self, model: &Model, options: &Options) -> Result<Load> {
+        let trained = model
+            .header
+            .context_length()
+            .unwrap_or(u32::MAX.into())
+            .clamp(1, u32::MAX.into()) as u32;
+        let asked = options
+            .int("num_ctx")
+            .map(|tokens| tokens.clamp(0, u32::MAX.into()) as u32);
+        let tokens = |tokens: u32| tokens.max(CONTEXT_TOKENS_MIN).min(trained);
+        let context = match (self.0.policy, asked) {
+            (Policy::OneShot, None) => Context::FirstJob,
+            (Policy::OneShot, Some(asked)) => Context::Shared {
+                tokens: tokens(asked),
+                sequences: 1,
+                cells: tokens(asked),
+            },
+            (Policy::Server, asked) => {
+                let default = self.0.config.context_tokens.unwrap_or(CONTEXT_TOKENS);
+                self.shared_context(model, tokens(asked.unwrap_or(default)))
+            }
+        };
+        let threads = options
+            .int("num_thread")
+            .filter(|count| *count > 0)
+            .map(|count| count as usize);
+        Ok(Load {
+            weights: model.weights.clone(),
+            context,
+            batch_tokens: options
+                .int("num_batch")
+                .map_or(tune::BATCH_TOKENS, |tokens| {
+                    tokens.clamp(BATCH_TOKENS_MIN, 1 << 14) as usize
+                }),
+            gpu_layers: options
+                .int("num_gpu")
+                .filter(|layers| *layers >= 0)
+                .map(|layers| layers as i32),
+            main_gpu: options.int("main_gpu").map(|gpu| gpu as i32),
+            mmap: options.bool("use_mmap"),
+            threads: threads
+                .or(self.0.config.threads)
+                .unwrap_or_else(machine::cores),
+        })
+    }
+
+    /// Cells for several answers at once: as many as their share of memory allows, never fewer
+    /// than one answer may need. Total memory decides, so that equal requests give equal contexts.
+    fn shared_context(&self, model: &Model, tokens: u32) -> Context {
+        let sequences = self.0.config.parallel.unwrap_or(SEQUENCES);
+        let need = Need::of(&model.header, self.attention(model).kv);
+        let allowed = machine::total_bytes() / CACHE_SHARE / need.cell_bytes.max(1);
+        let cells = u64::from(tokens) * u64::from(sequences.div_ceil(FILLED_SHARE));
+        let cells = cells.min(allowed).clamp(tokens.into(), u32::MAX.into()) as u32;
+        Context::Shared {
+            tokens,
+            sequences,
+            cells,
+        }
+    }
+}

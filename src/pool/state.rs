@@ -1,0 +1,192 @@
+//! What a pool holds: entries, who may use which, who must go.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::digest::Digest;
+use crate::duration::KeepAlive;
+use crate::engine::{Context, Engine, Spec};
+use crate::model::Model;
+use crate::name::Name;
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) entries: Vec<Entry>,
+    pub(super) waiting: usize,
+    pub(super) next_id: u64,
+}
+
+pub(super) struct Entry {
+    pub(super) id: u64,
+    pub(super) load: Load,
+    pub(super) model: Loaded,
+    pub(super) engine: Option<Arc<Engine>>,
+    pub(super) users: usize,
+    pub(super) keep_alive: KeepAlive,
+    pub(super) idle_since: Instant,
+    pub(super) used_once: bool,
+}
+
+/// The options that a loaded engine cannot change.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Load {
+    pub(super) weights: PathBuf,
+    pub(super) context: Context,
+    pub(super) batch_tokens: usize,
+    pub(super) gpu_layers: Option<i32>,
+    pub(super) main_gpu: Option<i32>,
+    pub(super) mmap: Option<bool>,
+    pub(super) threads: usize,
+}
+
+/// What is told of a loaded model.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The name that loaded it.
+    pub name: Option<Name>,
+    /// Digest of its manifest.
+    pub digest: Option<Digest>,
+    /// Its config, for listings.
+    pub config: crate::manifest::Config,
+    /// Memory it takes: weights, cache and buffers, in bytes.
+    pub size_bytes: u64,
+    /// The part of it on GPUs, in bytes.
+    pub gpu_bytes: u64,
+    /// Where it computes, and how many layers there.
+    pub device: String,
+    /// Most tokens of one prompt and its answer.
+    pub context_tokens: u32,
+    /// When it goes, if nobody asks again.
+    pub expires: SystemTime,
+}
+
+/// What a request can do now.
+pub(super) enum Step {
+    Use(usize),
+    Load(Option<Box<Entry>>),
+    Wait,
+}
+
+impl State {
+    /// What a request for this load can do now.
+    pub(super) fn step(&mut self, load: &Load, loaded_max: usize) -> Step {
+        if let Some(index) = self
+            .entries
+            .iter()
+            .position(|entry| entry.load.weights == load.weights)
+        {
+            let entry = &self.entries[index];
+            return match &entry.engine {
+                None => Step::Wait,
+                Some(_) if entry.load == *load => Step::Use(index),
+                Some(_) if entry.users == 0 => {
+                    Step::Load(Some(Box::new(self.entries.remove(index))))
+                }
+                Some(_) => Step::Wait,
+            };
+        }
+        if self.entries.len() < loaded_max {
+            return Step::Load(None);
+        }
+        match self.evict_idle(None) {
+            Some(entry) => Step::Load(Some(Box::new(entry))),
+            None => Step::Wait,
+        }
+    }
+
+    /// Takes out the engine that has been idle longest.
+    pub(super) fn evict_idle(&mut self, except: Option<u64>) -> Option<Entry> {
+        let idle = self.entries.iter().enumerate().filter(|(_, entry)| {
+            entry.users == 0 && entry.engine.is_some() && Some(entry.id) != except
+        });
+        let (index, _) = idle.min_by_key(|(_, entry)| entry.idle_since)?;
+        Some(self.entries.remove(index))
+    }
+
+    pub(super) fn reserve(&mut self, load: &Load, model: &Model, keep_alive: KeepAlive) -> u64 {
+        self.next_id += 1;
+        self.entries.push(Entry {
+            id: self.next_id,
+            load: load.clone(),
+            model: Loaded::of(model),
+            engine: None,
+            users: 0,
+            keep_alive,
+            idle_since: Instant::now(),
+            used_once: false,
+        });
+        self.next_id
+    }
+}
+
+impl Entry {
+    pub(super) fn is_expired(&self) -> bool {
+        let KeepAlive::For(keep_alive) = self.keep_alive else {
+            return false;
+        };
+        self.engine.is_some()
+            && self.users == 0
+            && self.used_once
+            && self.idle_since.elapsed() >= keep_alive
+    }
+
+    pub(super) fn told(&self) -> Loaded {
+        let since = if self.users == 0 {
+            self.idle_since
+        } else {
+            Instant::now()
+        };
+        let expires = match self.keep_alive {
+            KeepAlive::For(keep_alive) => {
+                (SystemTime::now() + keep_alive).checked_sub(since.elapsed())
+            }
+            KeepAlive::Forever => {
+                SystemTime::now().checked_add(Duration::from_nanos(i64::MAX as u64))
+            }
+        };
+        Loaded {
+            expires: expires.unwrap_or_else(SystemTime::now),
+            ..self.model.clone()
+        }
+    }
+}
+
+impl Loaded {
+    pub(super) fn of(model: &Model) -> Self {
+        Loaded {
+            name: model.name.clone(),
+            digest: model.digest,
+            config: model.config.clone(),
+            size_bytes: 0,
+            gpu_bytes: 0,
+            device: String::new(),
+            context_tokens: 0,
+            expires: SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    /// Fills in what is known once the engine is there.
+    pub(super) fn describe(&mut self, engine: &Engine, spec: &Spec) {
+        let facts = engine.facts();
+        let cells = least_cells(spec.context);
+        self.size_bytes = spec.need.total_bytes(cells);
+        self.gpu_bytes =
+            self.size_bytes / u64::from(facts.layers.max(1)) * u64::from(facts.gpu_layers);
+        self.device = match facts.gpu_layers {
+            0 => facts.device.clone(),
+            layers => format!("{} {layers}/{} layers", facts.device, facts.layers),
+        };
+        if let Context::Shared { tokens, .. } = spec.context {
+            self.context_tokens = tokens;
+        }
+    }
+}
+
+/// The cells that a load allocates at least.
+pub(super) fn least_cells(context: Context) -> u32 {
+    match context {
+        Context::FirstJob => 256,
+        Context::Shared { cells, .. } => cells,
+    }
+}
