@@ -39,3 +39,7 @@ pub mod list;
 pub mod model;
 pub mod pool;
 pub mod show;
+
+// Faces: how someone asks.
+pub mod cli;
+pub mod server;

@@ -1,0 +1,237 @@
+//! `puna completions`: completion scripts for shells, printed from the tables.
+
+use super::out::Out;
+use super::parse::Parsed;
+use super::spec::{COMMANDS, Command, Completes, Flag, HELP};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::options;
+
+pub const COMMAND: Command = Command {
+    name: "completions",
+    alias: None,
+    summary: "print a completion script for a shell",
+    operands: "SHELL",
+    arity: (1, 1),
+    flags: &[],
+    about: &[
+        "Prints a script that completes commands, flags, option names and the names of models. SHELL is bash, zsh or \
+         fish. 'make install' puts all three where the shells look for them.",
+    ],
+    examples: &[(
+        "puna completions bash > ~/.local/share/bash-completion/completions/puna",
+        "install it for bash",
+    )],
+    completes: Completes::Shells,
+    run,
+};
+
+const SHELLS: &str = "bash zsh fish";
+/// Lists model names; silent where there is no store.
+const MODELS: &str = "puna ls 2>/dev/null | cut -f1";
+
+fn run(parsed: &Parsed, _: &Config, out: &mut Out) -> Result<()> {
+    match parsed.operands[0].as_str() {
+        "bash" => out.write(&bash()),
+        "zsh" => out.write(&zsh()),
+        "fish" => out.write(&fish()),
+        other => Err(Error::usage(format!(
+            "no completions for '{other}': bash, zsh or fish"
+        ))),
+    }
+}
+
+fn names() -> Vec<&'static str> {
+    COMMANDS
+        .iter()
+        .flat_map(|command| [Some(command.name), command.alias])
+        .flatten()
+        .collect()
+}
+
+fn all_flags(command: &Command) -> impl Iterator<Item = &'static Flag> {
+    command.flags.iter().chain([&HELP])
+}
+
+fn option_names() -> String {
+    options::TABLE
+        .iter()
+        .map(|(name, _, _)| format!("{name}="))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+fn bash() -> String {
+    let mut text = String::from(
+        "# bash completion for puna, printed by 'puna completions bash'.\n\
+         _puna() {\n\
+         \x20   local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} command=${COMP_WORDS[1]}\n\
+         \x20   local IFS=$' \\t\\n'\n\
+         \x20   COMPREPLY=()\n\
+         \x20   if [ \"$COMP_CWORD\" -eq 1 ]; then\n",
+    );
+    text += &format!(
+        "        COMPREPLY=($(compgen -W '{} --help --version' -- \"$word\"))\n        return\n    fi\n",
+        names().join(" ")
+    );
+    text += "    case $before in\n";
+    text += &format!(
+        "        -o|--option) compopt -o nospace 2>/dev/null; COMPREPLY=($(compgen -W '{}' -- \"$word\")); return ;;\n",
+        option_names()
+    );
+    text +=
+        "        -f|--file|--socket) COMPREPLY=($(compgen -f -- \"$word\")); return ;;\n    esac\n";
+    text += "    local flags=\n    case $command in\n";
+    for command in COMMANDS {
+        let flags: Vec<String> = all_flags(command)
+            .map(|flag| format!("--{}", flag.long))
+            .collect();
+        text += &format!(
+            "        {}) flags='{}' ;;\n",
+            pattern(command),
+            flags.join(" ")
+        );
+    }
+    text += "    esac\n    if [[ $word == -* ]]; then\n        COMPREPLY=($(compgen -W \"$flags\" -- \"$word\"))\n        return\n    fi\n";
+    text += "    case $command in\n";
+    for command in COMMANDS {
+        let words = match command.completes {
+            Completes::Nothing => continue,
+            Completes::Models => {
+                // Names hold colons, at which bash splits words.
+                text += &format!(
+                    "        {}) COMPREPLY=($(compgen -W \"$({MODELS})\" -- \"$word\") $(compgen -f -- \"$word\")) ;;\n",
+                    pattern(command)
+                );
+                continue;
+            }
+            Completes::Commands => names().join(" "),
+            Completes::Shells => SHELLS.to_string(),
+        };
+        text += &format!(
+            "        {}) COMPREPLY=($(compgen -W '{words}' -- \"$word\")) ;;\n",
+            pattern(command)
+        );
+    }
+    text + "    esac\n}\nCOMP_WORDBREAKS=${COMP_WORDBREAKS//:/}\ncomplete -F _puna puna\n"
+}
+
+fn pattern(command: &Command) -> String {
+    command.alias.map_or(command.name.to_string(), |alias| {
+        format!("{}|{alias}", command.name)
+    })
+}
+
+fn zsh() -> String {
+    let mut text = String::from(
+        "#compdef puna\n\
+         # zsh completion for puna, printed by 'puna completions zsh'.\n\
+         _puna_models() {\n\
+         \x20   local -a models\n",
+    );
+    text += &format!("    models=(${{(f)\"$({MODELS})\"}})\n");
+    text += "    compadd -a models\n    _files -g '*.gguf'\n}\n";
+    text += "_puna() {\n    local -a commands\n    commands=(\n";
+    for command in COMMANDS {
+        for name in [Some(command.name), command.alias].into_iter().flatten() {
+            text += &format!("        '{name}:{}'\n", quoted(command.summary));
+        }
+    }
+    text += "    )\n    if (( CURRENT == 2 )); then\n        _describe command commands\n        return\n    fi\n";
+    text +=
+        "    local command=$words[2]\n    shift words\n    (( CURRENT-- ))\n    case $command in\n";
+    for command in COMMANDS {
+        text += &format!("        {})\n            _arguments -s", pattern(command));
+        for flag in all_flags(command) {
+            text += &zsh_flag(flag);
+        }
+        text += match command.completes {
+            Completes::Nothing => "",
+            Completes::Models => " \\\n                '*:model:_puna_models'",
+            Completes::Commands => " \\\n                '1:command:(COMMANDS)'",
+            Completes::Shells => " \\\n                '1:shell:(bash zsh fish)'",
+        };
+        text += "\n            ;;\n";
+    }
+    text = text.replace("(COMMANDS)", &format!("({})", names().join(" ")));
+    text + "    esac\n}\nif [ \"$funcstack[1]\" = _puna ]; then\n    _puna \"$@\"\nelse\n    compdef _puna puna\nfi\n"
+}
+
+fn zsh_flag(flag: &Flag) -> String {
+    let value = match (flag.long, flag.value) {
+        (_, None) => String::new(),
+        ("file" | "socket", Some(what)) => format!(":{what}:_files"),
+        ("option", Some(what)) => format!(
+            ":{what}:({})",
+            options::TABLE
+                .iter()
+                .map(|(name, _, _)| *name)
+                .collect::<Vec<_>>()
+                .join(" ")
+        ),
+        (_, Some(what)) => format!(":{what}:"),
+    };
+    let help = quoted(flag.help).replace('[', "\\[").replace(']', "\\]");
+    let long = format!(" \\\n                '*--{}[{help}]{value}'", flag.long);
+    match flag.short {
+        None => long,
+        Some(short) => format!("{long} \\\n                '*-{short}[{help}]{value}'"),
+    }
+}
+
+/// Text inside single quotes and before a colon.
+fn quoted(text: &str) -> String {
+    text.replace('\'', "'\\''").replace(':', "\\:")
+}
+
+fn fish() -> String {
+    let mut text = String::from(
+        "# fish completion for puna, printed by 'puna completions fish'.\n\
+         complete -c puna -f\n",
+    );
+    for command in COMMANDS {
+        for name in [Some(command.name), command.alias].into_iter().flatten() {
+            text += &format!(
+                "complete -c puna -n __fish_use_subcommand -a {name} -d '{}'\n",
+                fish_quoted(command.summary)
+            );
+        }
+    }
+    for command in COMMANDS {
+        let seen = format!(
+            "__fish_seen_subcommand_from {}",
+            pattern(command).replace('|', " ")
+        );
+        for flag in all_flags(command) {
+            let short = flag
+                .short
+                .map_or(String::new(), |short| format!(" -s {short}"));
+            let value = match (flag.long, flag.value) {
+                (_, None) => String::new(),
+                ("file" | "socket", Some(_)) => " -r -F".into(),
+                ("option", Some(_)) => format!(" -x -a '{}'", option_names()),
+                (_, Some(_)) => " -x".into(),
+            };
+            text += &format!(
+                "complete -c puna -n '{seen}' -l {}{short}{value} -d '{}'\n",
+                flag.long,
+                fish_quoted(flag.help)
+            );
+        }
+        let words = match command.completes {
+            Completes::Nothing => continue,
+            Completes::Models => {
+                text += &format!("complete -c puna -n '{seen}' -F -a '({MODELS})'\n");
+                continue;
+            }
+            Completes::Commands => names().join(" "),
+            Completes::Shells => SHELLS.to_string(),
+        };
+        text += &format!("complete -c puna -n '{seen}' -a '{words}'\n");
+    }
+    text
+}
+
+fn fish_quoted(text: &str) -> String {
+    text.replace('\'', "\\'")
+}

@@ -1,0 +1,98 @@
+//! `puna create`: a Modelfile to a model in the store.
+
+use std::path::{Path, PathBuf};
+
+use super::out::{Out, Unit};
+use super::parse::Parsed;
+use super::spec::{Command, Completes, QUIET, option, switch};
+use crate::config::Config;
+use crate::create::{Places, Step, create};
+use crate::error::{Error, Result};
+use crate::modelfile::{self, MODELFILE_BYTES_MAX};
+use crate::name::Name;
+use crate::store::Take;
+
+pub const COMMAND: Command = Command {
+    name: "create",
+    alias: None,
+    summary: "make a model of a Modelfile",
+    operands: "NAME",
+    arity: (1, 1),
+    flags: &[
+        option(
+            "file",
+            Some('f'),
+            "FILE",
+            "the Modelfile; - is standard input (default: Modelfile)",
+        ),
+        switch(
+            "link",
+            None,
+            "hard-link the GGUF instead of copying it; it must then stay as it is",
+        ),
+        QUIET,
+    ],
+    about: &[
+        "Makes the model NAME of a Modelfile. FROM names a GGUF file, relative to the Modelfile, or a model that is \
+         in the store. The file comes into the store as a reflink where the file system can do that, else as a copy; \
+         it is never moved.",
+        "A Modelfile holds one instruction a line: FROM, SYSTEM, TEMPLATE, PARAMETER name value, LICENSE, MESSAGE \
+         role text; # begins a comment. A value in \" or \"\"\" may span lines. A TEMPLATE is stored with the model; \
+         prompts are made with the template inside the GGUF.",
+        "Nothing stands under a final name before it is whole: a create that is killed or runs out of space leaves \
+         the store as it was.",
+    ],
+    examples: &[
+        (
+            "echo 'FROM ./model.gguf' | puna create smol -f -",
+            "bring a GGUF file into the store",
+        ),
+        (
+            "printf 'FROM smol\\nSYSTEM Answer in one word.\\n' | puna create terse -f -",
+            "give a model a system text",
+        ),
+    ],
+    completes: Completes::Models,
+    run,
+};
+
+fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
+    let name = Name::parse(&parsed.operands[0])?;
+    let file = parsed.value("file").unwrap_or("Modelfile");
+    let modelfile = modelfile::parse(&super::read_input(file, MODELFILE_BYTES_MAX)?)?;
+    let folder = folder(file)?;
+    let take = if parsed.has("link") {
+        Take::Link
+    } else {
+        Take::Copy
+    };
+    let places = Places {
+        folder: &folder,
+        home: config.home.as_deref(),
+        take,
+    };
+    let progress = out.progress("creating", Unit::Bytes);
+    let mut notes = Vec::new();
+    create(
+        &super::store(config),
+        &name,
+        &modelfile,
+        places,
+        &mut |step| match step {
+            Step::Copied(done, total) => progress.show(done, total),
+            Step::Note(text) => notes.push(text),
+        },
+    )?;
+    drop(progress);
+    notes.iter().for_each(|text| out.note(text));
+    Ok(())
+}
+
+/// The folder that relative paths start at.
+fn folder(file: &str) -> Result<PathBuf> {
+    let current = std::env::current_dir().map_err(|error| Error::io("read", ".", error))?;
+    Ok(match file {
+        "-" => current,
+        file => current.join(Path::new(file).parent().unwrap_or(Path::new(""))),
+    })
+}

@@ -1,0 +1,88 @@
+//! `puna list`: the models of the store.
+
+use std::time::SystemTime;
+
+use super::out::{Out, human_bytes};
+use super::parse::Parsed;
+use super::spec::{Command, Completes, JSON, QUIET};
+use crate::clock;
+use crate::config::Config;
+use crate::error::Result;
+use crate::list;
+use crate::store::Entry;
+
+pub const COMMAND: Command = Command {
+    name: "list",
+    alias: Some("ls"),
+    summary: "list the models in the store",
+    operands: "[PREFIX]",
+    arity: (0, 1),
+    flags: &[JSON, QUIET],
+    about: &[
+        "Lists the models whose names begin with PREFIX, newest first: those of puna's own store, then those of \
+         Ollama's store that have other names.",
+        "In a pipe each line holds name, digest, bytes and time of change (RFC 3339, UTC), separated by tabs. On a \
+         terminal the same is shown as a table, rounded. Files that should be manifests and are not are named on \
+         standard error and hide nothing.",
+    ],
+    examples: &[
+        ("puna ls", "list all models"),
+        ("puna ls | cut -f1", "list only names"),
+        (
+            "puna ls --json | jq -r 'select(.size > 1e9) | .name'",
+            "list the large ones",
+        ),
+    ],
+    completes: Completes::Models,
+    run,
+};
+
+fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
+    let store = super::store(config);
+    let prefix = parsed
+        .operands
+        .first()
+        .map(|text| text.to_lowercase())
+        .unwrap_or_default();
+    let begins = |name: &str| name.to_lowercase().starts_with(&prefix);
+    if parsed.has("json") {
+        let (tags, broken) = list::tags(&store)?;
+        broken.iter().for_each(|line| out.note(line));
+        let tags: Vec<_> = tags.into_iter().filter(|tag| begins(&tag.name)).collect();
+        return out.json(&tags);
+    }
+    let listing = store.list()?;
+    listing.broken.iter().for_each(|line| out.note(line));
+    let entries: Vec<&Entry> = listing
+        .entries
+        .iter()
+        .filter(|entry| begins(&entry.name.to_string()))
+        .collect();
+    if out.output_is_terminal {
+        let rows: Vec<Vec<String>> = entries.iter().map(|entry| row(entry)).collect();
+        return out.table(&["NAME", "ID", "SIZE", "MODIFIED"], &rows);
+    }
+    let records: Vec<Vec<String>> = entries.iter().map(|entry| record(entry)).collect();
+    out.records(&records)
+}
+
+fn record(entry: &Entry) -> Vec<String> {
+    vec![
+        entry.name.to_string(),
+        entry.digest.to_string(),
+        entry.manifest.size_bytes().to_string(),
+        clock::rfc3339_seconds(entry.modified),
+    ]
+}
+
+fn row(entry: &Entry) -> Vec<String> {
+    let age = SystemTime::now()
+        .duration_since(entry.modified)
+        .unwrap_or_default();
+    vec![
+        entry.name.to_string(),
+        entry.digest.hex()[..12].to_string(),
+        human_bytes(entry.manifest.size_bytes()),
+        format!("{} ago", clock::span(age)),
+    ]
+}

@@ -1,0 +1,118 @@
+//! The command line: one file a command, each with its own entry of the table.
+
+mod again;
+mod complete;
+mod copy;
+mod create;
+mod help;
+mod list;
+mod man;
+mod out;
+mod parse;
+mod ps;
+mod remove;
+mod run;
+mod serve;
+mod show;
+mod signals;
+mod spec;
+mod stop;
+
+use std::ffi::OsString;
+
+use crate::client::Client;
+use crate::config::Config;
+use crate::error::{Class, Error, Result};
+use crate::store::Store;
+use out::Out;
+use parse::Parsed;
+
+/// Runs the command that the words name and returns the exit status.
+pub fn main(words: impl IntoIterator<Item = OsString>) -> u8 {
+    match run(words) {
+        Ok(()) => 0,
+        Err(error) => {
+            if error.class() != Class::Closed {
+                out::complain(&error.to_string());
+            }
+            spec::status(error.class())
+        }
+    }
+}
+
+fn run(words: impl IntoIterator<Item = OsString>) -> Result<()> {
+    let parsed = parse::parse(words)?;
+    let mut out = Out::new();
+    if parsed.help {
+        return out.write(&help::command(parsed.command));
+    }
+    out.set_quiet(parsed.has("quiet"));
+    (parsed.command.run)(&parsed, &Config::from_environment()?, &mut out)
+}
+
+/// The store that the configuration names.
+fn store(config: &Config) -> Store {
+    Store::new(config.models.clone(), config.ollama_models.clone())
+}
+
+/// The server that the user named: by `--host` or in the environment.
+fn named_server(parsed: &Parsed, config: &Config) -> Result<Option<Client>> {
+    match parsed.value("host") {
+        Some(host) => Ok(Some(Client::at(&crate::address::Address::parse(host)?))),
+        None if config.address_named => Ok(Some(Client::at(&config.address))),
+        None => Ok(None),
+    }
+}
+
+/// Our own server, if its socket is there, belongs to us and it reads the same store.
+fn own_server(config: &Config) -> Option<Client> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let path = config.socket.as_ref()?;
+    let meta = std::fs::metadata(path).ok()?;
+    if !meta.file_type().is_socket() || meta.uid() != rustix::process::getuid().as_raw() {
+        return None;
+    }
+    let client = Client::on_socket(path);
+    let theirs = client.store()?;
+    let same = std::fs::canonicalize(&config.models).ok()? == theirs;
+    same.then_some(client)
+}
+
+/// The server for commands that only tell what a server does: named, our own, or none.
+fn some_server(parsed: &Parsed, config: &Config) -> Result<Option<Client>> {
+    Ok(named_server(parsed, config)?.or_else(|| own_server(config)))
+}
+
+/// Reads a file that the command line names, or standard input for `-`.
+fn read_input(path: &str, bytes_max: u64) -> Result<Vec<u8>> {
+    use std::io::Read;
+    let read_all = |reader: &mut dyn Read| {
+        let mut bytes = Vec::new();
+        reader
+            .take(bytes_max + 1)
+            .read_to_end(&mut bytes)
+            .map(|_| bytes)
+    };
+    let read = match path {
+        "-" => read_all(&mut std::io::stdin().lock()),
+        path => regular_file(path)
+            .and_then(|()| std::fs::File::open(path))
+            .and_then(|mut file| read_all(&mut file)),
+    };
+    let name = if path == "-" { "standard input" } else { path };
+    let bytes = read.map_err(|error| Error::io("read", name, error))?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(Error::usage(format!(
+            "{name} is larger than {} MiB",
+            bytes_max >> 20
+        )));
+    }
+    Ok(bytes)
+}
+
+fn regular_file(path: &str) -> std::io::Result<()> {
+    match std::fs::metadata(path)?.is_dir() {
+        true => Err(std::io::ErrorKind::IsADirectory.into()),
+        false => Ok(()),
+    }
+}

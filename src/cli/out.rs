@@ -1,0 +1,272 @@
+//! Standard output and standard error: the only place that writes to them.
+//!
+//! Output is the answer and nothing else; notes and progress go to standard error, progress only
+//! if that is a terminal.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::engine::{Level, Sink};
+use crate::error::{Error, Result};
+use crate::json;
+
+/// The two streams.
+pub struct Out {
+    /// True if output goes to a terminal.
+    pub output_is_terminal: bool,
+    quiet: bool,
+    error_is_terminal: bool,
+}
+
+impl Out {
+    /// The streams of this process.
+    pub fn new() -> Self {
+        Out {
+            output_is_terminal: io::stdout().is_terminal(),
+            error_is_terminal: io::stderr().is_terminal(),
+            quiet: false,
+        }
+    }
+
+    /// Prints no notes and no progress from now on.
+    pub fn set_quiet(&mut self, quiet: bool) {
+        self.quiet = quiet;
+    }
+
+    /// Writes a piece of the answer at once.
+    ///
+    /// # Errors
+    /// `Closed` if the reader has gone, else what the system says.
+    pub fn write(&mut self, text: &str) -> Result<()> {
+        let mut output = io::stdout().lock();
+        let written = output
+            .write_all(text.as_bytes())
+            .and_then(|()| output.flush());
+        written.map_err(|error| Error::io("write", "standard output", error))
+    }
+
+    /// Writes several lines of tab-separated fields; tabs, newlines and backslashes are escaped.
+    ///
+    /// # Errors
+    /// As [`Out::write`].
+    pub fn records(&mut self, records: &[Vec<String>]) -> Result<()> {
+        let line = |fields: &Vec<String>| {
+            fields
+                .iter()
+                .map(|field| escaped(field))
+                .collect::<Vec<_>>()
+                .join("\t")
+        };
+        let text: String = records.iter().map(|fields| line(fields) + "\n").collect();
+        self.write(&text)
+    }
+
+    /// Writes values as JSON, one a line.
+    ///
+    /// # Errors
+    /// As [`Out::write`].
+    pub fn json<T: serde::Serialize>(&mut self, values: &[T]) -> Result<()> {
+        let text: String = values
+            .iter()
+            .map(|value| json::line(value) + "\n")
+            .collect();
+        self.write(&text)
+    }
+
+    /// Writes a table with aligned columns, for people.
+    ///
+    /// # Errors
+    /// As [`Out::write`].
+    pub fn table(&mut self, header: &[&str], rows: &[Vec<String>]) -> Result<()> {
+        let mut lines = vec![
+            header
+                .iter()
+                .map(|cell| cell.to_string())
+                .collect::<Vec<_>>(),
+        ];
+        lines.extend(rows.iter().cloned());
+        self.write(&aligned(&lines))
+    }
+
+    /// Tells the user something on standard error, behind the program's name.
+    pub fn note(&self, text: &str) {
+        if !self.quiet {
+            complain(text);
+        }
+    }
+
+    /// Writes a line to standard error as it is: what the user asked to be told there.
+    pub fn tell(&self, line: &str) {
+        // Nobody is left to tell if standard error cannot be written.
+        let _ = writeln!(io::stderr(), "{line}");
+    }
+
+    /// A progress bar on a terminal's standard error; elsewhere nothing is shown.
+    pub fn progress(&self, what: &str, unit: Unit) -> Progress {
+        if self.quiet || !self.error_is_terminal {
+            return Progress(ProgressBar::hidden());
+        }
+        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(10));
+        let template = match unit {
+            Unit::Percent => "{msg} {bar:30} {percent:>3}%",
+            Unit::Bytes => "{msg} {bar:30} {bytes:>10} of {total_bytes} {bytes_per_sec}",
+        };
+        bar.set_style(ProgressStyle::with_template(template).expect("a template of our own"));
+        bar.set_message(what.to_string());
+        Progress(bar)
+    }
+}
+
+impl Default for Out {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Says on standard error what went wrong or should be known.
+pub fn complain(text: &str) {
+    // Nobody is left to tell if standard error cannot be written.
+    let _ = writeln!(io::stderr(), "puna: {text}");
+}
+
+/// How much of llama.cpp's log the user asked for, and where it goes.
+///
+/// # Errors
+/// `Usage` for a level that is none.
+pub fn log(level: Option<&str>) -> Result<(Level, Sink)> {
+    let sink: Sink = |line| _ = writeln!(io::stderr(), "llama.cpp: {line}"); // As in `complain`.
+    match level {
+        None | Some("off") => Ok((Level::Off, sink)),
+        Some("warn") => Ok((Level::Warn, sink)),
+        Some("debug") => Ok((Level::Debug, sink)),
+        Some(other) => Err(Error::usage(format!(
+            "--log is off, warn or debug, not '{other}'"
+        ))),
+    }
+}
+
+/// What a progress bar counts.
+#[derive(Debug, Clone, Copy)]
+pub enum Unit {
+    /// Parts of a hundred.
+    Percent,
+    /// Bytes.
+    Bytes,
+}
+
+/// A progress bar that vanishes when it is dropped.
+pub struct Progress(ProgressBar);
+
+/// A bar appears only if the work takes longer than this.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+impl Progress {
+    /// Shows that `done` of `total` is done.
+    pub fn show(&self, done: u64, total: u64) {
+        if !self.0.is_hidden() && self.0.elapsed() > PATIENCE {
+            self.0.set_length(total);
+            self.0.set_position(done);
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// Text that a terminal may show: control characters other than newline and tab are left out, so
+/// that no model can steer the terminal.
+pub fn harmless(text: &str) -> String {
+    text.chars()
+        .filter(|c| !c.is_control() || matches!(c, '\n' | '\t'))
+        .collect()
+}
+
+fn escaped(field: &str) -> String {
+    field
+        .replace('\\', "\\\\")
+        .replace('\t', "\\t")
+        .replace('\r', "\\r")
+        .replace('\n', "\\n")
+}
+
+fn aligned(lines: &[Vec<String>]) -> String {
+    let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        lines
+            .iter()
+            .filter_map(|line| line.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+    };
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| width(column).unwrap_or(0))
+        .collect();
+    let mut text = String::new();
+    for line in lines {
+        let cells = line
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join("    ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// Bytes for people: `4.7 GB`.
+pub fn human_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["TB", "GB", "MB", "KB"];
+    for (power, unit) in (1..=4u32).rev().zip(UNITS) {
+        let size = 1000u64.pow(power);
+        if bytes >= size {
+            let value = bytes as f64 / size as f64;
+            return if value >= 10.0 || bytes.is_multiple_of(size) {
+                format!("{} {unit}", bytes / size)
+            } else {
+                format!("{value:.1} {unit}")
+            };
+        }
+    }
+    format!("{bytes} B")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_short() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1 KB"),
+            (1234, "1.2 KB"),
+            (9950, "9.9 KB"),
+            (9999, "10.0 KB"),
+            (10_000, "10 KB"),
+            (999_999, "999 KB"),
+            (4_661_224_676, "4.7 GB"),
+            (10_000_000_000_000, "10 TB"),
+        ] {
+            assert_eq!(human_bytes(bytes), text);
+        }
+    }
+
+    #[test]
+    fn fields_and_tables_are_lines() {
+        assert_eq!(escaped("a\tb\\c\r\n"), "a\\tb\\\\c\\r\\n");
+        assert_eq!(
+            aligned(&[
+                vec!["A".into(), "BB".into()],
+                vec!["ccc".into(), "d".into()]
+            ]),
+            "A      BB\nccc    d\n"
+        );
+        assert_eq!(harmless("a\x1b[31mb\u{7}\n\tc"), "a[31mb\n\tc");
+    }
+}

@@ -1,0 +1,75 @@
+//! `puna ps`: what a server has loaded.
+
+use super::out::{Out, human_bytes};
+use super::parse::Parsed;
+use super::spec::{Command, Completes, HOST, JSON};
+use crate::api::native::{Process, Processes};
+use crate::config::Config;
+use crate::error::Result;
+
+pub const COMMAND: Command = Command {
+    name: "ps",
+    alias: None,
+    summary: "list the models that a server has loaded",
+    operands: "[PREFIX]",
+    arity: (0, 1),
+    flags: &[JSON, HOST],
+    about: &[
+        "Lists what the server has loaded, the longest to stay first. In a pipe each line holds name, digest, bytes, \
+         device, context length and the time it goes, separated by tabs. Without a server there is nothing to list.",
+    ],
+    examples: &[(
+        "puna ps | cut -f1,4",
+        "list loaded models and where they compute",
+    )],
+    completes: Completes::Nothing,
+    run,
+};
+
+fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
+    let Some(server) = super::some_server(parsed, config)? else {
+        return Ok(());
+    };
+    let prefix = parsed
+        .operands
+        .first()
+        .map(|text| text.to_lowercase())
+        .unwrap_or_default();
+    let mut models = server.get::<Processes>("/api/ps")?.models;
+    models.retain(|process| process.name.to_lowercase().starts_with(&prefix));
+    if parsed.has("json") {
+        return out.json(&models);
+    }
+    if out.output_is_terminal {
+        let rows: Vec<Vec<String>> = models.iter().map(row).collect();
+        return out.table(&["NAME", "ID", "SIZE", "DEVICE", "CONTEXT", "UNTIL"], &rows);
+    }
+    let records: Vec<Vec<String>> = models.iter().map(record).collect();
+    out.records(&records)
+}
+
+fn device(process: &Process) -> String {
+    match (process.device.is_empty(), process.size_vram) {
+        (false, _) => process.device.clone(),
+        (true, 0) => "CPU".into(),
+        (true, _) => "GPU".into(),
+    }
+}
+
+fn record(process: &Process) -> Vec<String> {
+    vec![
+        process.name.clone(),
+        format!("sha256:{}", process.digest),
+        process.size.to_string(),
+        device(process),
+        process.context_length.to_string(),
+        process.expires_at.clone(),
+    ]
+}
+
+fn row(process: &Process) -> Vec<String> {
+    let mut row = record(process);
+    row[1] = process.digest.chars().take(12).collect();
+    row[2] = human_bytes(process.size);
+    row
+}

@@ -1,0 +1,242 @@
+//! tiny_http, and nothing else that names it: listeners in, one [`Exchange`] a request out.
+
+use std::io::{self, Read, Write};
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tiny_http::{Header, Request, Response, Server, StatusCode};
+
+use super::sockets::{Sockets, Watch};
+use crate::error::{Error, Result};
+
+/// A listening socket with tiny_http's threads behind it.
+pub struct Door {
+    server: Server,
+    spare: Socket,
+    sockets: Sockets,
+}
+
+/// A listening socket.
+pub enum Socket {
+    /// TCP.
+    Tcp(TcpListener),
+    /// Unix.
+    Unix(UnixListener),
+}
+
+impl Socket {
+    fn try_clone(&self) -> io::Result<Self> {
+        match self {
+            Socket::Tcp(listener) => listener.try_clone().map(Socket::Tcp),
+            Socket::Unix(listener) => listener.try_clone().map(Socket::Unix),
+        }
+    }
+
+    fn serve(self) -> Result<Server> {
+        let server = match self {
+            Socket::Tcp(listener) => Server::from_listener(listener, None),
+            Socket::Unix(listener) => Server::from_listener(listener, None),
+        };
+        server.map_err(|error| Error::failed(format!("cannot serve: {error}")))
+    }
+}
+
+impl Door {
+    /// Opens a door on a listening socket. Accepted TCP connections inherit its no-delay option.
+    ///
+    /// # Errors
+    /// If the socket cannot be used.
+    pub fn open(socket: Socket, sockets: Sockets) -> Result<Self> {
+        if let Socket::Tcp(listener) = &socket {
+            // Without it a streamed record waits up to 40 ms for the one before; it still works.
+            let _ = rustix::net::sockopt::set_tcp_nodelay(listener, true);
+        }
+        let spare = socket
+            .try_clone()
+            .map_err(|error| Error::failed(format!("cannot serve: {error}")))?;
+        Ok(Door {
+            server: socket.serve()?,
+            spare,
+            sockets,
+        })
+    }
+
+    /// The next request, if one comes in time. tiny_http stops accepting after an error (too many
+    /// open files, say); then this starts it again on a copy of the socket.
+    ///
+    /// # Errors
+    /// If it cannot be started again.
+    pub fn next(&mut self, wait: Duration) -> Result<Option<Exchange>> {
+        match self.server.recv_timeout(wait) {
+            Ok(None) => Ok(None),
+            Ok(Some(request)) => {
+                let watch = self.sockets.watch(request.remote_addr().copied());
+                Ok(Some(Exchange { request, watch }))
+            }
+            Err(_) => {
+                std::thread::sleep(wait);
+                let again = self
+                    .spare
+                    .try_clone()
+                    .map_err(|error| Error::failed(format!("cannot serve: {error}")))?;
+                self.server = again.serve()?;
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// One request and the way to answer it.
+pub struct Exchange {
+    request: Request,
+    watch: Arc<Watch>,
+}
+
+/// A whole answer.
+#[derive(Debug, Clone, Default)]
+pub struct Reply {
+    /// HTTP's number.
+    pub status: u16,
+    /// `Content-Type`; empty: none.
+    pub kind: &'static str,
+    /// Further headers.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body.
+    pub body: String,
+}
+
+impl Exchange {
+    /// The method, in capitals.
+    pub fn method(&self) -> String {
+        self.request.method().to_string()
+    }
+
+    /// The path, without the query.
+    pub fn path(&self) -> &str {
+        self.request.url().split('?').next().unwrap_or_default()
+    }
+
+    /// The first header of this name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.request.headers().iter();
+        headers
+            .find(|header| header.field.as_str().as_str().eq_ignore_ascii_case(name))
+            .map(|header| header.value.as_str())
+    }
+
+    /// True if it came over the Unix socket.
+    pub fn is_local(&self) -> bool {
+        self.request.remote_addr().is_none()
+    }
+
+    /// The connection.
+    pub fn watch(&self) -> &Arc<Watch> {
+        &self.watch
+    }
+
+    /// Reads the whole body. `Ok(None)`: it is longer than `bytes_max`, or its client left; the
+    /// request can then only be [refused](Exchange::refuse).
+    pub fn body(&mut self, bytes_max: usize) -> Option<Vec<u8>> {
+        if self
+            .request
+            .body_length()
+            .is_some_and(|length| length > bytes_max)
+        {
+            return None;
+        }
+        let mut body = Vec::new();
+        let limit = bytes_max as u64 + 1;
+        let read = self.request.as_reader().take(limit).read_to_end(&mut body);
+        (read.is_ok() && body.len() <= bytes_max).then_some(body)
+    }
+
+    /// Answers at once.
+    pub fn reply(self, reply: Reply, more: &[(&'static str, String)]) {
+        let kind = (!reply.kind.is_empty()).then(|| ("Content-Type", reply.kind.to_string()));
+        let headers = reply.headers.iter().chain(more).cloned().chain(kind);
+        // A value that cannot stand in a header is left out.
+        let headers = headers
+            .filter_map(|(name, value)| Header::from_bytes(name, value).ok())
+            .collect();
+        let length = reply.body.len();
+        let body = io::Cursor::new(reply.body.into_bytes());
+        let response = Response::new(StatusCode(reply.status), headers, body, Some(length), None)
+            .with_chunked_threshold(usize::MAX);
+        // A client that has left gets no answer, and nobody needs to know.
+        let _ = self.request.respond(response);
+    }
+
+    /// Answers and ends the connection without reading the rest of the body, which tiny_http
+    /// would allocate whole, whatever length the client declared.
+    pub fn refuse(self, reply: Reply) {
+        let text = format!(
+            "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{}",
+            reply.status,
+            StatusCode(reply.status).default_reason_phrase(),
+            reply.kind,
+            reply.body.len(),
+            reply.body
+        );
+        self.watch.end_with(text.as_bytes());
+        std::mem::forget(self.request);
+    }
+
+    /// Starts a chunked answer; the connection stays watched until the writer is dropped.
+    pub fn stream(
+        self,
+        status: u16,
+        kind: &str,
+        more: &[(&'static str, String)],
+    ) -> io::Result<Chunks> {
+        let chunked = *self.request.http_version() >= (1, 1);
+        let mut head = format!(
+            "HTTP/1.1 {status} {}\r\n",
+            StatusCode(status).default_reason_phrase()
+        );
+        head += &format!("Content-Type: {kind}\r\n");
+        for (name, value) in more {
+            head += &format!("{name}: {value}\r\n");
+        }
+        head += if chunked {
+            "Transfer-Encoding: chunked\r\n\r\n"
+        } else {
+            "Connection: close\r\n\r\n"
+        };
+        let mut writer = self.request.into_writer();
+        writer.write_all(head.as_bytes())?;
+        Ok(Chunks {
+            writer,
+            chunked,
+            _watch: self.watch,
+        })
+    }
+}
+
+/// A chunked answer under way.
+pub struct Chunks {
+    writer: Box<dyn Write + Send>,
+    chunked: bool,
+    _watch: Arc<Watch>,
+}
+
+impl Chunks {
+    /// Writes one chunk and flushes it.
+    pub fn write(&mut self, text: &str) -> io::Result<()> {
+        if self.chunked {
+            write!(self.writer, "{:x}\r\n{text}\r\n", text.len())?;
+        } else {
+            self.writer.write_all(text.as_bytes())?;
+        }
+        self.writer.flush()
+    }
+
+    /// Ends the answer.
+    pub fn end(mut self) -> io::Result<()> {
+        if self.chunked {
+            self.writer.write_all(b"0\r\n\r\n")?;
+        }
+        self.writer.flush()
+    }
+}

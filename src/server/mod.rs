@@ -1,0 +1,154 @@
+//! The server: doors in, a thread a request, everything told to end when the process must.
+
+mod access;
+mod answer;
+mod http;
+mod models;
+mod route;
+mod sockets;
+mod stream;
+
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::config::Config;
+use crate::error::{Class, Error, Result};
+use crate::pool::Pool;
+use crate::store::Store;
+use access::Access;
+use http::{Door, Exchange, Socket};
+use sockets::Sockets;
+
+/// Requests answered at once; more are refused. Each has a thread.
+const REQUESTS_MAX: usize = 512;
+/// How often a door looks whether it should close.
+const LOOK: Duration = Duration::from_millis(50);
+/// How long running answers may take to finish by themselves when the server ends.
+const FINISH_MAX: Duration = Duration::from_millis(3500);
+/// How long they may then take to notice that they are cut.
+const CUT_MAX: Duration = Duration::from_millis(1000);
+
+/// Where to listen.
+pub struct Listeners {
+    /// The TCP socket, bound.
+    pub tcp: Option<TcpListener>,
+    /// The Unix socket, bound, with its path.
+    pub unix: Option<(UnixListener, PathBuf)>,
+}
+
+/// What every request shares.
+pub struct Server {
+    store: Store,
+    pool: Pool,
+    access: Access,
+    store_path: Option<String>,
+    log: fn(&str),
+    requests: AtomicUsize,
+}
+
+/// Serves until `stop` is set, then lets running answers finish or cuts them, within 5 s.
+///
+/// # Errors
+/// If a socket cannot be served.
+pub fn serve(
+    config: &Config,
+    pool: Pool,
+    listeners: Listeners,
+    log: fn(&str),
+    stop: &Arc<AtomicBool>,
+) -> Result<()> {
+    let loopback = listeners
+        .tcp
+        .as_ref()
+        .and_then(|tcp| tcp.local_addr().ok())
+        .is_none_or(|at| at.ip().is_loopback());
+    let store = Store::new(config.models.clone(), config.ollama_models.clone());
+    let store_path = std::fs::canonicalize(store.root())
+        .ok()
+        .map(|path| path.display().to_string());
+    let server = Arc::new(Server {
+        store,
+        pool: pool.clone(),
+        access: Access::new(config.origins.clone(), loopback),
+        store_path,
+        log,
+        requests: AtomicUsize::new(0),
+    });
+    let unix_path = listeners.unix.as_ref().map(|(_, path)| path.clone());
+    let sockets = Sockets::new(unix_path)
+        .map_err(|error| Error::failed(format!("cannot start a thread: {error}")))?;
+    let tcp = listeners.tcp.map(Socket::Tcp);
+    let unix = listeners.unix.map(|(listener, _)| Socket::Unix(listener));
+    let mut doors = Vec::new();
+    for socket in tcp.into_iter().chain(unix) {
+        let door = Door::open(socket, sockets.clone())?;
+        let (server, stop) = (server.clone(), stop.clone());
+        doors.push(thread::spawn(move || watch_door(door, &server, &stop)));
+    }
+    while !stop.load(Ordering::Relaxed) {
+        thread::sleep(LOOK);
+        pool.expire();
+    }
+    finish(&sockets);
+    for door in doors {
+        // A door's thread ends by itself once `stop` is set; a panic in it was printed already.
+        let _ = door.join();
+    }
+    Ok(())
+}
+
+fn watch_door(mut door: Door, server: &Arc<Server>, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        match door.next(LOOK) {
+            Ok(Some(exchange)) => spawn(server, exchange),
+            Ok(None) => {}
+            Err(error) => (server.log)(&error.to_string()),
+        }
+    }
+}
+
+fn spawn(server: &Arc<Server>, exchange: Exchange) {
+    let under_way = server.requests.fetch_add(1, Ordering::Relaxed);
+    let server = server.clone();
+    let handle = move || {
+        // Counts down also if the handler panics.
+        let _count = Count(server.clone());
+        if under_way < REQUESTS_MAX {
+            route::route(&server, exchange);
+        } else {
+            let error = Error::plain(
+                Class::Busy,
+                "server busy, please try again.  maximum pending requests exceeded",
+            );
+            exchange.reply(route::error_reply(&error), &[]);
+        }
+    };
+    // Without a thread the exchange is dropped, which tells its client 500.
+    let _ = thread::Builder::new().name("request".into()).spawn(handle);
+}
+
+struct Count(Arc<Server>);
+
+impl Drop for Count {
+    fn drop(&mut self) {
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Waits for running answers, then cuts them.
+fn finish(sockets: &Sockets) {
+    let wait = |limit: Duration| {
+        let started = Instant::now();
+        while sockets.count() > 0 && started.elapsed() < limit {
+            thread::sleep(LOOK);
+        }
+    };
+    wait(FINISH_MAX);
+    sockets.end_all();
+    wait(CUT_MAX);
+}

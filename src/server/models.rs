@@ -1,0 +1,145 @@
+//! Routes about models: tags, ps, show, copy, delete.
+
+use std::sync::Arc;
+
+use super::Server;
+use super::http::{Exchange, Reply};
+use super::route::{names, reply};
+use crate::api::native::{CopyRequest, Details, NameRequest, Process, Processes, Tags};
+use crate::clock;
+use crate::error::{Class, Error, Result};
+use crate::json;
+use crate::list;
+use crate::model;
+use crate::name::Name;
+use crate::pool::Loaded;
+use crate::show;
+
+type Headers = Vec<(&'static str, String)>;
+
+/// `GET /api/tags`.
+pub fn tags(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
+    let listed = list::tags(&server.store).map(|(models, broken)| {
+        broken.iter().for_each(|line| (server.log)(line));
+        json::line(&Tags { models })
+    });
+    reply(exchange, listed, &headers);
+}
+
+/// `GET /api/ps`.
+pub fn ps(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
+    let models = server.pool.loaded().iter().map(process).collect();
+    reply(exchange, Ok(json::line(&Processes { models })), &headers);
+}
+
+fn process(loaded: &Loaded) -> Process {
+    let name = loaded
+        .name
+        .as_ref()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    Process {
+        model: name.clone(),
+        name,
+        size: loaded.size_bytes,
+        digest: loaded.digest.map(|digest| digest.hex()).unwrap_or_default(),
+        details: Details {
+            parent_model: String::new(),
+            ..list::details(&loaded.config, String::new())
+        },
+        expires_at: clock::rfc3339(loaded.expires),
+        size_vram: loaded.gpu_bytes,
+        context_length: loaded.context_tokens,
+        device: loaded.device.clone(),
+    }
+}
+
+/// `POST /api/show`.
+pub fn show(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
+    let Some((exchange, request)) = names::<NameRequest>(exchange) else {
+        return;
+    };
+    let shown = request.and_then(|request| {
+        let name = asked(request.text())?;
+        let found = model::of_name(&server.store, request.text(), &name);
+        let model = found.map_err(|error| not_found(error, &name.to_string()))?;
+        show::show(&model, request.verbose).map(|show| json::line(&show))
+    });
+    reply(exchange, shown, &headers);
+}
+
+/// `POST /api/copy`.
+pub fn copy(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
+    let Some((exchange, request)) = names::<CopyRequest>(exchange) else {
+        return;
+    };
+    let copied = request.and_then(|request| {
+        let part = |what: &str, text: &str| {
+            Name::parse(text).map_err(|_| Error::usage(format!("{what} \"{text}\" is invalid")))
+        };
+        let (source, target) = (
+            part("source", &request.source)?,
+            part("destination", &request.destination)?,
+        );
+        let missing = |error: Error| match error.is_not_found() {
+            true => Error::plain(
+                Class::NoModel,
+                format!("model \"{}\" not found", request.source),
+            ),
+            false => error,
+        };
+        server.store.copy(&source, &target).map_err(missing)
+    });
+    empty(exchange, copied, &headers);
+}
+
+/// `DELETE /api/delete`.
+pub fn delete(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
+    let Some((exchange, request)) = names::<NameRequest>(exchange) else {
+        return;
+    };
+    let deleted = request.and_then(|request| {
+        let text = request.text();
+        if text.is_empty() {
+            return Err(Error::usage("model is required"));
+        }
+        let name =
+            Name::parse(text).map_err(|_| Error::usage(format!("name \"{text}\" is invalid")))?;
+        server
+            .store
+            .remove(&name)
+            .map_err(|error| not_found(error, text))
+    });
+    empty(exchange, deleted, &headers);
+}
+
+fn empty(exchange: Exchange, result: Result<()>, headers: &Headers) {
+    match result {
+        Ok(()) => exchange.reply(
+            Reply {
+                status: 200,
+                ..Reply::default()
+            },
+            headers,
+        ),
+        Err(error) => reply(exchange, Err(error), headers),
+    }
+}
+
+/// The name in a request, with the API's words for none and for a wrong one.
+pub fn asked(text: &str) -> Result<Name> {
+    if text.trim().is_empty() {
+        return Err(Error::usage("model is required"));
+    }
+    let text = text.trim();
+    let text = text.strip_suffix(":local").unwrap_or(text);
+    Name::parse(text).map_err(|_| Error::usage("invalid model name"))
+}
+
+/// The API's words for a model that is not there.
+pub fn not_found(error: Error, name: &str) -> Error {
+    match error.is_not_found() {
+        true => Error::plain(Class::NoModel, format!("model '{name}' not found")),
+        false => error,
+    }
+}

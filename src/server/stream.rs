@@ -1,0 +1,81 @@
+//! Answers of one record or many: newline-delimited JSON, flushed record by record.
+
+use serde::Serialize;
+
+use super::http::{Chunks, Exchange, Reply};
+use super::route::error_reply;
+use crate::error::{Error, Result};
+use crate::json;
+
+const NDJSON: &str = "application/x-ndjson";
+
+/// A stream that sends nothing before its first record, so that an error found until then still
+/// gets a status of its own.
+pub struct Stream {
+    state: State,
+    headers: Vec<(&'static str, String)>,
+}
+
+enum State {
+    Waiting(Exchange),
+    Open(Chunks),
+    Over,
+}
+
+impl Stream {
+    /// A stream that will answer `exchange`, with these headers.
+    pub fn new(exchange: Exchange, headers: Vec<(&'static str, String)>) -> Self {
+        Stream {
+            state: State::Waiting(exchange),
+            headers,
+        }
+    }
+
+    /// Sends a record.
+    ///
+    /// # Errors
+    /// `Cancelled` if the client has left.
+    pub fn send(&mut self, record: &impl Serialize) -> Result<()> {
+        let line = json::line(record) + "\n";
+        let mut chunks = match std::mem::replace(&mut self.state, State::Over) {
+            State::Waiting(exchange) => exchange
+                .stream(200, NDJSON, &self.headers)
+                .map_err(|_| Error::cancelled())?,
+            State::Open(chunks) => chunks,
+            State::Over => return Err(Error::cancelled()),
+        };
+        chunks.write(&line).map_err(|_| Error::cancelled())?;
+        self.state = State::Open(chunks);
+        Ok(())
+    }
+
+    /// Ends the stream: after a failure with an error, as a status or as a last line.
+    pub fn end(self, outcome: Result<()>) {
+        match (self.state, outcome) {
+            (State::Waiting(exchange), Err(error)) => {
+                exchange.reply(error_reply(&error), &self.headers)
+            }
+            (State::Waiting(exchange), Ok(())) => {
+                exchange.reply(
+                    Reply {
+                        status: 200,
+                        kind: NDJSON,
+                        ..Reply::default()
+                    },
+                    &self.headers,
+                );
+            }
+            (State::Open(mut chunks), outcome) => {
+                let last = match outcome {
+                    Ok(()) => Ok(()),
+                    Err(error) => {
+                        chunks.write(&(json::line(&super::route::error_body(&error)) + "\n"))
+                    }
+                };
+                // If the client has left there is nobody to tell.
+                let _ = last.and_then(|()| chunks.end());
+            }
+            (State::Over, _) => {}
+        }
+    }
+}
