@@ -1,0 +1,48 @@
+# bash completion for puna, printed by 'puna completions bash'.
+_puna() {
+    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} command=${COMP_WORDS[1]}
+    local IFS=$' \t\n'
+    COMPREPLY=()
+    if [ "$COMP_CWORD" -eq 1 ]; then
+        COMPREPLY=($(compgen -W 'run list ls show create cp rm serve start ps stop help version completions man --help --version' -- "$word"))
+        return
+    fi
+    case $before in
+        -o|--option) compopt -o nospace 2>/dev/null; COMPREPLY=($(compgen -W 'num_ctx= num_batch= num_gpu= main_gpu= use_mmap= num_thread= draft_num_predict= num_keep= seed= num_predict= top_k= top_p= min_p= typical_p= repeat_last_n= temperature= repeat_penalty= presence_penalty= frequency_penalty= stop=' -- "$word")); return ;;
+        -f|--file|--socket) COMPREPLY=($(compgen -f -- "$word")); return ;;
+    esac
+    local flags=
+    case $command in
+        run) flags='--system --option --seed --temperature --num-predict --num-ctx --raw --json --verbose --quiet --local --host --keepalive --log --help' ;;
+        list|ls) flags='--json --quiet --help' ;;
+        show) flags='--json --verbose --modelfile --parameters --system --template --license --help' ;;
+        create) flags='--file --link --quiet --help' ;;
+        cp) flags='--help' ;;
+        rm) flags='--force --help' ;;
+        serve|start) flags='--host --socket --no-socket --log --quiet --help' ;;
+        ps) flags='--json --host --help' ;;
+        stop) flags='--host --quiet --help' ;;
+        help) flags='--help' ;;
+        version) flags='--help' ;;
+        completions) flags='--help' ;;
+        man) flags='--help' ;;
+    esac
+    if [[ $word == -* ]]; then
+        COMPREPLY=($(compgen -W "$flags" -- "$word"))
+        return
+    fi
+    case $command in
+        run) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
+        list|ls) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
+        show) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
+        create) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
+        cp) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
+        rm) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
+        stop) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
+        help) COMPREPLY=($(compgen -W 'run list ls show create cp rm serve start ps stop help version completions man' -- "$word")) ;;
+        completions) COMPREPLY=($(compgen -W 'bash zsh fish' -- "$word")) ;;
+        man) COMPREPLY=($(compgen -W 'run list ls show create cp rm serve start ps stop help version completions man' -- "$word")) ;;
+    esac
+}
+COMP_WORDBREAKS=${COMP_WORDBREAKS//:/}
+complete -F _puna puna
