@@ -1,0 +1,66 @@
+# puna: `make help` lists the targets.
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+CARGO ?= cargo
+PYTHON ?= python3
+CACHE = $(or $(PUNA_TEST_CACHE),$(HOME)/.cache/puna-test)
+SMOL = $(CACHE)/SmolLM2-135M-Instruct.Q4_1.gguf
+PUNA = target/release/puna
+
+.DEFAULT_GOAL := help
+.PHONY: help deps test-deps build model models demo test check bench portable cuda metal vulkan rocm install clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 16
+
+deps: ## install what the build needs (apt), or name it
+	@.ci/deps build
+
+test-deps: ## install what the tests need (apt), or name it
+	@.ci/deps build test
+
+build: deps ## build target/release/puna for this machine
+	$(CARGO) build --release
+
+model: ## fetch the small model (98 MB) and check it
+	@PYTHON=$(PYTHON) .ci/models smol
+
+models: ## fetch the models of the tests and benches and check them
+	@PYTHON=$(PYTHON) .ci/models smol gemma
+
+demo: build model ## build, fetch the small model, answer a piped prompt
+	@echo
+	@echo "\$$ echo 'Why is the sky blue?' | puna run $(notdir $(SMOL)) -n 80"
+	@echo 'Why is the sky blue?' | $(PUNA) run $(SMOL) -n 80 --temperature 0
+
+test: test-deps models ## run all tests
+	$(CARGO) test --release -- --skip alone::
+	$(CARGO) test --release --test puna alone:: -- --test-threads=1
+
+check: ## everything that CI checks
+	.ci/run
+
+bench: build models ## measure speed and memory (prints, never fails by time)
+	benches/run
+
+portable: deps ## build for packages: every CPU, shared libraries beside the binary
+	RUSTFLAGS= $(CARGO) build --release --features portable
+
+cuda metal vulkan rocm: deps ## build with a GPU backend (needs its SDK)
+	$(CARGO) build --release --features $@
+
+install: ## copy the built binary, manuals and completions to PREFIX
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions \
+		$(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	install -m 755 $(PUNA) $(DESTDIR)$(PREFIX)/bin/puna
+	for library in target/release/lib*.so; do \
+		test ! -e "$$library" || install -m 644 "$$library" $(DESTDIR)$(PREFIX)/bin/; done
+	install -m 644 man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	install -m 644 completions/puna.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/puna
+	install -m 644 completions/_puna $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_puna
+	install -m 644 completions/puna.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/puna.fish
+
+clean: ## remove what was built
+	$(CARGO) clean

@@ -1,0 +1,73 @@
+//! What measures time: run by itself, one test after another.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::support::{Sandbox, gemma, smol};
+
+/// Sends a signal and returns what ended the process, and how long that took.
+fn interrupt(mut child: Child, signal: &str) -> (Option<i32>, Duration) {
+    let started = Instant::now();
+    let sent = Command::new("kill")
+        .args([signal, &child.id().to_string()])
+        .status();
+    assert!(sent.unwrap().success());
+    let status = child.wait().unwrap();
+    (status.signal(), started.elapsed())
+}
+
+#[test]
+fn ctrl_c_ends_a_run_within_250_ms_by_the_signal_itself() {
+    let sandbox = Sandbox::new();
+    let limit = Duration::from_millis(250);
+    // Into the load of a larger model, then into the middle of an answer.
+    for (model, wait_ms) in [(gemma(), 60), (gemma(), 200), (smol(), 700)] {
+        let words = [
+            "run",
+            model.to_str().unwrap(),
+            "Tell me a long story",
+            "-n",
+            "2000",
+            "-o",
+            "stop=\u{1}",
+        ];
+        let mut command = sandbox.command(&words);
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(wait_ms));
+        let (signal, took) = interrupt(child, "-INT");
+        assert_eq!(signal, Some(2));
+        assert!(
+            took < limit,
+            "{took:?} after {wait_ms} ms of {}",
+            model.display()
+        );
+    }
+    let status = sandbox.shell("puna run $SMOL 'A long story' -n 2000 >/dev/null & sleep 0.5; kill -TERM $!; wait $!; echo $?");
+    assert_eq!(status.stdout, "143\n");
+}
+
+#[test]
+fn a_one_shot_is_quick_and_the_program_starts_at_once() {
+    let sandbox = Sandbox::new();
+    let median = |words: &[&str]| {
+        let mut times: Vec<Duration> = (0..5)
+            .map(|_| {
+                let started = Instant::now();
+                sandbox.puna(words, "").ok();
+                started.elapsed()
+            })
+            .collect();
+        times.sort();
+        times[2]
+    };
+    // Three times the figures of docs/PERFORMANCE.md: these guard against a new order of magnitude.
+    assert!(median(&["--version"]) < Duration::from_millis(30));
+    assert!(
+        median(&["run", smol().to_str().unwrap(), "hi", "-n", "1"]) < Duration::from_millis(1200)
+    );
+}

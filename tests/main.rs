@@ -1,0 +1,13 @@
+//! The tests: through the real program, real sockets and a real model, a fresh directory each.
+//!
+//! `alone` holds what measures time; `make test` runs it by itself.
+
+mod alone;
+mod bad;
+mod create;
+mod manual;
+mod pipes;
+mod serve;
+mod store;
+mod support;
+mod tidy;
