@@ -45,7 +45,8 @@ bench: build models ## measure speed and memory (prints, never fails by time)
 	benches/run
 
 portable: deps ## build for packages: every CPU, shared libraries beside the binary
-	RUSTFLAGS= $(CARGO) build --release --features portable
+	RUSTFLAGS='-C link-arg=-Wl,-rpath,$$ORIGIN' $(CARGO) build --release --features portable
+	cp target/release/build/llama-cpp-sys-2-*/out/backends/*.so target/release/
 
 cuda metal vulkan rocm: deps ## build with a GPU backend (needs its SDK)
 	$(CARGO) build --release --features $@

@@ -168,6 +168,17 @@ fn verbose_tells_timings_on_standard_error_only() {
 }
 
 #[test]
+fn llama_cpps_log_is_silent_unless_asked_for() {
+    let sandbox = Sandbox::new();
+    let model = smol();
+    let words = ["run", model.to_str().unwrap(), "Hi", "-n", "1"];
+    assert_eq!(sandbox.puna(&words, "").stderr, "");
+    let loud = sandbox.puna(&[&words[..], &["--log", "debug"]].concat(), "");
+    assert!(loud.stderr.contains("llama.cpp: "), "{}", loud.stderr);
+    assert!(!loud.ok().contains("llama.cpp"));
+}
+
+#[test]
 fn a_seed_gives_the_same_answer_twice() {
     let sandbox = Sandbox::new();
     let ask = |seed: &str| {

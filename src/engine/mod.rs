@@ -70,9 +70,8 @@ impl Backend {
 /// Loads ggml's CPU variants from beside the binary, or from where the build left them.
 #[cfg(feature = "portable")]
 fn load_variants() {
-    let beside = std::env::current_exe()
-        .ok()
-        .and_then(|path| path.parent().map(Path::to_path_buf));
+    let program = std::env::current_exe().ok();
+    let beside = program.and_then(|path| path.parent().map(PathBuf::from));
     match beside.filter(|folder| folder.join("libggml-cpu-x64.so").exists()) {
         Some(folder) => llama_cpp_2::llama_backend::load_backends_from_path(&folder),
         None => llama_cpp_2::llama_backend::load_backends(),
@@ -229,6 +228,13 @@ impl Engine {
             worker: Some(worker),
             facts,
         })
+    }
+
+    /// False once its thread has ended, which it does by itself only after a panic.
+    pub fn is_alive(&self) -> bool {
+        self.worker
+            .as_ref()
+            .is_some_and(|worker| !worker.has_ended())
     }
 
     /// What is known of the model.

@@ -35,6 +35,11 @@ pub struct Door {
 }
 
 impl Door {
+    /// True once the thread has ended.
+    pub fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
     /// Lets no more jobs in and waits until the thread has freed its context.
     pub fn close(self) {
         drop(self.jobs);

@@ -79,7 +79,7 @@ impl State {
             let entry = &self.entries[index];
             return match &entry.engine {
                 None => Step::Wait,
-                Some(_) if entry.load == *load => Step::Use(index),
+                Some(engine) if entry.load == *load && engine.is_alive() => Step::Use(index),
                 Some(_) if entry.users == 0 => {
                     Step::Load(Some(Box::new(self.entries.remove(index))))
                 }

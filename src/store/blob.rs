@@ -95,7 +95,7 @@ impl Store {
             return self.link_file(source, &open()?, progress);
         }
         let unfinished = Unfinished::create(&self.blobs()?)?;
-        if rustix::fs::ioctl_ficlone(&unfinished.file, &open()?).is_err() {
+        if !reflink(&unfinished.file, &open()?) {
             drop(unfinished);
             return self.put_reader(open()?, source, progress);
         }
@@ -227,6 +227,17 @@ fn hash(file: impl Read, source: &Path, progress: &mut dyn FnMut(u64)) -> Result
         }
     }
     Digest::of_reader(Counted(file, 0, progress)).map_err(|error| Error::io("read", source, error))
+}
+
+/// Makes `target` share the blocks of `source`, where the file system can.
+#[cfg(target_os = "linux")]
+fn reflink(target: &File, source: &File) -> bool {
+    rustix::fs::ioctl_ficlone(target, source).is_ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn reflink(_: &File, _: &File) -> bool {
+    false
 }
 
 /// Where a linked blob's length and time are kept.
