@@ -217,6 +217,23 @@ fn a_linked_file_is_shared_and_must_not_change() {
     sandbox
         .puna(&["show", "tiny"], "")
         .fails(8, "the linked file was changed");
+    let again = ["create", "tiny", "-q", "-f", "-"];
+    sandbox
+        .puna(&[&again[..], &["--link"]].concat(), "FROM ./tiny.gguf\n")
+        .ok();
+    sandbox.puna(&["show", "tiny"], "").ok();
+    sandbox.puna(&again, "FROM ./tiny.gguf\n").ok();
+    assert_eq!(
+        fs::metadata(&path).unwrap().nlink(),
+        1,
+        "a copy replaces a link"
+    );
+    std::os::unix::fs::symlink(&path, sandbox.home.join("other.gguf")).unwrap();
+    sandbox.puna(&["rm", "tiny"], "").ok();
+    sandbox
+        .puna(&[&again[..], &["--link"]].concat(), "FROM ./other.gguf\n")
+        .ok();
+    sandbox.puna(&["show", "tiny"], "").ok();
 }
 
 #[test]

@@ -140,19 +140,22 @@ impl Store {
     ) -> Result<(Digest, u64)> {
         let (digest, size_bytes) = hash(file, source, progress)?;
         let path = self.blobs()?.join(digest.file_name());
+        let stamp = stamp_path(&path);
+        if path.is_file() && !stamp.exists() {
+            return Ok((digest, size_bytes)); // A copy of our own is better than a link.
+        }
         let meta = file
             .metadata()
             .map_err(|error| Error::io("read", source, error))?;
-        match fs::hard_link(source, &path) {
-            Ok(()) => {
-                let stamp = stamp_path(&path);
-                fs::write(&stamp, stamp_of(&meta))
-                    .map_err(|error| Error::io("write", &stamp, error))?;
-                sync_folder(path.parent().expect("a blob lies in a folder"))?;
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(Error::io("link", source, error)),
-        }
+        // A link to a symbolic link would be a link to nowhere.
+        let real = fs::canonicalize(source).map_err(|error| Error::io("read", source, error))?;
+        let unfinished = Unfinished::create(&self.blobs()?)?;
+        fs::remove_file(&unfinished.path)
+            .and_then(|()| fs::hard_link(&real, &unfinished.path))
+            .map_err(|error| Error::io("link", source, error))?;
+        // The stamp comes first: a link is never there without one.
+        super::write_whole(&stamp, stamp_of(&meta).as_bytes())?;
+        unfinished.rename(&path)?;
         Ok((digest, size_bytes))
     }
 
@@ -186,12 +189,19 @@ impl Store {
         Ok(())
     }
 
-    /// Renames a finished file to its digest, unless a blob of that digest and length is there.
+    /// Renames a finished file to its digest, unless a blob of that digest and length is there that
+    /// is not only a link.
     fn keep(&self, unfinished: Unfinished, digest: &Digest, size_bytes: u64) -> Result<()> {
         let path = self.blob_path(digest);
+        let stamp = stamp_path(&path);
         match fs::metadata(&path) {
-            Ok(meta) if meta.len() == size_bytes => Ok(()),
-            _ => unfinished.rename(&path),
+            Ok(meta) if meta.len() == size_bytes && !stamp.exists() => Ok(()),
+            _ => {
+                unfinished.rename(&path)?;
+                // What was a link is a copy now; mostly there was none.
+                let _ = fs::remove_file(stamp);
+                Ok(())
+            }
         }
     }
 
