@@ -178,6 +178,16 @@ fn a_body_that_is_too_long_is_413_and_the_server_lives() {
         let _ = stream.read_to_string(&mut text); // The connection is shut while we may still send.
         assert!(text.starts_with("HTTP/1.1 413 "), "{text}");
     }
+    // Routes that read no body at all must not allocate it either.
+    for path in ["/nope", "/api/tags", "/api/show"] {
+        let length = "Content-Length: 99999999999999\r\n";
+        let mut stream = std::net::TcpStream::connect(&server.at).unwrap();
+        let head = format!("DELETE {path} HTTP/1.1\r\nHost: localhost\r\n{length}\r\n");
+        std::io::Write::write_all(&mut stream, head.as_bytes()).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert!(text.starts_with("HTTP/1.1 40"), "{path}: {text}");
+    }
     assert_eq!(server.ask("GET", "/", "").status, 200);
 }
 
@@ -340,6 +350,8 @@ fn load_unload_and_keep_alive_show_in_ps() {
         (fields[0], fields[3], fields[4]),
         ("smol:latest", "CPU", "4096")
     );
+    server.post("/api/generate", r#"{"model":"smol","keep_alive":1e19}"#);
+    assert_eq!(server.ask("GET", "/api/ps", "").status, 200);
     server.post("/api/generate", r#"{"model":"smol","keep_alive":-1}"#);
     let forever = server.ask("GET", "/api/ps", "").json()["models"][0]["expires_at"].to_string();
     assert!(forever.starts_with("\"23"), "{forever}");

@@ -73,7 +73,12 @@ impl Door {
             Ok(None) => Ok(None),
             Ok(Some(request)) => {
                 let watch = self.sockets.watch(request.remote_addr().copied());
-                Ok(Some(Exchange { request, watch }))
+                let unread_bytes = request.body_length().unwrap_or(0);
+                Ok(Some(Exchange {
+                    request,
+                    watch,
+                    unread_bytes,
+                }))
             }
             Err(_) => {
                 std::thread::sleep(wait);
@@ -92,7 +97,24 @@ impl Door {
 pub struct Exchange {
     request: Request,
     watch: Arc<Watch>,
+    unread_bytes: usize,
 }
+
+/// Why there is no body.
+pub enum NoBody {
+    /// It is longer than it may be.
+    TooLong,
+    /// It could not be read: broken chunks, or the client left.
+    Broken,
+}
+
+/// An unread body up to this length is read and dropped after the answer; a connection with a
+/// longer one is ended instead.
+const DRAIN_BYTES_MAX: usize = 1 << 20;
+/// tiny_http allocates the whole of an unread body when it drops a request. Up to this length that
+/// is only address space, which the ended connection never fills; a request that declares more is
+/// never dropped.
+const DROP_BYTES_MAX: usize = 1 << 30;
 
 /// A whole answer.
 #[derive(Debug, Clone, Default)]
@@ -136,24 +158,30 @@ impl Exchange {
         &self.watch
     }
 
-    /// Reads the whole body. `Ok(None)`: it is longer than `bytes_max`, or its client left; the
-    /// request can then only be [refused](Exchange::refuse).
-    pub fn body(&mut self, bytes_max: usize) -> Option<Vec<u8>> {
-        if self
-            .request
-            .body_length()
-            .is_some_and(|length| length > bytes_max)
-        {
-            return None;
+    /// Reads the whole body.
+    ///
+    /// # Errors
+    /// Why there is none; the answer then ends the connection.
+    pub fn body(&mut self, bytes_max: usize) -> Result<Vec<u8>, NoBody> {
+        if self.unread_bytes > bytes_max {
+            return Err(NoBody::TooLong);
         }
         let mut body = Vec::new();
         let limit = bytes_max as u64 + 1;
         let read = self.request.as_reader().take(limit).read_to_end(&mut body);
-        (read.is_ok() && body.len() <= bytes_max).then_some(body)
+        self.unread_bytes = self.unread_bytes.saturating_sub(body.len());
+        match read {
+            Err(_) => Err(NoBody::Broken),
+            Ok(_) if body.len() > bytes_max => Err(NoBody::TooLong),
+            Ok(_) => Ok(body),
+        }
     }
 
     /// Answers at once.
     pub fn reply(self, reply: Reply, more: &[(&'static str, String)]) {
+        if self.unread_bytes > DRAIN_BYTES_MAX {
+            return self.refuse(&reply);
+        }
         let kind = (!reply.kind.is_empty()).then(|| ("Content-Type", reply.kind.to_string()));
         let headers = reply.headers.iter().chain(more).cloned().chain(kind);
         // A value that cannot stand in a header is left out.
@@ -168,9 +196,8 @@ impl Exchange {
         let _ = self.request.respond(response);
     }
 
-    /// Answers and ends the connection without reading the rest of the body, which tiny_http
-    /// would allocate whole, whatever length the client declared.
-    pub fn refuse(self, reply: Reply) {
+    /// Answers and ends the connection without reading the rest of the body.
+    fn refuse(self, reply: &Reply) {
         let text = format!(
             "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{}",
             reply.status,
@@ -180,7 +207,9 @@ impl Exchange {
             reply.body
         );
         self.watch.end_with(text.as_bytes());
-        std::mem::forget(self.request);
+        if self.unread_bytes > DROP_BYTES_MAX {
+            std::mem::forget(self.request);
+        }
     }
 
     /// Starts a chunked answer; the connection stays watched until the writer is dropped.

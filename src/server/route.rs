@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json};
 
 use super::Server;
 use super::access::Verdict;
-use super::http::{Exchange, Reply};
+use super::http::{Exchange, NoBody, Reply};
 use super::{answer, models};
 use crate::api::native::ErrorBody;
 use crate::client::STORE_HEADER;
@@ -148,20 +148,20 @@ fn body<T: DeserializeOwned>(
     mut exchange: Exchange,
     bytes_max: usize,
 ) -> Option<(Exchange, Result<T>)> {
-    match exchange.body(bytes_max) {
-        Some(bytes) => Some((exchange, parse(&bytes))),
-        None => {
-            let error = Error::usage(format!(
-                "the request body is larger than {} MiB",
-                bytes_max >> 20
-            ));
-            exchange.refuse(Reply {
+    let error = match exchange.body(bytes_max) {
+        Ok(bytes) => return Some((exchange, parse(&bytes))),
+        Err(NoBody::TooLong) => {
+            let limit = bytes_max >> 20;
+            let error = Error::usage(format!("the request body is larger than {limit} MiB"));
+            Reply {
                 status: 413,
                 ..error_reply(&error)
-            });
-            None
+            }
         }
-    }
+        Err(NoBody::Broken) => error_reply(&Error::usage("the request body cannot be read")),
+    };
+    exchange.reply(error, &[]);
+    None
 }
 
 /// Parses the first JSON value of a body; field names match whatever their case.

@@ -17,6 +17,9 @@ use rustix::net::{self, Shutdown};
 /// How often every watched connection is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// How long a client may take nothing of its answer.
+const SEND_MAX: Duration = Duration::from_secs(30);
+
 /// The connections of requests under way.
 #[derive(Clone)]
 pub struct Sockets(Arc<Table>);
@@ -131,6 +134,14 @@ impl Sockets {
                 .next(),
             None => self.only_unix(&taken),
         };
+        if let Some(socket) = &socket {
+            // Without it a client that reads nothing would hold its handler, and the model, forever.
+            let _ = net::sockopt::set_socket_timeout(
+                socket,
+                net::sockopt::Timeout::Send,
+                Some(SEND_MAX),
+            );
+        }
         let inode = socket.as_ref().map_or(0, inode);
         let watch = Arc::new(Watch {
             socket,
