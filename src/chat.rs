@@ -20,6 +20,9 @@ const ANSWER_TOKENS: usize = 2048;
 /// Tokens kept at the front of a raw prompt that is cut (the API's default `num_keep`).
 const KEEP_TOKENS: i64 = 4;
 
+/// A context below this cannot be cut to.
+const LIMIT_MIN: usize = 4;
+
 /// What to continue.
 #[derive(Debug, Clone)]
 pub enum Input {
@@ -122,6 +125,7 @@ pub fn start(pool: &Pool, request: Request, progress: Progress) -> Result<Turn> 
         prompt: prompt.tokens.clone(),
         answer_tokens,
         sampling: Sampling::of(&options),
+        patience: lease.patience(),
         cancel: request.cancel.clone(),
     };
     let answer = lease.engine().submit(job)?;
@@ -169,7 +173,7 @@ fn prompt_tokens(request: &Request, options: &Options, lease: &Lease) -> Result<
     if whole.is_empty() {
         return Err(Error::usage("the prompt is empty"));
     }
-    if whole.len() < limit || request.overflow == Overflow::Error {
+    if whole.len() < limit || limit < LIMIT_MIN || request.overflow == Overflow::Error {
         return Ok(Prompt {
             tokens: whole,
             truncated_tokens: 0,

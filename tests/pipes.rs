@@ -256,6 +256,7 @@ fn a_model_without_a_template_continues_the_text() {
     };
     assert_eq!(ask(&["1 2 3 4 5 6 7"]), ask(&["--raw", "1 2 3 4 5 6 7"]));
     assert!(ask(&["1 2 3 4 5 6 7"]).starts_with(" 8"));
+    assert_eq!(ask(&["1 2 3", "-n", "0"]), "\n");
 }
 
 #[test]

@@ -148,6 +148,8 @@ pub struct Job {
     pub answer_tokens: usize,
     /// How to pick them.
     pub sampling: Sampling,
+    /// How long its listener may take no event before the job is given up; `None`: for ever.
+    pub patience: Option<Duration>,
     /// Set by whoever wants the job to end early.
     pub cancel: Arc<AtomicBool>,
 }
@@ -192,9 +194,9 @@ impl Answer {
     /// # Errors
     /// If the engine's thread ended.
     pub fn next(&self) -> Result<Event> {
-        self.events
-            .recv()
-            .map_err(|_| Error::failed("the engine stopped unexpectedly"))
+        self.events.recv().map_err(|_| {
+            Error::failed("the answer was given up: nobody read it, or the engine failed")
+        })
     }
 }
 

@@ -11,9 +11,6 @@ use llama_cpp_2::token::LlamaToken;
 use super::{Event, Job};
 use crate::message::Reason;
 
-/// A listener that took nothing for this long is given up.
-const STALL_MAX: Duration = Duration::from_secs(30);
-
 /// A sequence of the cache.
 pub struct Sequence {
     /// llama.cpp's number for it.
@@ -158,6 +155,11 @@ impl Work {
         }
     }
 
+    /// True if the answer has ended, whether or not its listener knows.
+    pub fn is_ended(&self) -> bool {
+        self.ended
+    }
+
     /// True if the answer has ended and its listener has every event.
     pub fn is_delivered(&self) -> bool {
         self.ended && self.outbox.is_empty()
@@ -169,6 +171,7 @@ impl Work {
             || self.job.cancel.load(Ordering::Relaxed)
             || self
                 .stalled_since
-                .is_some_and(|since| since.elapsed() > STALL_MAX)
+                .zip(self.job.patience)
+                .is_some_and(|(since, patience)| since.elapsed() > patience)
     }
 }

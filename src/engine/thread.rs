@@ -170,7 +170,9 @@ fn load(
 /// The context that one job needs: its prompt and answer, at most what the model was trained for.
 fn size_for(work: &Work, model: &LlamaModel, spec: &Spec) -> Result<Context> {
     let trained = model.n_ctx_train();
-    let wanted = work.prompt_tokens.saturating_add(work.job.answer_tokens);
+    let wanted = work
+        .prompt_tokens
+        .saturating_add(work.job.answer_tokens.max(1));
     let tokens = u32::try_from(wanted).unwrap_or(u32::MAX).min(trained);
     if work.prompt_tokens >= trained as usize {
         return Err(Error::too_long(work.prompt_tokens, trained as usize));
@@ -225,7 +227,7 @@ fn new_context<'a>(
         .with_type_v(kind)
         .with_kv_unified(true)
         // A window's cells can be cut and reused only if all of them are kept.
-        .with_swa_full(sequences > 1)
+        .with_swa_full(spec.context != Context::FirstJob)
         .with_no_perf(true);
     model.new_context(&backend.inner, params).map_err(|error| {
         let why = backend

@@ -142,6 +142,7 @@ impl<'a> Worker<'a> {
     /// Takes out the jobs that nobody wants any more and those whose last event has left.
     fn drop_ended(&mut self) {
         self.waiting.retain_mut(|work| {
+            work.flush();
             if work.is_cancelled() {
                 work.send(Event::Failed(Error::cancelled()));
             }
@@ -345,25 +346,28 @@ impl<'a> Worker<'a> {
         if self.used_cells() < before {
             return;
         }
-        let working = self
-            .sequences
-            .iter()
-            .enumerate()
-            .filter(|(_, sequence)| sequence.work.is_some());
-        let youngest = working
-            .clone()
-            .max_by_key(|(_, sequence)| (sequence.used_at, sequence.id));
-        let Some(index) = youngest.map(|(index, _)| index) else {
+        // A job that has ended and only waits for its listener needs no cells any more.
+        let work_of = |index: usize| self.sequences[index].work.as_ref();
+        let working: Vec<usize> = (0..self.sequences.len())
+            .filter(|index| work_of(*index).is_some_and(|work| !work.is_ended()))
+            .collect();
+        for index in 0..self.sequences.len() {
+            if !working.contains(&index) {
+                self.keep_first(index, 0);
+            }
+        }
+        let age = |index: &&usize| (self.sequences[**index].used_at, **index);
+        let Some(&index) = working.iter().max_by_key(age) else {
             return;
         };
-        let alone = working.count() == 1;
-        let Some(mut work) = self.sequences[index].work.take() else {
+        if working.len() == 1 {
+            if let Some(work) = &mut self.sequences[index].work {
+                work.end(Reason::Length);
+            }
             return;
-        };
+        }
         self.keep_first(index, 0);
-        if alone {
-            work.end(Reason::Length);
-        } else {
+        if let Some(work) = self.sequences[index].work.take() {
             self.waiting.push_front(work);
         }
     }
