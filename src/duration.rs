@@ -13,12 +13,15 @@ pub enum KeepAlive {
     Forever,
 }
 
+/// 100 years: longer is for ever.
+const KEEP_ALIVE_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 impl KeepAlive {
     /// From seconds; negative is forever.
     pub fn from_seconds(seconds: f64) -> Self {
         match Duration::try_from_secs_f64(seconds) {
-            Ok(duration) => KeepAlive::For(duration),
-            Err(_) => KeepAlive::Forever,
+            Ok(duration) if duration <= KEEP_ALIVE_MAX => KeepAlive::For(duration),
+            _ => KeepAlive::Forever,
         }
     }
 

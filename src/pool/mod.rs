@@ -28,6 +28,8 @@ const CONTEXT_TOKENS: u32 = 4096;
 const CONTEXT_TOKENS_MIN: u32 = 4;
 /// Answers that one model computes at once.
 const SEQUENCES: u32 = 8;
+/// llama.cpp computes at most this many at once (LLAMA_MAX_SEQ).
+const SEQUENCES_MAX: u32 = 256;
 /// The cache of a shared context may take this part of all memory (one in so many).
 const CACHE_SHARE: u64 = 16;
 /// Answers seldom fill their context: this part of them all filled is planned for (one in so
@@ -35,6 +37,8 @@ const CACHE_SHARE: u64 = 16;
 const FILLED_SHARE: u32 = 2;
 /// The least batch: a slice of the grid and a token for each sequence.
 const BATCH_TOKENS_MIN: i64 = 32;
+/// A client that takes nothing of its answer for this long is given up.
+const STALL_MAX: Duration = Duration::from_secs(30);
 /// How often a waiting request looks whether its client is still there.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -76,6 +80,14 @@ impl Lease {
     /// The engine.
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// How long a reader may take nothing of its answer: a terminal or pipe of our own, for ever.
+    pub fn patience(&self) -> Option<Duration> {
+        match self.pool.0.policy {
+            Policy::OneShot => None,
+            Policy::Server => Some(STALL_MAX),
+        }
     }
 }
 
@@ -208,9 +220,10 @@ impl Pool {
     /// Evicts idle engines until the model fits the free memory.
     fn make_room(&self, id: u64, model: &Model, load: &Load) -> Result<()> {
         let spec = self.spec(model, load);
+        let needed_bytes = spec.need.total_bytes(least_cells(load.context));
         loop {
-            let free_bytes = machine::free_bytes();
-            let needed_bytes = spec.need.total_bytes(least_cells(load.context));
+            let reserved_bytes = self.state().reserve_bytes(id, needed_bytes);
+            let free_bytes = machine::free_bytes().saturating_sub(reserved_bytes);
             if needed_bytes <= free_bytes {
                 return Ok(());
             }
@@ -386,7 +399,12 @@ impl Pool {
     /// Cells for several answers at once: as many as their share of memory allows, never fewer
     /// than one answer may need. Total memory decides, so that equal requests give equal contexts.
     fn shared_context(&self, model: &Model, tokens: u32) -> Context {
-        let sequences = self.0.config.parallel.unwrap_or(SEQUENCES);
+        let sequences = self
+            .0
+            .config
+            .parallel
+            .unwrap_or(SEQUENCES)
+            .min(SEQUENCES_MAX);
         let need = Need::of(&model.header, self.attention(model).kv);
         let allowed = machine::total_bytes() / CACHE_SHARE / need.cell_bytes.max(1);
         let cells = u64::from(tokens) * u64::from(sequences.div_ceil(FILLED_SHARE));

@@ -26,6 +26,8 @@ pub(super) struct Entry {
     pub(super) keep_alive: KeepAlive,
     pub(super) idle_since: Instant,
     pub(super) used_once: bool,
+    /// What a load under way will take.
+    pub(super) reserved_bytes: u64,
 }
 
 /// The options that a loaded engine cannot change.
@@ -104,6 +106,23 @@ impl State {
         Some(self.entries.remove(index))
     }
 
+    /// Notes what a load will take, and returns what the other loads under way will.
+    pub(super) fn reserve_bytes(&mut self, id: u64, needed_bytes: u64) -> u64 {
+        let mut others = 0u64;
+        for entry in self
+            .entries
+            .iter_mut()
+            .filter(|entry| entry.engine.is_none())
+        {
+            if entry.id == id {
+                entry.reserved_bytes = needed_bytes;
+            } else {
+                others = others.saturating_add(entry.reserved_bytes);
+            }
+        }
+        others
+    }
+
     pub(super) fn reserve(&mut self, load: &Load, model: &Model, keep_alive: KeepAlive) -> u64 {
         self.next_id += 1;
         self.entries.push(Entry {
@@ -115,6 +134,7 @@ impl State {
             keep_alive,
             idle_since: Instant::now(),
             used_once: false,
+            reserved_bytes: 0,
         });
         self.next_id
     }
@@ -139,7 +159,8 @@ impl Entry {
         };
         let expires = match self.keep_alive {
             KeepAlive::For(keep_alive) => {
-                (SystemTime::now() + keep_alive).checked_sub(since.elapsed())
+                let end = SystemTime::now().checked_add(keep_alive);
+                end.and_then(|end| end.checked_sub(since.elapsed()))
             }
             KeepAlive::Forever => {
                 SystemTime::now().checked_add(Duration::from_nanos(i64::MAX as u64))
