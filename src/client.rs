@@ -42,9 +42,12 @@ impl Client {
         }
     }
 
-    /// The server behind a Unix socket.
-    pub fn on_socket(path: &Path) -> Self {
-        let connector = SocketConnector(path.to_path_buf());
+    /// The server behind a Unix socket; `patience` limits each wait for its answer.
+    pub fn on_socket(path: &Path, patience: Option<Duration>) -> Self {
+        let connector = SocketConnector {
+            path: path.to_path_buf(),
+            patience,
+        };
         let agent = Agent::with_parts(config(), connector, DefaultResolver::default());
         Client {
             agent,
@@ -220,7 +223,10 @@ fn config() -> ureq::config::Config {
 
 /// Connects to one Unix socket, whatever the URL says.
 #[derive(Debug)]
-struct SocketConnector(PathBuf);
+struct SocketConnector {
+    path: PathBuf,
+    patience: Option<Duration>,
+}
 
 impl Connector for SocketConnector {
     type Out = SocketTransport;
@@ -230,7 +236,8 @@ impl Connector for SocketConnector {
         details: &ConnectionDetails,
         _: Option<()>,
     ) -> Result<Option<SocketTransport>, ureq::Error> {
-        let stream = UnixStream::connect(&self.0)?;
+        let stream = UnixStream::connect(&self.path)?;
+        stream.set_read_timeout(self.patience)?;
         let buffers = LazyBuffers::new(
             details.config.input_buffer_size(),
             details.config.output_buffer_size(),

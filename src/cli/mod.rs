@@ -64,6 +64,9 @@ fn named_server(parsed: &Parsed, config: &Config) -> Result<Option<Client>> {
     }
 }
 
+/// How long our own server may take to say who it is; one that hangs is left alone.
+const PROBE_MAX: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// Our own server, if its socket is there, belongs to us and it reads the same store.
 fn own_server(config: &Config) -> Option<Client> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -72,10 +75,9 @@ fn own_server(config: &Config) -> Option<Client> {
     if !meta.file_type().is_socket() || meta.uid() != rustix::process::getuid().as_raw() {
         return None;
     }
-    let client = Client::on_socket(path);
-    let theirs = client.store()?;
+    let theirs = Client::on_socket(path, Some(PROBE_MAX)).store()?;
     let same = std::fs::canonicalize(&config.models).ok()? == theirs;
-    same.then_some(client)
+    same.then(|| Client::on_socket(path, None))
 }
 
 /// The server for commands that only tell what a server does: named, our own, or none.
