@@ -1,6 +1,6 @@
 //! What is in the store, as the API lists it.
 
-use crate::api::native::{Details, Tag};
+use crate::api::listing::{Details, Tag};
 use crate::clock;
 use crate::error::Result;
 use crate::gguf::Header;

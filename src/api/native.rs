@@ -6,8 +6,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use crate::clock;
-use crate::duration::KeepAlive;
-use crate::error::{Error, Result};
 use crate::message::{self, Finish, ToolCall};
 
 /// A message on the wire.
@@ -435,115 +433,11 @@ impl ChatRecord {
     }
 }
 
-/// Details of a model in listings.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Details {
-    /// The model it was made from.
-    pub parent_model: String,
-    /// `gguf`.
-    pub format: String,
-    /// The architecture.
-    pub family: String,
-    /// All architectures; `null` when unknown.
-    pub families: Option<Vec<String>>,
-    /// `134.52M`.
-    pub parameter_size: String,
-    /// `Q4_K_M`.
-    pub quantization_level: String,
-    /// Context length in tokens.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub context_length: u64,
-    /// Embedding length.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub embedding_length: u64,
-}
-
-/// A model in `/api/tags` and in `ls --json`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Tag {
-    /// Its name.
-    pub name: String,
-    /// Its name again.
-    pub model: String,
-    /// When it was made.
-    pub modified_at: String,
-    /// Its bytes.
-    pub size: u64,
-    /// Digest of its manifest, bare hex.
-    pub digest: String,
-    /// More.
-    pub details: Details,
-    /// What it can do.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub capabilities: Vec<String>,
-}
-
-/// The body of `/api/tags`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Tags {
-    /// The models.
-    pub models: Vec<Tag>,
-}
-
-/// A model in `/api/ps`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Process {
-    /// The name that loaded it.
-    pub name: String,
-    /// The name again.
-    pub model: String,
-    /// Memory in bytes.
-    pub size: u64,
-    /// Digest of its manifest, bare hex.
-    pub digest: String,
-    /// More.
-    pub details: Details,
-    /// When it goes.
-    pub expires_at: String,
-    /// Memory on GPUs, in bytes.
-    pub size_vram: u64,
-    /// Tokens of context.
-    pub context_length: u32,
-    /// Ours: where it computes.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub device: String,
-}
-
-/// The body of `/api/ps`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Processes {
-    /// The models.
-    pub models: Vec<Process>,
-}
-
 /// An error's body.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ErrorBody {
     /// The text.
     pub error: String,
-}
-
-/// Reads `keep_alive`.
-///
-/// # Errors
-/// The reference's words.
-pub fn keep_alive(json: Option<&Json>) -> Result<Option<KeepAlive>> {
-    let unsupported = |kind: &str| Err(Error::usage(format!("Unsupported type: '{kind}'")));
-    match json {
-        None | Some(Json::Null) => Ok(None),
-        Some(Json::Number(number)) => Ok(Some(KeepAlive::from_seconds(
-            number.as_f64().unwrap_or(0.0),
-        ))),
-        Some(Json::String(text)) => KeepAlive::parse(text).map(Some),
-        Some(Json::Bool(_)) => unsupported("bool"),
-        Some(Json::Array(_)) => unsupported("[]interface {}"),
-        Some(Json::Object(_)) => unsupported("map[string]interface {}"),
-    }
 }
 
 fn now() -> String {

@@ -1,7 +1,8 @@
-//! The `options` object of a request, and the params blob of a model, to [`Options`].
+//! What a request sets: its `options` object (and the params blob of a model), its `keep_alive`.
 
 use serde_json::{Map, Value as Json};
 
+use crate::duration::KeepAlive;
 use crate::error::{Error, Result};
 use crate::options::{self, Kind, Options, Value};
 
@@ -39,6 +40,24 @@ pub fn to_json(options: &Options) -> Map<String, Json> {
         .into_iter()
         .map(|(name, value)| (name.to_string(), json(value)))
         .collect()
+}
+
+/// Reads `keep_alive`.
+///
+/// # Errors
+/// The reference's words.
+pub fn keep_alive(json: Option<&Json>) -> Result<Option<KeepAlive>> {
+    let unsupported = |kind: &str| Err(Error::usage(format!("Unsupported type: '{kind}'")));
+    match json {
+        None | Some(Json::Null) => Ok(None),
+        Some(Json::Number(number)) => Ok(Some(KeepAlive::from_seconds(
+            number.as_f64().unwrap_or(0.0),
+        ))),
+        Some(Json::String(text)) => KeepAlive::parse(text).map(Some),
+        Some(Json::Bool(_)) => unsupported("bool"),
+        Some(Json::Array(_)) => unsupported("[]interface {}"),
+        Some(Json::Object(_)) => unsupported("map[string]interface {}"),
+    }
 }
 
 fn value(key: &str, kind: Kind, json: &Json) -> Result<Option<Value>> {

@@ -3,7 +3,8 @@
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
-use super::native::{Details, Message};
+use super::listing::Details;
+use super::native::Message;
 use crate::gguf;
 use crate::modelfile::quoted;
 use crate::options::{Options, Value};

@@ -3,7 +3,7 @@
 use super::out::{Out, human_bytes};
 use super::parse::Parsed;
 use super::spec::{Command, Completes, HOST, JSON};
-use crate::api::native::{Process, Processes};
+use crate::api::listing::{Process, Processes};
 use crate::config::Config;
 use crate::error::Result;
 

@@ -11,10 +11,8 @@ use super::http::Exchange;
 use super::models::{asked, not_found};
 use super::route::{content, reply};
 use super::stream::Stream;
-use crate::api::native::{
-    ChatRecord, ChatRequest, Common, GenerateRecord, GenerateRequest, keep_alive,
-};
-use crate::api::options::from_json;
+use crate::api::native::{ChatRecord, ChatRequest, Common, GenerateRecord, GenerateRequest};
+use crate::api::options::{from_json, keep_alive};
 use crate::chat::{self, Input, Overflow, Request};
 use crate::duration::KeepAlive;
 use crate::error::{Error, Result};
