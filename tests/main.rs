@@ -5,6 +5,8 @@
 mod alone;
 mod bad;
 mod create;
+mod door;
+mod load;
 mod manual;
 mod pipes;
 mod serve;

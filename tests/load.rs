@@ -1,0 +1,192 @@
+//! The server under load: several clients at once, clients that leave, full queues, the end.
+
+use std::io::{BufRead, BufReader, Read};
+use std::time::{Duration, Instant};
+
+use serde_json::Value as Json;
+
+use crate::support::{Answer, Sandbox, Server};
+
+const HI: &str = r#"{"model":"smol","messages":[{"role":"user","content":"Say hello"}],"options":{"temperature":0,"num_predict":6}}"#;
+/// A request for an answer that is longer than any test.
+const ENDLESS: &str = r#"{"model":"smol","prompt":"Tell me a very long story","options":{"num_predict":4000,"num_ctx":8192,"stop":["\u0001"]}}"#;
+
+fn started() -> (Sandbox, Server) {
+    let sandbox = Sandbox::with_smol();
+    let server = sandbox.serve(&[]);
+    (sandbox, server)
+}
+
+#[test]
+fn eight_clients_each_get_a_whole_answer_of_their_own() {
+    let (_sandbox, server) = started();
+    let words = [
+        "cats", "rivers", "bread", "stars", "music", "trees", "glass", "winter",
+    ];
+    // In a batch llama.cpp is not bit-identical, so that two tokens which are nearly as likely may
+    // change places. What follows a word said twenty times is never in doubt.
+    let ask = |word: &str| {
+        let body = format!(
+            r#"{{"model":"smol","prompt":"{}","raw":true,"options":{{"temperature":0,"num_predict":32}}}}"#,
+            format!("{word}, ").repeat(20).trim_end()
+        );
+        let records = server.ask("POST", "/api/generate", &body).lines();
+        let (last, pieces) = records.split_last().unwrap();
+        assert_eq!(
+            (&last["done"], &last["eval_count"]),
+            (&true.into(), &32.into())
+        );
+        let text = |piece: &Json| piece["response"].as_str().unwrap().to_string();
+        pieces.iter().map(text).collect::<String>()
+    };
+    let alone: Vec<String> = words.iter().map(|word| ask(word)).collect();
+    for round in 0..3 {
+        let together: Vec<String> = std::thread::scope(|scope| {
+            let ask = |word| scope.spawn(move || ask(word));
+            let threads: Vec<_> = words.iter().map(|word| ask(*word)).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .collect()
+        });
+        assert_eq!(alone, together, "round {round}");
+    }
+    for (word, answer) in words.iter().zip(&alone) {
+        assert!(answer.matches(word).count() > 5, "{word}: {answer:?}");
+    }
+}
+
+#[test]
+fn more_answers_than_the_cache_holds_are_all_whole() {
+    let sandbox = Sandbox::with_smol();
+    let server = sandbox.serve(&[("PUNA_NUM_PARALLEL", "4"), ("OLLAMA_CONTEXT_LENGTH", "512")]);
+    std::thread::scope(|scope| {
+        for client in 0..10 {
+            let server = &server;
+            scope.spawn(move || {
+                let body = format!(r#"{{"model":"smol","prompt":"{client} {}","raw":true,"stream":false,"options":{{"temperature":0,"num_predict":60,"stop":["\u0001"]}}}}"#, "la ".repeat(150));
+                let json = server.post("/api/generate", &body);
+                assert_eq!(json["done"], true);
+                assert!(json["eval_count"].as_u64().unwrap() > 0, "{json}");
+            });
+        }
+    });
+}
+
+#[test]
+fn a_client_that_leaves_stops_the_work() {
+    let (_sandbox, server) = started();
+    server.post("/api/generate", r#"{"model":"smol"}"#);
+    let endless = ENDLESS.replace("\"options\"", "\"stream\":STREAM,\"options\"");
+    for (stream, method) in [("true", "streaming"), ("false", "waiting")] {
+        let body = endless.replace("STREAM", stream);
+        let mut connection = server.send("POST", "/api/generate", &body, "");
+        if stream == "true" {
+            connection.read_exact(&mut [0; 200]).unwrap();
+        } else {
+            std::thread::sleep(Duration::from_millis(600));
+        }
+        drop(connection);
+        std::thread::sleep(Duration::from_millis(700));
+        let before = cpu_ticks(server.child.id());
+        std::thread::sleep(Duration::from_millis(500));
+        let used = cpu_ticks(server.child.id()) - before;
+        assert!(
+            used <= 10,
+            "{used} ticks of 10 ms in 500 ms after a {method} client left"
+        );
+    }
+}
+
+/// Time that a process has computed, in ticks of 10 ms.
+fn cpu_ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[test]
+fn sigterm_lets_short_answers_finish_and_cuts_long_ones() {
+    let (_sandbox, server) = started();
+    server.post("/api/generate", r#"{"model":"smol"}"#);
+    let mut short = BufReader::new(server.send("POST", "/api/chat", HI, ""));
+    let mut line = String::new();
+    short.read_line(&mut line).unwrap();
+    let (signal, took) = server.end("-TERM");
+    assert_eq!(signal, Some(15));
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    let mut rest = String::new();
+    short.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("\"done\":true"), "{rest}");
+
+    let (_sandbox, server) = started();
+    let mut cut = BufReader::new(server.send("POST", "/api/generate", ENDLESS, ""));
+    cut.read_line(&mut line).unwrap();
+    let (signal, took) = server.end("-TERM");
+    assert_eq!(signal, Some(15));
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    let mut rest = String::new();
+    cut.read_to_string(&mut rest).unwrap();
+    assert!(
+        rest.contains("{\"error\":\"cancelled\"}") && rest.ends_with("0\r\n\r\n"),
+        "{rest}"
+    );
+}
+
+#[test]
+fn a_load_that_fails_leaves_nothing_and_a_busy_server_says_so() {
+    let sandbox = Sandbox::with_smol();
+    sandbox.file("tiny.gguf", crate::support::tiny_gguf());
+    sandbox.create("odd", "FROM ./tiny.gguf\n");
+    sandbox.create(
+        "other",
+        &format!("FROM {}\n", crate::support::gemma().display()),
+    );
+    let server = sandbox.serve(&[("PUNA_MAX_LOADED_MODELS", "1"), ("PUNA_MAX_QUEUE", "1")]);
+    let failed = server.ask("POST", "/api/generate", r#"{"model":"odd"}"#);
+    assert_eq!(failed.status, 500);
+    assert!(
+        failed
+            .error()
+            .contains("unknown model architecture: 'test'"),
+        "{failed:?}"
+    );
+    assert!(
+        server.ask("GET", "/api/ps", "").json()["models"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
+    let mut busy = server.send("POST", "/api/generate", ENDLESS, "");
+    busy.read_exact(&mut [0; 200]).unwrap();
+    // Two more that need another context: one waits, the other finds the queue full.
+    let (first, rest) = std::thread::scope(|scope| {
+        let (tell, told) = std::sync::mpsc::channel();
+        for tokens in [64, 128] {
+            let (tell, server) = (tell.clone(), &server);
+            scope.spawn(move || {
+                let body = format!(r#"{{"model":"smol","options":{{"num_ctx":{tokens}}}}}"#);
+                tell.send(server.ask("POST", "/api/generate", &body))
+            });
+        }
+        let first: Answer = told.recv_timeout(Duration::from_secs(20)).unwrap();
+        drop(busy); // Now the one that waits can go on.
+        (first, told.recv_timeout(Duration::from_secs(20)).unwrap())
+    });
+    assert_eq!((first.status, rest.status), (503, 200));
+    assert_eq!(
+        first.error(),
+        "server busy, please try again.  maximum pending requests exceeded"
+    );
+    let started = Instant::now();
+    assert_eq!(
+        server.post("/api/generate", r#"{"model":"other"}"#)["done_reason"],
+        "load"
+    );
+    assert!(started.elapsed() < Duration::from_secs(20));
+}
