@@ -46,7 +46,8 @@ bench: build models ## measure speed and memory (prints, never fails by time)
 
 portable: deps ## build for packages: every CPU, shared libraries beside the binary
 	RUSTFLAGS='-C link-arg=-Wl,-rpath,$$ORIGIN' $(CARGO) build --release --features portable
-	cp target/release/build/llama-cpp-sys-2-*/out/backends/*.so target/release/
+	cp -fP target/release/build/llama-cpp-sys-2-*/out/lib/*.so* target/release/
+	cp -f target/release/build/llama-cpp-sys-2-*/out/backends/*.so target/release/
 
 cuda metal vulkan rocm: deps ## build with a GPU backend (needs its SDK)
 	$(CARGO) build --release --features $@
@@ -56,8 +57,8 @@ install: ## copy the built binary, manuals and completions to PREFIX
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions \
 		$(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 	install -m 755 $(PUNA) $(DESTDIR)$(PREFIX)/bin/puna
-	for library in target/release/lib*.so; do \
-		test ! -e "$$library" || install -m 644 "$$library" $(DESTDIR)$(PREFIX)/bin/; done
+	for library in target/release/lib*.so*; do \
+		test ! -e "$$library" || cp -P "$$library" $(DESTDIR)$(PREFIX)/bin/; done
 	install -m 644 man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 	install -m 644 completions/puna.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/puna
 	install -m 644 completions/_puna $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_puna
