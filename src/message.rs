@@ -41,6 +41,72 @@ pub struct ToolCall {
     pub arguments: String,
 }
 
+/// A function that the model may call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tool {
+    /// Its name.
+    pub name: String,
+    /// What it does, for the model.
+    pub description: String,
+    /// JSON Schema of its arguments: an object.
+    pub parameters: serde_json::Value,
+}
+
+/// Whether to think before the answer, and how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Think {
+    /// Not at all.
+    Off,
+    /// As the model does.
+    On,
+    /// As much as a word says.
+    Level(Effort),
+}
+
+/// How much to think.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effort {
+    /// A little.
+    Low,
+    /// As usual.
+    Medium,
+    /// A lot.
+    High,
+    /// As much as the model can.
+    Max,
+}
+
+impl Think {
+    /// Reads `true`, `false` or a level.
+    pub fn parse(word: &str) -> Option<Self> {
+        Some(match word {
+            "true" => Think::On,
+            "false" => Think::Off,
+            "low" => Think::Level(Effort::Low),
+            "medium" => Think::Level(Effort::Medium),
+            "high" => Think::Level(Effort::High),
+            "max" => Think::Level(Effort::Max),
+            _ => return None,
+        })
+    }
+
+    /// True unless it is off.
+    pub fn is_on(self) -> bool {
+        self != Think::Off
+    }
+
+    /// The level's word; `medium` where only "on" was said, empty where it is off.
+    pub fn level(self) -> &'static str {
+        match self {
+            Think::Off => "",
+            Think::Level(Effort::Low) => "low",
+            Think::On | Think::Level(Effort::Medium) => "medium",
+            Think::Level(Effort::High) => "high",
+            Think::Level(Effort::Max) => "max",
+        }
+    }
+}
+
 /// A piece of an answer, in the order it comes.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Delta {

@@ -1,5 +1,6 @@
 //! Messages to prompt text: the model's own template, or plain completion where it has none.
 
+pub mod gotmpl;
 mod jinja;
 
 use std::time::SystemTime;
