@@ -9,7 +9,7 @@ SMOL = $(CACHE)/SmolLM2-135M-Instruct.Q4_1.gguf
 PUNA = target/release/puna
 
 .DEFAULT_GOAL := help
-.PHONY: help deps test-deps build model models demo test check bench portable cuda metal vulkan rocm install clean
+.PHONY: help deps test-deps build model models demo test check bench fuzz portable cuda metal vulkan rocm install clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 16
@@ -43,6 +43,9 @@ check: ## everything that CI checks
 
 bench: build models ## measure speed and memory (prints, never fails by time)
 	benches/run
+
+fuzz: build ## feed mutated templates, answers and grammars to what reads them (SECONDS= each)
+	$(CARGO) bench --bench fuzz -- $(or $(SECONDS),60)
 
 portable: deps ## build for packages: every CPU, shared libraries beside the binary
 	RUSTFLAGS='-C link-arg=-Wl,-rpath,$$ORIGIN' $(CARGO) build --release --features portable

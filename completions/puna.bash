@@ -4,16 +4,17 @@ _puna() {
     local IFS=$' \t\n'
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        COMPREPLY=($(compgen -W 'run list ls show create cp rm serve start ps stop help version completions man --help --version' -- "$word"))
+        COMPREPLY=($(compgen -W 'run render list ls show create cp rm serve start ps stop help version completions man --help --version' -- "$word"))
         return
     fi
     case $before in
-        -o|--option) compopt -o nospace 2>/dev/null; COMPREPLY=($(compgen -W 'num_ctx= num_batch= num_gpu= main_gpu= use_mmap= num_thread= draft_num_predict= num_keep= seed= num_predict= top_k= top_p= min_p= typical_p= repeat_last_n= temperature= repeat_penalty= presence_penalty= frequency_penalty= stop=' -- "$word")); return ;;
+        -o|--option) compopt -o nospace 2>/dev/null; COMPREPLY=($(compgen -W 'num_ctx= num_batch= num_gpu= main_gpu= use_mmap= num_thread= draft_num_predict= num_keep= seed= num_predict= top_k= top_p= min_p= typical_p= repeat_last_n= temperature= repeat_penalty= presence_penalty= frequency_penalty= stop= parse_special=' -- "$word")); return ;;
         -f|--file|--socket) COMPREPLY=($(compgen -f -- "$word")); return ;;
     esac
     local flags=
     case $command in
-        run) flags='--system --option --seed --temperature --num-predict --num-ctx --raw --json --verbose --quiet --local --host --keepalive --log --help' ;;
+        run) flags='--system --messages --option --seed --temperature --num-predict --num-ctx --raw --overflow --think --hidethinking --tools --tool-choice --format --schema --grammar --json --verbose --quiet --local --host --keepalive --log --help' ;;
+        render) flags='--messages --tools --system --option --think --raw --overflow --num-ctx --template --jinja --tokens --quiet --help' ;;
         list|ls) flags='--json --quiet --help' ;;
         show) flags='--json --verbose --modelfile --parameters --system --template --license --help' ;;
         create) flags='--file --link --quiet --help' ;;
@@ -33,15 +34,16 @@ _puna() {
     fi
     case $command in
         run) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
+        render) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
         list|ls) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
         show) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
         create) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
         cp) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
         rm) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
         stop) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
-        help) COMPREPLY=($(compgen -W 'run list ls show create cp rm serve start ps stop help version completions man' -- "$word")) ;;
+        help) COMPREPLY=($(compgen -W 'run render list ls show create cp rm serve start ps stop help version completions man' -- "$word")) ;;
         completions) COMPREPLY=($(compgen -W 'bash zsh fish' -- "$word")) ;;
-        man) COMPREPLY=($(compgen -W 'run list ls show create cp rm serve start ps stop help version completions man' -- "$word")) ;;
+        man) COMPREPLY=($(compgen -W 'run render list ls show create cp rm serve start ps stop help version completions man' -- "$word")) ;;
     esac
 }
 COMP_WORDBREAKS=${COMP_WORDBREAKS//:/}

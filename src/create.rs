@@ -12,6 +12,7 @@ use crate::model;
 use crate::modelfile::{Instruction, Modelfile};
 use crate::name::Name;
 use crate::options::{Options, RETIRED};
+use crate::prompt::GoTemplate;
 use crate::store::{Store, Take};
 
 /// What creation tells about its progress.
@@ -132,7 +133,9 @@ fn from_model(store: &Store, name: &Name) -> Result<Draft> {
     let mut layers = entry.manifest.layers.clone();
     for layer in &mut layers {
         store.adopt(&layer.digest()?)?;
-        layer.from = entry.name.to_string();
+        if layer.kind() != "template" {
+            layer.from = entry.name.to_string();
+        }
     }
     let inherited = Config {
         renderer: model.config.renderer.clone(),
@@ -168,9 +171,8 @@ impl Draft {
                 return Err(Error::usage("ADAPTER: adapters cannot be created yet"));
             }
             Instruction::Template(text) => {
+                GoTemplate::compile(text)?;
                 self.template = Some(text.clone());
-                let note = "TEMPLATE is stored; prompts are made with the template inside the GGUF";
-                report(Step::Note(note.into()));
             }
             Instruction::System(text) => self.system = Some(text.clone()),
             Instruction::License(text) => self.licenses.push(text.clone()),
@@ -196,7 +198,9 @@ impl Draft {
         };
         if let Some(text) = self.template.filter(|text| !text.is_empty()) {
             self.layers.retain(|layer| layer.kind() != "template");
-            self.layers.push(put("template", text.as_bytes())?);
+            let from = model::TEMPLATE_GIVEN.to_string();
+            let layer = put("template", text.as_bytes())?;
+            self.layers.push(Layer { from, ..layer });
         }
         if let Some(text) = self.system.filter(|text| !text.is_empty()) {
             self.layers.retain(|layer| layer.kind() != "system");

@@ -23,6 +23,8 @@ pub enum Class {
     TooLong,
     /// A schema or grammar was not accepted.
     Schema,
+    /// An answer was cut where a whole was promised.
+    Cut,
     /// No server, or the network or registry failed.
     Network,
     /// Damaged data: digest mismatch, not a GGUF, broken manifest.

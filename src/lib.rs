@@ -35,6 +35,7 @@ pub mod store;
 // Deeds: what the program does, with no idea who asked.
 pub mod chat;
 pub mod create;
+pub mod dialect;
 pub mod list;
 pub mod model;
 pub mod pool;

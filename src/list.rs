@@ -2,8 +2,8 @@
 
 use crate::api::listing::{Details, Tag};
 use crate::clock;
+use crate::dialect::{Choice, Sources};
 use crate::error::Result;
-use crate::gguf::Header;
 use crate::manifest::Config;
 use crate::model;
 use crate::store::{Entry, Store};
@@ -32,6 +32,7 @@ fn tag(store: &Store, entry: &Entry) -> Tag {
         .and_then(|digest| store.blob(&digest).ok())
         .and_then(|path| model::header(&path).ok());
     let parent = layer.map(|layer| layer.from.clone()).unwrap_or_default();
+    let template = model::template(store, entry).unwrap_or_default();
     let mut details = details(&config, parent);
     if let Some(header) = &header {
         details.context_length = header.context_length().unwrap_or(0);
@@ -45,7 +46,16 @@ fn tag(store: &Store, entry: &Entry) -> Tag {
         digest: entry.digest.hex(),
         details,
         capabilities: header
-            .map(|header| capabilities(&config, &header))
+            .map(|header| {
+                let given = template.as_ref().is_some_and(|(_, given)| *given);
+                let go = template.as_ref().map(|(text, _)| text.as_str());
+                capabilities(Sources {
+                    header: &header,
+                    config: &config,
+                    go,
+                    given,
+                })
+            })
             .unwrap_or_default(),
     }
 }
@@ -67,32 +77,28 @@ pub fn details(config: &Config, parent: String) -> Details {
     }
 }
 
-/// What a model can do, by its config and its header.
-pub fn capabilities(config: &Config, header: &Header) -> Vec<String> {
-    let mut found = config.capabilities.clone();
+/// What a model can do, by its config, its header and the template in force.
+pub fn capabilities(sources: Sources) -> Vec<String> {
+    let mut found = sources.config.capabilities.clone();
     let mut add = |word: &str| {
         if !found.iter().any(|known| known == word) {
             found.push(word.to_string());
         }
     };
-    if let Some(template) = header.chat_template() {
-        if template.contains("tools") || template.contains("tool_call") {
-            add("tools");
-        }
-        let splits =
-            template.contains("split('</think>')") || template.contains("split(\"</think>\")");
-        let reasons = template.contains("reasoning_content") || template.contains("<SPECIAL_12>");
-        if (template.contains("<think>") && template.contains("</think>")) || (splits && !reasons) {
-            add("thinking");
-        }
+    let choice = sources.choose().map_or(Choice::None, |(choice, _)| choice);
+    if let Choice::Gguf(..) = choice {
+        choice.abilities().into_iter().for_each(&mut add);
     }
-    add(if header.is_embedding() {
+    add(if sources.header.is_embedding() {
         "embedding"
     } else {
         "completion"
     });
-    if header.arch_integer("vision.block_count").is_some() {
+    if sources.header.arch_integer("vision.block_count").is_some() {
         add("vision");
+    }
+    if let Choice::Go(_) = choice {
+        choice.abilities().into_iter().for_each(&mut add);
     }
     found
 }

@@ -110,8 +110,17 @@ impl Think {
 /// A piece of an answer, in the order it comes.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Delta {
+    /// Thinking before the answer. Never empty, never half a character.
+    Thinking(String),
     /// More text of the answer. Never empty, never half a character.
     Text(String),
+    /// A whole call of a function.
+    Call {
+        /// Which call of the answer it is, from 0 on.
+        index: usize,
+        /// The call.
+        call: ToolCall,
+    },
     /// The end, once, as the last delta.
     Finish(Box<Finish>),
 }

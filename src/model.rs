@@ -12,11 +12,14 @@ use crate::manifest::{Config, Layer};
 use crate::message::Message;
 use crate::name::Name;
 use crate::options::Options;
-use crate::prompt::Template;
 use crate::store::{Entry, Origin, Store};
 
 /// A text layer larger than this is damage: templates, system texts and licences are far smaller.
 const TEXT_BYTES_MAX: u64 = 16 << 20;
+
+/// What the manifest says of a TEMPLATE that came from a Modelfile of this store's owner. A model
+/// that was pulled has nothing there.
+pub const TEMPLATE_GIVEN: &str = "modelfile";
 
 /// A model and everything that belongs to it.
 pub struct Model {
@@ -38,10 +41,10 @@ pub struct Model {
     pub header: Header,
     /// Its config.
     pub config: Config,
-    /// How its prompts are made.
-    pub template: Template,
     /// The TEMPLATE of its Modelfile, as stored.
     pub go_template: Option<String>,
+    /// True if its maker gave that TEMPLATE here, so that nothing else comes before it.
+    pub template_given: bool,
     /// Its SYSTEM text.
     pub system: Option<String>,
     /// Its PARAMETERs.
@@ -89,6 +92,7 @@ pub fn of_name(store: &Store, label: &str, name: &Name) -> Result<Model> {
     }
     let weights = store.sound_blob(&layer.digest()?, layer.size.max(0) as u64)?;
     let header = header(&weights)?;
+    let template = template(store, &entry)?;
     let texts = Texts {
         store,
         entry: &entry,
@@ -100,9 +104,9 @@ pub fn of_name(store: &Store, label: &str, name: &Name) -> Result<Model> {
         origin: entry.origin,
         modified: entry.modified,
         size_bytes: entry.manifest.size_bytes(),
-        template: Template::new(header.chat_template())?,
         config: config(store, &entry)?,
-        go_template: texts.first("template")?,
+        template_given: template.as_ref().is_some_and(|(_, given)| *given),
+        go_template: template.map(|(text, _)| text),
         system: texts.first("system")?,
         options: texts.options()?,
         messages: texts.messages()?,
@@ -133,8 +137,8 @@ fn of_file(path: &Path) -> Result<Model> {
         size_bytes: meta.len(),
         weights: path.to_path_buf(),
         config: config_of(&header),
-        template: Template::new(header.chat_template())?,
         go_template: None,
+        template_given: false,
         system: None,
         options: Options::default(),
         messages: Vec::new(),
@@ -178,6 +182,19 @@ pub fn config(store: &Store, entry: &Entry) -> Result<Config> {
     let bytes = store.blob_bytes(&digest, TEXT_BYTES_MAX)?;
     serde_json::from_slice(&bytes)
         .map_err(|error| Error::damaged(store.root(), format!("config {digest}: {error}")))
+}
+
+/// The TEMPLATE of a model, and whether its maker gave it here.
+///
+/// # Errors
+/// If its blob is missing or absurdly large.
+pub fn template(store: &Store, entry: &Entry) -> Result<Option<(String, bool)>> {
+    let Some(layer) = entry.manifest.layer("template") else {
+        return Ok(None);
+    };
+    let bytes = store.blob_bytes(&layer.digest()?, TEXT_BYTES_MAX)?;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    Ok(Some((text, layer.from == TEMPLATE_GIVEN)))
 }
 
 /// The config that a GGUF's header tells.

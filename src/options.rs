@@ -129,6 +129,11 @@ pub const TABLE: &[(&str, Kind, &str)] = &[
         Kind::Texts,
         "end the answer before this text; may be repeated",
     ),
+    (
+        "parse_special",
+        Kind::Bool,
+        "read special tokens in what users and tools write, as llama.cpp does",
+    ),
 ];
 
 /// Options that once existed: accepted and ignored, as existing scripts set them.

@@ -5,6 +5,7 @@ use std::fs::File;
 use crate::api::native::Message;
 use crate::api::show::{Show, Tensor, header_json, parameter_lines, parameters_text};
 use crate::clock;
+use crate::dialect::{Choice, Sources};
 use crate::error::{Error, Result};
 use crate::gguf::Value;
 use crate::list;
@@ -39,7 +40,7 @@ pub fn show(model: &Model, verbose: bool) -> Result<Show> {
         messages: messages.collect(),
         model_info: model_info(model, verbose)?,
         tensors: tensors.collect(),
-        capabilities: list::capabilities(&model.config, &model.header),
+        capabilities: list::capabilities(Sources::of(model)),
         modified_at: clock::rfc3339(model.modified),
         requires: model.config.requires.clone(),
     })
@@ -47,18 +48,16 @@ pub fn show(model: &Model, verbose: bool) -> Result<Show> {
 
 /// The template that makes this model's prompts.
 pub fn template(model: &Model) -> &str {
-    model.header.chat_template().unwrap_or("{{ .Prompt }}")
+    match Sources::of(model).choose() {
+        Ok((Choice::Go(text) | Choice::Gguf(text, _), _)) => text,
+        Ok((Choice::None, _)) | Err(_) => "{{ .Prompt }}",
+    }
 }
 
 /// Which template that is, and why.
-pub fn template_origin(model: &Model) -> &'static str {
-    match (model.header.chat_template(), &model.go_template) {
-        (Some(_), None) => "jinja, inside the GGUF",
-        (Some(_), Some(_)) => {
-            "jinja, inside the GGUF; the TEMPLATE of the Modelfile is only stored"
-        }
-        (None, _) => "none: the model continues the prompt as it is",
-    }
+pub fn template_origin(model: &Model) -> String {
+    let chosen = Sources::of(model).choose();
+    chosen.map_or_else(|error| error.to_string(), |(_, why)| why.to_string())
 }
 
 fn modelfile(model: &Model) -> String {

@@ -138,9 +138,9 @@ fn bodies_that_are_wrong_get_the_references_words() {
         ),
         (
             "/api/generate",
-            r#"{"model":"smol","prompt":"x","format":"json"}"#,
-            400,
-            "format",
+            r#"{"model":"smol","prompt":"x","format":"xml"}"#,
+            500,
+            "invalid format: \"\\\"xml\\\"\"; expected \"json\" or a valid JSON Schema object",
         ),
         (
             "/api/copy",

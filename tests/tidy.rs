@@ -16,7 +16,7 @@ const FORMATS: &[&str] = &[
     "reply",
 ];
 const OWNERS: &[&str] = &["client", "config", "engine", "machine", "store"];
-const DEEDS: &[&str] = &["chat", "create", "list", "model", "pool", "show"];
+const DEEDS: &[&str] = &["chat", "create", "dialect", "list", "model", "pool", "show"];
 const FACES: &[&str] = &["cli", "server"];
 
 /// Outside things and the only places that may name them.
@@ -34,7 +34,9 @@ const OWNED: &[(&str, &[&str])] = &[
     ("env::var", &["src/config.rs"]),
     ("home_dir", &["src/config.rs"]),
     ("dirs::", &["src/config.rs"]),
-    ("minijinja", &["src/prompt/jinja.rs"]),
+    ("minijinja", &["src/prompt/jinja/"]),
+    ("llguidance", &["src/engine/"]),
+    ("jsonschema", &["src/chat/promise.rs"]),
     ("signal_hook", &["src/cli/signals.rs"]),
     ("sha2::", &["src/digest.rs"]),
     ("process::exit", &[]),

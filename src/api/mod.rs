@@ -3,4 +3,5 @@
 pub mod listing;
 pub mod native;
 pub mod options;
+pub mod records;
 pub mod show;

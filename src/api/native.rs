@@ -1,12 +1,11 @@
 //! The native API's bodies: fields in the reference's order, absent where it leaves them out.
 
-use std::time::SystemTime;
-
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
-use crate::clock;
-use crate::message::{self, Finish, ToolCall};
+use super::records::call_json;
+use crate::error::{Error, Result};
+use crate::message::{self, Think, Tool, ToolCall};
 
 /// A message on the wire.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -59,6 +58,21 @@ impl Message {
     }
 }
 
+impl From<&message::Message> for Message {
+    fn from(message: &message::Message) -> Self {
+        let calls = message.tool_calls.iter().enumerate();
+        Message {
+            role: message.role.clone(),
+            content: message.content.clone(),
+            thinking: message.thinking.clone().unwrap_or_default(),
+            images: Vec::new(),
+            tool_calls: calls.map(|(index, call)| call_json(call, index)).collect(),
+            tool_name: message.tool_name.clone().unwrap_or_default(),
+            tool_call_id: message.tool_call_id.clone().unwrap_or_default(),
+        }
+    }
+}
+
 impl From<Message> for message::Message {
     fn from(wire: Message) -> Self {
         let some = |text: String| (!text.is_empty()).then_some(text);
@@ -73,7 +87,8 @@ impl From<Message> for message::Message {
     }
 }
 
-fn tool_call(json: &Json) -> ToolCall {
+/// Reads a call.
+pub fn tool_call(json: &Json) -> ToolCall {
     let function = &json["function"];
     ToolCall {
         id: json["id"].as_str().map(str::to_string),
@@ -116,6 +131,21 @@ pub struct Common {
     /// Probabilities of tokens.
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "is_false")]
     pub logprobs: bool,
+    /// Which function must be called: ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_choice: Option<Json>,
+    /// A GBNF grammar that the answer follows: ours.
+    #[serde(
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "String::is_empty"
+    )]
+    pub grammar: String,
+    /// What to keep of an input that does not fit, `head`, `tail` or `middle`: ours.
+    #[serde(
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "String::is_empty"
+    )]
+    pub overflow: String,
     /// Only render the prompt.
     #[serde(
         rename = "_debug_render_only",
@@ -224,213 +254,69 @@ pub struct CopyRequest {
     pub destination: String,
 }
 
-/// What an answer cost, in nanoseconds and tokens.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Metrics {
-    #[serde(skip_serializing_if = "is_zero")]
-    total_duration: u64,
-    #[serde(skip_serializing_if = "is_zero")]
-    load_duration: u64,
-    #[serde(skip_serializing_if = "is_zero")]
-    prompt_eval_count: u64,
-    #[serde(skip_serializing_if = "is_zero")]
-    prompt_eval_duration: u64,
-    #[serde(skip_serializing_if = "is_zero")]
-    eval_count: u64,
-    #[serde(skip_serializing_if = "is_zero")]
-    eval_duration: u64,
-    /// Ours: tokens dropped from the prompt, only when some were.
-    #[serde(skip_serializing_if = "is_zero")]
-    prompt_truncated_count: u64,
-}
-
-impl From<message::Usage> for Metrics {
-    fn from(usage: message::Usage) -> Self {
-        let nanos =
-            |duration: std::time::Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        Metrics {
-            total_duration: nanos(usage.total),
-            load_duration: nanos(usage.load),
-            prompt_eval_count: usage.prompt_tokens as u64,
-            prompt_eval_duration: nanos(usage.prompt),
-            eval_count: usage.answer_tokens as u64,
-            eval_duration: nanos(usage.answer),
-            prompt_truncated_count: usage.truncated_tokens as u64,
+/// Reads `think`.
+///
+/// # Errors
+/// What is wrong with it, as the reference words it.
+pub fn think(json: Option<&Json>) -> Result<Option<Think>> {
+    const LEVELS: &str = "(\"high\", \"medium\", \"low\", \"max\", true, or false)";
+    let think = match json {
+        None | Some(Json::Null) => return Ok(None),
+        Some(Json::Bool(true)) => Some(Think::On),
+        Some(Json::Bool(false)) => Some(Think::Off),
+        Some(Json::String(level)) if level != "true" && level != "false" => Think::parse(level),
+        Some(Json::String(_)) => None,
+        Some(_) => {
+            return Err(Error::usage(format!(
+                "think must be a boolean or string {LEVELS}"
+            )));
+        }
+    };
+    match (think, json) {
+        (Some(think), _) => Ok(Some(think)),
+        (None, other) => {
+            let levels = LEVELS.trim_matches(['(', ')']);
+            let word = other.and_then(Json::as_str).unwrap_or_default();
+            Err(Error::usage(format!(
+                "invalid think value: {word:?} (must be {levels})"
+            )))
         }
     }
 }
 
-impl From<Metrics> for message::Usage {
-    fn from(metrics: Metrics) -> Self {
-        let duration = std::time::Duration::from_nanos;
-        message::Usage {
-            prompt_tokens: metrics.prompt_eval_count as usize,
-            cached_tokens: 0,
-            truncated_tokens: metrics.prompt_truncated_count as usize,
-            answer_tokens: metrics.eval_count as usize,
-            total: duration(metrics.total_duration),
-            load: duration(metrics.load_duration),
-            prompt: duration(metrics.prompt_eval_duration),
-            answer: duration(metrics.eval_duration),
-        }
+/// Reads a tool: `{"type": "function", "function": {…}}`, or the function alone.
+///
+/// # Errors
+/// If it has no name, or parameters that are no object.
+pub fn tool(json: &Json) -> Result<Tool> {
+    let function = if json["function"].is_object() {
+        &json["function"]
+    } else {
+        json
+    };
+    let name = function["name"].as_str().unwrap_or_default();
+    if name.is_empty() {
+        return Err(Error::usage(
+            "a tool has no name: it is {\"type\":\"function\",\"function\":{\"name\":…}}",
+        ));
     }
-}
-
-/// A record of `/api/generate`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct GenerateRecord {
-    /// The model as asked.
-    pub model: String,
-    /// When the record was made.
-    pub created_at: String,
-    /// Text.
-    pub response: String,
-    /// True on the last record.
-    pub done: bool,
-    /// Why it ended.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub done_reason: String,
-    /// Tokens for a later request.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub context: Vec<i32>,
-    /// What it cost.
-    #[serde(flatten)]
-    pub metrics: Metrics,
-    /// The rendered prompt, when only that was asked for.
-    #[serde(rename = "_debug_info", skip_serializing_if = "Option::is_none")]
-    pub debug_info: Option<DebugInfo>,
-}
-
-/// A record of `/api/chat`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ChatRecord {
-    /// The model as asked.
-    pub model: String,
-    /// When the record was made.
-    pub created_at: String,
-    /// A piece of the answer.
-    pub message: AnswerMessage,
-    /// True on the last record.
-    pub done: bool,
-    /// Why it ended.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub done_reason: String,
-    /// The rendered prompt, when only that was asked for.
-    #[serde(rename = "_debug_info", skip_serializing_if = "Option::is_none")]
-    pub debug_info: Option<DebugInfo>,
-    /// What it cost.
-    #[serde(flatten)]
-    pub metrics: Metrics,
-}
-
-/// The message of a chat record.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct AnswerMessage {
-    /// `assistant`.
-    pub role: String,
-    /// Text.
-    pub content: String,
-}
-
-/// What `_debug_render_only` tells.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct DebugInfo {
-    /// The exact prompt.
-    pub rendered_template: String,
-}
-
-impl GenerateRecord {
-    /// A record that carries text.
-    pub fn text(model: &str, text: String) -> Self {
-        GenerateRecord {
-            model: model.into(),
-            created_at: now(),
-            response: text,
-            ..GenerateRecord::default()
+    let parameters = match &function["parameters"] {
+        Json::Null => serde_json::json!({ "type": "object", "properties": {} }),
+        Json::Object(fields) => Json::Object(fields.clone()),
+        _ => {
+            return Err(Error::usage(format!(
+                "the parameters of tool '{name}' are no JSON Schema object"
+            )));
         }
-    }
-
-    /// The last record of an answer; `raw` ones carry no context.
-    pub fn last(model: &str, finish: Finish, raw: bool) -> Self {
-        GenerateRecord {
-            done: true,
-            done_reason: finish.reason.word().into(),
-            context: if raw { Vec::new() } else { finish.context },
-            metrics: finish.usage.into(),
-            ..Self::text(model, String::new())
-        }
-    }
-
-    /// The answer to a request that only loads or unloads.
-    pub fn only(model: &str, reason: &str) -> Self {
-        GenerateRecord {
-            done: true,
-            done_reason: reason.into(),
-            ..Self::text(model, String::new())
-        }
-    }
-
-    /// The answer to a request that only renders.
-    pub fn rendered(model: &str, prompt: String) -> Self {
-        let debug_info = Some(DebugInfo {
-            rendered_template: prompt,
-        });
-        GenerateRecord {
-            debug_info,
-            ..Self::text(model, String::new())
-        }
-    }
-}
-
-impl ChatRecord {
-    /// A record that carries text.
-    pub fn text(model: &str, text: String) -> Self {
-        let message = AnswerMessage {
-            role: "assistant".into(),
-            content: text,
-        };
-        ChatRecord {
-            model: model.into(),
-            created_at: now(),
-            message,
-            ..ChatRecord::default()
-        }
-    }
-
-    /// The last record of an answer.
-    pub fn last(model: &str, finish: Finish) -> Self {
-        ChatRecord {
-            done: true,
-            done_reason: finish.reason.word().into(),
-            metrics: finish.usage.into(),
-            ..Self::text(model, String::new())
-        }
-    }
-
-    /// The answer to a request that only loads or unloads.
-    pub fn only(model: &str, reason: &str) -> Self {
-        ChatRecord {
-            done: true,
-            done_reason: reason.into(),
-            ..Self::text(model, String::new())
-        }
-    }
-
-    /// The answer to a request that only renders.
-    pub fn rendered(model: &str, prompt: String) -> Self {
-        let debug_info = Some(DebugInfo {
-            rendered_template: prompt,
-        });
-        ChatRecord {
-            debug_info,
-            message: AnswerMessage::default(),
-            ..Self::text(model, String::new())
-        }
-    }
+    };
+    Ok(Tool {
+        name: name.to_string(),
+        description: function["description"]
+            .as_str()
+            .unwrap_or_default()
+            .to_string(),
+        parameters,
+    })
 }
 
 /// An error's body.
@@ -440,19 +326,11 @@ pub struct ErrorBody {
     pub error: String,
 }
 
-fn now() -> String {
-    clock::rfc3339(SystemTime::now())
-}
-
-fn is_zero(value: &u64) -> bool {
-    *value == 0
-}
-
 fn is_false(value: &bool) -> bool {
     !value
 }
 
-fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+fn null_is_default<'de, D, T>(deserializer: D) -> std::result::Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,
     T: Deserialize<'de> + Default,
@@ -463,7 +341,6 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::json;
 
     #[test]
     fn null_is_absent() {
@@ -473,13 +350,5 @@ mod tests {
         .unwrap();
         let message: message::Message = request.messages[0].clone().into();
         assert_eq!(message, message::Message::new("user", ""));
-    }
-
-    #[test]
-    fn records_have_the_references_fields_in_its_order() {
-        let mut record = ChatRecord::only("m", "load");
-        record.created_at = "T".into();
-        let text = r#"{"model":"m","created_at":"T","message":{"role":"assistant","content":""},"done":true,"done_reason":"load"}"#;
-        assert_eq!(json::line(&record), text);
     }
 }

@@ -160,7 +160,7 @@ fn zsh() -> String {
 fn zsh_flag(flag: &Flag) -> String {
     let value = match (flag.long, flag.value) {
         (_, None) => String::new(),
-        ("file" | "socket", Some(what)) => format!(":{what}:_files"),
+        (_, Some(what)) if takes_file(what) => format!(":{what}:_files"),
         ("option", Some(what)) => format!(
             ":{what}:({})",
             options::TABLE
@@ -172,11 +172,24 @@ fn zsh_flag(flag: &Flag) -> String {
         (_, Some(what)) => format!(":{what}:"),
     };
     let help = quoted(flag.help).replace('[', "\\[").replace(']', "\\]");
-    let long = format!(" \\\n                '*--{}[{help}]{value}'", flag.long);
+    let (equals, value) = if flag.optional {
+        ("=-", format!(":{value}"))
+    } else {
+        ("", value)
+    };
+    let long = format!(
+        " \\\n                '*--{}{equals}[{help}]{value}'",
+        flag.long
+    );
     match flag.short {
         None => long,
         Some(short) => format!("{long} \\\n                '*-{short}[{help}]{value}'"),
     }
+}
+
+/// True if a flag's value is a file by its name in the synopsis.
+fn takes_file(value: &str) -> bool {
+    matches!(value, "FILE" | "PATH" | "json|@FILE")
 }
 
 /// Text inside single quotes and before a colon.
@@ -208,7 +221,8 @@ fn fish() -> String {
                 .map_or(String::new(), |short| format!(" -s {short}"));
             let value = match (flag.long, flag.value) {
                 (_, None) => String::new(),
-                ("file" | "socket", Some(_)) => " -r -F".into(),
+                (_, Some(what)) if takes_file(what) => " -r -F".into(),
+                (_, Some(_)) if flag.optional => String::new(),
                 ("option", Some(_)) => format!(" -x -a '{}'", option_names()),
                 (_, Some(_)) => " -x".into(),
             };

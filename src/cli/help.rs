@@ -91,9 +91,11 @@ fn flag_text(flag: &Flag) -> String {
     let short = flag
         .short
         .map_or("    ".to_string(), |short| format!("-{short}, "));
-    let value = flag
-        .value
-        .map_or(String::new(), |value| format!(" {value}"));
+    let value = match flag.value {
+        None => String::new(),
+        Some(value) if flag.optional => format!("[={value}]"),
+        Some(value) => format!(" {value}"),
+    };
     format!("{short}--{}{value}", flag.long)
 }
 

@@ -119,6 +119,7 @@ fn flag_entry(flag: &Flag) -> String {
     let name = format!("{short}\\-\\-{}", escaped(flag.long));
     let line = match flag.value {
         None => format!(".B {name}"),
+        Some(value) if flag.optional => format!(".BI \"{name}[=\" {} ]", escaped(value)),
         Some(value) => format!(".BI \"{name} \" {}", escaped(value)),
     };
     format!(".TP\n{line}\n{}\n", escaped(flag.help))

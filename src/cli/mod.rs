@@ -1,6 +1,8 @@
 //! The command line: one file a command, each with its own entry of the table.
 
 mod again;
+mod answer;
+mod ask;
 mod complete;
 mod copy;
 mod create;
@@ -11,6 +13,7 @@ mod out;
 mod parse;
 mod ps;
 mod remove;
+mod render;
 mod run;
 mod serve;
 mod show;

@@ -47,6 +47,15 @@ impl Out {
         written.map_err(|error| Error::io("write", "standard output", error))
     }
 
+    /// Writes a piece of thinking to standard error, as it comes.
+    pub fn think(&self, text: &str) {
+        let mut error = io::stderr().lock();
+        // Nobody reads it: thinking is no part of the answer.
+        let _ = error
+            .write_all(harmless(text).as_bytes())
+            .and_then(|()| error.flush());
+    }
+
     /// Writes several lines of tab-separated fields; tabs, newlines and backslashes are escaped.
     ///
     /// # Errors

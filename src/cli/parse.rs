@@ -90,6 +90,10 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed> {
         };
         let value = match flag.value {
             None => String::new(),
+            Some(_) if flag.optional => match parser.optional_value() {
+                Some(value) => text(value)?,
+                None => String::new(),
+            },
             Some(what) => {
                 let value = parser
                     .value()

@@ -4,6 +4,7 @@ use super::out::{Out, human_bytes};
 use super::parse::Parsed;
 use super::spec::{Command, Completes, JSON, switch};
 use crate::config::Config;
+use crate::dialect::Sources;
 use crate::error::{Error, Result};
 use crate::list;
 use crate::model::{self, Model};
@@ -131,9 +132,9 @@ fn rows(model: &Model, human: bool) -> Vec<Vec<String>> {
         ("embedding", number(header.arch_integer("embedding_length"))),
         (
             "capabilities",
-            Some(list::capabilities(&model.config, header).join(",")),
+            Some(list::capabilities(Sources::of(model)).join(",")),
         ),
-        ("template", Some(show::template_origin(model).to_string())),
+        ("template", Some(show::template_origin(model))),
         ("system", model.system.clone()),
     ];
     rows.extend(

@@ -40,6 +40,8 @@ pub struct Flag {
     pub short: Option<char>,
     /// What its value is called; `None`: it takes none.
     pub value: Option<&'static str>,
+    /// True if the value may be left out; it is then written as `--name=VALUE` only.
+    pub optional: bool,
     /// What it does.
     pub help: &'static str,
 }
@@ -63,6 +65,7 @@ pub const fn switch(long: &'static str, short: Option<char>, help: &'static str)
         long,
         short,
         value: None,
+        optional: false,
         help,
     }
 }
@@ -78,6 +81,18 @@ pub const fn option(
         long,
         short,
         value: Some(value),
+        optional: false,
+        help,
+    }
+}
+
+/// A flag whose value may be left out.
+pub const fn maybe(long: &'static str, value: &'static str, help: &'static str) -> Flag {
+    Flag {
+        long,
+        short: None,
+        value: Some(value),
+        optional: true,
         help,
     }
 }
@@ -98,6 +113,7 @@ pub const HELP: Flag = switch("help", Some('h'), "print this help");
 /// Every command, in the order of the manual.
 pub const COMMANDS: &[&Command] = &[
     &super::run::COMMAND,
+    &super::render::COMMAND,
     &super::list::COMMAND,
     &super::show::COMMAND,
     &super::create::COMMAND,
@@ -162,6 +178,7 @@ pub fn status(class: Class) -> u8 {
         Class::NoModel => 3,
         Class::TooLong => 4,
         Class::Schema => 5,
+        Class::Cut => 6,
         Class::Network => 7,
         Class::Damaged => 8,
         Class::Busy => 9,

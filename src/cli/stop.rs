@@ -3,7 +3,8 @@
 use super::out::Out;
 use super::parse::Parsed;
 use super::spec::{Command, Completes, HOST, QUIET};
-use crate::api::native::{Common, GenerateRecord, GenerateRequest};
+use crate::api::native::{Common, GenerateRequest};
+use crate::api::records::GenerateRecord;
 use crate::config::Config;
 use crate::error::Result;
 

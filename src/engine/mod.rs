@@ -4,6 +4,7 @@
 //! bounded channel, its [`Event`]s come back over one of its own. Dropping the [`Answer`] cancels.
 
 mod ffi;
+mod grammar;
 mod log;
 pub mod memory;
 mod sampler;
@@ -13,15 +14,17 @@ pub mod tune;
 mod worker;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
+use llama_cpp_2::token_type::LlamaTokenAttr;
 
+pub use grammar::{Compiler, Grammar, Guide, Text, Trigger};
 pub use log::{Level, Sink};
 pub use sampler::Sampling;
 
@@ -137,10 +140,12 @@ pub struct Engine {
     model: Arc<LlamaModel>,
     worker: Option<thread::Door>,
     facts: Facts,
+    specials: OnceLock<(Vec<String>, Vec<i32>)>,
+    compiler: OnceLock<Arc<Compiler>>,
 }
 
 /// One prompt to continue.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Job {
     /// Token ids of the prompt, at least one.
     pub prompt: Vec<i32>,
@@ -148,6 +153,10 @@ pub struct Job {
     pub answer_tokens: usize,
     /// How to pick them.
     pub sampling: Sampling,
+    /// Special tokens whose text belongs to the answer: marks of thinking and of calls. Sorted.
+    pub visible: Vec<i32>,
+    /// What the answer must follow.
+    pub guide: Option<Guide>,
     /// How long its listener may take no event before the job is given up; `None`: for ever.
     pub patience: Option<Duration>,
     /// Set by whoever wants the job to end early.
@@ -229,6 +238,8 @@ impl Engine {
             model,
             worker: Some(worker),
             facts,
+            specials: OnceLock::new(),
+            compiler: OnceLock::new(),
         })
     }
 
@@ -266,6 +277,57 @@ impl Engine {
     /// True if the model wants its begin token in front of every prompt.
     pub fn wants_begin(&self) -> bool {
         self.model.vocab().should_add_bos()
+    }
+
+    /// Texts of the tokens that are read only where special tokens are asked for.
+    pub fn special_texts(&self) -> &[String] {
+        &self.specials().0
+    }
+
+    /// Their ids, in the same order.
+    pub fn special_ids(&self) -> &[i32] {
+        &self.specials().1
+    }
+
+    fn specials(&self) -> &(Vec<String>, Vec<i32>) {
+        self.specials.get_or_init(|| {
+            let vocab = self.model.vocab();
+            let wanted = LlamaTokenAttr::Control | LlamaTokenAttr::Unknown;
+            let special = vocab
+                .tokens()
+                .filter(|token| vocab.attr(*token).intersects(wanted));
+            let texts = special.filter_map(|token| {
+                let text = vocab.text(token)?.to_string_lossy().into_owned();
+                (!text.is_empty()).then_some((text, token.0))
+            });
+            texts.unzip()
+        })
+    }
+
+    /// Ids of the special tokens whose text stands in one of these.
+    pub fn tokens_within(&self, texts: &[&str]) -> Vec<i32> {
+        let (specials, ids) = self.specials();
+        let pairs = specials.iter().zip(ids);
+        let within =
+            pairs.filter(|(special, _)| texts.iter().any(|text| text.contains(special.as_str())));
+        let mut ids: Vec<i32> = within.map(|(_, id)| *id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// Compiles a grammar for this model's vocabulary.
+    ///
+    /// # Errors
+    /// `Schema` with what is wrong in it.
+    pub fn guide(&self, grammar: Grammar) -> Result<Guide> {
+        let compiler = match self.compiler.get() {
+            Some(compiler) => compiler.clone(),
+            None => {
+                let made = Arc::new(Compiler::new(&self.model)?);
+                self.compiler.get_or_init(|| made).clone()
+            }
+        };
+        Guide::new(&compiler, &self.model, grammar)
     }
 
     /// How many tokens of context the model was trained with.

@@ -9,6 +9,7 @@ use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
 
 use super::{Event, Job};
+use crate::error::Error;
 use crate::message::Reason;
 
 /// A sequence of the cache.
@@ -129,6 +130,12 @@ impl Work {
             prompt,
             answer: now - first,
         });
+    }
+
+    /// Reports that the answer cannot go on.
+    pub fn fail(&mut self, error: Error) {
+        self.ended = true;
+        self.send(Event::Failed(error));
     }
 
     /// Sends an event, or keeps it until the listener has room. Never blocks.

@@ -13,12 +13,13 @@ use llama_cpp_2::DecodeError;
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
+use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
 
 use super::sequence::{Sequence, Work};
 use super::tune;
-use super::{Context, Event, Job, Spec};
-use crate::error::Error;
+use super::{Context, Event, Guide, Job, Spec};
+use crate::error::{Error, Result};
 use crate::message::Reason;
 
 /// How long a busy thread waits for another job before it ends.
@@ -407,19 +408,56 @@ impl<'a> Worker<'a> {
             work.answered();
             return work.end(Reason::Length);
         }
-        let token = sampler.sample(&self.context, logits);
+        let token = match pick(sampler, work.job.guide.as_mut(), &self.context, logits) {
+            Ok(token) => token,
+            Err(error) => return work.fail(error),
+        };
         let vocab = self.model.vocab();
         if vocab.is_eog(token) {
             work.answered();
             return work.end(Reason::Stop);
         }
-        work.push(token, vocab.token_to_piece(token, false, None));
+        let visible = work.job.visible.binary_search(&token.0).is_ok();
+        let bytes = vocab.token_to_piece(token, visible, None);
+        if let Some(guide) = &mut work.job.guide
+            && let Err(error) = guide.accept(token, &bytes)
+        {
+            return work.fail(error);
+        }
+        work.push(token, bytes);
         let full =
             work.answer_tokens >= work.job.answer_tokens || work.tokens.len() >= self.tokens_max;
         if full {
             work.end(Reason::Length);
         }
     }
+}
+
+/// The next token. One that the grammar takes as it comes costs nothing more; only if it does not
+/// is every token looked at.
+fn pick(
+    sampler: &mut LlamaSampler,
+    guide: Option<&mut Guide>,
+    context: &LlamaContext,
+    logits: i32,
+) -> Result<LlamaToken> {
+    let Some(guide) = guide else {
+        return Ok(sampler.sample(context, logits));
+    };
+    let lost = || Error::failed("the sampler chose no token");
+    let mut tokens = context.token_data_array_ith(logits);
+    tokens.apply_sampler(sampler);
+    let token = tokens.selected_token().ok_or_else(lost)?;
+    let token = if guide.allows(token)? {
+        token
+    } else {
+        let mut tokens = context.token_data_array_ith(logits);
+        guide.mask(&mut tokens)?;
+        tokens.apply_sampler(sampler);
+        tokens.selected_token().ok_or_else(lost)?
+    };
+    sampler.accept(token);
+    Ok(token)
 }
 
 struct Place {

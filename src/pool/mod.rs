@@ -14,6 +14,7 @@ pub use state::Loaded;
 use state::{Entry, Load, State, Step, least_cells};
 
 use crate::config::Config;
+use crate::dialect::{Dialect, Dialects, Sources};
 use crate::duration::KeepAlive;
 use crate::engine::memory::{MEMORY_HINT, Need};
 use crate::engine::{Backend, Context, Engine, Level, Sink, Spec, tune};
@@ -63,6 +64,7 @@ struct Inner {
     policy: Policy,
     log: (Level, Sink),
     backend: OnceLock<Arc<Backend>>,
+    dialects: Dialects,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -113,9 +115,19 @@ impl Pool {
             policy,
             log,
             backend: OnceLock::new(),
+            dialects: Dialects::default(),
             state: Mutex::default(),
             changed: Condvar::new(),
         }))
+    }
+
+    /// How a model is spoken to; its templates are compiled once.
+    ///
+    /// # Errors
+    /// What is wrong with its template.
+    pub fn dialect(&self, model: &Model) -> Result<Arc<Dialect>> {
+        let (choice, _) = Sources::of(model).choose()?;
+        self.0.dialects.of(choice)
     }
 
     /// The engine for a model, loaded if need be. Waits while others load or use what must go.

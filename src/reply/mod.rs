@@ -1,7 +1,17 @@
-//! What a model generates, byte by byte, back into text: whole characters, no stop strings.
+//! What a model generates, byte by byte, back into text: whole characters, no stop strings,
+//! thinking and calls of functions told from the answer.
 
+mod channels;
+mod format;
+pub mod lark;
+mod literal;
+mod reader;
+mod shape;
 mod stop;
+mod think;
 mod utf8;
 
+pub use format::Format;
+pub use reader::{Piece, Reader};
 pub use stop::Stops;
 pub use utf8::Utf8;

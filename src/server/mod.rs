@@ -7,6 +7,7 @@ mod models;
 mod route;
 mod sockets;
 mod stream;
+mod understand;
 
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;

@@ -216,7 +216,7 @@ pub fn error_reply(error: &Error) -> Reply {
         Class::Busy | Class::Memory => 503,
         Class::Network => 502,
         Class::TimedOut => 504,
-        Class::Failed | Class::Damaged | Class::Closed => 500,
+        Class::Failed | Class::Damaged | Class::Closed | Class::Cut => 500,
     };
     Reply {
         status,

@@ -8,6 +8,7 @@ mod functions;
 mod lex;
 mod parse;
 mod run;
+mod tree;
 mod value;
 
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use std::time::SystemTime;
 use crate::error::{Error, Result};
 use crate::message::{Message, Think, Tool};
 use data::Root;
-use parse::{Node, Nodes, Operand, Pipe, Tree};
+use tree::{Node, Nodes, Operand, Pipe, Tree};
 
 /// A compiled TEMPLATE.
 pub struct GoTemplate {
@@ -34,7 +35,7 @@ pub struct Input<'a> {
     /// Functions that may be called.
     pub tools: &'a [Tool],
     /// Whether to think, if anyone said.
-    pub think: Option<&'a Think>,
+    pub think: Option<Think>,
     /// The time that `currentDate` tells.
     pub now: SystemTime,
 }

@@ -5,95 +5,10 @@ use std::mem;
 use std::sync::Arc;
 
 use super::lex::{Kind, Token};
+use super::tree::{Node, Nodes, Operand, Pipe, Tree};
 
 /// Most nested blocks and parentheses.
 const DEPTH_MAX: usize = 100;
-
-/// Nodes in the order they run.
-pub type Nodes = Arc<Vec<Node>>;
-
-/// A piece of a template.
-#[derive(Debug, Clone)]
-pub enum Node {
-    /// Literal text.
-    Text(String),
-    /// Prints a value, or declares variables.
-    Action(Pipe),
-    /// `if`, `with`: the pipe chooses a branch; `with` also moves the dot.
-    Branch {
-        /// True for `with`.
-        moves_dot: bool,
-        /// What decides.
-        pipe: Pipe,
-        /// For a true value.
-        yes: Nodes,
-        /// For a false one.
-        no: Nodes,
-    },
-    /// `range`.
-    Range {
-        /// What is gone through.
-        pipe: Pipe,
-        /// For each item.
-        body: Nodes,
-        /// If there is none.
-        none: Nodes,
-    },
-    /// `break`
-    Break,
-    /// `continue`
-    Continue,
-    /// `template "name" pipe`
-    Call {
-        /// Which.
-        name: String,
-        /// Its dot; absent is nil.
-        pipe: Option<Pipe>,
-    },
-}
-
-/// Commands, each given the value of the one before it.
-#[derive(Debug, Clone, Default)]
-pub struct Pipe {
-    /// Variables set by it.
-    pub variables: Vec<String>,
-    /// True for `=`, false for `:=`.
-    pub assigns: bool,
-    /// At least one.
-    pub commands: Vec<Vec<Operand>>,
-}
-
-/// What a command is made of: the first is called, the others are its arguments.
-#[derive(Debug, Clone)]
-pub enum Operand {
-    /// `.`, `.A.B`
-    Field(Vec<String>),
-    /// `$x.A`; the name of `$` is empty.
-    Variable(String, Vec<String>),
-    /// `(…).A`
-    Chain(Box<Pipe>, Vec<String>),
-    /// A function.
-    Function(String),
-    /// `nil`
-    Nil,
-    /// `true`, `false`
-    Bool(bool),
-    /// A whole number.
-    Int(i64),
-    /// Another number.
-    Float(f64),
-    /// A string.
-    Text(String),
-}
-
-/// A parsed template and those it defines.
-#[derive(Debug, Clone, Default)]
-pub struct Tree {
-    /// What runs.
-    pub root: Nodes,
-    /// `define` and `block`.
-    pub defined: HashMap<String, Nodes>,
-}
 
 /// Parses tokens; `functions` are the names that may be called.
 ///
@@ -115,7 +30,7 @@ pub fn parse(tokens: Vec<Token>, functions: &[&str]) -> Result<Tree, String> {
             root,
             defined: parser.defined,
         }),
-        End::End => parser.error("unexpected {{end}}"),
+        End::Block => parser.error("unexpected {{end}}"),
         End::Else => parser.error("unexpected {{else}}"),
     }
 }
@@ -135,7 +50,7 @@ struct Parser<'a> {
 #[derive(PartialEq)]
 enum End {
     File,
-    End,
+    Block,
     Else,
 }
 
@@ -196,7 +111,7 @@ impl Parser<'_> {
                         "end" => {
                             self.at += 1;
                             self.close("end")?;
-                            return Ok((Arc::new(nodes), End::End));
+                            return Ok((Arc::new(nodes), End::Block));
                         }
                         "else" => {
                             self.at += 1;
@@ -250,7 +165,7 @@ impl Parser<'_> {
         let (yes, end) = self.nodes()?;
         let no = match end {
             End::File => return self.error("unexpected EOF"),
-            End::End => Nodes::default(),
+            End::Block => Nodes::default(),
             End::Else => self.otherwise(word)?,
         };
         self.variables.truncate(known);
@@ -277,7 +192,7 @@ impl Parser<'_> {
     fn last_list(&mut self, context: &str) -> Result<Nodes, String> {
         self.close(context)?;
         match self.nodes()? {
-            (nodes, End::End) => Ok(nodes),
+            (nodes, End::Block) => Ok(nodes),
             (_, End::File) => self.error("unexpected EOF"),
             (_, End::Else) => self.error("expected end; found {{else}}"),
         }
@@ -291,7 +206,7 @@ impl Parser<'_> {
         self.ranges -= 1;
         let none = match end {
             End::File => return self.error("unexpected EOF"),
-            End::End => Nodes::default(),
+            End::Block => Nodes::default(),
             End::Else => self.last_list("else")?,
         };
         self.variables.truncate(known);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::functions;
-use super::parse::{Node, Nodes, Operand, Pipe, Tree};
+use super::tree::{Node, Nodes, Operand, Pipe, Tree};
 use super::value::Value;
 
 /// Nodes and operands that one run may take; a chat of 100 messages takes about 10 000.
@@ -149,24 +149,22 @@ impl Run<'_> {
             Value::Missing | Value::Nil => Box::new(std::iter::empty()),
             other => return Err(format!("range can't iterate over a {}", other.kind())),
         };
-        let mut flow = Flow::Next;
         let mut empty = true;
         for (key, item) in items {
             empty = false;
             self.burn()?;
             self.set_range(pipe, key, &item)?;
-            flow = self.nodes(body, &item)?;
+            let flow = self.nodes(body, &item)?;
             self.variables.truncate(known);
             if flow == Flow::Break {
                 break;
             }
         }
         if empty {
-            flow = self.nodes(none, dot)?;
+            let flow = self.nodes(none, dot)?;
             self.variables.truncate(known);
             return Ok(flow);
         }
-        drop(flow);
         Ok(Flow::Next)
     }
 

@@ -203,7 +203,7 @@ impl Value {
             }
             Value::Record(record) => {
                 let shown = record.fields.iter().filter(|field| {
-                    !field.key.is_empty() && !(field.optional && !field.value.is_true())
+                    !field.key.is_empty() && (!field.optional || field.value.is_true())
                 });
                 object(shown.map(|field| (field.key, &field.value)), out);
             }

@@ -1,0 +1,317 @@
+//! A request's input to the tokens that the model sees: rendered, guarded, cut where it must be.
+
+use std::time::SystemTime;
+
+use super::{Input, Overflow, Part, Request};
+use crate::dialect::Dialect;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::message::{Message, Think};
+use crate::options::Options;
+use crate::prompt::guard::{self, Segment};
+use crate::prompt::{Chat, Template};
+
+/// Tokens kept at the front of a raw prompt that is cut (the API's default `num_keep`).
+const KEEP_TOKENS: i64 = 4;
+/// A context below this cannot be cut to.
+const LIMIT_MIN: usize = 4;
+
+/// A prompt, ready for the engine.
+#[derive(Debug, Clone)]
+pub struct Prompt {
+    /// Its text, for people.
+    pub text: String,
+    /// Its tokens.
+    pub tokens: Vec<i32>,
+    /// Tokens that were dropped to make it fit.
+    pub truncated_tokens: usize,
+    /// How the conversation was changed to suit the template.
+    pub notes: Vec<&'static str>,
+}
+
+/// A token and its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// Its id.
+    pub id: i32,
+    /// Its text; bytes that are no character are replaced.
+    pub text: String,
+}
+
+/// Makes the prompts of one request.
+pub struct Prompter<'a> {
+    request: &'a Request<'a>,
+    dialect: &'a Dialect,
+    engine: &'a Engine,
+    options: &'a Options,
+    begin: String,
+    end: String,
+    now: SystemTime,
+}
+
+/// A prompt without a limit.
+struct Draft {
+    segments: Vec<Segment>,
+    notes: Vec<&'static str>,
+}
+
+impl Draft {
+    fn raw(text: String) -> Self {
+        let segments = vec![Segment {
+            text,
+            special: true,
+        }];
+        Draft {
+            segments,
+            notes: Vec::new(),
+        }
+    }
+}
+
+impl<'a> Prompter<'a> {
+    /// For a request, its model's dialect and engine, and the options in force.
+    pub fn new(
+        request: &'a Request,
+        dialect: &'a Dialect,
+        engine: &'a Engine,
+        options: &'a Options,
+    ) -> Self {
+        let (begin, end) = engine.border_texts();
+        let now = SystemTime::now();
+        Prompter {
+            request,
+            dialect,
+            engine,
+            options,
+            begin,
+            end,
+            now,
+        }
+    }
+
+    /// The prompt as the model will see it; `context_tokens` is the context's size, if it has one
+    /// already.
+    ///
+    /// # Errors
+    /// What the template raises, or that the prompt is empty.
+    pub fn prompt(&self, context_tokens: Option<u32>) -> Result<Prompt> {
+        let limit = context_tokens.map_or(self.engine.trained_tokens(), |tokens| tokens as usize);
+        let whole = self.draft(&self.request.input)?;
+        let tokens = self.tokens(&whole);
+        if tokens.is_empty() {
+            return Err(Error::usage("the prompt is empty"));
+        }
+        let count = tokens.len();
+        let fits = count < limit || limit < LIMIT_MIN;
+        let (draft, tokens) = match self.request.overflow {
+            _ if fits => (whole, tokens),
+            Overflow::Error => (whole, tokens),
+            Overflow::Truncate => self.truncated(whole, tokens, limit)?,
+            Overflow::Keep(part) => self.kept(part, limit)?,
+        };
+        Ok(Prompt {
+            text: draft
+                .segments
+                .iter()
+                .map(|segment| segment.text.as_str())
+                .collect(),
+            truncated_tokens: count.saturating_sub(tokens.len()),
+            tokens,
+            notes: draft.notes,
+        })
+    }
+
+    /// Tokens and their texts.
+    pub fn pieces(&self, tokens: &[i32]) -> Vec<Token> {
+        let pieces = tokens.iter().map(|id| Token {
+            id: *id,
+            text: self.engine.text(&[*id]),
+        });
+        pieces.collect()
+    }
+
+    fn draft(&self, input: &Input) -> Result<Draft> {
+        match input {
+            Input::Raw(text) => Ok(Draft::raw(text.clone())),
+            Input::Chat(messages) => self.chat(messages),
+            Input::Insert(prompt, suffix) => match &self.dialect.template {
+                Template::Go(template) if template.mentions("Suffix") => {
+                    template.insert(prompt, suffix, self.now).map(Draft::raw)
+                }
+                _ => Err(Error::usage("the model does not support insert")),
+            },
+        }
+    }
+
+    fn chat(&self, messages: &[Message]) -> Result<Draft> {
+        let mut messages = messages.to_vec();
+        let mut tools = self.request.tools.clone();
+        let trusted = self.options.bool("parse_special").unwrap_or(false);
+        let specials = if trusted {
+            &[][..]
+        } else {
+            self.engine.special_texts()
+        };
+        let hidden = guard::hide(&mut messages, &mut tools, specials);
+        let rendered = self.dialect.template.render(&Chat {
+            messages: &messages,
+            tools: &tools,
+            think: self.think(),
+            opens: true,
+            begin: &self.begin,
+            end: &self.end,
+            now: self.now,
+        })?;
+        let mut segments = hidden.segments(&rendered.text, specials);
+        if !self.request.context.is_empty() {
+            let text = self.engine.text(&self.request.context);
+            segments.insert(
+                0,
+                Segment {
+                    text,
+                    special: true,
+                },
+            );
+        }
+        Ok(Draft {
+            segments,
+            notes: rendered.notes,
+        })
+    }
+
+    /// A model that can think does, unless it is told not to.
+    fn think(&self) -> Option<Think> {
+        let format = self.dialect.format();
+        match self.request.think {
+            None if format.think.is_some() => Some(Think::On),
+            think => think,
+        }
+    }
+
+    /// A begin token that the text already brings is not put there twice.
+    fn tokens(&self, draft: &Draft) -> Vec<i32> {
+        let mut tokens = Vec::new();
+        for (index, segment) in draft.segments.iter().enumerate() {
+            let brings =
+                segment.special && !self.begin.is_empty() && segment.text.starts_with(&self.begin);
+            let begin = index == 0 && self.engine.wants_begin() && !brings;
+            tokens.extend(self.engine.tokens(&segment.text, begin, segment.special));
+        }
+        tokens
+    }
+
+    /// Drops messages, then the middle, until the prompt fits.
+    fn truncated(&self, whole: Draft, tokens: Vec<i32>, limit: usize) -> Result<(Draft, Vec<i32>)> {
+        let (draft, tokens) = match &self.request.input {
+            Input::Chat(messages) => self.shortened(messages, limit)?.unwrap_or((whole, tokens)),
+            Input::Raw(_) | Input::Insert(..) => (whole, tokens),
+        };
+        match tokens.len() < limit {
+            true => Ok((draft, tokens)),
+            false => {
+                let tokens = self.without_middle(&tokens, limit);
+                Ok((draft, tokens))
+            }
+        }
+    }
+
+    /// Drops messages from the front until the rest fits; system messages and the last one stay.
+    fn shortened(&self, messages: &[Message], limit: usize) -> Result<Option<(Draft, Vec<i32>)>> {
+        let mut best = None;
+        for dropped in 1..messages.len() {
+            let (front, rest) = messages.split_at(dropped);
+            let systems = front
+                .iter()
+                .filter(|message| message.role == "system")
+                .cloned();
+            let kept: Vec<Message> = systems.chain(rest.iter().cloned()).collect();
+            if kept.len() == messages.len() {
+                continue; // Only system messages were in front: nothing is shorter.
+            }
+            let draft = self.chat(&kept)?;
+            let tokens = self.tokens(&draft);
+            let fits = tokens.len() < limit;
+            best = Some((draft, tokens));
+            if fits {
+                break;
+            }
+        }
+        Ok(best)
+    }
+
+    /// Keeps the first `num_keep` tokens and the end, so that about half the context is free again.
+    fn without_middle(&self, tokens: &[i32], limit: usize) -> Vec<i32> {
+        let keep = match self.options.int("num_keep").unwrap_or(KEEP_TOKENS) {
+            keep @ 0.. => keep as usize + usize::from(self.engine.wants_begin()),
+            _ => limit,
+        };
+        let keep = keep.min(limit.saturating_sub(2));
+        let total = limit - ((limit - keep) / 2).max(1);
+        let tail = tokens.len() - (total - keep);
+        [&tokens[..keep], &tokens[tail..]].concat()
+    }
+
+    /// Cuts the longest message, or the raw text, to what fits beside the rest, with room for the
+    /// answer that was asked for.
+    fn kept(&self, part: Part, limit: usize) -> Result<(Draft, Vec<i32>)> {
+        let answer = self
+            .options
+            .int("num_predict")
+            .and_then(|count| usize::try_from(count).ok());
+        let limit = limit
+            .saturating_sub(answer.unwrap_or(0).min(limit / 2))
+            .max(2);
+        let text = match &self.request.input {
+            Input::Raw(text) | Input::Insert(text, _) => text,
+            Input::Chat(messages) => messages
+                .iter()
+                .map(|message| &message.content)
+                .max_by_key(|text| text.len())
+                .unwrap_or(&self.begin),
+        };
+        let tokens = self.engine.tokens(text, false, false);
+        // The count of tokens to keep is searched for: what a cut does to the rest is not known.
+        let (mut low, mut high) = (0, tokens.len());
+        let mut best = None;
+        while low <= high {
+            let keep = (low + high) / 2;
+            let cut = self.part(&tokens, part, keep);
+            let draft = self.draft(&self.with(text, &cut))?;
+            let found = self.tokens(&draft);
+            if found.len() < limit {
+                best = Some((draft, found));
+                low = keep + 1;
+            } else if keep == 0 {
+                break;
+            } else {
+                high = keep - 1;
+            }
+        }
+        best.ok_or_else(|| Error::too_long(self.tokens(&Draft::raw(text.clone())).len(), limit))
+    }
+
+    fn part(&self, tokens: &[i32], part: Part, keep: usize) -> String {
+        let (head, tail) = match part {
+            Part::Head => (keep, 0),
+            Part::Tail => (0, keep),
+            Part::Ends => (keep.div_ceil(2), keep / 2),
+        };
+        self.engine.text(&tokens[..head]) + &self.engine.text(&tokens[tokens.len() - tail..])
+    }
+
+    /// The input with one text in another's place.
+    fn with(&self, text: &str, cut: &str) -> Input {
+        match &self.request.input {
+            Input::Raw(_) => Input::Raw(cut.to_string()),
+            Input::Insert(_, suffix) => Input::Insert(cut.to_string(), suffix.clone()),
+            Input::Chat(messages) => {
+                let mut messages = messages.clone();
+                let longest = messages.iter_mut().find(|message| message.content == text);
+                if let Some(message) = longest {
+                    message.content = cut.to_string();
+                }
+                Input::Chat(messages)
+            }
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! An answer as it comes: the engine's tokens to deltas.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Promise, Prompt, Request};
+use crate::engine::{Answer, Event};
+use crate::error::Result;
+use crate::message::{Delta, Finish, Reason, ToolCall, Usage};
+use crate::options::Options;
+use crate::pool::Lease;
+use crate::reply::{Format, Piece, Reader, Stops, Utf8};
+
+/// An answer as it comes. Dropping it cancels what is left.
+pub struct Turn {
+    answer: Answer,
+    lease: Lease,
+    utf8: Utf8,
+    stops: Stops,
+    /// Tells thinking and calls from text; raw prompts have none.
+    reader: Option<Reader>,
+    promise: Promise,
+    /// The text that was promised to look like something.
+    promised: String,
+    ready: VecDeque<Delta>,
+    calls: usize,
+    usage: Usage,
+    context: Vec<i32>,
+    started: Instant,
+    admitted: Instant,
+    first_token: Option<Instant>,
+    notes: Vec<&'static str>,
+    done: bool,
+}
+
+impl Turn {
+    /// A turn whose prompt was just admitted.
+    #[allow(clippy::too_many_arguments, reason = "the one place where they meet")]
+    pub(super) fn new(
+        request: &Request,
+        prompt: Prompt,
+        options: &Options,
+        format: Option<Arc<Format>>,
+        answer: Answer,
+        lease: Lease,
+        load: Duration,
+        cached_tokens: usize,
+    ) -> Self {
+        let usage = Usage {
+            prompt_tokens: prompt.tokens.len(),
+            cached_tokens,
+            truncated_tokens: prompt.truncated_tokens,
+            load,
+            ..Usage::default()
+        };
+        let mut stops = options.texts("stop").unwrap_or_default().to_vec();
+        stops.extend(format.iter().flat_map(|format| format.ends.iter().cloned()));
+        Turn {
+            answer,
+            lease,
+            utf8: Utf8::default(),
+            stops: Stops::new(&stops),
+            reader: format.map(|format| Reader::new(format, &request.tools, &prompt.text)),
+            promise: request.promise.clone(),
+            promised: String::new(),
+            ready: VecDeque::new(),
+            calls: 0,
+            usage,
+            context: prompt.tokens,
+            started: request.started,
+            admitted: Instant::now(),
+            first_token: None,
+            notes: prompt.notes,
+            done: false,
+        }
+    }
+
+    /// Where the model computes.
+    pub fn device(&self) -> String {
+        let facts = self.lease.engine().facts();
+        match facts.gpu_layers {
+            0 => facts.device.clone(),
+            layers => format!("{}, {layers} of {} layers", facts.device, facts.layers),
+        }
+    }
+
+    /// How the conversation was changed to suit the template.
+    pub fn notes(&self) -> &[&'static str] {
+        &self.notes
+    }
+
+    fn step(&mut self) -> Result<()> {
+        match self.answer.next()? {
+            Event::Token { id, bytes } => {
+                self.first_token.get_or_insert_with(Instant::now);
+                self.usage.answer_tokens += 1;
+                self.context.push(id);
+                let whole = self.utf8.push(&bytes);
+                let (text, found) = self.stops.push(&whole);
+                self.read(&text);
+                if found {
+                    let first = self.first_token.unwrap_or(self.admitted);
+                    self.end(Reason::Stop, first - self.admitted, first.elapsed())?;
+                }
+                Ok(())
+            }
+            Event::End {
+                reason,
+                prompt,
+                answer,
+            } => {
+                let held = self.utf8.finish();
+                let (text, found) = self.stops.push(&held);
+                self.read(&text);
+                if !found {
+                    let rest = self.stops.finish();
+                    self.read(&rest);
+                }
+                self.end(if found { Reason::Stop } else { reason }, prompt, answer)
+            }
+            Event::Failed(error) => Err(error),
+            Event::Admitted { .. } => Ok(()),
+        }
+    }
+
+    fn read(&mut self, text: &str) {
+        if text.is_empty() {
+            return;
+        }
+        let pieces = match &mut self.reader {
+            Some(reader) => reader.push(text),
+            None => vec![Piece::Text(text.to_string())],
+        };
+        self.say(pieces);
+    }
+
+    fn say(&mut self, pieces: Vec<Piece>) {
+        for piece in pieces {
+            let delta = match piece {
+                Piece::Thinking(text) => Delta::Thinking(text),
+                Piece::Text(text) => {
+                    if self.promise != Promise::None {
+                        self.promised.push_str(&text);
+                    }
+                    Delta::Text(text)
+                }
+                Piece::Call(call) => {
+                    self.calls += 1;
+                    Delta::Call {
+                        index: self.calls - 1,
+                        call: with_id(call),
+                    }
+                }
+            };
+            self.ready.push_back(delta);
+        }
+    }
+
+    fn end(&mut self, reason: Reason, prompt: Duration, answer: Duration) -> Result<()> {
+        let pieces = self.reader.as_mut().map(Reader::finish).unwrap_or_default();
+        self.say(pieces);
+        self.usage.prompt = prompt;
+        self.usage.answer = answer;
+        self.usage.total = self.started.elapsed();
+        if reason == Reason::Stop {
+            self.promise.check(&self.promised)?;
+        }
+        self.ready.push_back(Delta::Finish(Box::new(Finish {
+            reason,
+            usage: self.usage,
+            context: std::mem::take(&mut self.context),
+        })));
+        Ok(())
+    }
+}
+
+/// A call always has an id, so that its answer can name it.
+fn with_id(call: ToolCall) -> ToolCall {
+    const LETTERS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+    if call.id.is_some() {
+        return call;
+    }
+    let mut bytes = [0; 8];
+    // Without random bytes ids repeat; nothing else depends on them.
+    let _ = getrandom::fill(&mut bytes);
+    let tail: String = bytes
+        .iter()
+        .map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()]))
+        .collect();
+    ToolCall {
+        id: Some(format!("call_{tail}")),
+        ..call
+    }
+}
+
+impl Iterator for Turn {
+    type Item = Result<Delta>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(delta) = self.ready.pop_front() {
+                self.done |= matches!(delta, Delta::Finish(_));
+                return Some(Ok(delta));
+            }
+            if self.done {
+                return None;
+            }
+            if let Err(error) = self.step() {
+                self.done = true;
+                return Some(Err(error));
+            }
+        }
+    }
+}

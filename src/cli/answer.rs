@@ -1,0 +1,261 @@
+//! An answer on the command line: from this process or a server, printed as it comes.
+
+use std::time::Instant;
+
+use super::ask::Ask;
+use super::out::{self, Out, Unit};
+use super::parse::Parsed;
+use crate::api::native::{ChatRequest, Common, GenerateRequest, Message as WireMessage};
+use crate::api::options::to_json;
+use crate::api::records::{self, ChatRecord, GenerateRecord, Record};
+use crate::chat::{self, Part, Promise, Request};
+use crate::client::{Client, Records};
+use crate::config::Config;
+use crate::duration;
+use crate::error::{Class, Error, Result};
+use crate::machine;
+use crate::message::{Delta, Finish, Think, Usage};
+use crate::model;
+use crate::pool::{Policy, Pool};
+
+/// Answers in this process; returns where it was computed.
+///
+/// # Errors
+/// Everything that can be wrong with the model or the request.
+pub fn here(
+    ask: &Ask,
+    parsed: &Parsed,
+    config: &Config,
+    started: Instant,
+    printer: &mut Printer,
+) -> Result<Option<String>> {
+    let model = model::open(&super::store(config), &ask.model)?;
+    let request = Request {
+        started,
+        ..ask.request(&model)
+    };
+    let log = out::log(parsed.value("log"))?;
+    let pool = Pool::new(config.clone(), Policy::OneShot, log);
+    let progress = printer.out.progress("loading", Unit::Percent);
+    let mut turn = chat::start(&pool, request, &mut |fraction| {
+        progress.show((fraction * 100.0) as u64, 100)
+    })?;
+    drop(progress);
+    if log.0 == crate::engine::Level::Debug {
+        turn.notes().iter().for_each(|note| printer.out.note(note));
+    }
+    for delta in &mut turn {
+        printer.print(delta?)?;
+    }
+    Ok(Some(match machine::gpus().first() {
+        Some(gpu) if turn.device() == "CPU" => {
+            format!("CPU (a GPU by {gpu} is there: see 'make help' for a build that uses it)")
+        }
+        _ => turn.device(),
+    }))
+}
+
+/// Lets a server answer; it does not tell where it computes.
+///
+/// # Errors
+/// What the server says, or that it cannot be reached.
+pub fn by_server(
+    client: &Client,
+    ask: &Ask,
+    keep_alive: Option<&str>,
+    printer: &mut Printer,
+) -> Result<Option<String>> {
+    let seconds = |text: &str| text.parse::<f64>().map_or_else(|_| text.into(), Into::into);
+    let (format, grammar) = match &ask.promise {
+        Promise::None => (None, String::new()),
+        Promise::Json => (Some("json".into()), String::new()),
+        Promise::Schema(schema) => (Some(schema.clone()), String::new()),
+        Promise::Grammar(text) => (None, text.clone()),
+    };
+    let common = Common {
+        model: ask.model.clone(),
+        stream: Some(true),
+        options: to_json(&ask.options),
+        keep_alive: keep_alive.map(seconds),
+        truncate: Some(false),
+        think: ask.think.map(|think| match think {
+            Think::On | Think::Off => think.is_on().into(),
+            Think::Level(_) => think.level().into(),
+        }),
+        format,
+        grammar,
+        tool_choice: ask.tool_choice.clone(),
+        overflow: ask.overflow.map_or("", Part::word).to_string(),
+        ..Common::default()
+    };
+    if ask.raw {
+        let body = GenerateRequest {
+            common,
+            prompt: ask.prompt.clone(),
+            raw: true,
+            ..GenerateRequest::default()
+        };
+        let records: Records<GenerateRecord> = client.post("/api/generate", &body)?;
+        return print_records(records, printer, GenerateRecord::deltas);
+    }
+    let messages = ask.conversation();
+    let body = ChatRequest {
+        common,
+        messages: messages.iter().map(WireMessage::from).collect(),
+        tools: ask.tools.0.clone(),
+    };
+    let records: Records<ChatRecord> = client.post("/api/chat", &body)?;
+    print_records(records, printer, ChatRecord::deltas)
+}
+
+fn print_records<T: serde::de::DeserializeOwned>(
+    records: Records<T>,
+    printer: &mut Printer,
+    deltas: impl Fn(T) -> Vec<Delta>,
+) -> Result<Option<String>> {
+    for record in records {
+        for delta in deltas(record?) {
+            let ends = matches!(delta, Delta::Finish(_));
+            printer.print(delta)?;
+            if ends {
+                return Ok(None);
+            }
+        }
+    }
+    Err(Error::plain(
+        Class::Network,
+        "the server ended the answer in the middle",
+    ))
+}
+
+/// Writes the answer: as it comes, or as one record at the end.
+pub struct Printer<'a> {
+    /// Where it goes.
+    pub out: &'a mut Out,
+    /// With `--json`, the record in the making.
+    record: Option<GenerateRecord>,
+    shows_thinking: bool,
+    thinks: bool,
+    wrote: bool,
+    newlines: usize,
+    finish: Option<Finish>,
+}
+
+impl<'a> Printer<'a> {
+    /// A printer for an answer of `model`.
+    pub fn new(out: &'a mut Out, model: &str, json: bool, shows_thinking: bool) -> Self {
+        Printer {
+            out,
+            record: json.then(|| GenerateRecord::new(model)),
+            shows_thinking,
+            thinks: false,
+            wrote: false,
+            newlines: 0,
+            finish: None,
+        }
+    }
+
+    /// Prints a piece of the answer.
+    ///
+    /// # Errors
+    /// `Closed` if the reader has gone, else what the system says.
+    pub fn print(&mut self, delta: Delta) -> Result<()> {
+        if let Some(record) = &mut self.record {
+            if let Delta::Finish(finish) = &delta {
+                self.finish = Some(Finish {
+                    context: Vec::new(),
+                    ..(**finish).clone()
+                });
+            }
+            record.add(delta);
+            return Ok(());
+        }
+        match delta {
+            Delta::Thinking(text) if self.shows_thinking => {
+                self.thinks = true;
+                self.out.think(&text);
+                Ok(())
+            }
+            Delta::Thinking(_) => Ok(()),
+            Delta::Text(text) => self.text(&text),
+            Delta::Call { index, call } => {
+                let line = records::call_json(&call, index).to_string();
+                let before = if self.wrote { "\n" } else { "" }; // A record has a line of its own.
+                self.newlines = 1; // Text behind a record begins a line of its own.
+                self.wrote = true;
+                self.end_thinking();
+                self.out.write(&format!("{before}{line}"))
+            }
+            Delta::Finish(finish) => {
+                self.finish = Some(*finish);
+                Ok(())
+            }
+        }
+    }
+
+    /// Newlines at the end of a text wait for more text, so that the answer ends with one.
+    fn text(&mut self, text: &str) -> Result<()> {
+        let text = out::harmless(text);
+        let body = text.trim_end_matches('\n');
+        let newlines = text.len() - body.len();
+        if body.is_empty() {
+            self.newlines += newlines;
+            return Ok(());
+        }
+        self.end_thinking();
+        self.wrote = true;
+        let held = "\n".repeat(std::mem::replace(&mut self.newlines, newlines));
+        self.out.write(&(held + body))
+    }
+
+    fn end_thinking(&mut self) {
+        if std::mem::take(&mut self.thinks) {
+            self.out.think("\n");
+        }
+    }
+
+    /// Ends the answer.
+    ///
+    /// # Errors
+    /// As [`Printer::print`]; and if the answer had no end.
+    pub fn finish(mut self) -> Result<Finish> {
+        self.end_thinking();
+        let finish = self
+            .finish
+            .ok_or_else(|| Error::failed("the answer stopped without an end"))?;
+        match self.record {
+            Some(mut record) => {
+                record.context.clear();
+                self.out.json(&[record])?;
+            }
+            None => self.out.write("\n")?,
+        }
+        Ok(finish)
+    }
+}
+
+/// Prints what an answer cost, and where it was computed, on standard error.
+pub fn tell_timings(out: &Out, usage: &Usage, device: Option<&str>) {
+    let line = |label: &str, value: String| out.tell(&format!("{label:<22}{value}"));
+    line("total duration:", duration::display(usage.total));
+    line("load duration:", duration::display(usage.load));
+    line(
+        "prompt eval count:",
+        format!("{} token(s)", usage.prompt_tokens),
+    );
+    line("prompt eval duration:", duration::display(usage.prompt));
+    line("prompt eval rate:", rate(usage.prompt_tokens, usage.prompt));
+    line("eval count:", format!("{} token(s)", usage.answer_tokens));
+    line("eval duration:", duration::display(usage.answer));
+    line("eval rate:", rate(usage.answer_tokens, usage.answer));
+    if let Some(device) = device {
+        line("device:", device.to_string());
+    }
+}
+
+fn rate(tokens: usize, duration: std::time::Duration) -> String {
+    match duration.as_secs_f64() {
+        0.0 => "-".into(),
+        seconds => format!("{:.2} tokens/s", tokens as f64 / seconds),
+    }
+}

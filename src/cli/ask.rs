@@ -1,0 +1,342 @@
+//! What `run` and `render` are asked: the flags and the prompt that they share.
+
+use std::fs;
+use std::io::{IsTerminal, Read};
+
+use serde_json::Value as Json;
+
+use super::parse::Parsed;
+use super::spec::{Flag, maybe, option, switch};
+use crate::api::native;
+use crate::chat::{self, Input, Overflow, Part, Promise, Request, ToolChoice};
+use crate::error::{Class, Error, Result};
+use crate::message::{Message, Think, Tool};
+use crate::model::Model;
+use crate::options::Options;
+
+pub const SYSTEM: Flag = option(
+    "system",
+    Some('s'),
+    "TEXT",
+    "system text, instead of the model's own",
+);
+pub const OPTION: Flag = option(
+    "option",
+    Some('o'),
+    "KEY=VALUE",
+    "set an option of the API, such as top_k=1; may be repeated",
+);
+pub const MESSAGES: Flag = option(
+    "messages",
+    None,
+    "FILE",
+    "the conversation before the prompt, as the API's JSON list",
+);
+pub const TOOLS: Flag = option(
+    "tools",
+    None,
+    "FILE",
+    "functions that the model may call, as the API's JSON list",
+);
+pub const TOOL_CHOICE: Flag = option(
+    "tool-choice",
+    None,
+    "WHICH",
+    "which of the tools must be called: auto, none, required or a name",
+);
+pub const THINK: Flag = maybe(
+    "think",
+    "LEVEL",
+    "think before the answer: true, false, low, medium, high or max",
+);
+pub const RAW: Flag = switch(
+    "raw",
+    None,
+    "take the prompt as it is, without the model's template",
+);
+pub const OVERFLOW: Flag = option(
+    "overflow",
+    None,
+    "PART",
+    "where the prompt does not fit: keep its head or tail, or drop its middle",
+);
+
+/// A prompt on standard input larger than this is refused: no context holds it.
+const PROMPT_BYTES_MAX: u64 = 64 << 20;
+/// Largest file of tools, of a schema, of a grammar or of messages.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// What was asked on the command line.
+pub struct Ask {
+    /// The model's name or path.
+    pub model: String,
+    /// The prompt.
+    pub prompt: String,
+    /// Messages before it.
+    pub messages: Vec<Message>,
+    /// The system text.
+    pub system: Option<String>,
+    /// Options.
+    pub options: Options,
+    /// The prompt is taken as it is.
+    pub raw: bool,
+    /// The tools as they were given, and as they were read.
+    pub tools: (Vec<Json>, Vec<Tool>),
+    /// Which of them must be called.
+    pub tool_choice: Option<Json>,
+    /// Whether to think.
+    pub think: Option<Think>,
+    /// What the answer must look like.
+    pub promise: Promise,
+    /// What to keep of too long a prompt.
+    pub overflow: Option<Part>,
+}
+
+impl Ask {
+    /// Reads flags, files and standard input.
+    ///
+    /// # Errors
+    /// `Usage` for what is wrong with the command line, `Schema` for a schema that is none.
+    pub fn of(parsed: &Parsed) -> Result<Self> {
+        let raw = parsed.has("raw");
+        let messages = match parsed.value("messages") {
+            Some(path) => messages(path)?,
+            None => Vec::new(),
+        };
+        let tools = match parsed.value("tools") {
+            Some(path) => tools(path)?,
+            None => Vec::new(),
+        };
+        let overflow = parsed.value("overflow").map(|word| {
+            let part = Part::parse(word);
+            part.ok_or_else(|| {
+                Error::usage(format!("--overflow is head, tail or middle, not '{word}'"))
+            })
+        });
+        let words = &parsed.operands[1..];
+        let ask = Ask {
+            model: parsed.operands[0].clone(),
+            options: options(parsed)?,
+            tool_choice: parsed.value("tool-choice").map(tool_choice),
+            think: think(parsed)?,
+            promise: promise(parsed)?,
+            overflow: overflow.transpose()?,
+            system: parsed.value("system").map(str::to_string),
+            tools: (
+                tools.clone(),
+                tools.iter().map(native::tool).collect::<Result<_>>()?,
+            ),
+            prompt: match words.is_empty() && !messages.is_empty() {
+                true => String::new(),
+                false => prompt(words, raw)?,
+            },
+            messages,
+            raw,
+        };
+        if ask.raw && (ask.system.is_some() || !ask.messages.is_empty() || !ask.tools.1.is_empty())
+        {
+            return Err(Error::usage(
+                "--raw takes the prompt as it is: no --system, --messages or --tools",
+            ));
+        }
+        ToolChoice::of_json(ask.tool_choice.as_ref())?.among(&ask.tools.1)?;
+        if ask.promise != Promise::None && !ask.tools.1.is_empty() {
+            return Err(Error::usage(
+                "--tools and --format, --schema or --grammar exclude each other",
+            ));
+        }
+        Ok(ask)
+    }
+
+    /// The conversation that was asked for, without what the model brings.
+    pub fn conversation(&self) -> Vec<Message> {
+        let system = self.system.iter().map(|text| Message::new("system", text));
+        let user = (!self.prompt.is_empty()).then(|| Message::new("user", &self.prompt));
+        system
+            .chain(self.messages.iter().cloned())
+            .chain(user)
+            .collect()
+    }
+
+    /// The request for a model in this process.
+    pub fn request<'a>(&self, model: &'a Model) -> Request<'a> {
+        let input = match self.raw {
+            true => Input::Raw(self.prompt.clone()),
+            false => Input::Chat(chat::conversation(model, self.conversation())),
+        };
+        Request {
+            tools: self.tools.1.clone(),
+            tool_choice: ToolChoice::of_json(self.tool_choice.as_ref()).unwrap_or_default(),
+            think: self.think,
+            promise: self.promise.clone(),
+            options: self.options.clone(),
+            overflow: self.overflow.map_or(Overflow::Error, Overflow::Keep),
+            ..Request::new(model, input)
+        }
+    }
+}
+
+fn options(parsed: &Parsed) -> Result<Options> {
+    let mut options = Options::default();
+    for pair in parsed.values("option") {
+        let (key, value) = pair
+            .split_once('=')
+            .ok_or_else(|| Error::usage(format!("--option needs KEY=VALUE, not '{pair}'")))?;
+        options.set_text(key.trim(), value)?;
+    }
+    for (flag, key) in [
+        ("seed", "seed"),
+        ("temperature", "temperature"),
+        ("num-predict", "num_predict"),
+        ("num-ctx", "num_ctx"),
+    ] {
+        if let Some(value) = parsed.value(flag) {
+            options.set_text(key, value)?;
+        }
+    }
+    Ok(options)
+}
+
+fn think(parsed: &Parsed) -> Result<Option<Think>> {
+    match parsed.value("think") {
+        None => Ok(None),
+        Some("") => Ok(Some(Think::On)),
+        Some(word) => match Think::parse(word) {
+            Some(think) => Ok(Some(think)),
+            None => Err(Error::usage(format!(
+                "--think is true, false, low, medium, high or max, not '{word}'"
+            ))),
+        },
+    }
+}
+
+/// `--format`, `--schema` and `--grammar`: one of them.
+fn promise(parsed: &Parsed) -> Result<Promise> {
+    let (format, schema, grammar) = (
+        parsed.value("format"),
+        parsed.value("schema"),
+        parsed.value("grammar"),
+    );
+    let given = [format, schema, grammar].into_iter().flatten().count();
+    if given > 1 {
+        return Err(Error::usage(
+            "--format, --schema and --grammar exclude each other",
+        ));
+    }
+    if let Some(path) = grammar {
+        return Ok(Promise::Grammar(file(path)?));
+    }
+    let path = match (format, schema) {
+        (Some("json"), _) => return Ok(Promise::Json),
+        (Some(word), _) => match word.strip_prefix('@') {
+            Some(path) => path,
+            None => {
+                return Err(Error::usage(format!(
+                    "--format is json or @FILE with a schema, not '{word}'"
+                )));
+            }
+        },
+        (None, Some(path)) => path,
+        (None, None) => return Ok(Promise::None),
+    };
+    let wrong =
+        |why: String| Error::plain(Class::Schema, format!("{path} is no JSON Schema: {why}"));
+    match serde_json::from_str(&file(path)?) {
+        Ok(schema @ Json::Object(_)) => Ok(Promise::Schema(schema)),
+        Ok(_) => Err(wrong("it is no object".into())),
+        Err(error) => Err(wrong(error.to_string())),
+    }
+}
+
+fn tools(path: &str) -> Result<Vec<Json>> {
+    match json(path)? {
+        Json::Array(tools) => Ok(tools),
+        tool @ Json::Object(_) => Ok(vec![tool]),
+        _ => Err(Error::usage(format!(
+            "{path}: tools are a list of functions"
+        ))),
+    }
+}
+
+/// A word of the API's, or a function by its name.
+fn tool_choice(word: &str) -> Json {
+    match word {
+        "auto" | "none" | "required" => word.into(),
+        name => serde_json::json!({ "type": "function", "function": { "name": name } }),
+    }
+}
+
+fn messages(path: &str) -> Result<Vec<Message>> {
+    let wire: std::result::Result<Vec<native::Message>, _> = serde_json::from_value(json(path)?);
+    let wire = wire.map_err(|error| {
+        Error::usage(format!(
+            "{path}: messages are a list as in the API: {error}"
+        ))
+    })?;
+    Ok(wire.into_iter().map(Into::into).collect())
+}
+
+fn json(path: &str) -> Result<Json> {
+    serde_json::from_str(&file(path)?)
+        .map_err(|error| Error::usage(format!("{path} is no JSON: {error}")))
+}
+
+/// A file's text.
+///
+/// # Errors
+/// If it cannot be read, is too large, or is no text.
+pub fn file(path: &str) -> Result<String> {
+    let cannot = |error| Error::io("read", path, error);
+    let mut bytes = Vec::new();
+    fs::File::open(path)
+        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
+        .map_err(cannot)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(Error::usage(format!("{path} is larger than 16 MiB")));
+    }
+    String::from_utf8(bytes).map_err(|_| Error::usage(format!("{path} is not UTF-8 text")))
+}
+
+/// The prompt from the words after the model, standard input, or both.
+fn prompt(words: &[String], raw: bool) -> Result<String> {
+    let named = words.iter().any(|word| word == "-");
+    let spoken = words
+        .iter()
+        .filter(|word| *word != "-")
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(" ");
+    let no_prompt =
+        || Error::usage("no prompt: give one after the model's name, or on standard input");
+    if !named && !spoken.is_empty() {
+        return Ok(spoken);
+    }
+    if !named && std::io::stdin().is_terminal() {
+        return Err(no_prompt());
+    }
+    let mut piped = Vec::new();
+    let read = std::io::stdin()
+        .lock()
+        .take(PROMPT_BYTES_MAX + 1)
+        .read_to_end(&mut piped);
+    read.map_err(|error| Error::io("read", "standard input", error))?;
+    if piped.len() as u64 > PROMPT_BYTES_MAX {
+        return Err(Error::plain(
+            Class::TooLong,
+            "standard input is larger than any context",
+        ));
+    }
+    let piped =
+        String::from_utf8(piped).map_err(|_| Error::usage("standard input is not UTF-8 text"))?;
+    let piped = if raw {
+        &piped
+    } else {
+        piped.trim_end_matches(['\n', '\r'])
+    };
+    match (piped.trim().is_empty(), spoken.is_empty()) {
+        (true, true) => Err(no_prompt()),
+        (true, false) => Ok(spoken),
+        (false, true) => Ok(piped.to_string()),
+        (false, false) => Ok(format!("{}\n\n{spoken}", piped.trim_end_matches('\n'))),
+    }
+}

@@ -1,0 +1,291 @@
+//! A GGUF's chat template, run by minijinja. The template is foreign code: it gets fuel, limits
+//! for recursion and for the length of texts, and nothing but the conversation.
+
+mod dumps;
+mod habits;
+mod python;
+mod rewrite;
+
+use std::sync::OnceLock;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Value;
+use minijinja::{Environment, context};
+
+use super::{Chat, Rendered};
+use crate::error::{self, Result};
+use crate::message::Tool;
+use habits::Habits;
+
+/// Instructions that one rendering may take: a chat of 100 messages takes about 10 000.
+const FUEL: u64 = 2_000_000;
+/// Nested calls and includes.
+const DEPTH_MAX: usize = 64;
+/// A template larger than this is refused; the largest known have about 30 KiB.
+const TEMPLATE_BYTES_MAX: usize = 1 << 20;
+/// Longest text that a template may build up: the largest prompt there can be.
+const TEXT_BYTES_MAX: usize = 64 << 20;
+
+/// A compiled chat template.
+pub struct Jinja {
+    environment: Environment<'static>,
+    source: String,
+    habits: OnceLock<Habits>,
+}
+
+impl Jinja {
+    /// Compiles a template.
+    ///
+    /// # Errors
+    /// The first thing in it that minijinja does not understand.
+    pub fn compile(source: &str) -> Result<Self> {
+        if source.len() > TEMPLATE_BYTES_MAX {
+            return Err(error::Error::failed("the chat template is absurdly long"));
+        }
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .build();
+        environment.set_syntax(syntax.map_err(plain)?);
+        environment.set_fuel(Some(FUEL));
+        environment.set_recursion_limit(DEPTH_MAX);
+        python::extend(&mut environment, TEXT_BYTES_MAX);
+        environment
+            .add_template_owned("chat", rewrite::rewrite(source))
+            .map_err(plain)?;
+        Ok(Jinja {
+            environment,
+            source: source.to_string(),
+            habits: OnceLock::new(),
+        })
+    }
+
+    /// The template's text.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Renders a conversation. What the template cannot express as it stands is put in other
+    /// words, and the notes say so.
+    ///
+    /// # Errors
+    /// What the template raises, or that it takes too long.
+    pub fn render(&self, chat: &Chat) -> Result<Rendered> {
+        let habits = self.habits();
+        let tools = chat.tools;
+        let mut notes = Vec::new();
+        let messages = habits.fit(chat.messages, &mut notes);
+        let first = self.run(chat, habits.values(&messages));
+        let Err(error) = first else {
+            return Ok(Rendered {
+                text: first?,
+                notes,
+            });
+        };
+        // Some templates take it that everything is described.
+        let described: Vec<Tool> = chat.tools.iter().map(habits::described).collect();
+        let chat = &Chat {
+            tools: &described,
+            ..*chat
+        };
+        if described != tools
+            && let Ok(text) = self.run(chat, habits.values(&messages))
+        {
+            notes
+                .push("the template wants every argument described: empty descriptions were added");
+            return Ok(Rendered { text, notes });
+        }
+        // Many templates insist on turns that alternate.
+        let merged = habits::alternating(&messages);
+        if merged.len() == messages.len() {
+            return Err(error);
+        }
+        notes.push("the template wants turns that alternate: neighbours of one role are joined");
+        let text = self.run(chat, habits.values(&merged)).map_err(|_| error)?;
+        Ok(Rendered { text, notes })
+    }
+
+    fn habits(&self) -> &Habits {
+        self.habits
+            .get_or_init(|| Habits::of(&self.source, &|chat, messages| self.run(chat, messages)))
+    }
+
+    fn run(&self, chat: &Chat, messages: Vec<Value>) -> Result<String> {
+        let template = self.environment.get_template("chat").map_err(plain)?;
+        let mut fields = vec![
+            ("messages", Value::from(messages)),
+            ("add_generation_prompt", chat.opens.into()),
+            ("bos_token", chat.begin.into()),
+            ("eos_token", chat.end.into()),
+            ("strftime_now", python::strftime_now(chat.now)),
+        ];
+        if !chat.tools.is_empty() {
+            fields.push(("tools", chat.tools.iter().map(tool_value).collect()));
+        }
+        if self.source.contains("functions") && self.source.contains("datetime") {
+            // An older family's names for the list of tools, as text, and for the time.
+            let list = chat.tools.iter().map(tool_value).collect();
+            fields.push(("functions", python::dumped(list)));
+            fields.push(("datetime", python::moment(chat.now).into()));
+        }
+        if let Some(think) = chat.think {
+            // Each family has its own name for the same switch.
+            for name in ["enable_thinking", "thinking"] {
+                fields.push((name, think.is_on().into()));
+            }
+            if let crate::message::Think::Level(_) = think {
+                fields.push(("reasoning_effort", think.level().into()));
+            }
+        }
+        template.render(Value::from_pairs(fields)).map_err(plain)
+    }
+}
+
+fn tool_value(tool: &Tool) -> Value {
+    let mut function = vec![("name", Value::from(tool.name.as_str()))];
+    if !tool.description.is_empty() {
+        function.push(("description", tool.description.as_str().into()));
+    }
+    function.push(("parameters", from_json(&tool.parameters)));
+    context! { type => "function", function => Value::from_pairs(function) }
+}
+
+fn from_json(json: &serde_json::Value) -> Value {
+    match json {
+        serde_json::Value::Null => Value::from(()),
+        serde_json::Value::Bool(value) => Value::from(*value),
+        serde_json::Value::Number(number) => match number.as_i64() {
+            Some(value) => Value::from(value),
+            None => Value::from(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        serde_json::Value::String(text) => Value::from(text.as_str()),
+        serde_json::Value::Array(items) => items.iter().map(from_json).collect(),
+        serde_json::Value::Object(fields) => Value::from_pairs(
+            fields
+                .iter()
+                .map(|(key, value)| (key.clone(), from_json(value))),
+        ),
+    }
+}
+
+fn plain(error: minijinja::Error) -> error::Error {
+    let text = error
+        .detail()
+        .map_or_else(|| error.kind().to_string(), str::to_string);
+    error::Error::failed(format!(
+        "the model's chat template fails: {}",
+        text.replace('\n', " ")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Message;
+    use std::time::{Duration, Instant, SystemTime};
+
+    fn render(source: &str, messages: &[Message]) -> Result<String> {
+        let chat = Chat {
+            messages,
+            begin: "<s>",
+            end: "</s>",
+            now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_366_000),
+            ..Chat::default()
+        };
+        let jinja = Jinja::compile(source)?;
+        jinja.render(&chat).map(|rendered| rendered.text)
+    }
+
+    #[test]
+    fn chatml_is_rendered_exactly() {
+        let source = "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + \
+                      '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+        let messages = [Message::new("system", "S"), Message::new("user", "U")];
+        let expected = "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\n";
+        assert_eq!(render(source, &messages).unwrap(), expected);
+    }
+
+    #[test]
+    fn pythons_ways_work() {
+        let messages = [Message::new("user", " Hi ")];
+        for (source, expected) in [
+            (
+                "{{ bos_token }}{{ messages[0].content.strip().upper() }}",
+                "<s>HI",
+            ),
+            (
+                "{{ strftime_now('%d %b %Y, %A %-d %H:%M') }}",
+                "02 Jan 2026, Friday 2 15:00",
+            ),
+            (
+                "{{ {'a': [1, 'é'], 'b': none} | tojson }}",
+                "{\"a\": [1, \"é\"], \"b\": null}",
+            ),
+            (
+                "{{ ['é😀'] | tojson(ensure_ascii=true) }}",
+                "[\"\\u00e9\\ud83d\\ude00\"]",
+            ),
+            (
+                "{{ {'b': 1, 'a': 2} | tojson(separators=(',', ':'), sort_keys=true) }}",
+                "{\"a\":2,\"b\":1}",
+            ),
+            (
+                "{{ [1] | tojson(indent=2) }}{{ [1]|tojson(4) }}",
+                "[\n  1\n][\n    1\n]",
+            ),
+            ("{% if true %}\n  {# c #}\nx\n{% endif %}", "x\n"),
+            (
+                "{{ none }} {{ true }} {{ [1, 'a\\'', none, 1.0] }} {{ {'k': false} }}",
+                "None True [1, \"a'\", None, 1.0] {'k': False}",
+            ),
+            (
+                "{{ '{}-{1}{{}}'.format(1, 'b') }}{{ 'a.b.c'.rsplit('.', 1)[0] }}",
+                "1-b{}a.b",
+            ),
+            ("{%- generation %}x{% endgeneration %}y", "xy"),
+            (
+                "{% set n = namespace(l=[]) %}{% for i in [3, 4] %}{% set _ = n.l.append(i) %}{% endfor %}{% set x = n.l.pop(0) %}{{ x }}{{ n.l }}",
+                "3[4]",
+            ),
+            (
+                "{{ messages[1:] | length }}{{ messages[0].none is defined }}",
+                "0False",
+            ),
+        ] {
+            assert_eq!(render(source, &messages).unwrap(), expected, "{source}");
+        }
+    }
+
+    #[test]
+    fn what_a_template_raises_is_the_error() {
+        let error = render("{{ raise_exception('no system role') }}", &[]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the model's chat template fails: no system role"
+        );
+    }
+
+    #[test]
+    fn a_bomb_is_an_error_within_a_second() {
+        let double = "{% set n = namespace(x='aaaaaaaa') %}{% for i in range(99) %}{% set n.x = n.x ~ n.x %}{% endfor %}";
+        let capture = "{% set x %}aaaaaaaa{% endset %}{% for i in range(99) %}{% set x %}{{ x }}{{ x }}{% endset %}{% endfor %}";
+        let call = "{% macro f(x, n) %}{% if n %}{{ f(x ~ x, n - 1) }}{% endif %}{% endmacro %}{{ f('aaaaaaaa', 60) }}";
+        let square = "{% set x = 'a' * 10000000 %}{{ x | replace('a', x) | length }}";
+        let method = "{% set x = 'a' * 10000000 %}{{ x.replace('a', x) | length }}";
+        let joined = "{% set x = 'a' * 10000000 %}{{ range(9999) | join(x) | length }}";
+        let endless = "{% for a in range(9999) %}{% for b in range(9999) %}{{ a * b }}{% endfor %}{% endfor %}";
+        let deep = "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}";
+        for source in [double, call, square, method, joined, endless, deep, capture] {
+            let started = Instant::now();
+            let found = render(source, &[]);
+            assert!(found.is_err() || source == capture, "{source}");
+            assert!(
+                started.elapsed() < Duration::from_secs(10),
+                "{source}: {:?}",
+                started.elapsed()
+            );
+        }
+        assert!(Jinja::compile("{% for x in %}").is_err());
+    }
+}

@@ -1,0 +1,296 @@
+//! What minijinja does not know, written in other words before it compiles a template: blocks of
+//! Hugging Face, lists that grow, and a bound on every value that a template names.
+//!
+//! Works on the statements `{% … %}` alone; text and expressions stay as they are.
+
+/// The function that a bounded value goes through.
+pub const BOUNDED: &str = "__bounded";
+
+/// The same template for minijinja.
+pub fn rewrite(source: &str) -> String {
+    let mut out = String::with_capacity(source.len() + source.len() / 4);
+    let mut rest = source;
+    while let Some(at) = next_tag(rest) {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let Some(length) = tag_length(rest) else {
+            break;
+        };
+        let (tag, after) = rest.split_at(length);
+        match tag.starts_with("{%") {
+            true => {
+                statement(tag, &mut out);
+                if bare_word(tag) == "raw" {
+                    let end = raw_end(after);
+                    out.push_str(&after[..end]);
+                    rest = &after[end..];
+                    continue;
+                }
+            }
+            false => out.push_str(tag),
+        }
+        rest = after;
+    }
+    out.push_str(rest);
+    out
+}
+
+fn next_tag(text: &str) -> Option<usize> {
+    ["{%", "{#", "{{"]
+        .iter()
+        .filter_map(|open| text.find(open))
+        .min()
+}
+
+/// Length of the tag at the start of `text`, its closing delimiter included. Strings inside may
+/// hold anything.
+fn tag_length(text: &str) -> Option<usize> {
+    if text.starts_with("{#") {
+        return text.find("#}").map(|at| at + 2);
+    }
+    let close = if text.starts_with("{%") { "%}" } else { "}}" };
+    let mut quote = None;
+    let mut escaped = false;
+    let mut depth = 0_usize;
+    for (at, c) in text.char_indices().skip(2) {
+        match quote {
+            Some(_) if escaped => escaped = false,
+            Some(_) if c == '\\' => escaped = true,
+            Some(open) if c == open => quote = None,
+            Some(_) => {}
+            None => match c {
+                '\'' | '"' => quote = Some(c),
+                '{' => depth += 1,
+                '}' if depth > 0 => depth -= 1,
+                _ if text[at..].starts_with(close) => return Some(at + 2),
+                _ => {}
+            },
+        }
+    }
+    None
+}
+
+/// What stands between the delimiters of a statement, without trim marks.
+fn inner(tag: &str) -> (&str, &str, &str) {
+    let body = &tag[2..tag.len() - 2];
+    let open = if body.starts_with(['-', '+']) {
+        &tag[..3]
+    } else {
+        &tag[..2]
+    };
+    let ends = body.len() > open.len() - 2 && body.ends_with(['-', '+']);
+    let close = &tag[tag.len() - if ends { 3 } else { 2 }..];
+    (open, &tag[open.len()..tag.len() - close.len()], close)
+}
+
+fn bare_word(tag: &str) -> &str {
+    let (_, body, _) = inner(tag);
+    body.split_whitespace().next().unwrap_or_default()
+}
+
+fn raw_end(text: &str) -> usize {
+    let mut from = 0;
+    while let Some(at) = text[from..].find("{%") {
+        let start = from + at;
+        if tag_length(&text[start..])
+            .is_some_and(|length| bare_word(&text[start..start + length]) == "endraw")
+        {
+            return start;
+        }
+        from = start + 2;
+    }
+    text.len()
+}
+
+fn statement(tag: &str, out: &mut String) {
+    let (open, body, close) = inner(tag);
+    let body = body.trim();
+    let word = body.split_whitespace().next().unwrap_or_default();
+    let rest = body[word.len()..].trim();
+    match word {
+        "generation" => out.push_str(&format!("{open} if true {close}")),
+        "endgeneration" => out.push_str(&format!("{open} endif {close}")),
+        "set" => set(open, rest, close, out),
+        "for" => {
+            let names = rest.split_once(" in ").map_or("", |(names, _)| names);
+            guarded(
+                tag,
+                open,
+                close,
+                names.trim_matches(['(', ')']).split(','),
+                out,
+            );
+        }
+        "macro" => {
+            let parameters = rest
+                .split_once('(')
+                .map_or("", |(_, rest)| rest)
+                .trim_end_matches(')');
+            let names = split_top(parameters);
+            let names = names
+                .iter()
+                .map(|name| name.split('=').next().unwrap_or_default());
+            guarded(tag, open, close, names, out);
+        }
+        "with" => {
+            let pairs = split_top(rest);
+            let names = pairs
+                .iter()
+                .map(|pair| pair.split('=').next().unwrap_or_default());
+            guarded(tag, open, close, names, out);
+        }
+        _ => out.push_str(tag),
+    }
+}
+
+/// A tag that binds names, and a check of each behind it.
+fn guarded<'a>(
+    tag: &str,
+    open: &str,
+    close: &str,
+    names: impl Iterator<Item = &'a str>,
+    out: &mut String,
+) {
+    let names: Vec<&str> = names.map(str::trim).filter(|name| is_name(name)).collect();
+    if names.is_empty() {
+        return out.push_str(tag);
+    }
+    // The check stands between the tag and what its closing delimiter does to the text behind.
+    out.push_str(&tag[..tag.len() - close.len()]);
+    out.push_str("-%}");
+    for (index, name) in names.iter().enumerate() {
+        let close = if index + 1 == names.len() {
+            close
+        } else {
+            "-%}"
+        };
+        out.push_str(&format!("{{% set __ = {BOUNDED}({name}) {close}"));
+    }
+    let _ = open; // The opening delimiter stays as it was.
+}
+
+fn set(open: &str, rest: &str, close: &str, out: &mut String) {
+    let Some((target, value)) = assignment(rest) else {
+        // `set x` captures what it prints: the filter bounds that.
+        return out.push_str(&format!("{open} set {rest} | {BOUNDED} {close}"));
+    };
+    if let Some((list, argument)) = method(value, ".append(") {
+        return out.push_str(&format!(
+            "{open} set {list} = {BOUNDED}({list} + [{argument}]) {close}"
+        ));
+    }
+    if let Some((list, argument)) = method(value, ".pop(") {
+        let (taken, left) = match argument {
+            "" | "-1" => (format!("{list}[-1]"), format!("{list}[:-1]")),
+            "0" => (format!("{list}[0]"), format!("{list}[1:]")),
+            at => (
+                format!("{list}[{at}]"),
+                format!("{list}[:{at}] + {list}[{at} + 1:]"),
+            ),
+        };
+        return out.push_str(&format!(
+            "{open} set {target} = {taken} -%}}{{%- set {list} = {left} {close}"
+        ));
+    }
+    out.push_str(&format!("{open} set {target} = {BOUNDED}({value}) {close}"));
+}
+
+/// The two sides of a `set` with one target.
+fn assignment(text: &str) -> Option<(&str, &str)> {
+    let at = text.find('=')?;
+    let target = text[..at].trim();
+    let several = target.contains(',');
+    let value = text[at + 1..].trim();
+    (!several && target.split('.').all(is_name) && !value.starts_with('='))
+        .then_some((target, value))
+}
+
+/// `path.method(argument)` as a whole: path and argument.
+fn method<'a>(value: &'a str, method: &str) -> Option<(&'a str, &'a str)> {
+    let (path, rest) = value.split_once(method)?;
+    let argument = rest.strip_suffix(')')?;
+    let closed = argument.chars().try_fold(0_i32, |depth, c| {
+        let depth = depth + i32::from(matches!(c, '(' | '[' | '{'))
+            - i32::from(matches!(c, ')' | ']' | '}'));
+        (depth >= 0).then_some(depth)
+    });
+    (path.split('.').all(is_name) && closed == Some(0)).then_some((path, argument.trim()))
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty()
+        && !text.starts_with(|c: char| c.is_ascii_digit())
+        && text.chars().all(|c| c == '_' || c.is_alphanumeric())
+}
+
+/// Cuts at commas outside of brackets and strings.
+fn split_top(text: &str) -> Vec<&str> {
+    let (mut parts, mut start, mut depth, mut quote) = (Vec::new(), 0, 0_i32, None);
+    for (at, c) in text.char_indices() {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (Some(_), _) => {}
+            (None, '\'' | '"') => quote = Some(c),
+            (None, '(' | '[' | '{') => depth += 1,
+            (None, ')' | ']' | '}') => depth -= 1,
+            (None, ',') if depth == 0 => {
+                parts.push(&text[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&text[start..]);
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_are_rewritten_and_the_rest_is_left() {
+        for (source, expected) in [
+            (
+                "a{# {% set x = 1 %} #}{{ '{% set %}' }}",
+                "a{# {% set x = 1 %} #}{{ '{% set %}' }}",
+            ),
+            (
+                "{%- generation -%}x{% endgeneration %}",
+                "{%- if true -%}x{% endif %}",
+            ),
+            (
+                "{% set x = {'a': '%}'} -%}",
+                "{% set x = __bounded({'a': '%}'}) -%}",
+            ),
+            ("{% set a, b = c %}", "{% set a, b = c | __bounded %}"),
+            (
+                "{% set _ = n.ids.append(f(1)) %}",
+                "{% set n.ids = __bounded(n.ids + [f(1)]) %}",
+            ),
+            (
+                "{%- set i = n.ids.pop(0) %}",
+                "{%- set i = n.ids[0] -%}{%- set n.ids = n.ids[1:] %}",
+            ),
+            (
+                "{%- for a, b in x -%}",
+                "{%- for a, b in x -%}{% set __ = __bounded(a) -%}{% set __ = __bounded(b) -%}",
+            ),
+            (
+                "{% for m in x %}",
+                "{% for m in x -%}{% set __ = __bounded(m) %}",
+            ),
+            (
+                "{% macro f(a, b=[1, 2]) %}",
+                "{% macro f(a, b=[1, 2]) -%}{% set __ = __bounded(a) -%}{% set __ = __bounded(b) %}",
+            ),
+            (
+                "{% raw %}{% set x = 1 %}{% endraw %}",
+                "{% raw %}{% set x = 1 %}{% endraw %}",
+            ),
+            ("{% set", "{% set"),
+        ] {
+            assert_eq!(rewrite(source), expected, "{source}");
+        }
+    }
+}

@@ -1,0 +1,583 @@
+//! What the answers of a model look like, read off its own template: marks around thinking,
+//! calls of functions and the end. Nothing here knows the name of a model.
+//!
+//! The template is asked to render small conversations whose parts are easy to find again; what it
+//! writes around them is what the model was taught to write.
+
+use serde_json::Value as Json;
+
+use super::literal;
+use super::shape::{ANY, Body, Shape};
+use crate::message::{Message, Tool, ToolCall};
+use crate::prompt::{Chat, Template};
+
+const CONTENT: &str = "nEEdlesay";
+const THOUGHT: &str = "nEEdlethink";
+const NEXT: &str = "nEEdlenext";
+const NAME: &str = "nEEdlecall";
+const OTHER: &str = "nEEdleother";
+const KEY: &str = "kEYone";
+const KEY_NUMBER: &str = "kEYtwo";
+const VALUE: &str = "vALone";
+const NUMBER: &str = "71077345";
+/// Nine letters or digits: what the strictest template wants of an id.
+const ID: &str = "iD0000001";
+
+/// Longest mark around thinking.
+const MARK_BYTES_MAX: usize = 64;
+
+/// What answers look like.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Format {
+    /// Before and after thinking.
+    pub think: Option<(String, String)>,
+    /// Calls of functions.
+    pub calls: Option<Shape>,
+    /// Other marks that calls may stand behind.
+    pub triggers: Vec<String>,
+    /// Before and after the text that is meant for the user.
+    pub content: (String, String),
+    /// Marks that end an answer, where the model writes them as text.
+    pub ends: Vec<String>,
+    /// Thinking, text and calls come in channels.
+    pub channels: bool,
+}
+
+impl Format {
+    /// Reads the format off a template; `source` is its text.
+    pub fn of(template: &Template, source: &str) -> Self {
+        if source.contains("<|channel|>") && source.contains("<|message|>") {
+            return Format {
+                channels: true,
+                ..Format::default()
+            };
+        }
+        let probe = Probe { template, source };
+        let (opened, said) = (
+            probe.opened(),
+            probe.shown(vec![Message::new("assistant", CONTENT)], &[]),
+        );
+        let mut ends = probe.ends(&said);
+        let (think, behind) = probe.think(&opened, &said);
+        let mut content = probe.content(&opened, &said);
+        if think.as_ref().is_some_and(|(open, close)| {
+            content.0.contains(open.as_str()) || content.0.contains(close.as_str())
+        }) {
+            content = Default::default();
+        }
+        if content.0.is_empty() && !behind.is_empty() {
+            content = (behind, ends.first().cloned().unwrap_or_default());
+        }
+        let mut calls = probe.calls().or_else(|| named_in(source));
+        let mut think = think;
+        if let Some(shape) = &mut calls
+            && let Some((open, close)) = empty_thinking(&shape.lead)
+        {
+            shape.lead = shape.lead.replacen(&open, "", 1).replacen(&close, "", 1);
+            think = think.or(Some((open, close)));
+        }
+        // What also stands before a call ends no answer.
+        let before_call = |end: &String| {
+            calls
+                .as_ref()
+                .is_some_and(|shape| shape.lead.contains(end.as_str()))
+        };
+        ends.retain(|end| !before_call(end));
+        let triggers = ["<|python_tag|>"]
+            .iter()
+            .filter(|mark| source.contains(**mark));
+        Format {
+            think,
+            calls,
+            triggers: triggers.map(ToString::to_string).collect(),
+            content,
+            ends,
+            channels: false,
+        }
+    }
+
+    /// Every text that a reader of answers looks for: special tokens in them must be seen.
+    pub fn marks(&self) -> Vec<&str> {
+        if self.channels {
+            return super::channels::MARKS.to_vec();
+        }
+        let mut marks: Vec<&str> = self.triggers.iter().map(String::as_str).collect();
+        marks.extend(
+            self.think
+                .iter()
+                .flat_map(|(open, close)| [open.as_str(), close]),
+        );
+        marks.extend([self.content.0.as_str(), self.content.1.as_str()]);
+        if let Some(shape) = &self.calls {
+            marks.extend([shape.lead.as_str(), &shape.again]);
+            marks.extend([shape.between.as_str(), &shape.last]);
+            match &shape.body {
+                Body::Named { between } => marks.push(between),
+                Body::Tagged {
+                    between,
+                    key_lead,
+                    key_ends,
+                    value_end,
+                } => {
+                    marks.extend([between.as_str(), key_lead, value_end]);
+                    marks.extend(key_ends.iter().map(String::as_str));
+                }
+                Body::Braced { quote } => marks.push(quote),
+                Body::Object { .. } | Body::Python => {}
+            }
+        }
+        marks.retain(|mark| !mark.trim().is_empty());
+        marks
+    }
+}
+
+struct Probe<'a> {
+    template: &'a Template,
+    source: &'a str,
+}
+
+impl Probe<'_> {
+    /// A prompt with the assistant's turn opened.
+    fn opened(&self) -> String {
+        let messages = [Message::new("user", "hi")];
+        let chat = Chat {
+            messages: &messages,
+            ..Chat::default()
+        };
+        self.template
+            .render(&chat)
+            .map(|rendered| rendered.text)
+            .unwrap_or_default()
+    }
+
+    /// A finished conversation of the user's `hi` and these messages.
+    fn shown(&self, answer: Vec<Message>, tools: &[Tool]) -> String {
+        let mut messages = vec![Message::new("user", "hi")];
+        messages.extend(answer);
+        let next = match self.template {
+            Template::Go(_) => true,
+            Template::Jinja { .. } | Template::Completion => false,
+        };
+        if next {
+            // These templates leave the last turn open.
+            messages.push(Message::new("user", NEXT));
+        }
+        let chat = Chat {
+            messages: &messages,
+            tools,
+            opens: false,
+            ..Chat::default()
+        };
+        self.template
+            .render(&chat)
+            .map(|rendered| rendered.text)
+            .unwrap_or_default()
+    }
+
+    /// The mark behind a finished answer.
+    fn ends(&self, said: &str) -> Vec<String> {
+        let after = said.split_once(CONTENT).map_or("", |(_, after)| after);
+        let after = after.split(NEXT).next().unwrap_or_default().trim_start();
+        let mark = whole_mark(after);
+        mark.map(str::to_string).into_iter().collect()
+    }
+
+    /// What stands directly around the text of an answer, beside its turn.
+    fn content(&self, opened: &str, said: &str) -> (String, String) {
+        let Some((before, after)) = said.split_once(CONTENT) else {
+            return Default::default();
+        };
+        let Some(open) = before
+            .strip_prefix(opened)
+            .map(str::trim)
+            .filter(|open| !open.is_empty())
+        else {
+            return Default::default();
+        };
+        let close = whole_mark(after.trim_start()).unwrap_or_default();
+        (open.to_string(), close.to_string())
+    }
+
+    /// The marks of thinking, and the mark of the answer behind it.
+    fn think(&self, opened: &str, said: &str) -> (Option<(String, String)>, String) {
+        let message = Message {
+            thinking: Some(THOUGHT.into()),
+            ..Message::new("assistant", CONTENT)
+        };
+        let shown = self.shown(vec![message], &[]);
+        if let Some((before, after)) = shown.split_once(THOUGHT)
+            && let Some((close, _)) = after.split_once(CONTENT)
+        {
+            let header = common(opened, said)
+                .min(common(opened, &shown))
+                .min(before.len());
+            let open = whole_start(before, header).trim();
+            let open = if open.is_empty() || open.len() > MARK_BYTES_MAX {
+                last_mark(before)
+            } else {
+                open
+            };
+            let mark = whole_mark(close.trim_start()).unwrap_or(close.trim());
+            if !open.is_empty() && !mark.is_empty() && mark.len() <= MARK_BYTES_MAX {
+                let behind = close.trim_start()[mark.len()..].trim().to_string();
+                return (Some((open.to_string(), mark.to_string())), behind);
+            }
+        }
+        (self.think_in_source(), String::new())
+    }
+
+    /// Templates that cut thinking out of earlier answers do so at its closing mark.
+    fn think_in_source(&self) -> Option<(String, String)> {
+        for (quote, rest) in self.source.match_indices(".split(").map(|(at, found)| {
+            let rest = self.source[at + found.len()..].trim_start();
+            (rest.chars().next().unwrap_or(' '), rest)
+        }) {
+            let Some(close) = rest.get(1..).and_then(|rest| rest.split(quote).next()) else {
+                continue;
+            };
+            let slash = close.starts_with("</") || close.starts_with("[/");
+            if slash && whole_mark(close) == Some(close) {
+                return Some((close.replacen('/', "", 1), close.to_string()));
+            }
+        }
+        let both = self.source.contains("<think>") && self.source.contains("</think>");
+        both.then(|| ("<think>".into(), "</think>".into()))
+    }
+
+    fn calls(&self) -> Option<Shape> {
+        let tools = [tool(NAME), tool(OTHER)];
+        let said = self.shown(vec![Message::new("assistant", CONTENT)], &tools);
+        for prefix in [None, Some("functions.")] {
+            let calls = [call(NAME, 0, prefix), call(OTHER, 1, prefix)];
+            let message = |calls: &[ToolCall]| Message {
+                tool_calls: calls.to_vec(),
+                ..Message::new("assistant", "")
+            };
+            let one = self.shown(vec![message(&calls[..1])], &tools);
+            let start = common(&said, &one);
+            let section = whole_start(&one, start);
+            // Calls that the template cannot show were put in our own words.
+            if !section.contains(NAME) || section.contains("\"tool_calls\"") {
+                continue;
+            }
+            let two = self.shown(vec![message(&calls)], &tools);
+            let two = two.get(one.len() - section.len()..).unwrap_or_default();
+            let ending = said.split_once(CONTENT).map_or("", |(_, after)| after);
+            if let Some(shape) = shape(section, two, ending) {
+                return Some(shape);
+            }
+        }
+        None
+    }
+}
+
+/// The marks of thinking that a text begins with, if nothing stands between them.
+fn empty_thinking(lead: &str) -> Option<(String, String)> {
+    let open = whole_mark(lead.trim_start())?;
+    let close = whole_mark(lead.trim_start()[open.len()..].trim_start())?;
+    let pair = close == open.replace("START", "END") || close.replacen('/', "", 1) == open;
+    (pair && open != close).then(|| (open.to_string(), close.to_string()))
+}
+
+/// The shape that a template names in its instructions without showing a call itself; else the
+/// plainest one.
+fn named_in(source: &str) -> Option<Shape> {
+    let keys = |key: &str| vec![key.to_string()];
+    let object = |name: &str, arguments: &str| Body::Object {
+        name: keys(name),
+        arguments: keys(arguments),
+        id: None,
+    };
+    let (lead, close, body) = match () {
+        () if source.contains("<tool_call>") => {
+            ("<tool_call>", "</tool_call>", object("name", "arguments"))
+        }
+        () if source.contains("<|tool_call_start|>") => {
+            ("<|tool_call_start|>", "<|tool_call_end|>", Body::Python)
+        }
+        () if source.contains("tools") || source.contains("Tools") => {
+            ("", "", object("name", "arguments"))
+        }
+        () => return None,
+    };
+    Some(Shape {
+        lead: lead.into(),
+        again: lead.into(),
+        between: close.into(),
+        last: close.into(),
+        array: body == Body::Python,
+        body,
+    })
+}
+
+fn tool(name: &str) -> Tool {
+    Tool {
+        name: name.into(),
+        description: "a function".into(),
+        parameters: serde_json::json!({
+            "type": "object",
+            "properties": {
+                KEY: { "type": "string", "description": "a text" },
+                KEY_NUMBER: { "type": "integer", "description": "a number" },
+            },
+            "required": [KEY, KEY_NUMBER],
+        }),
+    }
+}
+
+fn call(name: &str, index: usize, prefix: Option<&str>) -> ToolCall {
+    let id = match prefix {
+        Some(prefix) => format!("{prefix}{name}:{index}"),
+        None => ID.to_string(),
+    };
+    ToolCall {
+        id: Some(id),
+        name: name.into(),
+        arguments: format!(r#"{{"{KEY}":"{VALUE}","{KEY_NUMBER}":{NUMBER}}}"#),
+    }
+}
+
+/// Length of what two texts have in common at their start.
+fn common(a: &str, b: &str) -> usize {
+    let pairs = a.chars().zip(b.chars());
+    pairs
+        .take_while(|(a, b)| a == b)
+        .map(|(a, _)| a.len_utf8())
+        .sum()
+}
+
+/// Length of what two texts have in common at their end.
+fn common_end(a: &str, b: &str) -> usize {
+    let pairs = a.chars().rev().zip(b.chars().rev());
+    pairs
+        .take_while(|(a, b)| a == b)
+        .map(|(a, _)| a.len_utf8())
+        .sum()
+}
+
+/// The text from `start` on, or from the start of the mark that `start` lies in.
+fn whole_start(text: &str, start: usize) -> &str {
+    for (open, close) in [('<', '>'), ('[', ']')] {
+        let before = &text[..start];
+        if let Some(at) = before.rfind(open)
+            && before.rfind(close).is_none_or(|closed| closed < at)
+            && start - at <= MARK_BYTES_MAX
+        {
+            return &text[at..];
+        }
+    }
+    &text[start..]
+}
+
+/// The text from `start` on, or from behind the mark that `start` lies in.
+fn next_start(text: &str, start: usize) -> &str {
+    let inside = text[..start]
+        .rfind('<')
+        .is_some_and(|open| !text[open..start].contains('>'));
+    let close = text[start..].find('>').filter(|_| inside);
+    &text[close.map_or(start, |close| start + close + 1)..]
+}
+
+/// The text up to `end`, or to the end of the mark that `end` lies in.
+fn whole_end(text: &str, end: usize) -> &str {
+    let inside = text[..end]
+        .rfind('<')
+        .is_some_and(|open| !text[open..end].contains('>') && end - open <= MARK_BYTES_MAX);
+    let close = text[end..].find('>').filter(|_| inside);
+    &text[..close.map_or(end, |close| end + close + 1)]
+}
+
+/// The mark that a text begins with: `<…>` or `[…]`; or two with a word between them, which some
+/// families use as one.
+fn whole_mark(text: &str) -> Option<&str> {
+    let close = match text.chars().next()? {
+        '<' => '>',
+        '[' => ']',
+        _ => return None,
+    };
+    let end = text.find(close)? + 1;
+    let plain = end > 2 && end <= MARK_BYTES_MAX && !text[..end].contains('\n');
+    let rest = &text[end..];
+    let word = rest.len()
+        - rest
+            .trim_start_matches(|c: char| c.is_ascii_lowercase())
+            .len();
+    match rest[word..].find('>') {
+        Some(more) if word > 0 && rest[word..].starts_with('<') => {
+            Some(&text[..end + word + more + 1])
+        }
+        _ => plain.then(|| &text[..end]),
+    }
+}
+
+/// The mark that a text ends with.
+fn last_mark(text: &str) -> &str {
+    let text = text.trim_end();
+    let open = match text.chars().last() {
+        Some('>') => '<',
+        Some(']') => '[',
+        _ => return "",
+    };
+    let Some(at) = text.rfind(open) else {
+        return "";
+    };
+    let before = text[..at].trim_end_matches(|c: char| c.is_ascii_lowercase());
+    match before.rfind('<') {
+        Some(first) if before.len() < at && before.ends_with('>') => &text[first..],
+        _ => &text[at..],
+    }
+}
+
+/// The shape behind two renderings: of one call, and of two.
+fn shape(one: &str, two: &str, ending: &str) -> Option<Shape> {
+    let (body, from, to) = body(one, NAME)?;
+    let lead = one[..from].trim_end();
+    let array = lead.ends_with('[') && !matches!(body, Body::Named { .. } | Body::Tagged { .. });
+    let lead = if array {
+        &lead[..lead.len() - 1]
+    } else {
+        &one[..from]
+    };
+    let after = &one[to..];
+    let last = whole_end(after, after.len() - common_end(after, ending));
+    let last = last.split(NEXT).next().unwrap_or_default();
+    // Some families close the whole list only where there are several calls.
+    let of_two = self::body(two, OTHER).map_or("", |(_, _, end)| {
+        let after = &two[end..];
+        let last = whole_end(after, after.len() - common_end(after, ending));
+        last.split(NEXT).next().unwrap_or_default()
+    });
+    let last = if of_two.starts_with(last) {
+        of_two
+    } else {
+        last
+    };
+    let middle = self::body(two, OTHER).and_then(|(_, start, _)| two.get(to..start));
+    let (again, between) = match middle {
+        Some(middle) => {
+            let shared = common_end(middle, &one[..from]);
+            let again = next_start(middle, middle.len() - shared);
+            (again, &middle[..middle.len() - again.len()])
+        }
+        None => (lead, ""),
+    };
+    let any = |text: &str| text.replace(ID, &ANY.to_string());
+    let body = match body {
+        Body::Named { between } => Body::Named {
+            between: any(&between),
+        },
+        body => body,
+    };
+    // The signs of a list are read as such.
+    let sign = |c: char| array && (c.is_whitespace() || matches!(c, ']' | ','));
+    let lead = if lead.trim().is_empty() { "" } else { lead };
+    Some(Shape {
+        lead: any(lead),
+        again: any(again),
+        between: between.trim_start_matches(sign).to_string(),
+        last: last.trim_start_matches(sign).to_string(),
+        array,
+        body,
+    })
+}
+
+/// How the call of `name` is written, and where it starts and ends.
+fn body(text: &str, name: &str) -> Option<(Body, usize, usize)> {
+    let named = text.find(name)?;
+    // The calls may stand in any order in their text, but a call's parts stay together.
+    if let Some((body, from, to)) = object(text, name) {
+        return Some((body, from, to));
+    }
+    let key = named + text[named..].find(KEY)?;
+    let name_end = named + name.len();
+    if let Some(open) = text[name_end..key].rfind('{')
+        && let Ok((json, used)) = literal::json(&text[name_end + open..])
+        && json[KEY] == VALUE
+    {
+        let between = text[name_end..name_end + open].to_string();
+        return Some((Body::Named { between }, named, name_end + open + used));
+    }
+    let value = key + text[key..].find(VALUE)?;
+    let key_end = &text[key + KEY.len()..value];
+    let next = value + text[value..].find(KEY_NUMBER)?;
+    let number = next + text[next..].find(NUMBER)?;
+    let number_end = &text[next + KEY_NUMBER.len()..number];
+    let opening = &text[name_end..key];
+    if opening == "(" && number_end == "=" {
+        let end = number + text[number..].find(')')? + 1;
+        return Some((Body::Python, named, end));
+    }
+    if opening == "{" && number_end == ":" {
+        let end = number + text[number..].find('}')? + 1;
+        let quote = key_end.trim_start_matches(':').to_string();
+        return Some((Body::Braced { quote }, named, end));
+    }
+    let after_value = &text[value + VALUE.len()..next];
+    let shared = common_end(opening, after_value);
+    let key_lead = &opening[opening.len() - shared..];
+    let key_lead = &key_lead[key_lead.find(['<', '['])?..];
+    let between = opening[..opening.len() - key_lead.len()].to_string();
+    let value_end = after_value[..after_value.len() - key_lead.len()].to_string();
+    let mut key_ends = vec![key_end.to_string(), number_end.to_string()];
+    key_ends.dedup();
+    let closed = number
+        + NUMBER.len()
+        + text[number + NUMBER.len()..].find(value_end.trim())?
+        + value_end.trim().len();
+    let key_lead = key_lead.to_string();
+    Some((
+        Body::Tagged {
+            between,
+            key_lead,
+            key_ends,
+            value_end,
+        },
+        named,
+        closed,
+    ))
+}
+
+/// The innermost JSON object that holds both the name and the arguments.
+fn object(text: &str, name: &str) -> Option<(Body, usize, usize)> {
+    let key = text.find(KEY)?.max(text.find(name)?);
+    for (from, _) in text[..key].rmatch_indices('{') {
+        let Ok((json, used)) = literal::json(&text[from..]) else {
+            continue;
+        };
+        let named = path(&json, &|json| json == name);
+        let arguments = path(&json, &|json| {
+            json[KEY] == VALUE
+                || json
+                    .as_str()
+                    .is_some_and(|text| text.contains(KEY) && text.starts_with('{'))
+        });
+        if let (Some(name), Some(arguments)) = (named, arguments)
+            && !name.is_empty()
+        {
+            let id = path(&json, &|json| json == ID);
+            return Some((
+                Body::Object {
+                    name,
+                    arguments,
+                    id,
+                },
+                from,
+                from + used,
+            ));
+        }
+    }
+    None
+}
+
+/// The keys that lead to what is looked for.
+fn path(json: &Json, wanted: &dyn Fn(&Json) -> bool) -> Option<Vec<String>> {
+    if wanted(json) {
+        return Some(Vec::new());
+    }
+    let fields = json.as_object()?;
+    fields.iter().find_map(|(key, value)| {
+        let mut keys = path(value, wanted)?;
+        keys.insert(0, key.clone());
+        Some(keys)
+    })
+}

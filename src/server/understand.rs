@@ -1,0 +1,231 @@
+//! What a body of `/api/generate` or `/api/chat` asks for: checked in the reference's order, with
+//! its words.
+
+use std::time::Instant;
+
+use serde_json::Value as Json;
+
+use super::Server;
+use super::models::{asked, not_found};
+use crate::api::native::{self, ChatRequest, Common, GenerateRequest};
+use crate::api::options::keep_alive;
+use crate::chat::{self, Input, Overflow, Part, Promise, ToolChoice};
+use crate::dialect::{Given, Sources};
+use crate::duration::KeepAlive;
+use crate::error::{Class, Error, Result};
+use crate::list;
+use crate::message::{Message, Think, Tool};
+use crate::model::{self, Model};
+
+const NO_MEDIA: &str = "Multimodal data provided, but model does not support multimodal requests.";
+
+/// A request, understood.
+pub struct Asked {
+    /// What both routes share.
+    pub common: Common,
+    /// The model.
+    pub model: Model,
+    /// `None`: only load or unload.
+    pub input: Option<Input>,
+    /// Functions that may be called.
+    pub tools: Vec<Tool>,
+    /// Which must be.
+    pub tool_choice: ToolChoice,
+    /// Whether to think.
+    pub think: Option<Think>,
+    /// A TEMPLATE in place of the model's.
+    pub template: Option<Given>,
+    /// What the answer must look like.
+    pub promise: Promise,
+    /// Tokens of an earlier answer.
+    pub context: Vec<i32>,
+    /// How long the model stays.
+    pub keep_alive: Option<KeepAlive>,
+    /// What to do with too long an input.
+    pub overflow: Overflow,
+    /// When it was asked.
+    pub started: Instant,
+}
+
+impl Asked {
+    /// What both routes ask for in the same words.
+    fn of(server: &Server, common: Common, verb: &str, started: Instant) -> Result<Self> {
+        let name = asked(&common.model)?;
+        let found = model::of_name(&server.store, &common.model, &name);
+        let model = found.map_err(|error| not_found(error, &common.model))?;
+        let abilities = list::capabilities(Sources::of(&model));
+        let can = |word: &str| abilities.iter().any(|ability| ability == word);
+        let keep_alive = keep_alive(common.keep_alive.as_ref())?;
+        let think = native::think(common.think.as_ref())?;
+        if think.is_some_and(Think::is_on) && !can("thinking") {
+            return Err(Error::usage(format!(
+                "\"{}\" does not support thinking",
+                model.label
+            )));
+        }
+        if model.header.is_embedding() {
+            return Err(Error::usage(format!(
+                "\"{}\" does not support {verb}",
+                model.label
+            )));
+        }
+        if common.logprobs {
+            return Err(Error::usage("logprobs are not supported"));
+        }
+        Ok(Asked {
+            think: think.or(can("thinking").then_some(Think::On)),
+            promise: promise(&common)?,
+            overflow: overflow(&common)?,
+            common,
+            model,
+            input: None,
+            tools: Vec::new(),
+            tool_choice: ToolChoice::Auto,
+            template: None,
+            context: Vec::new(),
+            keep_alive,
+            started,
+        })
+    }
+
+    fn can(&self, word: &str) -> bool {
+        list::capabilities(Sources::of(&self.model))
+            .iter()
+            .any(|ability| ability == word)
+    }
+
+    /// `<full name> does not support <what>`.
+    fn lacks(&self, what: &str) -> Error {
+        let name = self
+            .model
+            .name
+            .as_ref()
+            .map(|name| name.full())
+            .unwrap_or_default();
+        Error::usage(format!("{name} does not support {what}"))
+    }
+}
+
+/// `/api/generate`.
+///
+/// # Errors
+/// What is wrong with the request.
+pub fn generate(server: &Server, request: GenerateRequest, started: Instant) -> Result<Asked> {
+    let text = &request.common.model;
+    if text.trim().is_empty() {
+        return Err(Error::plain(
+            Class::NoModel,
+            format!("model '{text}' not found"),
+        ));
+    }
+    let mut asked = Asked::of(server, request.common, "generate", started)?;
+    if request.raw
+        && !(request.template.is_empty() && request.system.is_empty() && request.context.is_empty())
+    {
+        return Err(Error::usage(
+            "raw mode does not support template, system, or context",
+        ));
+    }
+    if !request.suffix.is_empty() && !asked.can("insert") {
+        return Err(asked.lacks("insert"));
+    }
+    if !request.images.is_empty() {
+        return Err(Error::usage(NO_MEDIA));
+    }
+    asked.template = (!request.template.is_empty()).then_some(Given::Go(request.template));
+    asked.input = match (request.prompt.is_empty(), request.raw) {
+        (true, _) => None,
+        (false, true) => Some(Input::Raw(request.prompt)),
+        (false, false) if !request.suffix.is_empty() => {
+            Some(Input::Insert(request.prompt, request.suffix))
+        }
+        (false, false) => {
+            let turn = single_turn(
+                &asked.model,
+                request.system,
+                request.prompt,
+                &request.context,
+            );
+            Some(Input::Chat(turn))
+        }
+    };
+    asked.context = request.context;
+    Ok(asked)
+}
+
+/// The conversation of a generate request: the model's MESSAGEs only where no context goes on.
+fn single_turn(model: &Model, system: String, prompt: String, context: &[i32]) -> Vec<Message> {
+    let system = (!system.is_empty()).then(|| Message::new("system", system));
+    let asked = system
+        .into_iter()
+        .chain([Message::new("user", prompt)])
+        .collect();
+    let mut messages = chat::conversation(model, asked);
+    if !context.is_empty() {
+        let own = |message: &Message| model.messages.contains(message);
+        let last = messages.pop();
+        messages.retain(|message| !own(message));
+        messages.extend(last);
+    }
+    messages
+}
+
+/// `/api/chat`.
+///
+/// # Errors
+/// What is wrong with the request.
+pub fn chat(server: &Server, request: ChatRequest, started: Instant) -> Result<Asked> {
+    let mut asked = Asked::of(server, request.common, "chat", started)?;
+    if !request.tools.is_empty() && !asked.can("tools") {
+        return Err(asked.lacks("tools"));
+    }
+    if request.messages.iter().any(|message| message.has_media()) {
+        return Err(Error::usage(NO_MEDIA));
+    }
+    asked.tools = request
+        .tools
+        .iter()
+        .map(native::tool)
+        .collect::<Result<_>>()?;
+    asked.tool_choice = ToolChoice::of_json(asked.common.tool_choice.as_ref())?;
+    asked.tool_choice.among(&asked.tools)?;
+    let messages: Vec<Message> = request.messages.into_iter().map(Into::into).collect();
+    asked.input =
+        (!messages.is_empty()).then(|| Input::Chat(chat::conversation(&asked.model, messages)));
+    Ok(asked)
+}
+
+/// `format` and `grammar`.
+fn promise(common: &Common) -> Result<Promise> {
+    let promise = match &common.format {
+        None | Some(Json::Null) => Promise::None,
+        Some(Json::String(word)) if word.is_empty() => Promise::None,
+        Some(Json::String(word)) if word == "json" => Promise::Json,
+        Some(Json::Object(fields)) if fields.is_empty() => Promise::Json,
+        Some(schema @ Json::Object(_)) => Promise::Schema(schema.clone()),
+        Some(other) => {
+            let text = other.to_string();
+            return Err(Error::failed(format!(
+                "invalid format: {text:?}; expected \"json\" or a valid JSON Schema object"
+            )));
+        }
+    };
+    match (promise, common.grammar.as_str()) {
+        (promise, "") => Ok(promise),
+        (Promise::None, text) => Ok(Promise::Grammar(text.to_string())),
+        _ => Err(Error::usage("format and grammar exclude each other")),
+    }
+}
+
+fn overflow(common: &Common) -> Result<Overflow> {
+    match common.overflow.as_str() {
+        "" if common.truncate == Some(false) => Ok(Overflow::Error),
+        "" => Ok(Overflow::Truncate),
+        word => match Part::parse(word) {
+            Some(part) => Ok(Overflow::Keep(part)),
+            None => Err(Error::usage(format!(
+                "overflow is head, tail or middle, not '{word}'"
+            ))),
+        },
+    }
+}

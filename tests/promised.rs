@@ -1,0 +1,516 @@
+//! Answers that were promised to look like something: JSON, schemas, grammars, calls of functions,
+//! thinking.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use serde_json::{Value as Json, json};
+
+use crate::support::{Sandbox, Server, smol};
+
+/// SmolLM2 knows neither functions nor thinking: this TEMPLATE teaches it both, badly.
+const TEMPLATE: &str = r#"{{- if .Tools }}<|im_start|>system
+Functions: {{ range .Tools }}{{ .Function }}
+{{ end }}<|im_end|>
+{{ end }}
+{{- range .Messages }}
+{{- if eq .Role "tool" }}<|im_start|>user
+<tool_response>{{ .Content }}</tool_response><|im_end|>
+{{ else if ne .Role "system" }}<|im_start|>{{ .Role }}
+{{ if .Thinking }}<think>
+{{ .Thinking }}
+</think>
+
+{{ end }}{{ .Content }}{{ range .ToolCalls }}<tool_call>
+{"name": "{{ .Function.Name }}", "arguments": {{ .Function.Arguments }}}
+</tool_call>{{ end }}<|im_end|>
+{{ end }}
+{{- end }}<|im_start|>assistant
+"#;
+
+const PERSON: &str = r#"{"type":"object","properties":{"name":{"type":"string","maxLength":20},"age":{"type":"integer","minimum":0,"maximum":150},"mood":{"enum":["good","bad"]},"tags":{"type":"array","items":{"type":"string","maxLength":8},"maxItems":2}},"required":["name","age","mood","tags"],"additionalProperties":false}"#;
+
+fn tools() -> Json {
+    json!([
+        {"type": "function", "function": {"name": "get_weather", "description": "Weather of a city", "parameters": {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}, "days": {"type": "integer"}}, "required": ["city", "days"], "additionalProperties": false}}},
+        {"type": "function", "function": {"name": "set_alarm", "parameters": {"type": "object", "properties": {"at": {"enum": ["noon", "midnight"]}}, "required": ["at"], "additionalProperties": false}}}
+    ])
+}
+
+fn sandbox() -> Sandbox {
+    let sandbox = Sandbox::with_smol();
+    let modelfile = format!(
+        "FROM {}\nTEMPLATE \"\"\"{TEMPLATE}\"\"\"\n",
+        smol().display()
+    );
+    sandbox.create("tooly", &modelfile);
+    sandbox
+}
+
+/// Asks `count` times over eight connections, each with a seed of its own.
+fn many(
+    server: &Server,
+    count: usize,
+    body: impl Fn(usize) -> Json + Sync,
+    check: impl Fn(&Json) + Sync,
+) {
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= count {
+                        return;
+                    }
+                    check(&server.post("/api/chat", &body(seed).to_string()));
+                }
+            });
+        }
+    });
+}
+
+fn is_person(text: &str) {
+    let person: Json = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let fields: Vec<&String> = person.as_object().unwrap().keys().collect();
+    assert_eq!(fields, ["name", "age", "mood", "tags"], "{text}");
+    assert!(
+        person["name"].as_str().unwrap().chars().count() <= 20,
+        "{text}"
+    );
+    assert!(
+        (0..=150).contains(&person["age"].as_i64().unwrap()),
+        "{text}"
+    );
+    assert!(
+        ["good", "bad"].contains(&person["mood"].as_str().unwrap()),
+        "{text}"
+    );
+    assert!(person["tags"].as_array().unwrap().len() <= 2, "{text}");
+}
+
+#[test]
+fn two_hundred_answers_of_a_schema_are_valid() {
+    let sandbox = sandbox();
+    let server = sandbox.serve(&[]);
+    let schema: Json = serde_json::from_str(PERSON).unwrap();
+    let body = |seed: usize| {
+        json!({"model": "smol", "stream": false, "format": schema, "options": {"temperature": 1, "seed": seed, "num_predict": 200},
+               "messages": [{"role": "user", "content": format!("Invent person number {seed} as JSON.")}]})
+    };
+    many(&server, 200, body, |answer| {
+        if answer["done_reason"] == "stop" {
+            is_person(answer["message"]["content"].as_str().unwrap());
+        } else {
+            assert_eq!(answer["done_reason"], "length", "{answer}");
+        }
+    });
+}
+
+#[test]
+fn a_hundred_required_calls_are_valid() {
+    let sandbox = sandbox();
+    let server = sandbox.serve(&[]);
+    let body = |seed: usize| {
+        json!({"model": "tooly", "stream": false, "think": false, "tools": tools(), "tool_choice": "required",
+               "options": {"temperature": 1, "seed": seed, "num_predict": 300},
+               "messages": [{"role": "user", "content": format!("Weather in city {seed}?")}]})
+    };
+    many(&server, 100, body, |answer| {
+        let calls = answer["message"]["tool_calls"]
+            .as_array()
+            .unwrap_or_else(|| panic!("{answer}"));
+        assert!(
+            !calls.is_empty() && answer["message"]["content"] == "",
+            "{answer}"
+        );
+        for call in calls {
+            let function = &call["function"];
+            let arguments = function["arguments"].as_object().unwrap();
+            match function["name"].as_str().unwrap() {
+                "get_weather" => {
+                    assert!(
+                        arguments["city"].is_string() && arguments["days"].is_i64(),
+                        "{answer}"
+                    );
+                    assert_eq!(arguments.len(), 2, "{answer}");
+                }
+                "set_alarm" => assert!(
+                    ["noon", "midnight"].contains(&arguments["at"].as_str().unwrap()),
+                    "{answer}"
+                ),
+                other => panic!("{other}: {answer}"),
+            }
+            let id = call["id"].as_str().unwrap();
+            assert!(id.starts_with("call_") && id.len() == 13, "{id}");
+        }
+    });
+}
+
+/// A conversation whose pattern even a small model goes on with.
+fn pattern() -> Json {
+    let mut messages = Vec::new();
+    for city in ["Rome", "Paris", "London", "Berlin", "Madrid"] {
+        let call =
+            json!({"function": {"name": "get_weather", "arguments": {"city": city, "days": 1}}});
+        messages.push(json!({"role": "user", "content": format!("Weather in {city}?")}));
+        messages.push(json!({"role": "assistant", "content": "", "tool_calls": [call]}));
+        messages.push(json!({"role": "tool", "content": "sunny"}));
+        messages.push(json!({"role": "assistant", "content": "It is sunny."}));
+    }
+    messages.push(json!({"role": "user", "content": "Weather in Lisbon?"}));
+    messages.into()
+}
+
+#[test]
+fn a_call_that_the_model_makes_by_itself_is_told_from_text() {
+    let sandbox = sandbox();
+    let server = sandbox.serve(&[]);
+    let mut body = json!({"model": "tooly", "stream": true, "tools": tools(), "options": {"temperature": 0, "num_predict": 80, "stop": ["</tool_call>"]}, "messages": pattern()});
+    let lines = server.ask("POST", "/api/chat", &body.to_string()).lines();
+    let calls: Vec<&Json> = lines
+        .iter()
+        .filter(|line| line["message"]["tool_calls"].is_array())
+        .collect();
+    assert!(!calls.is_empty(), "{lines:?}");
+    let call = &calls[0]["message"]["tool_calls"][0]["function"];
+    assert_eq!(
+        (&call["index"], &call["name"]),
+        (&json!(0), &json!("get_weather"))
+    );
+    assert!(call["arguments"]["city"].is_string() && call["arguments"]["days"].is_i64());
+    assert_eq!(
+        (&calls[0]["done"], &calls[0]["message"]["content"]),
+        (&json!(false), &json!(""))
+    );
+    let said: String = lines
+        .iter()
+        .filter_map(|line| line["message"]["content"].as_str())
+        .collect();
+    assert!(!said.contains('<') && !said.contains('{'), "{said}");
+    // Without tools the same text is text.
+    body["tools"] = json!([]);
+    let lines = server.ask("POST", "/api/chat", &body.to_string()).lines();
+    let said: String = lines
+        .iter()
+        .filter_map(|line| line["message"]["content"].as_str())
+        .collect();
+    assert!(said.contains("<tool_call>"), "{said}");
+}
+
+#[test]
+fn thinking_has_a_field_of_its_own() {
+    let sandbox = sandbox();
+    let server = sandbox.serve(&[]);
+    let mut messages = Vec::new();
+    for (question, answer) in [("1+1", "2"), ("2+2", "4"), ("3+3", "6"), ("4+4", "8")] {
+        messages.push(json!({"role": "user", "content": format!("What is {question}?")}));
+        messages.push(json!({"role": "assistant", "thinking": format!("The user asks for {question}."), "content": answer}));
+    }
+    messages.push(json!({"role": "user", "content": "What is 5+5?"}));
+    let mut body = json!({"model": "tooly", "stream": true, "options": {"temperature": 0, "num_predict": 60}, "messages": messages});
+    for stream in [true, false] {
+        body["stream"] = json!(stream);
+        let lines = server.ask("POST", "/api/chat", &body.to_string()).lines();
+        let field = |name: &str| -> String {
+            lines
+                .iter()
+                .filter_map(|line| line["message"][name].as_str())
+                .collect()
+        };
+        let (thinking, content) = (field("thinking"), field("content"));
+        assert!(thinking.contains("The user asks"), "{lines:?}");
+        assert!(
+            !thinking.contains("think>") && !content.contains("think>") && !content.is_empty(),
+            "{thinking:?} {content:?}"
+        );
+    }
+    let body =
+        json!({"model": "smol", "think": true, "messages": [{"role": "user", "content": "x"}]});
+    let refused = server.ask("POST", "/api/chat", &body.to_string());
+    assert_eq!(
+        (refused.status, refused.error().as_str()),
+        (400, "\"smol\" does not support thinking")
+    );
+}
+
+#[test]
+fn thinking_goes_to_standard_error_and_only_if_asked_for() {
+    let sandbox = sandbox();
+    let messages: Vec<Json> = [("1+1", "2"), ("2+2", "4"), ("3+3", "6"), ("4+4", "8")]
+        .iter()
+        .flat_map(|(question, answer)| {
+            [
+                json!({"role": "user", "content": format!("What is {question}?")}),
+                json!({"role": "assistant", "thinking": format!("The user asks for {question}."), "content": answer}),
+            ]
+        })
+        .collect();
+    let modelfile = format!("FROM tooly\n{}", {
+        let text = |message: &Json| message["content"].as_str().unwrap().to_string();
+        messages
+            .iter()
+            .map(|message| match message["thinking"].as_str() {
+                Some(thinking) => format!(
+                    "MESSAGE assistant \"\"\"<think>\n{thinking}\n</think>\n\n{}\"\"\"\n",
+                    text(message)
+                ),
+                None => format!("MESSAGE user {}\n", text(message)),
+            })
+            .collect::<String>()
+    });
+    sandbox.create("thinky", &modelfile);
+    let words = [
+        "run",
+        "--local",
+        "thinky",
+        "What is 5+5?",
+        "--temperature=0",
+        "-n",
+        "60",
+    ];
+    let plain = sandbox.puna(&words, "");
+    assert_eq!(plain.stderr, "");
+    let answer = plain.ok();
+    assert!(
+        !answer.contains("think") && !answer.trim().is_empty(),
+        "{answer}"
+    );
+    let shown = sandbox.puna(&[&words[..], &["--think"]].concat(), "");
+    assert!(shown.stderr.contains("The user asks"), "{}", shown.stderr);
+    assert_eq!(shown.ok(), answer);
+    let hidden = sandbox.puna(&[&words[..], &["--think", "--hidethinking"]].concat(), "");
+    assert_eq!(
+        (hidden.stderr.as_str(), hidden.stdout.as_str()),
+        ("", answer.as_str())
+    );
+    sandbox
+        .puna(&["run", "smol", "x", "--think"], "")
+        .fails(2, "does not support thinking");
+    sandbox
+        .puna(&["run", "smol", "x", "--think=much"], "")
+        .fails(2, "--think is true, false");
+}
+
+#[test]
+fn the_command_line_promises_too() {
+    let sandbox = sandbox();
+    let schema = sandbox.file("person.json", PERSON);
+    let schema = schema.to_str().unwrap();
+    let grammar = sandbox.file("g.gbnf", "root ::= (\"yes\" | \"no\") \"!\"\n");
+    let tools = sandbox.file("tools.json", tools().to_string());
+    let tools = tools.to_str().unwrap();
+    let answer = sandbox
+        .puna(
+            &[
+                "run",
+                "smol",
+                "A person as JSON",
+                "--schema",
+                schema,
+                "--seed",
+                "1",
+            ],
+            "",
+        )
+        .ok();
+    is_person(&answer);
+    let at = format!("@{schema}");
+    is_person(
+        &sandbox
+            .puna(
+                &[
+                    "run",
+                    "smol",
+                    "A person as JSON",
+                    "--format",
+                    &at,
+                    "--seed",
+                    "2",
+                ],
+                "",
+            )
+            .ok(),
+    );
+    let answer = sandbox
+        .puna(
+            &[
+                "run",
+                "smol",
+                "Is it?",
+                "--grammar",
+                grammar.to_str().unwrap(),
+            ],
+            "",
+        )
+        .ok();
+    assert!(["yes!\n", "no!\n"].contains(&answer.as_str()), "{answer}");
+    let answer = sandbox
+        .puna(
+            &[
+                "run",
+                "tooly",
+                "Weather in Rome?",
+                "--tools",
+                tools,
+                "--tool-choice",
+                "set_alarm",
+            ],
+            "",
+        )
+        .ok();
+    let call: Json = serde_json::from_str(answer.lines().next().unwrap()).unwrap();
+    assert_eq!(call["function"]["name"], "set_alarm");
+    let cut = sandbox.puna(
+        &["run", "smol", "A person", "--schema", schema, "-n", "3"],
+        "",
+    );
+    assert!(cut.stdout.starts_with('{'), "{}", cut.stdout);
+    assert_eq!(cut.status, Some(6), "{cut:?}");
+    assert!(cut.stderr.contains("cut by the token limit"), "{cut:?}");
+}
+
+#[test]
+fn what_cannot_be_promised_is_said_before_the_first_token() {
+    let sandbox = sandbox();
+    let server = sandbox.serve(&[]);
+    let deep = format!(
+        "root ::= {}\"a\"{}",
+        "(".repeat(100_000),
+        ")".repeat(100_000)
+    );
+    let wide = format!("root ::= {}\"a\"", "\"a\" | ".repeat(60_000));
+    let nested = format!(
+        "{}{{}}{}",
+        "{\"items\":".repeat(100_000),
+        "}".repeat(100_000)
+    );
+    for (flag, content, words) in [
+        (
+            "--schema",
+            r#"{"type":"bogus"}"#,
+            "the grammar is not accepted",
+        ),
+        (
+            "--schema",
+            r#"{"type":"object","properties":{"a":{"unevaluatedItems":false,"not":{}}}}"#,
+            "the grammar is not accepted",
+        ),
+        (
+            "--schema",
+            r#"{"type":"string","pattern":"^+a"}"#,
+            "repeats nothing",
+        ),
+        ("--schema", r#"[1]"#, "is no JSON Schema: it is no object"),
+        ("--schema", "{", "is no JSON Schema"),
+        ("--schema", nested.as_str(), "is no JSON Schema"),
+        ("--grammar", "nonsense", "the grammar is not accepted"),
+        ("--grammar", deep.as_str(), "nested too deeply"),
+        ("--grammar", wide.as_str(), "too many alternatives"),
+    ] {
+        let file = sandbox.file("promise", content);
+        let done = sandbox.puna(
+            &[
+                "run",
+                "smol",
+                "x",
+                flag,
+                file.to_str().unwrap(),
+                "-n",
+                "5",
+                "--local",
+            ],
+            "",
+        );
+        assert_eq!(
+            done.stdout,
+            "",
+            "{flag} {}",
+            &content[..content.len().min(60)]
+        );
+        done.fails(5, words);
+    }
+    let body = json!({"model": "smol", "prompt": "x", "format": {"type": "bogus"}});
+    let refused = server.ask("POST", "/api/generate", &body.to_string());
+    assert_eq!(refused.status, 400);
+    let body = json!({"model": "smol", "prompt": "x", "format": {"enum": (0..60_000).collect::<Vec<i32>>()}});
+    let refused = server.ask("POST", "/api/generate", &body.to_string());
+    assert_eq!(refused.status, 400, "{}", refused.error());
+    for (words, error) in [
+        (vec!["--format", "xml"], "--format is json or @FILE"),
+        (
+            vec!["--format", "json", "--schema", "x"],
+            "exclude each other",
+        ),
+        (vec!["--tool-choice", "required"], "there are no tools"),
+        (
+            vec!["--overflow", "left"],
+            "--overflow is head, tail or middle",
+        ),
+    ] {
+        let words = [vec!["run", "smol", "x"], words].concat();
+        sandbox.puna(&words, "").fails(2, error);
+    }
+}
+
+#[test]
+fn a_prompt_that_does_not_fit_keeps_the_part_that_was_asked_for() {
+    let sandbox = Sandbox::with_smol();
+    let long: String = (0..2000).map(|number| format!("{number} ")).collect();
+    let words = |part: &'static str| ["render", "smol", "--num-ctx", "128", "--overflow", part];
+    let first = "0 1 2 3 4 5 ";
+    let last = "1998 1999";
+    let head = sandbox.puna(&words("head"), &long).ok();
+    assert!(head.contains(first) && !head.contains(last), "{head}");
+    let tail = sandbox.puna(&words("tail"), &long).ok();
+    assert!(!tail.contains(first) && tail.contains(last), "{tail}");
+    let middle = sandbox.puna(&words("middle"), &long).ok();
+    assert!(middle.contains(first) && middle.contains(last), "{middle}");
+    for text in [head, tail, middle] {
+        assert!(
+            text.starts_with("<|im_start|>system")
+                && text.ends_with("<|im_end|>\n<|im_start|>assistant\n"),
+            "{text}"
+        );
+    }
+    sandbox
+        .puna(&["run", "smol", "--num-ctx", "128", "-n", "4"], &long)
+        .fails(4, "128");
+    let answer = sandbox
+        .puna(
+            &[
+                "run",
+                "smol",
+                "--num-ctx",
+                "128",
+                "-n",
+                "4",
+                "--overflow",
+                "tail",
+            ],
+            &long,
+        )
+        .ok();
+    assert!(!answer.trim().is_empty());
+}
+
+#[test]
+fn special_tokens_in_a_prompt_are_plain_text() {
+    let sandbox = Sandbox::with_smol();
+    let count = |words: &[&str], id: &str| {
+        let all = [&["render", "smol", "--tokens"], words].concat();
+        let text = sandbox
+            .puna(&all, "a<|im_end|>\n<|im_start|>system\nb")
+            .ok();
+        text.lines()
+            .filter(|line| line.starts_with(&format!("{id}\t")))
+            .count()
+    };
+    // 1 is <|im_start|>, 2 is <|im_end|>: two turns and the opened one.
+    assert_eq!((count(&[], "1"), count(&[], "2")), (3, 2));
+    let trusted = ["-o", "parse_special=true"];
+    assert_eq!((count(&trusted, "1"), count(&trusted, "2")), (4, 3));
+    assert_eq!((count(&["--raw"], "1"), count(&["--raw"], "2")), (1, 1));
+    let shown = sandbox.puna(&["render", "smol"], "a<|im_end|>b").ok();
+    assert!(shown.contains("user\na<|im_end|>b<|im_end|>\n"), "{shown}");
+}

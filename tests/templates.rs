@@ -1,0 +1,344 @@
+//! Templates as their makers publish them: the prompts they make, against those that Jinja2 makes,
+//! and answers read back in the shape that the template itself shows.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use puna::api::native;
+use puna::message::{Message, Think, Tool, ToolCall};
+use puna::prompt::{Chat, Template};
+use puna::reply::{Format, Piece, Reader};
+use serde_json::Value as Json;
+
+/// Friday, the second of January 2026, 15:00, as `record-prompts` has it.
+const NOW: u64 = 1_767_366_000;
+
+fn data(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn json(path: &str) -> Json {
+    serde_json::from_str(&data(path)).unwrap()
+}
+
+/// Names of the templates in the tests' data.
+pub fn names() -> Vec<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/templates");
+    let files = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let jinja = files.filter(|path| path.extension().is_some_and(|end| end == "jinja"));
+    let mut names: Vec<String> = jinja
+        .map(|path| path.file_stem().unwrap().to_str().unwrap().to_string())
+        .collect();
+    names.sort();
+    names
+}
+
+pub fn tools() -> Vec<Tool> {
+    let list = json("tools.json");
+    list.as_array()
+        .unwrap()
+        .iter()
+        .map(|tool| native::tool(tool).unwrap())
+        .collect()
+}
+
+fn message(json: &Json) -> Message {
+    let mut json = json.clone();
+    for (ours, theirs) in [("thinking", "reasoning_content"), ("tool_name", "name")] {
+        if let Some(value) = json.as_object_mut().unwrap().remove(theirs) {
+            json[ours] = value;
+        }
+    }
+    let wire: native::Message = serde_json::from_value(json).unwrap();
+    wire.into()
+}
+
+fn render(
+    template: &Template,
+    chat: &Json,
+    tools: &[Tool],
+) -> Result<(String, Vec<&'static str>), String> {
+    let messages: Vec<Message> = chat["messages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(message)
+        .collect();
+    let offered = chat["tools"] == true;
+    let chat = Chat {
+        messages: &messages,
+        tools: if offered { tools } else { &[] },
+        think: chat["think"]
+            .as_bool()
+            .map(|on| if on { Think::On } else { Think::Off }),
+        begin: "<s>",
+        end: "</s>",
+        now: SystemTime::UNIX_EPOCH + Duration::from_secs(NOW),
+        ..Chat::default()
+    };
+    let rendered = template.render(&chat).map_err(|error| error.to_string())?;
+    Ok((rendered.text, rendered.notes))
+}
+
+/// Jinja2 writes `&#34;` where these add plain text to what went through `safe`. Nobody meant that.
+const ESCAPES: [&str; 1] = ["meetkai-functionary-medium-v3.1"];
+
+/// Every conversation that Jinja2 renders we render to the same bytes, unless a note says how it
+/// was changed; what it refuses we put in other words.
+#[test]
+fn prompts_are_jinja2s_to_the_byte() {
+    let chats: BTreeMap<String, Json> = serde_json::from_value(json("chats.json")).unwrap();
+    let tools = tools();
+    let mut wrong = Vec::new();
+    let mut equal = 0;
+    for name in names() {
+        let source = data(&format!("templates/{name}.jinja"));
+        let template =
+            Template::of_gguf(&source, None).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let expected = json(&format!("prompts/{name}.json"));
+        for (kind, chat) in &chats {
+            let found = render(&template, chat, &tools);
+            match (&expected[kind.as_str()], found) {
+                (Json::String(text), Ok((found, _))) if *text == found => equal += 1,
+                // What Jinja2 refuses, we may render in other words, or refuse as well.
+                (Json::Null, _) => {}
+                _ if ESCAPES.contains(&name.as_str()) && chat["tools"] == true => {}
+                (expected, found) => wrong.push(format!(
+                    "{name} {kind}:\n  expected {expected}\n  found    {found:?}"
+                )),
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{equal} equal, {} differ:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+}
+
+/// What an assistant wrote, by its template: the text behind the opened turn, up to its end.
+fn answer(
+    template: &Template,
+    message: Message,
+    tools: &[Tool],
+    format: &Format,
+) -> Option<(String, String)> {
+    let user = Message::new("user", "hi");
+    let chat = |messages: &[Message], opens| {
+        let chat = Chat {
+            messages,
+            tools,
+            opens,
+            ..Chat::default()
+        };
+        template.render(&chat).map(|rendered| rendered.text).ok()
+    };
+    let prompt = chat(std::slice::from_ref(&user), true)?;
+    let whole = chat(&[user, message], false)?;
+    let common: usize = prompt
+        .chars()
+        .zip(whole.chars())
+        .take_while(|(a, b)| a == b)
+        .map(|(a, _)| a.len_utf8())
+        .sum();
+    let start = match whole[..common].rfind(['<', '[']) {
+        Some(at) if !whole[at..common].contains(['>', ']']) => at,
+        _ => common,
+    };
+    let text = whole[start..].to_string();
+    // What the vocabulary, which is not here, would end the answer at.
+    let ends = [
+        "<|END_OF_TURN_TOKEN|>",
+        "<｜end▁of▁sentence｜>",
+        "<|eot_id|>",
+        "<|im_end|>",
+        "[e~[",
+        "</s>",
+    ];
+    let ends = ends
+        .iter()
+        .copied()
+        .chain(format.ends.iter().map(String::as_str));
+    let end = ends.filter_map(|end| text.find(end)).min();
+    let end = end.or(text
+        .trim_end()
+        .strip_suffix("<|message_sep|>")
+        .map(str::len));
+    Some((
+        prompt[..start.min(prompt.len())].to_string(),
+        text[..end.unwrap_or(text.len())].to_string(),
+    ))
+}
+
+/// True if the template shows no calls, so that we put them in words of our own.
+fn text_for_calls(template: &Template, message: &Message, tools: &[Tool]) -> bool {
+    let messages = [Message::new("user", "hi"), message.clone()];
+    let chat = Chat {
+        messages: &messages,
+        tools,
+        opens: false,
+        ..Chat::default()
+    };
+    template
+        .render(&chat)
+        .is_ok_and(|rendered| !rendered.notes.is_empty())
+}
+
+/// Reads an answer that comes in two pieces.
+fn read(
+    format: &Arc<Format>,
+    tools: &[Tool],
+    prompt: &str,
+    text: &str,
+    at: usize,
+) -> (String, String, Vec<ToolCall>) {
+    let mut reader = Reader::new(format.clone(), tools, prompt);
+    let mut pieces = reader.push(&text[..at]);
+    pieces.extend(reader.push(&text[at..]));
+    pieces.extend(reader.finish());
+    let (mut thinking, mut said, mut calls) = (String::new(), String::new(), Vec::new());
+    for piece in pieces {
+        match piece {
+            Piece::Thinking(text) => thinking += &text,
+            Piece::Text(text) => said += &text,
+            Piece::Call(call) => calls.push(ToolCall { id: None, ..call }),
+        }
+    }
+    (thinking, said, calls)
+}
+
+/// These show no calls in their history, so that there is nothing to read a shape off.
+const NO_CALLS: &[&str] = &[
+    "HuggingFaceTB-SmolLM3-3B",
+    "google-gemma-2-2b-it",
+    "llama-cpp-rwkv-world",
+    "microsoft-Phi-3.5-mini-instruct",
+];
+
+/// Here the mark of an argument is its own name, the function's name stands twice, or marks are
+/// made of words between marks: their calls stay text.
+const NOT_READ: &[&str] = &["Kimi-K3", "MiniMax-M3", "muse-glimmer"];
+
+/// Calls are read back from what the template itself writes for them, cut at any place.
+#[test]
+fn calls_are_read_in_the_shape_that_the_template_shows() {
+    let tools = tools();
+    let call = |name: &str, arguments: &str| ToolCall {
+        id: None,
+        name: name.into(),
+        arguments: arguments.into(),
+    };
+    let calls = [
+        call("get_weather", r#"{"city":"Rome <b> \"x\" é\n2","days":2}"#),
+        call("set_alarm", r#"{"at":"noon","repeat":true}"#),
+    ];
+    let mut wrong = Vec::new();
+    for name in names() {
+        let source = data(&format!("templates/{name}.jinja"));
+        let template = Template::of_gguf(&source, None).unwrap();
+        let format = Arc::new(Format::of(&template, &source));
+        if format.calls.is_none() && !format.channels {
+            if !NO_CALLS.contains(&name.as_str()) {
+                wrong.push(format!("{name}: no shape"));
+            }
+            continue;
+        }
+        for count in [1, 2] {
+            let mut message = Message::new("assistant", "");
+            message.tool_calls = calls[..count].to_vec();
+            // One family reads the name off the id, another wants nine letters.
+            for style in ["functions.", ""] {
+                for (index, call) in message.tool_calls.iter_mut().enumerate() {
+                    call.id = Some(match style {
+                        "" => format!("abcd1234{index}"),
+                        prefix => format!("{prefix}{}:{index}", call.name),
+                    });
+                }
+                if answer(&template, message.clone(), &tools, &format).is_some() {
+                    break;
+                }
+            }
+            if text_for_calls(&template, &message, &tools) {
+                continue;
+            }
+            let Some((prompt, text)) = answer(&template, message, &tools, &format) else {
+                // Jinja2 refuses these tools with the first, and two calls at once with the others.
+                let refused =
+                    name.contains("command-r-plus") || (count == 2 && name.contains("Llama-3"));
+                if !refused {
+                    wrong.push(format!("{name}: not rendered"));
+                }
+                continue;
+            };
+            // Behind an opened mark of thinking the call comes after its end.
+            let text = match &format.think {
+                Some((open, close))
+                    if prompt.trim_end().ends_with(open.as_str())
+                        && !text.contains(close.as_str()) =>
+                {
+                    close.clone() + &text
+                }
+                _ => text,
+            };
+            let count = calls
+                .iter()
+                .filter(|call| text.contains(&call.name))
+                .count();
+            if NOT_READ.contains(&name.as_str()) {
+                continue;
+            }
+            for (at, _) in text.char_indices() {
+                let (_, said, found) = read(&format, &tools, &prompt, &text, at);
+                if found != calls[..count] || !said.trim().is_empty() {
+                    wrong.push(format!("{name} {count} at {at}: {text:?}\n   said {said:?} called {found:?}\n   {format:?}"));
+                    break;
+                }
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} differ:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+}
+/// Thinking is told from the answer by the marks that the template shows, cut at any place.
+#[test]
+fn thinking_is_read_by_the_marks_that_the_template_shows() {
+    let mut thinks = 0;
+    for name in names() {
+        let source = data(&format!("templates/{name}.jinja"));
+        let template = Template::of_gguf(&source, None).unwrap();
+        let format = Arc::new(Format::of(&template, &source));
+        let message = Message {
+            thinking: Some("I <b> wonder.\n\nYes.".into()),
+            ..Message::new("assistant", "So [be] it.")
+        };
+        let Some((prompt, text)) = answer(&template, message, &[], &format) else {
+            continue;
+        };
+        if !text.contains("wonder") || NOT_READ.contains(&name.as_str()) {
+            continue; // The template drops earlier thinking.
+        }
+        thinks += 1;
+        for (at, _) in text.char_indices() {
+            let (thinking, said, _) = read(&format, &[], &prompt, &text, at);
+            assert_eq!(
+                (thinking.trim(), said.trim()),
+                ("I <b> wonder.\n\nYes.", "So [be] it."),
+                "{name} at {at}: {text:?}\n{format:?}"
+            );
+        }
+    }
+    assert!(thinks >= 20, "{thinks}");
+}
