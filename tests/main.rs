@@ -10,6 +10,7 @@ mod load;
 mod manual;
 mod pipes;
 mod promised;
+mod prompts;
 mod serve;
 mod store;
 mod support;

@@ -15,7 +15,9 @@ const INTEGER_MAX: i64 = (1 << 53) - 1;
 /// Deepest nesting of a schema that is looked into.
 const SCHEMA_DEPTH_MAX: usize = 128;
 /// Calls after the first one: a model that cannot stop would call for ever.
-const MORE_CALLS_MAX: usize = 7;
+const MORE_CALLS_MAX: usize = 15;
+/// The same where the model was made to call.
+const REQUIRED_MORE_MAX: usize = 3;
 
 /// Turns a text into a grammar's own words: special tokens by their ids, the rest quoted.
 pub struct Marks<'a> {
@@ -205,10 +207,15 @@ pub fn calls(
         "{between}{comma}{}",
         if shape.array { "" } else { &shape.again }
     ));
+    let more = if required {
+        REQUIRED_MORE_MAX
+    } else {
+        MORE_CALLS_MAX
+    };
     let more = if again.is_empty() {
         String::new()
     } else {
-        format!("({again} call){{0,{MORE_CALLS_MAX}}}")
+        format!("({again} call){{0,{more}}}")
     };
     let last = marks.literal(last.trim());
     let last = if last.is_empty() {

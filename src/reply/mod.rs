@@ -2,9 +2,11 @@
 //! thinking and calls of functions told from the answer.
 
 mod channels;
+mod discover;
 mod format;
 pub mod lark;
 mod literal;
+mod mark;
 mod reader;
 mod shape;
 mod stop;
