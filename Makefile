@@ -43,6 +43,7 @@ check: ## everything that CI checks
 
 bench: build models ## measure speed and memory (prints, never fails by time)
 	benches/run
+	$(CARGO) bench --bench text
 
 fuzz: build ## feed mutated templates, answers and grammars to what reads them (SECONDS= each)
 	$(CARGO) bench --bench fuzz -- $(or $(SECONDS),60)

@@ -216,7 +216,16 @@ fn gguf_abilities(source: &str) -> Vec<&'static str> {
     }
     let splits = source.contains("split('</think>')") || source.contains("split(\"</think>\")");
     let reasons = source.contains("reasoning_content") || source.contains("<SPECIAL_12>");
-    if (source.contains("<think>") && source.contains("</think>")) || (splits && !reasons) {
+    let tags = source.contains("<think>") && source.contains("</think>");
+    // Switches and marks of families whose thinking the reference knows by their names.
+    let others = [
+        "enable_thinking",
+        "reasoning_effort",
+        "[THINK]",
+        "<|START_THINKING|>",
+        "<seed:think>",
+    ];
+    if tags || (splits && !reasons) || others.iter().any(|mark| source.contains(mark)) {
         words.push("thinking");
     }
     words

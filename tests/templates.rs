@@ -342,3 +342,35 @@ fn thinking_is_read_by_the_marks_that_the_template_shows() {
     }
     assert!(thinks >= 20, "{thinks}");
 }
+
+/// The marks of families that show their thinking each in a way of its own.
+#[test]
+fn marks_of_thinking_are_found() {
+    for (name, open, close) in [
+        ("Qwen-Qwen3-0.6B", "<think>", "</think>"),
+        (
+            "deepseek-ai-DeepSeek-R1-Distill-Qwen-32B",
+            "<think>",
+            "</think>",
+        ),
+        ("google-gemma-4-31B-it", "<|channel>thought", "<channel|>"),
+        ("ByteDance-Seed-OSS", "<seed:think>", "</seed:think>"),
+        (
+            "CohereForAI-c4ai-command-r7b-12-2024-tool_use",
+            "<|START_THINKING|>",
+            "<|END_THINKING|>",
+        ),
+        (
+            "mistralai-Ministral-3-14B-Reasoning-2512",
+            "[THINK]",
+            "[/THINK]",
+        ),
+        ("Kimi-K3", "<|open|>think<|sep|>", "<|close|>think<|sep|>"),
+        ("MiniMax-M3", "<mm:think>", "</mm:think>"),
+    ] {
+        let source = data(&format!("templates/{name}.jinja"));
+        let template = Template::of_gguf(&source, None).unwrap();
+        let found = Format::of(&template, &source).think;
+        assert_eq!(found, Some((open.to_string(), close.to_string())), "{name}");
+    }
+}

@@ -210,7 +210,27 @@ impl Probe<'_> {
                 return (Some((open.to_string(), mark.to_string())), behind);
             }
         }
-        (self.think_in_source(), String::new())
+        (
+            self.think_beside_call().or_else(|| self.think_in_source()),
+            String::new(),
+        )
+    }
+
+    /// Some templates show earlier thinking only beside a call.
+    fn think_beside_call(&self) -> Option<(String, String)> {
+        let tools = [tool(NAME)];
+        let message = |thinking: Option<String>| Message {
+            thinking,
+            tool_calls: vec![call(NAME, 0, None)],
+            ..Message::new("assistant", "")
+        };
+        let bare = self.shown(vec![message(None)], &tools);
+        let shown = self.shown(vec![message(Some(THOUGHT.into()))], &tools);
+        let (before, after) = shown.split_once(THOUGHT)?;
+        let open = whole_start(before, common(&bare, &shown).min(before.len())).trim();
+        let close = whole_mark(after.trim_start())?;
+        (!open.is_empty() && open.len() <= MARK_BYTES_MAX)
+            .then(|| (open.to_string(), close.to_string()))
     }
 
     /// Templates that cut thinking out of earlier answers do so at its closing mark.
@@ -227,8 +247,17 @@ impl Probe<'_> {
                 return Some((close.replacen('/', "", 1), close.to_string()));
             }
         }
-        let both = self.source.contains("<think>") && self.source.contains("</think>");
-        both.then(|| ("<think>".into(), "</think>".into()))
+        // Else the instructions name a pair: `<think>…</think>`, `[THINK]…[/THINK]`.
+        let closes = ["</", "[/"]
+            .iter()
+            .flat_map(|slash| self.source.match_indices(slash));
+        closes
+            .filter_map(|(at, _)| whole_mark(&self.source[at..]))
+            .find_map(|close| {
+                let open = close.replacen('/', "", 1);
+                let thinks = close.to_lowercase().contains("think") && self.source.contains(&open);
+                thinks.then(|| (open, close.to_string()))
+            })
     }
 
     fn calls(&self) -> Option<Shape> {
