@@ -17,6 +17,9 @@ use puna::prompt::gotmpl::{GoTemplate, Input};
 use puna::prompt::{Chat, Template};
 use puna::reply::{Format, Piece, Reader};
 
+/// Makes an input of the seeds and reads it.
+type Target = fn(&mut Dice, &[Vec<u8>]);
+
 /// One input may take this long.
 const INPUT_MAX: Duration = Duration::from_secs(5);
 
@@ -31,7 +34,7 @@ fn main() {
         .and_then(|word| word.parse().ok())
         .unwrap_or(60);
     let only = words.get(1).map(String::as_str).unwrap_or_default();
-    let targets: [(&str, fn(&mut Dice, &[Vec<u8>])); 4] = [
+    let targets: [(&str, Target); 4] = [
         ("go", go),
         ("jinja", jinja),
         ("reply", reply),
