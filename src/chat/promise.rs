@@ -153,6 +153,15 @@ pub(super) fn grammar(
             triggers: Vec::new(),
         }))
     };
+    let forced = matches!(
+        request.tool_choice,
+        ToolChoice::Required | ToolChoice::Named(_)
+    );
+    if request.promise != Promise::None && forced {
+        return Err(Error::usage(
+            "tool_choice cannot require a call where format or grammar says what the answer is",
+        ));
+    }
     match &request.promise {
         Promise::Json => whole(lark::answer(
             &json!({ "type": "object" }),
@@ -190,6 +199,9 @@ pub(super) fn grammar(
                 return whole(lark::calls(
                     format, shape, &tools, true, thinks, opened, &marks,
                 ));
+            }
+            if format.think.is_some() && thinks {
+                return Ok(None); // A thought may hold the mark of a call without being one.
             }
             let text = lark::calls(format, shape, &tools, false, false, false, &marks);
             let grammar = Grammar {
@@ -233,7 +245,15 @@ fn check_schema(schema: &Json) -> Result<()> {
                 if let Some(pattern) = fields.get("pattern").and_then(Json::as_str) {
                     check_pattern(pattern)?;
                 }
-                open.extend(fields.values());
+                let schemas = fields.iter().filter(|(key, _)| {
+                    !matches!(key.as_str(), "enum" | "const" | "default" | "examples")
+                });
+                open.extend(schemas.map(|(_, value)| value));
+                if let Some(patterns) = fields.get("patternProperties").and_then(Json::as_object) {
+                    patterns
+                        .keys()
+                        .try_for_each(|pattern| check_pattern(pattern))?;
+                }
             }
             _ => {}
         }

@@ -217,23 +217,26 @@ impl<'a> Prompter<'a> {
 
     /// Drops messages from the front until the rest fits; system messages and the last one stay.
     fn shortened(&self, messages: &[Message], limit: usize) -> Result<Option<(Draft, Vec<i32>)>> {
+        // How many to drop is searched for: each try renders and tokenises the rest.
+        let (mut low, mut high) = (1, messages.len().saturating_sub(1));
         let mut best = None;
-        for dropped in 1..messages.len() {
+        while low <= high {
+            let dropped = usize::midpoint(low, high);
             let (front, rest) = messages.split_at(dropped);
             let systems = front
                 .iter()
                 .filter(|message| message.role == "system")
                 .cloned();
             let kept: Vec<Message> = systems.chain(rest.iter().cloned()).collect();
-            if kept.len() == messages.len() {
-                continue; // Only system messages were in front: nothing is shorter.
-            }
             let draft = self.chat(&kept)?;
             let tokens = self.tokens(&draft);
             let fits = tokens.len() < limit;
-            best = Some((draft, tokens));
-            if fits {
-                break;
+            if fits || best.is_none() || dropped == messages.len() - 1 {
+                best = Some((draft, tokens));
+            }
+            match fits {
+                true => high = dropped - 1,
+                false => low = dropped + 1,
             }
         }
         Ok(best)

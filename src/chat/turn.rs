@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Promise, Prompt, Request};
+use super::{Promise, Prompt, Request, ToolChoice};
 use crate::engine::{Answer, Event};
-use crate::error::Result;
+use crate::error::{Class, Error, Result};
 use crate::message::{Delta, Finish, Reason, ToolCall, Usage};
 use crate::options::Options;
 use crate::pool::Lease;
@@ -31,6 +31,7 @@ pub struct Turn {
     admitted: Instant,
     first_token: Option<Instant>,
     notes: Vec<&'static str>,
+    failed: Option<Error>,
     done: bool,
 }
 
@@ -55,13 +56,24 @@ impl Turn {
             ..Usage::default()
         };
         let mut stops = options.texts("stop").unwrap_or_default().to_vec();
-        stops.extend(format.iter().flat_map(|format| format.ends.iter().cloned()));
+        // What is held to a grammar ends by it: a mark in it is text.
+        let free = request.promise == Promise::None;
+        stops.extend(
+            format
+                .iter()
+                .filter(|_| free)
+                .flat_map(|format| format.ends.iter().cloned()),
+        );
+        // A grammar of the user's own says all that the answer holds.
+        let format = format.filter(|_| !matches!(request.promise, Promise::Grammar(_)));
+        let calls = free && request.tool_choice != ToolChoice::None;
+        let tools = if calls { &request.tools[..] } else { &[] };
         Turn {
             answer,
             lease,
             utf8: Utf8::default(),
             stops: Stops::new(&stops),
-            reader: format.map(|format| Reader::new(format, &request.tools, &prompt.text)),
+            reader: format.map(|format| Reader::new(format, tools, &prompt.text)),
             promise: request.promise.clone(),
             promised: String::new(),
             ready: VecDeque::new(),
@@ -72,6 +84,7 @@ impl Turn {
             admitted: Instant::now(),
             first_token: None,
             notes: prompt.notes,
+            failed: None,
             done: false,
         }
     }
@@ -101,7 +114,7 @@ impl Turn {
                 self.read(&text);
                 if found {
                     let first = self.first_token.unwrap_or(self.admitted);
-                    self.end(Reason::Stop, first - self.admitted, first.elapsed())?;
+                    self.end(Reason::Stop, true, first - self.admitted, first.elapsed());
                 }
                 Ok(())
             }
@@ -117,7 +130,9 @@ impl Turn {
                     let rest = self.stops.finish();
                     self.read(&rest);
                 }
-                self.end(if found { Reason::Stop } else { reason }, prompt, answer)
+                let reason = if found { Reason::Stop } else { reason };
+                self.end(reason, found, prompt, answer);
+                Ok(())
             }
             Event::Failed(error) => Err(error),
             Event::Admitted { .. } => Ok(()),
@@ -157,21 +172,30 @@ impl Turn {
         }
     }
 
-    fn end(&mut self, reason: Reason, prompt: Duration, answer: Duration) -> Result<()> {
+    fn end(&mut self, reason: Reason, stopped: bool, prompt: Duration, answer: Duration) {
         let pieces = self.reader.as_mut().map(Reader::finish).unwrap_or_default();
         self.say(pieces);
         self.usage.prompt = prompt;
         self.usage.answer = answer;
         self.usage.total = self.started.elapsed();
-        if reason == Reason::Stop {
-            self.promise.check(&self.promised)?;
+        if reason == Reason::Stop
+            && let Err(error) = self.promise.check(&self.promised)
+        {
+            // A stop string of the user's own may cut what was promised whole.
+            self.failed = Some(match stopped {
+                true => Error::plain(
+                    Class::Cut,
+                    "a stop string cut the answer before it was whole",
+                ),
+                false => error,
+            });
+            return;
         }
         self.ready.push_back(Delta::Finish(Box::new(Finish {
             reason,
             usage: self.usage,
             context: std::mem::take(&mut self.context),
         })));
-        Ok(())
     }
 }
 
@@ -205,6 +229,10 @@ impl Iterator for Turn {
             }
             if self.done {
                 return None;
+            }
+            if let Some(error) = self.failed.take() {
+                self.done = true;
+                return Some(Err(error));
             }
             if let Err(error) = self.step() {
                 self.done = true;

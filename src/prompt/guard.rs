@@ -29,10 +29,18 @@ pub fn hide(messages: &mut [Message], tools: &mut [Tool], specials: &[String]) -
         .iter()
         .map(|tool| tool.parameters.to_string())
         .collect();
-    let mut all: Vec<&str> = messages
-        .iter()
-        .map(|message| message.content.as_str())
-        .collect();
+    let mut all: Vec<&str> = Vec::new();
+    for message in messages.iter() {
+        all.extend([message.content.as_str(), &message.role]);
+        let more = [&message.tool_name, &message.tool_call_id, &message.thinking];
+        all.extend(more.into_iter().flatten().map(String::as_str));
+        all.extend(
+            message
+                .tool_calls
+                .iter()
+                .flat_map(|call| [call.name.as_str(), &call.arguments]),
+        );
+    }
     all.extend(
         tools
             .iter()
@@ -50,6 +58,13 @@ pub fn hide(messages: &mut [Message], tools: &mut [Tool], specials: &[String]) -
     hidden.nonce = counter.to_string();
     for message in messages.iter_mut().filter(|message| theirs(message)) {
         message.content = hidden.replace(&message.content, specials);
+        message.role = hidden.replace(&message.role, specials);
+        for text in [&mut message.tool_name, &mut message.tool_call_id]
+            .into_iter()
+            .flatten()
+        {
+            *text = hidden.replace(text, specials);
+        }
     }
     for tool in tools {
         tool.name = hidden.replace(&tool.name, specials);

@@ -109,7 +109,18 @@ fn bound_integers(schema: &mut Json, depth: usize) {
                     ("minimum", "exclusiveMinimum", -INTEGER_MAX),
                     ("maximum", "exclusiveMaximum", INTEGER_MAX),
                 ] {
-                    if !fields.contains_key(key) && !fields.contains_key(other) {
+                    // A bound of the schema's own that lies beyond ours leaves no room for it.
+                    let beyond = |name: &str| {
+                        fields
+                            .get(name)
+                            .and_then(Json::as_f64)
+                            .is_some_and(|own| own.abs() >= INTEGER_MAX as f64)
+                    };
+                    let own = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"]
+                        .into_iter()
+                        .any(beyond);
+                    let fixed = fields.contains_key("const") || fields.contains_key("enum");
+                    if !fields.contains_key(key) && !fields.contains_key(other) && !own && !fixed {
                         fields.insert(key.into(), bound.into());
                     }
                 }

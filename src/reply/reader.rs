@@ -142,9 +142,11 @@ impl Reader {
             .filter_map(|trigger| self.held.find(trigger))
             .min();
         if let Some(at) = found {
-            let rest = self.held.split_off(at);
+            // White space before a call goes with it, and is text again if it is none.
+            let said = self.held[..at].trim_end().len();
+            let rest = self.held.split_off(said);
             let text = std::mem::replace(&mut self.held, rest);
-            pieces.push(Piece::Text(self.unclosed(text.trim_end())));
+            pieces.push(Piece::Text(self.unclosed(&text)));
             self.state = State::Calls(0);
             return true;
         }

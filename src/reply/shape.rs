@@ -379,12 +379,14 @@ pub fn typed(arguments: Map<String, Json>, parameters: &Json) -> Map<String, Jso
 }
 
 fn from_text(text: String, schema: &Json) -> Json {
-    let Ok(value) = serde_json::from_str::<Json>(
-        &text
-            .trim()
-            .replace("True", "true")
-            .replace("False", "false"),
-    ) else {
+    let plain = serde_json::from_str::<Json>(text.trim()).ok();
+    let padded = format!("{} ", text.trim());
+    let python = || {
+        literal::value(&padded, "")
+            .ok()
+            .filter(|(_, used)| used + 1 == padded.len())
+    };
+    let Some(value) = plain.or_else(|| python().map(|(value, _)| value)) else {
         return text.into();
     };
     let fits = match &value {
@@ -419,6 +421,10 @@ mod tests {
             (
                 json!({"i": "three", "n": "null", "l": "[1]", "x": "1"}),
                 json!({"i": "three", "n": null, "l": [1], "x": "1"}),
+            ),
+            (
+                json!({"b": "True", "l": "[{\"title\": \"True Love\"}]"}),
+                json!({"b": true, "l": [{"title": "True Love"}]}),
             ),
             (
                 json!({"i": "3.5", "o": {"i": "7"}}),

@@ -42,6 +42,9 @@ impl Jinja {
         if source.len() > TEMPLATE_BYTES_MAX {
             return Err(error::Error::failed("the chat template is absurdly long"));
         }
+        let rewritten = rewrite::rewrite(source).map_err(|why| {
+            error::Error::failed(format!("the model's chat template fails: {why}"))
+        })?;
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder()
             .trim_blocks(true)
@@ -52,7 +55,7 @@ impl Jinja {
         environment.set_recursion_limit(DEPTH_MAX);
         python::extend(&mut environment, TEXT_BYTES_MAX);
         environment
-            .add_template_owned("chat", rewrite::rewrite(source))
+            .add_template_owned("chat", rewritten)
             .map_err(plain)?;
         Ok(Jinja {
             environment,
@@ -287,5 +290,41 @@ mod tests {
             );
         }
         assert!(Jinja::compile("{% for x in %}").is_err());
+    }
+
+    #[test]
+    fn an_endless_expression_is_an_error_and_no_overflow() {
+        for (front, link, back) in [
+            ("{{ ", "not ", "1 }}"),
+            ("{{ ", "-", "1 }}"),
+            ("{{ 1", " ~ 1", " }}"),
+            ("{{ 1", " + 1", " }}"),
+            ("{{ x", ".x", " }}"),
+            ("{{ x", "|string", " }}"),
+            ("{{ x", "[0]", " }}"),
+            ("{{ 1", " if 1 else 1", " }}"),
+            ("{{ 1", " and 1", " }}"),
+            ("{% if 1 %}a", "{% elif 1 %}a", "{% endif %}"),
+            ("{% set x = 1", " ~ 1", " %}"),
+            ("", "{% if 1 %}", ""),
+            ("{{ ", "[", " }}"),
+        ] {
+            for count in [100, 190, 590, 100_000] {
+                let source = format!("{front}{}{back}", link.repeat(count));
+                let started = Instant::now();
+                drop(render(&source, &[])); // It may fail; it may not take the process with it.
+                assert!(
+                    started.elapsed() < Duration::from_secs(5),
+                    "{link} {count}: {:?}",
+                    started.elapsed()
+                );
+            }
+            let source = format!("{front}{}{back}", link.repeat(100_000));
+            assert!(Jinja::compile(&source).is_err(), "{link}");
+        }
+        let doubled = "{% set n = namespace(x=1) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x }}";
+        assert!(render(doubled, &[]).is_err());
+        let deep = "{% set n = namespace(x=1) %}{% for i in range(9999) %}{% set n.x = [n.x] %}{% endfor %}{{ n.x }}";
+        assert!(render(deep, &[]).is_err());
     }
 }

@@ -13,6 +13,8 @@ use crate::clock;
 
 /// Nested values that are printed.
 const DEPTH_MAX: usize = 64;
+/// Values in one list or map that a template names, nested ones counted.
+const NODES_MAX: usize = 200_000;
 /// Widest indentation.
 const INDENT_MAX: usize = 100;
 
@@ -37,12 +39,40 @@ pub fn extend(environment: &mut Environment, text_bytes_max: usize) {
 }
 
 fn bounded(value: Value, text_bytes_max: usize) -> Result<Value, Error> {
-    match value
+    if value
         .as_str()
         .is_some_and(|text| text.len() > text_bytes_max)
     {
-        true => Err(too_long()),
-        false => Ok(value),
+        return Err(too_long());
+    }
+    let mut left = NODES_MAX;
+    match count(&value, 0, &mut left) {
+        true => Ok(value),
+        false => Err(Error::new(
+            ErrorKind::InvalidOperation,
+            "a list in it grows too large",
+        )),
+    }
+}
+
+/// False if lists and maps in a value hold too much, or too deeply: the same list twice counts twice.
+fn count(value: &Value, depth: usize, left: &mut usize) -> bool {
+    if depth > DEPTH_MAX || *left == 0 {
+        return false;
+    }
+    *left -= 1;
+    match value.kind() {
+        ValueKind::Seq => value
+            .try_iter()
+            .is_ok_and(|mut items| items.all(|item| count(&item, depth + 1, left))),
+        ValueKind::Map => value.try_iter().is_ok_and(|mut keys| {
+            keys.all(|key| {
+                value
+                    .get_item(&key)
+                    .is_ok_and(|item| count(&item, depth + 1, left))
+            })
+        }),
+        _ => true,
     }
 }
 

@@ -6,8 +6,18 @@
 /// The function that a bounded value goes through.
 pub const BOUNDED: &str = "__bounded";
 
+/// Operators and names in one expression: minijinja walks a chain of them by recursion, and has no
+/// limit of its own for it. The longest expression of a published template has about 100.
+const CHAIN_MAX: usize = 600;
+/// `elif` branches of a template, which are walked the same way.
+const BRANCHES_MAX: usize = 200;
+
 /// The same template for minijinja.
-pub fn rewrite(source: &str) -> String {
+///
+/// # Errors
+/// If an expression in it is absurdly long.
+pub fn rewrite(source: &str) -> Result<String, &'static str> {
+    let mut branches = 0;
     let mut out = String::with_capacity(source.len() + source.len() / 4);
     let mut rest = source;
     while let Some(at) = next_tag(rest) {
@@ -17,6 +27,13 @@ pub fn rewrite(source: &str) -> String {
             break;
         };
         let (tag, after) = rest.split_at(length);
+        if !tag.starts_with("{#") && chain(tag) > CHAIN_MAX {
+            return Err("an expression in it is absurdly long");
+        }
+        branches += usize::from(tag.starts_with("{%") && bare_word(tag) == "elif");
+        if branches > BRANCHES_MAX {
+            return Err("it has absurdly many branches");
+        }
         match tag.starts_with("{%") {
             true => {
                 statement(tag, &mut out);
@@ -32,14 +49,33 @@ pub fn rewrite(source: &str) -> String {
         rest = after;
     }
     out.push_str(rest);
-    out
+    Ok(out)
+}
+
+/// How many signs and names stand in a tag, outside of strings.
+fn chain(tag: &str) -> usize {
+    let (mut count, mut quote, mut escaped, mut word) = (0, None, false, false);
+    for c in tag.chars() {
+        match quote {
+            Some(_) if escaped => escaped = false,
+            Some(_) if c == '\\' => escaped = true,
+            Some(open) if c == open => quote = None,
+            Some(_) => {}
+            None => {
+                let begins = c == '_' || c.is_alphanumeric();
+                let sign = !begins && !c.is_whitespace();
+                count += usize::from(sign || (begins && !word));
+                word = begins;
+                quote = matches!(c, '\'' | '"').then_some(c);
+            }
+        }
+    }
+    count
 }
 
 fn next_tag(text: &str) -> Option<usize> {
-    ["{%", "{#", "{{"]
-        .iter()
-        .filter_map(|open| text.find(open))
-        .min()
+    let mut braces = text.match_indices('{').map(|(at, _)| at);
+    braces.find(|at| matches!(text.as_bytes().get(at + 1), Some(b'%' | b'#' | b'{')))
 }
 
 /// Length of the tag at the start of `text`, its closing delimiter included. Strings inside may
@@ -290,7 +326,7 @@ mod tests {
             ),
             ("{% set", "{% set"),
         ] {
-            assert_eq!(rewrite(source), expected, "{source}");
+            assert_eq!(rewrite(source).unwrap(), expected, "{source}");
         }
     }
 }
