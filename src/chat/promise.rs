@@ -178,43 +178,61 @@ pub(super) fn grammar(
             text: Text::Gbnf(text.clone()),
             triggers: Vec::new(),
         })),
-        Promise::None => {
-            let tools = request.tool_choice.among(&request.tools)?;
-            let required = matches!(
-                request.tool_choice,
-                ToolChoice::Required | ToolChoice::Named(_)
-            );
-            let Some(format) = format.filter(|_| !tools.is_empty()) else {
-                return Ok(None);
-            };
-            let Some(shape) = &format.calls else {
-                return match required {
-                    true => Err(Error::usage(
-                        "the model's template shows no calls: tool_choice cannot require one",
-                    )),
-                    false => Ok(None),
-                };
-            };
-            if required {
-                return whole(lark::calls(
-                    format, shape, &tools, true, thinks, opened, &marks,
-                ));
-            }
-            if format.think.is_some() && thinks {
-                return Ok(None); // A thought may hold the mark of a call without being one.
-            }
-            let text = lark::calls(format, shape, &tools, false, false, false, &marks);
-            let grammar = Grammar {
-                text: Text::Lark(text),
-                triggers: triggers(format),
-            };
-            // Nothing was promised: tools whose schemas no grammar can express are called freely.
-            let fits = engine.guide(grammar.clone()).is_ok();
-            Ok(fits
-                .then_some(grammar)
-                .filter(|grammar| !grammar.triggers.is_empty()))
-        }
+        Promise::None => calls(request, format, (thinks, opened), &marks, engine),
     }
+}
+
+/// The grammar of the calls that an answer must or may hold; `thinks` and `opened`: whether it may
+/// begin with a thought, and whether the prompt began it.
+fn calls(
+    request: &Request,
+    format: Option<&Format>,
+    (thinks, opened): (bool, bool),
+    marks: &lark::Marks,
+    engine: &Engine,
+) -> Result<Option<Grammar>> {
+    let tools = request.tool_choice.among(&request.tools)?;
+    let required = matches!(
+        request.tool_choice,
+        ToolChoice::Required | ToolChoice::Named(_)
+    );
+    let Some(format) = format.filter(|_| !tools.is_empty()) else {
+        return Ok(None);
+    };
+    let Some(shape) = &format.calls else {
+        return match required {
+            true => Err(Error::usage(
+                "the model's template shows no calls: tool_choice cannot require one",
+            )),
+            false => Ok(None),
+        };
+    };
+    if required {
+        return held(lark::calls(
+            format, shape, &tools, true, thinks, opened, &marks,
+        ));
+    }
+    if format.think.is_some() && thinks {
+        return Ok(None); // A thought may hold the mark of a call without being one.
+    }
+    let text = lark::calls(format, shape, &tools, false, false, false, marks);
+    let grammar = Grammar {
+        text: Text::Lark(text),
+        triggers: triggers(format),
+    };
+    // Nothing was promised: tools whose schemas no grammar can express are called freely.
+    let fits = engine.guide(grammar.clone()).is_ok();
+    Ok(fits
+        .then_some(grammar)
+        .filter(|grammar| !grammar.triggers.is_empty()))
+}
+
+/// A grammar that holds from the first token.
+fn held(text: String) -> Result<Option<Grammar>> {
+    Ok(Some(Grammar {
+        text: Text::Lark(text),
+        triggers: Vec::new(),
+    }))
 }
 
 /// Calls begin at their mark. Those without one are left free: what only looks like a call there
@@ -249,6 +267,11 @@ fn check_schema(schema: &Json) -> Result<()> {
                     !matches!(key.as_str(), "enum" | "const" | "default" | "examples")
                 });
                 open.extend(schemas.map(|(_, value)| value));
+                nodes += fields
+                    .values()
+                    .filter_map(Json::as_array)
+                    .map(Vec::len)
+                    .sum::<usize>();
                 if let Some(patterns) = fields.get("patternProperties").and_then(Json::as_object) {
                     patterns
                         .keys()
