@@ -19,6 +19,8 @@ use crate::error::{Class, Error, Result};
 
 /// The header in which a puna server names its store, on its own socket only.
 pub const STORE_HEADER: &str = "Puna-Store";
+/// The value of the header `Server` with which puna answers.
+pub const SERVER: &str = concat!("puna/", env!("CARGO_PKG_VERSION"));
 /// The longest record a server may send: the last one of a generate holds its whole context.
 const RECORD_BYTES_MAX: u64 = 64 << 20;
 /// How long a server may take to accept a connection.
@@ -69,6 +71,23 @@ impl Client {
             .to_str()
             .ok()
             .map(PathBuf::from)
+    }
+
+    /// Refuses a server that would ignore what only puna knows.
+    ///
+    /// # Errors
+    /// `Usage` if it is another one; `Network` if there is none.
+    pub fn must_be_puna(&self, for_what: &str) -> Result<()> {
+        let sent = self.agent.get(format!("{}/api/version", self.base)).call();
+        let response = self.checked(sent)?;
+        let server = response.headers().get("Server");
+        match server.is_some_and(|server| server.as_bytes().starts_with(b"puna/")) {
+            true => Ok(()),
+            false => Err(Error::usage(format!(
+                "the server at {} is no puna and does not know {for_what}: see --local",
+                self.what
+            ))),
+        }
     }
 
     /// What `GET /` answers: a line that tells who is there.
@@ -217,7 +236,7 @@ fn config() -> ureq::config::Config {
         .proxy(None)
         .timeout_connect(Some(CONNECT_MAX))
         .max_idle_connections(0)
-        .user_agent(concat!("puna/", env!("CARGO_PKG_VERSION")))
+        .user_agent(SERVER)
         .build()
 }
 

@@ -11,6 +11,8 @@ mod manual;
 mod pipes;
 mod promised;
 mod prompts;
+mod remote;
+mod scripted;
 mod serve;
 mod store;
 mod support;

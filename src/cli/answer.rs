@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::duration;
 use crate::error::{Class, Error, Result};
 use crate::machine;
-use crate::message::{Delta, Finish, Think, Usage};
+use crate::message::{Delta, Finish, Reason, Think, Usage};
 use crate::model;
 use crate::pool::{Policy, Pool};
 
@@ -65,6 +65,15 @@ pub fn by_server(
     keep_alive: Option<&str>,
     printer: &mut Printer,
 ) -> Result<Option<String>> {
+    for (given, what) in [
+        (matches!(ask.promise, Promise::Grammar(_)), "--grammar"),
+        (ask.tool_choice.is_some(), "--tool-choice"),
+        (ask.overflow.is_some(), "--overflow"),
+    ] {
+        if given {
+            client.must_be_puna(what)?;
+        }
+    }
     let seconds = |text: &str| text.parse::<f64>().map_or_else(|_| text.into(), Into::into);
     let (format, grammar) = match &ask.promise {
         Promise::None => (None, String::new()),
@@ -96,7 +105,7 @@ pub fn by_server(
             ..GenerateRequest::default()
         };
         let records: Records<GenerateRecord> = client.post("/api/generate", &body)?;
-        return print_records(records, printer, GenerateRecord::deltas);
+        return print_records(records, printer, &ask.promise, GenerateRecord::deltas);
     }
     let messages = ask.conversation();
     let body = ChatRequest {
@@ -105,20 +114,33 @@ pub fn by_server(
         tools: ask.tools.0.clone(),
     };
     let records: Records<ChatRecord> = client.post("/api/chat", &body)?;
-    print_records(records, printer, ChatRecord::deltas)
+    print_records(records, printer, &ask.promise, ChatRecord::deltas)
 }
 
+/// Prints what a server answers. What was promised is checked here once more: not every server
+/// keeps a promise.
 fn print_records<T: serde::de::DeserializeOwned>(
     records: Records<T>,
     printer: &mut Printer,
+    promise: &Promise,
     deltas: impl Fn(T) -> Vec<Delta>,
 ) -> Result<Option<String>> {
+    let mut text = String::new();
     for record in records {
         for delta in deltas(record?) {
-            let ends = matches!(delta, Delta::Finish(_));
+            let reason = match &delta {
+                Delta::Text(more) if *promise != Promise::None => {
+                    text.push_str(more);
+                    None
+                }
+                Delta::Finish(finish) => Some(finish.reason),
+                _ => None,
+            };
             printer.print(delta)?;
-            if ends {
-                return Ok(None);
+            match reason {
+                Some(Reason::Stop) => return promise.check(&text).map(|()| None),
+                Some(_) => return Ok(None),
+                None => {}
             }
         }
     }

@@ -10,7 +10,7 @@ use super::access::Verdict;
 use super::http::{Exchange, NoBody, Reply};
 use super::{answer, models};
 use crate::api::native::ErrorBody;
-use crate::client::STORE_HEADER;
+use crate::client::{SERVER, STORE_HEADER};
 use crate::error::{Class, Error, Result};
 use crate::json;
 
@@ -46,6 +46,7 @@ pub fn route(server: &Arc<Server>, exchange: Exchange) {
         Verdict::Pass(headers) => headers,
         Verdict::Answer(reply) => return exchange.reply(reply, &[]),
     };
+    headers.push(("Server", SERVER.to_string()));
     if exchange.is_local() {
         headers.extend(server.store_path.clone().map(|path| (STORE_HEADER, path)));
     }
