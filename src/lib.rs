@@ -15,6 +15,7 @@ pub mod error;
 pub mod message;
 pub mod name;
 pub mod options;
+pub mod special;
 
 // Formats: bytes or text to words and back.
 pub mod api;

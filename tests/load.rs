@@ -9,7 +9,7 @@ use crate::support::{Answer, Sandbox, Server};
 
 const HI: &str = r#"{"model":"smol","messages":[{"role":"user","content":"Say hello"}],"options":{"temperature":0,"num_predict":6}}"#;
 /// A request for an answer that is longer than any test.
-const ENDLESS: &str = r#"{"model":"smol","prompt":"Tell me a very long story","options":{"num_predict":4000,"num_ctx":8192,"stop":["\u0001"]}}"#;
+const ENDLESS: &str = r#"{"model":"smol","prompt":"Tell me a very long story","options":{"num_predict":4000,"num_ctx":8192,"stop":["\u0001"]},"grammar":"root ::= [a-z ] root"}"#;
 
 fn started() -> (Sandbox, Server) {
     let sandbox = Sandbox::with_smol();

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const WORDS: &[&str] = &[
-    "address", "clock", "digest", "duration", "error", "message", "name", "options",
+    "address", "clock", "digest", "duration", "error", "message", "name", "options", "special",
 ];
 const FORMATS: &[&str] = &[
     "api",
@@ -36,6 +36,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("dirs::", &["src/config.rs"]),
     ("minijinja", &["src/prompt/jinja/"]),
     ("llguidance", &["src/engine/"]),
+    ("aho_corasick", &["src/special.rs"]),
     ("jsonschema", &["src/chat/promise.rs"]),
     ("signal_hook", &["src/cli/signals.rs"]),
     ("sha2::", &["src/digest.rs"]),

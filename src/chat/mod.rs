@@ -210,10 +210,10 @@ pub fn start(pool: &Pool, request: Request, progress: Progress) -> Result<Turn> 
         prompt: prompt.tokens.clone(),
         answer_tokens,
         sampling: Sampling::of(&options),
-        visible: format
-            .as_ref()
-            .map(|format| engine.tokens_within(&format.marks()))
-            .unwrap_or_default(),
+        visible: match &format {
+            Some(format) => engine.specials()?.within(&format.marks()),
+            None => Vec::new(),
+        },
         guide: grammar.map(|grammar| engine.guide(grammar)).transpose()?,
         patience: lease.patience(),
         cancel: request.cancel.clone(),
@@ -224,14 +224,11 @@ pub fn start(pool: &Pool, request: Request, progress: Progress) -> Result<Turn> 
         Event::Failed(error) => return Err(error),
         event => return Err(Error::failed(format!("the engine began with {event:?}"))),
     };
-    Ok(Turn::new(
-        &request,
-        prompt,
-        &options,
-        format,
+    let begun = turn::Begun {
         answer,
         lease,
         load,
         cached_tokens,
-    ))
+    };
+    Ok(Turn::new(&request, prompt, &options, format, begun))
 }

@@ -4,15 +4,10 @@
 use serde_json::{Value as Json, json};
 
 use super::Request;
-use crate::engine::{Engine, Grammar, Text, Trigger};
-use crate::error::{Class, Error, Result};
+use crate::engine::{Engine, Grammar, Text};
+use crate::error::{Error, Result};
 use crate::message::{Think, Tool};
-use crate::reply::{Format, lark};
-
-/// Most values of a schema, nested ones counted: each becomes a part of the grammar.
-const SCHEMA_NODES_MAX: usize = 50_000;
-/// Longest regular expression in a schema.
-const PATTERN_BYTES_MAX: usize = 4096;
+use crate::reply::{Format, Lark, Thought, schema};
 
 /// What was promised of an answer.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -70,6 +65,11 @@ impl ToolChoice {
         }
     }
 
+    /// True if the answer must be a call.
+    pub fn requires(&self) -> bool {
+        matches!(self, ToolChoice::Required | ToolChoice::Named(_))
+    }
+
     /// The tools that may be called under this choice.
     ///
     /// # Errors
@@ -115,8 +115,8 @@ impl Promise {
                     Ok(value) => value,
                     Err(error) => return broken(error.to_string()),
                 };
-                let validator =
-                    jsonschema::validator_for(schema).map_err(|error| unfit(&error.to_string()))?;
+                let validator = jsonschema::validator_for(schema)
+                    .map_err(|error| schema::unfit(&error.to_string()))?;
                 match validator.validate(&value) {
                     Ok(()) => Ok(()),
                     Err(error) => broken(error.to_string()),
@@ -124,11 +124,6 @@ impl Promise {
             }
         }
     }
-}
-
-fn unfit(why: &str) -> Error {
-    let line = why.lines().next().unwrap_or_default();
-    Error::plain(Class::Schema, format!("the schema is not accepted: {line}"))
 }
 
 /// The grammar of a request's answer, if it has one.
@@ -141,65 +136,51 @@ pub(super) fn grammar(
     prompt: &str,
     engine: &Engine,
 ) -> Result<Option<Grammar>> {
-    let think = format.and_then(|format| format.think.as_ref());
-    let opened = think.is_some_and(|(open, _)| prompt.trim_end().ends_with(open.as_str()));
-    // A block that the prompt closed again leaves nothing to think.
-    let closed = think.is_some_and(|(_, close)| prompt.trim_end().ends_with(close.as_str()));
-    let thinks = opened || (!closed && request.think != Some(Think::Off));
-    let marks = lark::Marks::new(engine.special_texts(), engine.special_ids());
-    let whole = |text: String| {
-        Ok(Some(Grammar {
-            text: Text::Lark(text),
-            triggers: Vec::new(),
-        }))
-    };
-    let forced = matches!(
-        request.tool_choice,
-        ToolChoice::Required | ToolChoice::Named(_)
-    );
-    if request.promise != Promise::None && forced {
+    if request.promise != Promise::None && request.tool_choice.requires() {
         return Err(Error::usage(
             "tool_choice cannot require a call where format or grammar says what the answer is",
         ));
     }
+    let plain = Format::default();
+    let format = format.unwrap_or(&plain);
+    let lark = Lark {
+        format,
+        thought: match format.thought(prompt) {
+            Thought::Possible if request.think == Some(Think::Off) => Thought::None,
+            thought => thought,
+        },
+        specials: engine.specials()?,
+    };
     match &request.promise {
-        Promise::Json => whole(lark::answer(
-            &json!({ "type": "object" }),
-            format,
-            thinks,
-            opened,
-            &marks,
-        )),
+        Promise::Json => held(lark.answer(&json!({ "type": "object" }))),
         Promise::Schema(schema) => {
-            check_schema(schema)?;
-            whole(lark::answer(schema, format, thinks, opened, &marks))
+            schema::check(schema)?;
+            held(lark.answer(schema))
         }
         Promise::Grammar(text) => Ok(Some(Grammar {
             text: Text::Gbnf(text.clone()),
-            triggers: Vec::new(),
+            trigger: None,
         })),
-        Promise::None => calls(request, format, (thinks, opened), &marks, engine),
+        Promise::None => calls(request, lark, engine),
     }
 }
 
-/// The grammar of the calls that an answer must or may hold; `thinks` and `opened`: whether it may
-/// begin with a thought, and whether the prompt began it.
-fn calls(
-    request: &Request,
-    format: Option<&Format>,
-    (thinks, opened): (bool, bool),
-    marks: &lark::Marks,
-    engine: &Engine,
-) -> Result<Option<Grammar>> {
+/// A grammar that holds from the first token.
+fn held(text: String) -> Result<Option<Grammar>> {
+    Ok(Some(Grammar {
+        text: Text::Lark(text),
+        trigger: None,
+    }))
+}
+
+/// The grammar of the calls that an answer must or may hold.
+fn calls(request: &Request, lark: Lark, engine: &Engine) -> Result<Option<Grammar>> {
     let tools = request.tool_choice.among(&request.tools)?;
-    let required = matches!(
-        request.tool_choice,
-        ToolChoice::Required | ToolChoice::Named(_)
-    );
-    let Some(format) = format.filter(|_| !tools.is_empty()) else {
+    if tools.is_empty() {
         return Ok(None);
-    };
-    let Some(shape) = &format.calls else {
+    }
+    let required = request.tool_choice.requires();
+    let Some(shape) = &lark.format.calls else {
         return match required {
             true => Err(Error::usage(
                 "the model's template shows no calls: tool_choice cannot require one",
@@ -208,154 +189,25 @@ fn calls(
         };
     };
     if required {
-        return held(lark::calls(
-            format, shape, &tools, true, thinks, opened, &marks,
-        ));
+        return held(lark.calls(shape, &tools));
     }
-    if format.think.is_some() && thinks {
-        return Ok(None); // A thought may hold the mark of a call without being one.
+    // A thought may hold the mark of a call without being one; and what only looks like a call
+    // without a mark may be an answer in JSON.
+    if lark.thought != Thought::None || shape.trigger().is_empty() {
+        return Ok(None);
     }
-    let text = lark::calls(format, shape, &tools, false, false, false, marks);
     let grammar = Grammar {
-        text: Text::Lark(text),
-        triggers: triggers(format),
+        text: Text::Lark(lark.calls_behind_trigger(shape, &tools)),
+        trigger: Some(shape.trigger().to_string()),
     };
     // Nothing was promised: tools whose schemas no grammar can express are called freely.
     let fits = engine.guide(grammar.clone()).is_ok();
-    Ok(fits
-        .then_some(grammar)
-        .filter(|grammar| !grammar.triggers.is_empty()))
-}
-
-/// A grammar that holds from the first token.
-fn held(text: String) -> Result<Option<Grammar>> {
-    Ok(Some(Grammar {
-        text: Text::Lark(text),
-        triggers: Vec::new(),
-    }))
-}
-
-/// Calls begin at their mark. Those without one are left free: what only looks like a call there
-/// may be an answer in JSON.
-fn triggers(format: &Format) -> Vec<Trigger> {
-    let trigger = format.calls.as_ref().map_or("", |shape| shape.trigger());
-    match trigger {
-        "" => Vec::new(),
-        text => vec![Trigger {
-            text: text.to_string(),
-            first: false,
-        }],
-    }
-}
-
-/// Refuses what would take the compiler too long.
-fn check_schema(schema: &Json) -> Result<()> {
-    let mut open = vec![schema];
-    let mut nodes = 0;
-    while let Some(json) = open.pop() {
-        nodes += 1;
-        if nodes > SCHEMA_NODES_MAX {
-            return Err(unfit("it has more than 50 000 parts"));
-        }
-        match json {
-            Json::Array(items) => open.extend(items),
-            Json::Object(fields) => {
-                if let Some(pattern) = fields.get("pattern").and_then(Json::as_str) {
-                    check_pattern(pattern)?;
-                }
-                let schemas = fields.iter().filter(|(key, _)| {
-                    !matches!(key.as_str(), "enum" | "const" | "default" | "examples")
-                });
-                open.extend(schemas.map(|(_, value)| value));
-                nodes += fields
-                    .values()
-                    .filter_map(Json::as_array)
-                    .map(Vec::len)
-                    .sum::<usize>();
-                if let Some(patterns) = fields.get("patternProperties").and_then(Json::as_object) {
-                    patterns
-                        .keys()
-                        .try_for_each(|pattern| check_pattern(pattern))?;
-                }
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// Refuses patterns that are too long, and repetitions of nothing, which the compiler would read
-/// in a way of its own.
-fn check_pattern(pattern: &str) -> Result<()> {
-    if pattern.len() > PATTERN_BYTES_MAX {
-        return Err(unfit("a pattern in it is longer than 4096 bytes"));
-    }
-    let mut repeatable = false;
-    let mut chars = pattern.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '*' | '+' | '?' | '{' if !repeatable => {
-                return Err(unfit(&format!(
-                    "'{c}' repeats nothing in the pattern '{pattern}'"
-                )));
-            }
-            // A question mark behind a repetition makes it lazy.
-            '*' | '+' | '?' => repeatable = chars.peek() == Some(&'?'),
-            '{' => {
-                chars.by_ref().find(|c| *c == '}');
-                repeatable = chars.peek() == Some(&'?');
-            }
-            '^' | '$' | '|' => repeatable = false,
-            '(' => {
-                repeatable = false;
-                if chars.next_if_eq(&'?').is_some() {
-                    chars.next_if(|c| matches!(c, ':' | '=' | '!' | '<'));
-                }
-            }
-            '\\' => {
-                let escaped = chars.next();
-                repeatable = !matches!(escaped, Some('b' | 'B'));
-            }
-            '[' => {
-                let mut escaped = false;
-                for c in chars.by_ref() {
-                    match c {
-                        _ if escaped => escaped = false,
-                        '\\' => escaped = true,
-                        ']' => break,
-                        _ => {}
-                    }
-                }
-                repeatable = true;
-            }
-            _ => repeatable = true,
-        }
-    }
-    Ok(())
+    Ok(fits.then_some(grammar))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_pattern_repeats_something() {
-        for pattern in [
-            "",
-            "a+b*?c{2,3}?",
-            "^(a|b)+$",
-            "[+*]+",
-            "\\+?",
-            "(?:a)?",
-            "x{2}",
-            "\\d+(\\.\\d+)?",
-        ] {
-            assert!(check_pattern(pattern).is_ok(), "{pattern}");
-        }
-        for pattern in ["^+a", "+", "a|*", "(+)", "a**", "$?", &"a".repeat(5000)] {
-            assert!(check_pattern(pattern).is_err(), "{pattern}");
-        }
-    }
 
     #[test]
     fn a_broken_promise_is_an_error() {

@@ -10,6 +10,7 @@ use crate::message::{Message, Think};
 use crate::options::Options;
 use crate::prompt::guard::{self, Segment};
 use crate::prompt::{Chat, Template};
+use crate::special::Specials;
 
 /// Tokens kept at the front of a raw prompt that is cut (the API's default `num_keep`).
 const KEEP_TOKENS: i64 = 4;
@@ -147,10 +148,10 @@ impl<'a> Prompter<'a> {
         let mut messages = messages.to_vec();
         let mut tools = self.request.tools.clone();
         let trusted = self.options.bool("parse_special").unwrap_or(false);
-        let specials = if trusted {
-            &[][..]
-        } else {
-            self.engine.special_texts()
+        let none = Specials::new([])?;
+        let specials = match trusted {
+            true => &none,
+            false => self.engine.specials()?,
         };
         let hidden = guard::hide(&mut messages, &mut tools, specials);
         let rendered = self.dialect.template.render(&Chat {

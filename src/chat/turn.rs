@@ -35,24 +35,32 @@ pub struct Turn {
     done: bool,
 }
 
+/// An answer that the engine has begun.
+pub(super) struct Begun {
+    /// Its tokens.
+    pub answer: Answer,
+    /// Holds the engine.
+    pub lease: Lease,
+    /// Time until the model was loaded.
+    pub load: Duration,
+    /// Tokens of the prompt that needed no computation.
+    pub cached_tokens: usize,
+}
+
 impl Turn {
     /// A turn whose prompt was just admitted.
-    #[allow(clippy::too_many_arguments, reason = "the one place where they meet")]
     pub(super) fn new(
         request: &Request,
         prompt: Prompt,
         options: &Options,
         format: Option<Arc<Format>>,
-        answer: Answer,
-        lease: Lease,
-        load: Duration,
-        cached_tokens: usize,
+        begun: Begun,
     ) -> Self {
         let usage = Usage {
             prompt_tokens: prompt.tokens.len(),
-            cached_tokens,
+            cached_tokens: begun.cached_tokens,
             truncated_tokens: prompt.truncated_tokens,
-            load,
+            load: begun.load,
             ..Usage::default()
         };
         let mut stops = options.texts("stop").unwrap_or_default().to_vec();
@@ -69,8 +77,8 @@ impl Turn {
         let calls = free && request.tool_choice != ToolChoice::None;
         let tools = if calls { &request.tools[..] } else { &[] };
         Turn {
-            answer,
-            lease,
+            answer: begun.answer,
+            lease: begun.lease,
             utf8: Utf8::default(),
             stops: Stops::new(&stops),
             reader: format.map(|format| Reader::new(format, tools, &prompt.text)),

@@ -28,8 +28,8 @@ const REPEATS_MAX: u32 = 2_000;
 pub struct Grammar {
     /// The grammar's text.
     pub text: Text,
-    /// The grammar holds from the first of these on; none: from the start.
-    pub triggers: Vec<Trigger>,
+    /// The grammar holds from behind this text on; `None`: from the start.
+    pub trigger: Option<String>,
 }
 
 /// The text of a grammar.
@@ -41,15 +41,6 @@ pub enum Text {
     Gbnf(String),
 }
 
-/// Where a grammar begins to hold.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Trigger {
-    /// The text that was generated.
-    pub text: String,
-    /// True: only at the very start of the answer, and the text belongs to the grammar.
-    pub first: bool,
-}
-
 /// Compiles grammars for one vocabulary.
 pub struct Compiler {
     factory: ParserFactory,
@@ -59,17 +50,21 @@ pub struct Compiler {
 pub struct Guide {
     compiler: std::sync::Arc<Compiler>,
     source: String,
-    triggers: Vec<Trigger>,
     state: State,
-    /// Generated so far, while a trigger is waited for.
-    text: Vec<u8>,
-    tokens: Vec<(LlamaToken, usize)>,
 }
 
 enum State {
-    Waiting(Box<Matcher>),
+    Waiting(Wait),
     Guided(Box<Matcher>),
     Gbnf(Box<LlamaSampler>),
+}
+
+/// A grammar that does not hold yet.
+struct Wait {
+    trigger: String,
+    matcher: Box<Matcher>,
+    /// The last bytes that were generated: as many as may begin a trigger.
+    tail: Vec<u8>,
 }
 
 impl fmt::Debug for Guide {
@@ -160,15 +155,16 @@ impl Guide {
         let (source, state) = match grammar.text {
             Text::Lark(source) => {
                 let matcher = Box::new(compiler.matcher(&source)?);
-                let waits = !grammar.triggers.is_empty();
-                (
-                    source,
-                    if waits {
-                        State::Waiting(matcher)
-                    } else {
-                        State::Guided(matcher)
-                    },
-                )
+                let trigger = grammar.trigger.filter(|text| !text.is_empty());
+                let state = match trigger {
+                    None => State::Guided(matcher),
+                    Some(trigger) => State::Waiting(Wait {
+                        trigger,
+                        matcher,
+                        tail: Vec::new(),
+                    }),
+                };
+                (source, state)
             }
             Text::Gbnf(source) => {
                 check_gbnf(&source)?;
@@ -180,10 +176,7 @@ impl Guide {
         Ok(Guide {
             compiler: compiler.clone(),
             source,
-            triggers: grammar.triggers,
             state,
-            text: Vec::new(),
-            tokens: Vec::new(),
         })
     }
 
@@ -246,10 +239,11 @@ impl Guide {
     /// If the grammar does not go on with it.
     pub fn accept(&mut self, token: LlamaToken, bytes: &[u8]) -> Result<()> {
         match &mut self.state {
-            State::Waiting(_) => {
-                self.tokens.push((token, self.text.len()));
-                self.text.extend_from_slice(bytes);
-                self.look()
+            State::Waiting(wait) => {
+                if let Some(begun) = wait.look(&self.compiler, &self.source, token, bytes)? {
+                    self.state = State::Guided(begun);
+                }
+                Ok(())
             }
             State::Guided(matcher) if matcher.is_stopped() => Ok(()),
             State::Guided(matcher) => matcher
@@ -258,75 +252,46 @@ impl Guide {
             State::Gbnf(sampler) => sampler.try_accept(token).map_err(refused),
         }
     }
+}
 
-    /// Looks for a trigger; from there on the grammar holds.
-    fn look(&mut self) -> Result<()> {
-        let text = String::from_utf8_lossy(&self.text).into_owned();
+impl Wait {
+    /// Takes a token; if the trigger stands in the text now, the grammar's state behind it.
+    fn look(
+        &mut self,
+        compiler: &Compiler,
+        source: &str,
+        token: LlamaToken,
+        bytes: &[u8],
+    ) -> Result<Option<Box<Matcher>>> {
+        let start = self.tail.len();
+        self.tail.extend_from_slice(bytes);
+        let trigger = self.trigger.as_bytes();
         let found = self
-            .triggers
-            .iter()
-            .find_map(|trigger| match trigger.first {
-                true => {
-                    let start = text.len() - text.trim_start().len();
-                    text[start..].starts_with(&trigger.text).then_some(start)
-                }
-                false => Some(text.find(&trigger.text)? + trigger.text.len()),
-            });
-        let Some(from) = found else {
-            return Ok(());
+            .tail
+            .windows(trigger.len())
+            .position(|part| part == trigger);
+        let Some(at) = found else {
+            let keep = trigger.len() - 1;
+            self.tail.drain(..self.tail.len().saturating_sub(keep));
+            return Ok(None);
         };
-        // Tokens that reach beyond the trigger are read by the grammar, whatever of them lies before it.
-        let reaches = |(index, (_, start)): &(usize, &(LlamaToken, usize))| {
-            let end = self
-                .tokens
-                .get(index + 1)
-                .map_or(self.text.len(), |(_, next)| *next);
-            *start >= from || end > from
-        };
-        let first = self
-            .tokens
-            .iter()
-            .enumerate()
-            .find(reaches)
-            .map(|(index, _)| index);
-        let Some(first) = first else {
-            return self.begin(None, &[]);
-        };
-        let start = self.tokens[first].1.min(from);
-        let before = text.get(start..from).unwrap_or_default().to_string();
-        let tokens: Vec<u32> = self.tokens[first..]
-            .iter()
-            .map(|(token, _)| token.0.cast_unsigned())
-            .collect();
-        self.begin((!before.is_empty()).then_some(before), &tokens)
-    }
-
-    fn begin(&mut self, before: Option<String>, tokens: &[u32]) -> Result<()> {
-        let fresh = match &before {
-            Some(before) => {
-                let quoted = serde_json::Value::from(before.as_str());
-                let source =
-                    self.source
-                        .replacen("start:", &format!("start: {quoted} inner\ninner:"), 1);
-                Box::new(self.compiler.matcher(&source)?)
-            }
-            None => match &self.state {
-                State::Waiting(matcher) => Box::new(matcher.deep_clone()),
-                State::Guided(_) | State::Gbnf(_) => return Ok(()),
-            },
-        };
-        let mut matcher = fresh;
-        // What came with the trigger may not fit: then it was no call, and the wait goes on.
-        if matcher
-            .validate_tokens(tokens)
-            .is_ok_and(|count| count == tokens.len())
-        {
-            matcher.consume_tokens(tokens).map_err(refused)?;
-            self.state = State::Guided(matcher);
+        let behind = at + trigger.len();
+        if behind == self.tail.len() {
+            return Ok(Some(Box::new(self.matcher.deep_clone())));
         }
-        self.text.clear();
-        self.tokens.clear();
-        Ok(())
+        // The token that ends the trigger reaches beyond it: the grammar reads it whole.
+        let before = String::from_utf8_lossy(&self.tail[start..behind]);
+        let quoted = serde_json::Value::from(before);
+        let longer = format!("start: {quoted} inner\ninner:");
+        let mut matcher = compiler.matcher(&source.replacen("start:", &longer, 1))?;
+        self.tail.clear();
+        let token = token.0.cast_unsigned();
+        // If it does not fit, it was no call, and the wait goes on.
+        if matcher.validate_tokens(&[token]).ok() != Some(1) {
+            return Ok(None);
+        }
+        matcher.consume_token(token).map_err(refused)?;
+        Ok(Some(Box::new(matcher)))
     }
 }
 

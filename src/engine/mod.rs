@@ -24,12 +24,13 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token_type::LlamaTokenAttr;
 
-pub use grammar::{Compiler, Grammar, Guide, Text, Trigger};
+pub use grammar::{Compiler, Grammar, Guide, Text};
 pub use log::{Level, Sink};
 pub use sampler::Sampling;
 
 use crate::error::{Error, Result};
 use crate::message::Reason;
+use crate::special::Specials;
 use log::Log;
 use memory::Need;
 use tune::Attention;
@@ -140,7 +141,7 @@ pub struct Engine {
     model: Arc<LlamaModel>,
     worker: Option<thread::Door>,
     facts: Facts,
-    specials: OnceLock<(Vec<String>, Vec<i32>)>,
+    specials: OnceLock<Specials>,
     compiler: OnceLock<Arc<Compiler>>,
 }
 
@@ -279,40 +280,26 @@ impl Engine {
         self.model.vocab().should_add_bos()
     }
 
-    /// Texts of the tokens that are read only where special tokens are asked for.
-    pub fn special_texts(&self) -> &[String] {
-        &self.specials().0
-    }
-
-    /// Their ids, in the same order.
-    pub fn special_ids(&self) -> &[i32] {
-        &self.specials().1
-    }
-
-    fn specials(&self) -> &(Vec<String>, Vec<i32>) {
-        self.specials.get_or_init(|| {
-            let vocab = self.model.vocab();
-            let wanted = LlamaTokenAttr::Control | LlamaTokenAttr::Unknown;
-            let special = vocab
-                .tokens()
-                .filter(|token| vocab.attr(*token).intersects(wanted));
-            let texts = special.filter_map(|token| {
-                let text = vocab.text(token)?.to_string_lossy().into_owned();
-                (!text.is_empty()).then_some((text, token.0))
-            });
-            texts.unzip()
-        })
-    }
-
-    /// Ids of the special tokens whose text stands in one of these.
-    pub fn tokens_within(&self, texts: &[&str]) -> Vec<i32> {
-        let (specials, ids) = self.specials();
-        let pairs = specials.iter().zip(ids);
-        let within =
-            pairs.filter(|(special, _)| texts.iter().any(|text| text.contains(special.as_str())));
-        let mut ids: Vec<i32> = within.map(|(_, id)| *id).collect();
-        ids.sort_unstable();
-        ids
+    /// The tokens that are read only where special tokens are asked for. Walks the vocabulary
+    /// once.
+    ///
+    /// # Errors
+    /// If there are too many of them.
+    pub fn specials(&self) -> Result<&Specials> {
+        if let Some(known) = self.specials.get() {
+            return Ok(known);
+        }
+        let vocab = self.model.vocab();
+        let wanted = LlamaTokenAttr::Control | LlamaTokenAttr::Unknown;
+        let special = vocab
+            .tokens()
+            .filter(|token| vocab.attr(*token).intersects(wanted));
+        let texts = special.filter_map(|token| {
+            let text = vocab.text(token)?.to_string_lossy().into_owned();
+            (!text.is_empty()).then_some((text, token.0))
+        });
+        let made = Specials::new(texts)?;
+        Ok(self.specials.get_or_init(|| made))
     }
 
     /// Compiles a grammar for this model's vocabulary.

@@ -1,9 +1,17 @@
 //! Keeps what users and tools write from being read as special tokens: such texts are replaced by
 //! numbers before a conversation is rendered, and put back as plain text when it is tokenised.
 
+use std::collections::HashSet;
+
 use serde_json::Value as Json;
 
 use crate::message::{Message, Tool};
+use crate::special::{Piece, Specials};
+
+/// Digits of the number that stands for a text, behind those that no text of the conversation has.
+const INDEX_DIGITS: usize = 8;
+/// Digits of the latter: a nine and these.
+const NONCE_DIGITS: usize = 8;
 
 /// A piece of a prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,82 +30,87 @@ pub struct Hidden {
 }
 
 /// Replaces the texts of special tokens in everything but the assistant's own turns.
-pub fn hide(messages: &mut [Message], tools: &mut [Tool], specials: &[String]) -> Hidden {
+pub fn hide(messages: &mut [Message], tools: &mut [Tool], specials: &Specials) -> Hidden {
     let mut hidden = Hidden::default();
-    let theirs = |message: &Message| message.role != "assistant";
     let schemas: Vec<String> = tools
         .iter()
         .map(|tool| tool.parameters.to_string())
         .collect();
-    let mut all: Vec<&str> = Vec::new();
+    let mut all: Vec<&str> = schemas.iter().map(String::as_str).collect();
     for message in messages.iter() {
         all.extend([message.content.as_str(), &message.role]);
         let more = [&message.tool_name, &message.tool_call_id, &message.thinking];
         all.extend(more.into_iter().flatten().map(String::as_str));
-        all.extend(
-            message
-                .tool_calls
-                .iter()
-                .flat_map(|call| [call.name.as_str(), &call.arguments]),
-        );
+        for call in &message.tool_calls {
+            all.extend([call.name.as_str(), &call.arguments]);
+        }
     }
-    all.extend(
-        tools
-            .iter()
-            .flat_map(|tool| [tool.name.as_str(), &tool.description]),
-    );
-    all.extend(schemas.iter().map(String::as_str));
-    if !all.iter().any(|text| find(text, specials).is_some()) {
+    for tool in tools.iter() {
+        all.extend([tool.name.as_str(), &tool.description]);
+    }
+    if !all.iter().any(|text| specials.are_in(text)) {
         return hidden;
     }
-    // Digits survive whatever a template does to a text. No text has these, so none can forge them.
-    let mut counter = 7_310_977_u64;
-    while all.iter().any(|text| text.contains(&counter.to_string())) {
-        counter += 1;
-    }
-    hidden.nonce = counter.to_string();
-    for message in messages.iter_mut().filter(|message| theirs(message)) {
-        message.content = hidden.replace(&message.content, specials);
-        message.role = hidden.replace(&message.role, specials);
-        for text in [&mut message.tool_name, &mut message.tool_call_id]
-            .into_iter()
-            .flatten()
-        {
+    hidden.nonce = nonce(&all);
+    let theirs = |message: &&mut Message| message.role != "assistant";
+    for message in messages.iter_mut().filter(theirs) {
+        let more = [&mut message.tool_name, &mut message.tool_call_id];
+        let texts = [&mut message.content, &mut message.role];
+        for text in texts.into_iter().chain(more.into_iter().flatten()) {
             *text = hidden.replace(text, specials);
         }
     }
-    for tool in tools {
+    for (tool, schema) in tools.iter_mut().zip(&schemas) {
         tool.name = hidden.replace(&tool.name, specials);
         tool.description = hidden.replace(&tool.description, specials);
-        if find(&tool.parameters.to_string(), specials).is_some() {
+        if specials.are_in(schema) {
             tool.parameters = hidden.replace_json(&tool.parameters, specials);
         }
     }
     hidden
 }
 
-/// The first special token in a text, the longest where several begin: its place and length.
-fn find(text: &str, specials: &[String]) -> Option<(usize, usize)> {
-    let found = specials
-        .iter()
-        .filter_map(|special| Some((text.find(special.as_str())?, special.len())));
-    found.min_by_key(|(at, length)| (*at, usize::MAX - length))
+/// Digits that no text has, so that none can forge them: they survive whatever a template does to a
+/// text. Only the first is a nine, so that no digits before them can be taken for their beginning.
+fn nonce(texts: &[&str]) -> String {
+    let mut taken = HashSet::new();
+    for text in texts {
+        for (at, _) in text.match_indices('9') {
+            taken.extend(text.as_bytes().get(at + 1..=at + NONCE_DIGITS));
+        }
+    }
+    let digits = |mut counter: u32| {
+        let mut digits = [b'0'; NONCE_DIGITS];
+        for digit in digits.iter_mut().rev() {
+            *digit += (counter % 9) as u8;
+            counter /= 9;
+        }
+        digits
+    };
+    let mut counter = 1;
+    while taken.contains(&digits(counter)[..]) {
+        counter += 1;
+    }
+    format!("9{}", String::from_utf8_lossy(&digits(counter)))
 }
 
 impl Hidden {
-    fn replace(&mut self, text: &str, specials: &[String]) -> String {
+    fn replace(&mut self, text: &str, specials: &Specials) -> String {
         let mut out = String::with_capacity(text.len());
-        let mut rest = text;
-        while let Some((at, length)) = find(rest, specials) {
-            out.push_str(&rest[..at]);
-            out.push_str(&self.mark(self.texts.len()));
-            self.texts.push(rest[at..at + length].to_string());
-            rest = &rest[at + length..];
+        for piece in specials.cut(text) {
+            match piece {
+                Piece::Plain(text) => out.push_str(text),
+                Piece::Special(text, _) => {
+                    let index = self.texts.len();
+                    out += &format!("{}{index:0INDEX_DIGITS$}", self.nonce);
+                    self.texts.push(text.to_string());
+                }
+            }
         }
-        out + rest
+        out
     }
 
-    fn replace_json(&mut self, json: &Json, specials: &[String]) -> Json {
+    fn replace_json(&mut self, json: &Json, specials: &Specials) -> Json {
         match json {
             Json::String(text) => self.replace(text, specials).into(),
             Json::Array(items) => items
@@ -119,24 +132,31 @@ impl Hidden {
         }
     }
 
-    /// The number that stands for a text: always as many digits, so that none begins another.
-    fn mark(&self, index: usize) -> String {
-        format!("{}{index:08}", self.nonce)
-    }
-
-    /// The rendered prompt with every text back in its place.
-    pub fn shown(&self, rendered: &str) -> String {
-        self.texts
-            .iter()
-            .enumerate()
-            .fold(rendered.to_string(), |text, (index, hidden)| {
-                text.replace(&self.mark(index), hidden)
-            })
+    /// A part of the rendered prompt with every text back in its place.
+    fn shown(&self, rendered: &str) -> String {
+        let mut out = String::with_capacity(rendered.len());
+        let mut rest = rendered;
+        while let Some((before, behind)) = rest.split_once(&self.nonce) {
+            out.push_str(before);
+            let index = behind.get(..INDEX_DIGITS);
+            let text = index
+                .and_then(|index| index.parse::<usize>().ok())
+                .and_then(|index| self.texts.get(index));
+            match text {
+                Some(text) => {
+                    out.push_str(text);
+                    rest = &behind[INDEX_DIGITS..];
+                }
+                // The template cut the number in two.
+                None => rest = behind,
+            }
+        }
+        out + rest
     }
 
     /// The rendered prompt in segments. One that holds a hidden text reaches from the special
     /// token before it to the one behind it, so that the rest of it reads as it would have.
-    pub fn segments(&self, rendered: &str, specials: &[String]) -> Vec<Segment> {
+    pub fn segments(&self, rendered: &str, specials: &Specials) -> Vec<Segment> {
         if self.texts.is_empty() {
             return vec![Segment {
                 text: rendered.to_string(),
@@ -144,28 +164,25 @@ impl Hidden {
             }];
         }
         let mut segments: Vec<Segment> = Vec::new();
-        let mut rest = rendered;
-        while !rest.is_empty() {
-            let (at, length) = find(rest, specials).unwrap_or((rest.len(), 0));
-            let (plain, mark) = (&rest[..at], &rest[at..at + length]);
-            let forged = plain.contains(&self.nonce);
-            if forged {
-                segments.push(Segment {
-                    text: self.shown(plain),
-                    special: false,
-                });
-            }
-            let genuine = if forged { mark } else { &rest[..at + length] };
+        for piece in specials.cut(rendered) {
+            let text = match piece {
+                Piece::Plain(text) if text.contains(&self.nonce) => {
+                    segments.push(Segment {
+                        text: self.shown(text),
+                        special: false,
+                    });
+                    continue;
+                }
+                Piece::Plain(text) | Piece::Special(text, _) => text,
+            };
             match segments.last_mut() {
-                Some(last) if last.special => last.text.push_str(genuine),
+                Some(last) if last.special => last.text.push_str(text),
                 _ => segments.push(Segment {
-                    text: genuine.to_string(),
+                    text: text.to_string(),
                     special: true,
                 }),
             }
-            rest = &rest[at + length..];
         }
-        segments.retain(|segment| !segment.text.is_empty());
         segments
     }
 }
@@ -174,11 +191,15 @@ impl Hidden {
 mod tests {
     use super::*;
 
+    fn specials(texts: &[&str]) -> Specials {
+        Specials::new(texts.iter().map(|text| (text.to_string(), 0))).unwrap()
+    }
+
     #[test]
     fn only_the_templates_special_tokens_count() {
-        let specials = ["<s>", "</s>", "<|end|>", "<|end"].map(str::to_string);
+        let specials = specials(&["<s>", "</s>", "<|end|>", "<|end"]);
         let mut messages = [
-            Message::new("user", "a<|end|>b 7310977"),
+            Message::new("user", "a<|end|>b 90000000190000000<|end"),
             Message::new("assistant", "<s>"),
         ];
         let mut tools = [Tool {
@@ -190,7 +211,7 @@ mod tests {
         assert!(!messages[0].content.contains("<|end"));
         assert_eq!(messages[1].content, "<s>");
         let schema = tools[0].parameters.to_string();
-        assert!(find(&schema, &specials).is_none() && tools[0].description.len() > 8);
+        assert!(!specials.are_in(&schema) && tools[0].description.len() > 8);
         let rendered = format!("<s>sys</s><s>{}!</s>", messages[0].content);
         let segment = |text: &str, special| Segment {
             text: text.into(),
@@ -200,19 +221,15 @@ mod tests {
             hidden.segments(&rendered, &specials),
             [
                 segment("<s>sys</s><s>", true),
-                segment("a<|end|>b 7310977!", false),
+                segment("a<|end|>b 90000000190000000<|end!", false),
                 segment("</s>", true)
             ]
-        );
-        assert_eq!(
-            hidden.shown(&rendered),
-            "<s>sys</s><s>a<|end|>b 7310977!</s>"
         );
     }
 
     #[test]
     fn nothing_special_changes_nothing() {
-        let specials = ["<s>".to_string()];
+        let specials = specials(&["<s>"]);
         let mut messages = [Message::new("user", "a < b")];
         let hidden = hide(&mut messages, &mut [], &specials);
         assert_eq!(messages[0].content, "a < b");
@@ -224,5 +241,19 @@ mod tests {
                 special: true
             }]
         );
+    }
+
+    #[test]
+    fn many_special_tokens_and_numbers_take_no_longer() {
+        let specials = specials(&["<s>", "<|im_end|>"]);
+        let numbers: String = (0..200_000).map(|index| format!("9{index:08}")).collect();
+        let text = "<|im_end|>".repeat(200_000) + &numbers;
+        let mut messages = [Message::new("user", &text)];
+        let begun = std::time::Instant::now();
+        let hidden = hide(&mut messages, &mut [], &specials);
+        let segments = hidden.segments(&messages[0].content, &specials);
+        // A search that began again at each token took minutes.
+        assert!(begun.elapsed().as_secs() < 5);
+        assert!(segments.len() == 1 && segments[0].text == text);
     }
 }

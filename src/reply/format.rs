@@ -7,6 +7,7 @@
 use super::discover::{self, ID, KEY, KEY_NUMBER, NAME, NEXT, NUMBER, OTHER, VALUE};
 use super::mark::{MARK_BYTES_MAX, common, last_mark, whole_mark, whole_start};
 use super::shape::{Body, Shape};
+use super::think::Thought;
 use crate::message::{Message, Tool, ToolCall};
 use crate::prompt::{Chat, Template};
 
@@ -45,7 +46,7 @@ impl Format {
             probe.shown(vec![Message::new("assistant", CONTENT)], &[]),
         );
         let mut ends = probe.ends(&said);
-        let (think, behind) = probe.think(&opened, &said);
+        let (mut think, behind) = probe.think(&opened, &said);
         let mut content = probe.content(&opened, &said);
         if think.as_ref().is_some_and(|(open, close)| {
             content.0.contains(open.as_str()) || content.0.contains(close.as_str())
@@ -56,7 +57,6 @@ impl Format {
             content = (behind, ends.first().cloned().unwrap_or_default());
         }
         let mut calls = probe.calls().or_else(|| named_in(source));
-        let mut think = think;
         if let Some(shape) = &mut calls
             && let Some((open, close)) = empty_thinking(&shape.lead)
         {
@@ -80,6 +80,16 @@ impl Format {
             content,
             ends,
             channels: false,
+        }
+    }
+
+    /// Whether the answer to a prompt begins with a thought.
+    pub fn thought(&self, prompt: &str) -> Thought {
+        let prompt = prompt.trim_end();
+        match &self.think {
+            Some((open, _)) if prompt.ends_with(open.as_str()) => Thought::Begun,
+            Some((_, close)) if !prompt.ends_with(close.as_str()) => Thought::Possible,
+            _ => Thought::None,
         }
     }
 
@@ -126,39 +136,28 @@ struct Probe<'a> {
 impl Probe<'_> {
     /// A prompt with the assistant's turn opened.
     fn opened(&self) -> String {
-        let messages = [Message::new("user", "hi")];
-        let chat = Chat {
-            messages: &messages,
-            ..Chat::default()
-        };
-        self.template
-            .render(&chat)
-            .map(|rendered| rendered.text)
-            .unwrap_or_default()
+        self.rendered(&[Message::new("user", "hi")], &[], true)
     }
 
     /// A finished conversation of the user's `hi` and these messages.
     fn shown(&self, answer: Vec<Message>, tools: &[Tool]) -> String {
         let mut messages = vec![Message::new("user", "hi")];
         messages.extend(answer);
-        let next = match self.template {
-            Template::Go(_) => true,
-            Template::Jinja { .. } | Template::Completion => false,
-        };
-        if next {
+        if let Template::Go(_) = self.template {
             // These templates leave the last turn open.
             messages.push(Message::new("user", NEXT));
         }
-        let chat = Chat {
-            messages: &messages,
+        self.rendered(&messages, tools, false)
+    }
+
+    fn rendered(&self, messages: &[Message], tools: &[Tool], opens: bool) -> String {
+        let rendered = self.template.render(&Chat {
+            messages,
             tools,
-            opens: false,
+            opens,
             ..Chat::default()
-        };
-        self.template
-            .render(&chat)
-            .map(|rendered| rendered.text)
-            .unwrap_or_default()
+        });
+        rendered.map_or_else(|_| String::new(), |rendered| rendered.text)
     }
 
     /// The mark behind a finished answer.

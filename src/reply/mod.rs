@@ -4,16 +4,19 @@
 mod channels;
 mod discover;
 mod format;
-pub mod lark;
+mod lark;
 mod literal;
 mod mark;
 mod reader;
+pub mod schema;
 mod shape;
 mod stop;
 mod think;
 mod utf8;
 
 pub use format::Format;
+pub use lark::Lark;
 pub use reader::{Piece, Reader};
 pub use stop::Stops;
+pub use think::Thought;
 pub use utf8::Utf8;

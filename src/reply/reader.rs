@@ -51,7 +51,7 @@ impl Reader {
     /// A reader for the answer to `prompt`. Calls are looked for if there are tools.
     pub fn new(format: Arc<Format>, tools: &[Tool], prompt: &str) -> Self {
         Reader {
-            thinking: Thinking::new(format.think.clone(), prompt),
+            thinking: Thinking::new(format.think.clone(), format.thought(prompt)),
             channels: format.channels.then(Channels::default),
             begun: format.content.0.is_empty(),
             format,

@@ -169,11 +169,14 @@ fn at<'a>(json: &'a Json, keys: &[String]) -> Option<&'a Json> {
     keys.iter().try_fold(json, |json, key| json.get(key))
 }
 
+/// Where the call begins behind the signs of a list.
+fn list_start(text: &str) -> usize {
+    let sign = |c: char| c.is_whitespace() || matches!(c, '[' | ',');
+    text.len() - text.trim_start_matches(sign).len()
+}
+
 fn object(text: &str, name: &[String], arguments: &[String], id: Option<&[String]>) -> Read<Parts> {
-    let start = text.len()
-        - text
-            .trim_start_matches(|c: char| c.is_whitespace() || matches!(c, '[' | ','))
-            .len();
+    let start = list_start(text);
     let (json, used) = literal::json(&text[start..])?;
     let Some(name) = at(&json, name).and_then(Json::as_str) else {
         return Err(Stop::Never);
@@ -318,10 +321,7 @@ fn raw_value(raw: &str, marks: &Marks, schema: Option<&Json>) -> Json {
 }
 
 fn python(text: &str) -> Read<Parts> {
-    let start = text.len()
-        - text
-            .trim_start_matches(|c: char| c.is_whitespace() || matches!(c, '[' | ','))
-            .len();
+    let start = list_start(text);
     let (name, used) = name_until(&text[start..], "(")?;
     let used = start + used;
     let ((), open) = eat(&text[used..], "(")?;

@@ -2,6 +2,17 @@
 
 use super::stop::overlap;
 
+/// Whether an answer begins with a thought, as its prompt leaves it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Thought {
+    /// It does not: the model has no marks for one, or the prompt closed it.
+    None,
+    /// It may.
+    Possible,
+    /// The prompt opened one.
+    Begun,
+}
+
 /// Splits a stream at the marks around thinking.
 #[derive(Debug)]
 pub struct Thinking {
@@ -34,15 +45,13 @@ pub struct Split {
 }
 
 impl Thinking {
-    /// A reader for an answer to `prompt`, which may have opened the mark already.
-    pub fn new(marks: Option<(String, String)>, prompt: &str) -> Self {
-        let opened = marks
-            .as_ref()
-            .is_some_and(|(open, _)| prompt.trim_end().ends_with(open.as_str()));
-        let state = match (&marks, opened) {
+    /// A reader for an answer that begins with such a thought. One that the prompt closed may
+    /// still be closed once more, or opened again.
+    pub fn new(marks: Option<(String, String)>, thought: Thought) -> Self {
+        let state = match (&marks, thought) {
             (None, _) => State::Outside,
-            (Some(_), true) => State::Opened,
-            (Some(_), false) => State::Start,
+            (Some(_), Thought::Begun) => State::Opened,
+            (Some(_), _) => State::Start,
         };
         Thinking {
             marks,
@@ -148,9 +157,9 @@ impl Thinking {
 mod tests {
     use super::*;
 
-    fn split(prompt: &str, text: &str, at: usize) -> (String, String) {
+    fn split(thought: Thought, text: &str, at: usize) -> (String, String) {
         let marks = Some(("<think>".to_string(), "</think>".to_string()));
-        let mut reader = Thinking::new(marks, prompt);
+        let mut reader = Thinking::new(marks, thought);
         let mut whole = Split::default();
         for part in [
             reader.push(&text[..at]),
@@ -165,25 +174,25 @@ mod tests {
 
     #[test]
     fn thinking_is_told_apart_however_it_is_cut() {
-        for (prompt, text, thinking, answer) in [
+        for (thought, text, thinking, answer) in [
             (
-                "",
+                Thought::Possible,
                 "<think>\n a b \n</think>\n\n c <think>",
                 "a b",
                 "c <think>",
             ),
-            ("<think>\n", "a</thin b</think>c", "a</thin b", "c"),
-            ("<think>\n", "<think>\na</think>c", "a", "c"),
-            ("<think>\n\n</think>\n\n", " c", "", " c"),
-            ("", " <thin", "", " <thin"),
-            ("", "\n</think>\nc", "", "c"),
-            ("", "\n c", "", "\n c"),
-            ("<think>", "a", "a", ""),
-            ("<think>", "\n</think>\n", "", ""),
+            (Thought::Begun, "a</thin b</think>c", "a</thin b", "c"),
+            (Thought::Begun, "<think>\na</think>c", "a", "c"),
+            (Thought::None, " c", "", " c"),
+            (Thought::Possible, " <thin", "", " <thin"),
+            (Thought::Possible, "\n</think>\nc", "", "c"),
+            (Thought::Possible, "\n c", "", "\n c"),
+            (Thought::Begun, "a", "a", ""),
+            (Thought::Begun, "\n</think>\n", "", ""),
         ] {
             for (at, _) in text.char_indices() {
                 assert_eq!(
-                    split(prompt, text, at),
+                    split(thought, text, at),
                     (thinking.into(), answer.into()),
                     "{text:?} at {at}"
                 );

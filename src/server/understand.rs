@@ -25,6 +25,8 @@ pub struct Asked {
     pub common: Common,
     /// The model.
     pub model: Model,
+    /// What it can do.
+    abilities: Vec<String>,
     /// `None`: only load or unload.
     pub input: Option<Input>,
     /// Functions that may be called.
@@ -78,6 +80,7 @@ impl Asked {
             overflow: overflow(&common)?,
             common,
             model,
+            abilities,
             input: None,
             tools: Vec::new(),
             tool_choice: ToolChoice::Auto,
@@ -89,9 +92,7 @@ impl Asked {
     }
 
     fn can(&self, word: &str) -> bool {
-        list::capabilities(Sources::of(&self.model))
-            .iter()
-            .any(|ability| ability == word)
+        self.abilities.iter().any(|ability| ability == word)
     }
 
     /// `<full name> does not support <what>`.
