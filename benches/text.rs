@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use puna::clock::Local;
 use puna::message::Message;
 use puna::prompt::{Chat, GoTemplate, Template, gotmpl};
 use puna::reply::{Format, Reader};
@@ -59,7 +60,7 @@ fn main() {
         messages: &messages,
         tools: &[],
         think: None,
-        now: std::time::SystemTime::UNIX_EPOCH,
+        now: Local::utc(std::time::SystemTime::UNIX_EPOCH),
     };
     let later = median(ROUNDS, || drop(template.render(&input).unwrap()));
     println!("render 100 messages\tGo template\t{later:.3} ms");

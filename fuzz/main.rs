@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use puna::clock::Local;
 use puna::engine::Compiler;
 use puna::message::{Message, Tool, ToolCall};
 use puna::prompt::gotmpl::{GoTemplate, Input};
@@ -224,10 +225,10 @@ fn go(dice: &mut Dice, seeds: &[Vec<u8>]) {
             messages: &messages,
             tools: &tools,
             think: None,
-            now: SystemTime::UNIX_EPOCH,
+            now: Local::utc(SystemTime::UNIX_EPOCH),
         };
         let _ = template.render(&input); // An error is an answer too.
-        let _ = template.insert("a", "b", SystemTime::UNIX_EPOCH);
+        let _ = template.insert("a", "b", Local::utc(SystemTime::UNIX_EPOCH));
     }
 }
 

@@ -1,18 +1,14 @@
-//! Points in time as text: RFC 3339 in UTC, and "3 hours ago".
+//! Points in time as text: RFC 3339 in UTC, what the clocks on the wall show, and "3 hours ago".
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use jiff::Timestamp;
+use jiff::fmt::strtime::{BrokenDownTime, Config};
+use jiff::tz::{Offset, TimeZone};
+
 /// A time in RFC 3339, UTC, with as many fractional digits as it needs (at most nine).
 pub fn rfc3339(time: SystemTime) -> String {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let seconds = since.as_secs();
-    let (year, month, day) = civil(seconds / 86_400);
-    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    let fraction = match since.subsec_nanos() {
-        0 => String::new(),
-        nanos => format!(".{nanos:09}").trim_end_matches('0').to_string(),
-    };
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
+    timestamp(time).to_string()
 }
 
 /// The same without fractions: for listings.
@@ -21,32 +17,52 @@ pub fn rfc3339_seconds(time: SystemTime) -> String {
     rfc3339(UNIX_EPOCH + Duration::from_secs(since.as_secs()))
 }
 
-/// The date of a time in UTC: year, month and day.
-pub fn date(time: SystemTime) -> (u64, u64, u64) {
-    civil(
-        time.duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs()
-            / 86_400,
-    )
+/// Times that no calendar has are 1970.
+fn timestamp(time: SystemTime) -> Timestamp {
+    Timestamp::try_from(time).unwrap_or_default()
 }
 
-/// Days since 1970 to year, month, day (Howard Hinnant's `civil_from_days`, for days after 1970).
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let era = days / 146_097;
-    let day_of_era = days % 146_097;
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 {
-        shifted + 3
-    } else {
-        shifted - 9
-    };
-    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
+/// A time in a zone.
+#[derive(Debug, Clone, Copy)]
+pub struct Local {
+    time: Timestamp,
+    offset: Offset,
+}
+
+impl Local {
+    /// In the zone of this system.
+    pub fn here(time: SystemTime) -> Self {
+        let time = timestamp(time);
+        let offset = TimeZone::system().to_offset(time);
+        Local { time, offset }
+    }
+
+    /// In UTC.
+    pub fn utc(time: SystemTime) -> Self {
+        Local {
+            time: timestamp(time),
+            offset: Offset::UTC,
+        }
+    }
+
+    /// As `strftime` writes it; directives that it does not know stay as they are.
+    pub fn strftime(self, format: &str) -> String {
+        let time = self.time.to_zoned_datetime(self.offset.to_time_zone());
+        let lenient = Config::new().lenient(true);
+        let text = BrokenDownTime::from(&time).to_string_with_config(&lenient, format);
+        text.unwrap_or_default()
+    }
+
+    /// So many days earlier or later.
+    pub fn days(self, days: i64) -> Self {
+        let moved = self
+            .time
+            .checked_add(jiff::SignedDuration::from_hours(24 * days));
+        Local {
+            time: moved.unwrap_or(self.time),
+            ..self
+        }
+    }
 }
 
 /// A span for people, as the reference words it: `2 hours`, `About a minute`.
@@ -84,6 +100,23 @@ mod tests {
         ] {
             assert_eq!(rfc3339(UNIX_EPOCH + Duration::new(seconds, nanos)), text);
         }
+    }
+
+    #[test]
+    fn local_times_are_written_by_strftimes_directives() {
+        let time = UNIX_EPOCH + Duration::from_secs(1_795_471_445);
+        let utc = Local::utc(time);
+        let format = "%Y-%m-%d %-d %e %B %b %A %a %H:%M:%S %I %p %y %j %Z%z %% %K";
+        assert_eq!(
+            utc.strftime(format),
+            "2026-11-23 23 23 November Nov Monday Mon 22:04:05 10 PM 26 327 UTC+0000 % %K"
+        );
+        let east = Local {
+            offset: Offset::constant(3),
+            ..utc
+        };
+        assert_eq!(east.strftime("%Y-%m-%d %H:%M"), "2026-11-24 01:04");
+        assert_eq!(east.days(-1).strftime("%F"), "2026-11-23");
     }
 
     #[test]

@@ -10,8 +10,6 @@ use std::thread;
 pub struct Asked {
     /// `METHOD /path?query`.
     pub line: String,
-    /// The body.
-    pub body: Vec<u8>,
 }
 
 /// What to answer: status, headers and body; the connection ends behind it.
@@ -70,7 +68,6 @@ fn answer(mut stream: TcpStream, script: &dyn Fn(&Asked) -> Say, log: &Mutex<Vec
     }
     let asked = Asked {
         line: lines[0].trim_end_matches(" HTTP/1.1").to_string(),
-        body,
     };
     log.lock().unwrap().push(asked.clone());
     let Say(status, headers, body) = script(&asked);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use puna::api::native;
+use puna::clock::Local;
 use puna::message::{Message, Think, Tool, ToolCall};
 use puna::prompt::{Chat, Template};
 use puna::reply::{Format, Piece, Reader};
@@ -81,7 +82,7 @@ fn render(
             .map(|on| if on { Think::On } else { Think::Off }),
         begin: "<s>",
         end: "</s>",
-        now: SystemTime::UNIX_EPOCH + Duration::from_secs(NOW),
+        now: Local::utc(SystemTime::UNIX_EPOCH + Duration::from_secs(NOW)),
         ..Chat::default()
     };
     let rendered = template.render(&chat).map_err(|error| error.to_string())?;

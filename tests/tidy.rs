@@ -37,6 +37,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("minijinja", &["src/prompt/jinja/"]),
     ("llguidance", &["src/engine/"]),
     ("aho_corasick", &["src/special.rs"]),
+    ("jiff", &["src/clock.rs"]),
     ("jsonschema", &["src/chat/promise.rs"]),
     ("signal_hook", &["src/cli/signals.rs"]),
     ("sha2::", &["src/digest.rs"]),

@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use super::{Input, Overflow, Part, Request};
+use crate::clock::Local;
 use crate::dialect::Dialect;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -47,7 +48,7 @@ pub struct Prompter<'a> {
     options: &'a Options,
     begin: String,
     end: String,
-    now: SystemTime,
+    now: Local,
 }
 
 /// A prompt without a limit.
@@ -78,7 +79,7 @@ impl<'a> Prompter<'a> {
         options: &'a Options,
     ) -> Self {
         let (begin, end) = engine.border_texts();
-        let now = SystemTime::now();
+        let now = Local::here(SystemTime::now());
         Prompter {
             request,
             dialect,

@@ -10,6 +10,7 @@ use std::time::SystemTime;
 pub use gotmpl::GoTemplate;
 pub use jinja::Jinja;
 
+use crate::clock::Local;
 use crate::error::{Error, Result};
 use crate::message::{Message, Think, Tool};
 
@@ -44,7 +45,7 @@ pub struct Chat<'a> {
     /// Text of the model's end token.
     pub end: &'a str,
     /// The time that a template may tell.
-    pub now: SystemTime,
+    pub now: Local,
 }
 
 impl Default for Chat<'_> {
@@ -56,7 +57,7 @@ impl Default for Chat<'_> {
             opens: true,
             begin: "",
             end: "",
-            now: SystemTime::UNIX_EPOCH,
+            now: Local::utc(SystemTime::UNIX_EPOCH),
         }
     }
 }

@@ -1,10 +1,9 @@
 //! The functions that a template may call: Go's own, and Ollama's.
 
 use std::fmt::Write;
-use std::time::{Duration, SystemTime};
 
 use super::value::{self, Value};
-use crate::clock;
+use crate::clock::Local;
 
 /// Their names.
 pub const NAMES: &[&str] = &[
@@ -33,17 +32,15 @@ pub const NAMES: &[&str] = &[
     "yesterdayDate",
 ];
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
 /// Calls a function.
 ///
 /// # Errors
 /// What it does not accept.
-pub fn call(name: &str, arguments: &[Value], now: SystemTime) -> Result<Value, String> {
+pub fn call(name: &str, arguments: &[Value], now: Local) -> Result<Value, String> {
     let text = |text: String| Ok(Value::Text(text.into()));
     match name {
-        "currentDate" => return text(date(now)),
-        "yesterdayDate" => return text(date(now - DAY)),
+        "currentDate" => return text(now.strftime("%F")),
+        "yesterdayDate" => return text(now.days(-1).strftime("%F")),
         "print" => return text(print(arguments)),
         "println" => return text(println(arguments)),
         "html" => return text(html(&print(arguments))),
@@ -97,11 +94,6 @@ pub fn call(name: &str, arguments: &[Value], now: SystemTime) -> Result<Value, S
         },
         other => Err(format!("{other} cannot be called here")),
     }
-}
-
-fn date(now: SystemTime) -> String {
-    let (year, month, day) = clock::date(now);
-    format!("{year:04}-{month:02}-{day:02}")
 }
 
 /// Blanks stand only between two operands that are both no strings.

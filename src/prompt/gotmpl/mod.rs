@@ -12,8 +12,8 @@ mod tree;
 mod value;
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
+use crate::clock::Local;
 use crate::error::{Error, Result};
 use crate::message::{Message, Think, Tool};
 use data::Root;
@@ -37,7 +37,7 @@ pub struct Input<'a> {
     /// Whether to think, if anyone said.
     pub think: Option<Think>,
     /// The time that `currentDate` tells.
-    pub now: SystemTime,
+    pub now: Local,
 }
 
 impl GoTemplate {
@@ -99,7 +99,7 @@ impl GoTemplate {
     ///
     /// # Errors
     /// As [`GoTemplate::render`].
-    pub fn insert(&self, prompt: &str, suffix: &str, now: SystemTime) -> Result<String> {
+    pub fn insert(&self, prompt: &str, suffix: &str, now: Local) -> Result<String> {
         let input = Input {
             messages: &[],
             tools: &[],
@@ -260,7 +260,8 @@ mod tests {
     }
 
     fn with_tools(source: &str, messages: &[Message], tools: &[Tool]) -> Result<String> {
-        let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(86_400);
+        let now =
+            Local::utc(std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(86_400));
         let input = Input {
             messages,
             tools,

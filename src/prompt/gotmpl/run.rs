@@ -2,11 +2,11 @@
 //! from other people.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use super::functions;
 use super::tree::{Node, Nodes, Operand, Pipe, Tree};
 use super::value::Value;
+use crate::clock::Local;
 
 /// Nodes and operands that one run may take; a chat of 100 messages takes about 10 000.
 const FUEL: usize = 2_000_000;
@@ -19,7 +19,7 @@ const DEPTH_MAX: usize = 100;
 ///
 /// # Errors
 /// The first thing that fails, in one line.
-pub fn run(tree: &Tree, nodes: &Nodes, root: Value, now: SystemTime) -> Result<String, String> {
+pub fn run(tree: &Tree, nodes: &Nodes, root: Value, now: Local) -> Result<String, String> {
     let mut run = Run {
         tree,
         now,
@@ -34,7 +34,7 @@ pub fn run(tree: &Tree, nodes: &Nodes, root: Value, now: SystemTime) -> Result<S
 
 struct Run<'a> {
     tree: &'a Tree,
-    now: SystemTime,
+    now: Local,
     out: String,
     variables: Vec<(String, Value)>,
     fuel: usize,

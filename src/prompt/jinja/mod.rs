@@ -185,6 +185,7 @@ fn plain(error: minijinja::Error) -> error::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Local;
     use crate::message::Message;
     use std::time::{Duration, Instant, SystemTime};
 
@@ -193,7 +194,7 @@ mod tests {
             messages,
             begin: "<s>",
             end: "</s>",
-            now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_366_000),
+            now: Local::utc(SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_366_000)),
             ..Chat::default()
         };
         let jinja = Jinja::compile(source)?;

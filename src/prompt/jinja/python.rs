@@ -1,7 +1,6 @@
 //! Python's ways, as chat templates use them: how values print, `tojson`, methods of strings.
 
 use std::fmt::Write as _;
-use std::time::SystemTime;
 
 use minijinja::value::{Kwargs, Rest, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Output, State};
@@ -9,7 +8,7 @@ use minijinja_contrib::pycompat;
 
 use super::dumps;
 use super::rewrite::BOUNDED;
-use crate::clock;
+use crate::clock::Local;
 
 /// Nested values that are printed.
 const DEPTH_MAX: usize = 64;
@@ -288,8 +287,8 @@ fn braces(format: &str, arguments: &[Value]) -> Result<Value, Error> {
 }
 
 /// `strftime_now` for this moment.
-pub fn strftime_now(now: SystemTime) -> Value {
-    Value::from_function(move |format: String, _more: Rest<Value>| strftime(&format, now))
+pub fn strftime_now(now: Local) -> Value {
+    Value::from_function(move |format: String, _more: Rest<Value>| now.strftime(&format))
 }
 
 /// A value as JSON with an indentation of four.
@@ -303,81 +302,6 @@ pub fn dumped(value: Value) -> Value {
 }
 
 /// Day and time for a template that only shows them.
-pub fn moment(now: SystemTime) -> String {
-    strftime("%b %d %Y %H:%M:%S GMT", now)
+pub fn moment(now: Local) -> String {
+    now.strftime("%b %d %Y %H:%M:%S")
 }
-
-/// The directives of `strftime`; unknown ones stay as they are.
-fn strftime(format: &str, now: SystemTime) -> String {
-    let (year, month, day) = clock::date(now);
-    let seconds = now
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs();
-    let month_name = MONTHS[(month as usize).saturating_sub(1).min(11)];
-    let weekday = WEEKDAYS[(seconds / 86_400 % 7) as usize];
-    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    let mut out = String::new();
-    let mut rest = format.chars().peekable();
-    while let Some(c) = rest.next() {
-        if c != '%' {
-            out.push(c);
-            continue;
-        }
-        let bare = rest.next_if_eq(&'-').is_some();
-        let number = |value: u64| {
-            if bare {
-                value.to_string()
-            } else {
-                format!("{value:02}")
-            }
-        };
-        out += &match rest.next() {
-            Some('Y') => year.to_string(),
-            Some('y') => number(year % 100),
-            Some('m') => number(month),
-            Some('d') => number(day),
-            Some('e') => format!("{day:2}"),
-            Some('B') => month_name.to_string(),
-            Some('b') => month_name[..3].to_string(),
-            Some('A') => weekday.to_string(),
-            Some('a') => weekday[..3].to_string(),
-            Some('H') => number(hour),
-            Some('I') => number((hour + 11) % 12 + 1),
-            Some('p') => if hour < 12 { "AM" } else { "PM" }.to_string(),
-            Some('M') => number(minute),
-            Some('S') => number(second),
-            Some('Z') => "UTC".to_string(),
-            Some('z') => "+0000".to_string(),
-            Some('%') => "%".to_string(),
-            Some(other) => format!("%{other}"),
-            None => "%".to_string(),
-        };
-    }
-    out
-}
-
-const MONTHS: [&str; 12] = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-];
-/// From the first of January 1970 on.
-const WEEKDAYS: [&str; 7] = [
-    "Thursday",
-    "Friday",
-    "Saturday",
-    "Sunday",
-    "Monday",
-    "Tuesday",
-    "Wednesday",
-];
