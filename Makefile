@@ -27,7 +27,7 @@ model: ## fetch the small model (98 MB) and check it
 	@PYTHON=$(PYTHON) .ci/models smol
 
 models: ## fetch the models of the tests and benches and check them
-	@PYTHON=$(PYTHON) .ci/models smol gemma
+	@PYTHON=$(PYTHON) .ci/models smol gemma minilm
 
 demo: build model ## build, fetch the small model, answer a piped prompt
 	@echo

@@ -21,6 +21,8 @@ pub enum Class {
     NoModel,
     /// The prompt does not fit the context.
     TooLong,
+    /// The model turns no text into vectors.
+    NoVectors,
     /// A schema or grammar was not accepted.
     Schema,
     /// An answer was cut where a whole was promised.

@@ -37,6 +37,7 @@ pub mod store;
 pub mod chat;
 pub mod create;
 pub mod dialect;
+pub mod embed;
 pub mod list;
 pub mod model;
 pub mod pool;

@@ -25,7 +25,8 @@ pub fn gemma() -> PathBuf {
     model("gemma-3-270m-Q4_K_M.gguf")
 }
 
-fn model(file: &str) -> PathBuf {
+/// A file of the cache of models.
+pub fn model(file: &str) -> PathBuf {
     let cache = std::env::var_os("PUNA_TEST_CACHE").map(PathBuf::from);
     let cache = cache.unwrap_or_else(|| {
         std::env::home_dir()

@@ -17,14 +17,14 @@ use serde_json::Value as Json;
 /// Friday, the second of January 2026, 15:00, as `record-prompts` has it.
 const NOW: u64 = 1_767_366_000;
 
-fn data(path: &str) -> String {
+pub fn data(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/data")
         .join(path);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-fn json(path: &str) -> Json {
+pub fn json(path: &str) -> Json {
     serde_json::from_str(&data(path)).unwrap()
 }
 
@@ -62,7 +62,7 @@ fn message(json: &Json) -> Message {
     wire.into()
 }
 
-fn render(
+pub fn render(
     template: &Template,
     chat: &Json,
     tools: &[Tool],

@@ -16,7 +16,9 @@ const FORMATS: &[&str] = &[
     "reply",
 ];
 const OWNERS: &[&str] = &["client", "config", "engine", "machine", "store"];
-const DEEDS: &[&str] = &["chat", "create", "dialect", "list", "model", "pool", "show"];
+const DEEDS: &[&str] = &[
+    "chat", "create", "dialect", "embed", "list", "model", "pool", "show",
+];
 const FACES: &[&str] = &["cli", "server"];
 
 /// Outside things and the only places that may name them.

@@ -218,6 +218,64 @@ pub struct ChatRequest {
     pub tools: Vec<Json>,
 }
 
+/// The body of `POST /api/embed`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EmbedRequest {
+    /// The model's name as asked.
+    #[serde(deserialize_with = "null_is_default")]
+    pub model: String,
+    /// A text, or a list of them.
+    pub input: Json,
+    /// Cut too long a text; absent is true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub truncate: Option<bool>,
+    /// Numbers of a vector to keep; 0: all.
+    #[serde(deserialize_with = "null_is_default")]
+    pub dimensions: i64,
+    /// How long the model stays loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_alive: Option<Json>,
+    /// Options.
+    #[serde(deserialize_with = "null_is_default")]
+    pub options: Map<String, Json>,
+}
+
+impl EmbedRequest {
+    /// The texts.
+    ///
+    /// # Errors
+    /// If the input is neither a text nor a list of them.
+    pub fn texts(&self) -> Result<Vec<String>> {
+        let text = |json: &Json| json.as_str().map(str::to_string);
+        let texts = match &self.input {
+            Json::Null => Some(Vec::new()),
+            Json::String(text) if text.is_empty() => Some(Vec::new()),
+            Json::String(text) => Some(vec![text.clone()]),
+            Json::Array(items) => items.iter().map(text).collect(),
+            _ => None,
+        };
+        texts.ok_or_else(|| Error::usage("invalid input type"))
+    }
+}
+
+/// The body of `POST /api/embeddings`, the older route.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct EmbeddingRequest {
+    /// The model's name as asked.
+    #[serde(deserialize_with = "null_is_default")]
+    pub model: String,
+    /// The text.
+    #[serde(deserialize_with = "null_is_default")]
+    pub prompt: String,
+    /// How long the model stays loaded.
+    pub keep_alive: Option<Json>,
+    /// Options.
+    #[serde(deserialize_with = "null_is_default")]
+    pub options: Map<String, Json>,
+}
+
 /// The body of `POST /api/show` and `DELETE /api/delete`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]

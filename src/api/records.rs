@@ -30,10 +30,13 @@ pub struct Metrics {
     prompt_truncated_count: u64,
 }
 
+/// A duration as the API counts it.
+pub fn nanos(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl From<message::Usage> for Metrics {
     fn from(usage: message::Usage) -> Self {
-        let nanos =
-            |duration: std::time::Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         Metrics {
             total_duration: nanos(usage.total),
             load_duration: nanos(usage.load),
@@ -60,6 +63,32 @@ impl From<Metrics> for message::Usage {
             answer: duration(metrics.eval_duration),
         }
     }
+}
+
+/// The answer of `/api/embed`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EmbedRecord {
+    /// The model as asked.
+    pub model: String,
+    /// A vector for each text.
+    pub embeddings: Vec<Vec<f32>>,
+    /// What it cost, in nanoseconds.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub total_duration: u64,
+    /// The part of it until the model was loaded.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub load_duration: u64,
+    /// Tokens of all texts.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub prompt_eval_count: u64,
+}
+
+/// The answer of `/api/embeddings`.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct EmbeddingRecord {
+    /// The vector of the prompt.
+    pub embedding: Vec<f64>,
 }
 
 /// A record of one of the two routes.

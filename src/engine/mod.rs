@@ -3,6 +3,7 @@
 //! Knows tokens and sampling; nothing of HTTP, JSON, names or the store. A [`Job`] goes in over a
 //! bounded channel, its [`Event`]s come back over one of its own. Dropping the [`Answer`] cancels.
 
+mod embed;
 mod ffi;
 mod grammar;
 mod log;
@@ -24,15 +25,17 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token_type::LlamaTokenAttr;
 
+pub use embed::normalised;
 pub use grammar::{Compiler, Grammar, Guide, Text};
 pub use log::{Level, Sink};
 pub use sampler::Sampling;
 
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 use crate::message::Reason;
 use crate::special::Specials;
 use log::Log;
 use memory::Need;
+use thread::Jobs;
 use tune::Attention;
 
 /// Jobs that may wait at the door of one engine; the pool bounds requests long before.
@@ -95,6 +98,13 @@ pub enum Context {
         sequences: u32,
         /// Cells of the cache, shared by all.
         cells: u32,
+    },
+    /// For texts that become vectors.
+    Texts {
+        /// Most tokens of one text.
+        tokens: u32,
+        /// Most tokens of one decode, at least as many.
+        batch: u32,
     },
 }
 
@@ -302,6 +312,12 @@ impl Engine {
         Ok(self.specials.get_or_init(|| made))
     }
 
+    /// True for a token that marks something and is no text.
+    pub fn is_special(&self, id: i32) -> bool {
+        let attributes = self.model.vocab().attr(LlamaToken(id));
+        attributes.contains(LlamaTokenAttr::Control)
+    }
+
     /// Compiles a grammar for this model's vocabulary.
     ///
     /// # Errors
@@ -340,24 +356,41 @@ impl Engine {
     /// # Errors
     /// `Busy` if too many wait already; `Failed` if the engine's thread has ended.
     pub fn submit(&self, job: Job) -> Result<Answer> {
+        let Jobs::Answers(jobs) = self.jobs() else {
+            return Err(Error::failed("the model turns text into vectors only"));
+        };
         let (events, receiver) = mpsc::sync_channel(EVENTS_MAX);
         let cancel = job.cancel.clone();
-        let worker = self.worker.as_ref().expect("only drop takes it");
-        worker
-            .jobs
-            .try_send(worker::Submission { job, events })
-            .map_err(|error| match error {
-                mpsc::TrySendError::Full(_) => {
-                    Error::plain(crate::error::Class::Busy, "too many requests wait")
-                }
-                mpsc::TrySendError::Disconnected(_) => {
-                    Error::failed("the engine stopped unexpectedly")
-                }
-            })?;
+        submit(jobs, worker::Submission { job, events })?;
         Ok(Answer {
             events: receiver,
             cancel,
         })
+    }
+
+    /// Turns texts, each as its tokens, into vectors of length 1, in the same order.
+    ///
+    /// # Errors
+    /// `Busy` if too many wait already; `Cancelled`; what llama.cpp says, or that the model
+    /// generates text instead.
+    pub fn embed(&self, tokens: Vec<Vec<i32>>, cancel: Arc<AtomicBool>) -> Result<Vec<Vec<f32>>> {
+        let Jobs::Texts(jobs) = self.jobs() else {
+            return Err(Error::failed("the model generates text only"));
+        };
+        let (vectors, answer) = mpsc::sync_channel(1);
+        submit(
+            jobs,
+            embed::Texts {
+                tokens,
+                cancel,
+                vectors,
+            },
+        )?;
+        answer.recv().unwrap_or_else(|_| Err(Error::cancelled()))
+    }
+
+    fn jobs(&self) -> &Jobs {
+        &self.worker.as_ref().expect("only drop takes it").jobs
     }
 }
 
@@ -367,6 +400,13 @@ impl Drop for Engine {
             worker.close();
         }
     }
+}
+
+fn submit<T>(jobs: &mpsc::SyncSender<T>, job: T) -> Result<()> {
+    jobs.try_send(job).map_err(|error| match error {
+        mpsc::TrySendError::Full(_) => Error::plain(Class::Busy, "too many requests wait"),
+        mpsc::TrySendError::Disconnected(_) => Error::failed("the engine stopped unexpectedly"),
+    })
 }
 
 fn device_name(gpu_layers: u32) -> String {

@@ -16,6 +16,7 @@ use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams};
 use llama_cpp_2::model::LlamaModel;
 
+use super::embed::{Embedder, TEXTS_MAX, Texts};
 use super::memory::MEMORY_HINT;
 use super::sequence::Work;
 use super::tune::{self, KvKind};
@@ -28,9 +29,21 @@ const CONTEXT_GRAIN: u32 = 256;
 /// Cells that are planned for on a GPU before the first job tells its own need.
 const FIRST_CELLS: u32 = 4096;
 
+/// What the thread computes.
+pub enum Jobs {
+    Answers(SyncSender<Submission>),
+    Texts(SyncSender<Texts>),
+}
+
+/// The thread's end of it.
+enum Inbox {
+    Answers(Receiver<Submission>),
+    Texts(Receiver<Texts>),
+}
+
 /// The way to the thread.
 pub struct Door {
-    pub jobs: SyncSender<Submission>,
+    pub jobs: Jobs,
     thread: JoinHandle<()>,
 }
 
@@ -65,12 +78,21 @@ pub fn start(
     spec: Spec,
     progress: &mut dyn FnMut(f32) -> bool,
 ) -> Result<(Door, Loaded)> {
-    let (sender, jobs) = sync_channel(JOBS_MAX);
+    let (jobs, inbox) = match spec.context {
+        Context::Texts { .. } => {
+            let (sender, receiver) = sync_channel(JOBS_MAX);
+            (Jobs::Texts(sender), Inbox::Texts(receiver))
+        }
+        Context::FirstJob | Context::Shared { .. } => {
+            let (sender, receiver) = sync_channel(JOBS_MAX);
+            (Jobs::Answers(sender), Inbox::Answers(receiver))
+        }
+    };
     let (tell, news) = sync_channel(1);
     let stop = Arc::new(AtomicBool::new(false));
     let run = {
         let stop = stop.clone();
-        move || run(&backend, &spec, jobs, &tell, &stop)
+        move || run(&backend, &spec, inbox, &tell, &stop)
     };
     let spawned = thread::Builder::new().name("engine".into()).spawn(run);
     let thread =
@@ -82,10 +104,7 @@ pub fn start(
             }
             Ok(News::Progress(_)) => {}
             Ok(News::Ready(ready)) => {
-                let door = Door {
-                    jobs: sender,
-                    thread,
-                };
+                let door = Door { jobs, thread };
                 return ready.map(|loaded| (door, loaded));
             }
             Err(_) => return Err(Error::failed("the engine stopped unexpectedly")),
@@ -93,13 +112,7 @@ pub fn start(
     }
 }
 
-fn run(
-    backend: &Backend,
-    spec: &Spec,
-    mut jobs: Receiver<Submission>,
-    tell: &SyncSender<News>,
-    stop: &AtomicBool,
-) {
+fn run(backend: &Backend, spec: &Spec, inbox: Inbox, tell: &SyncSender<News>, stop: &AtomicBool) {
     // Whoever loads waits for this news; if it has gone, nobody sends jobs either.
     let ready = |outcome| _ = tell.send(News::Ready(outcome));
     let loading = || load(backend, spec, tell, stop);
@@ -112,6 +125,18 @@ fn run(
     let shared = Loaded {
         model: model.clone(),
         gpu_layers,
+    };
+    let mut jobs = match inbox {
+        Inbox::Answers(jobs) => jobs,
+        Inbox::Texts(mut texts) => {
+            return match text_context(backend, &model, spec) {
+                Err(error) => ready(Err(error)),
+                Ok(context) => {
+                    ready(Ok(shared));
+                    Embedder::new(context).turns(&mut texts);
+                }
+            };
+        }
     };
     if spec.context != Context::FirstJob {
         return match new_context(backend, &model, spec, spec.context) {
@@ -149,6 +174,7 @@ fn load(
         cells: match spec.context {
             Context::FirstJob => FIRST_CELLS,
             Context::Shared { cells, .. } => cells,
+            Context::Texts { batch, .. } => batch,
         },
     };
     let mut report = |fraction| {
@@ -229,11 +255,41 @@ fn new_context<'a>(
         // A window's cells can be cut and reused only if all of them are kept.
         .with_swa_full(spec.context != Context::FirstJob)
         .with_no_perf(true);
+    make(backend, model, params, cells)
+}
+
+/// A context for texts that become vectors: each of them lies whole in one decode.
+fn text_context<'a>(
+    backend: &Backend,
+    model: &'a LlamaModel,
+    spec: &Spec,
+) -> Result<LlamaContext<'a>> {
+    let Context::Texts { batch, .. } = spec.context else {
+        return Err(Error::failed("a context for texts without their size"));
+    };
+    let params = LlamaContextParams::default()
+        .with_n_ctx(NonZeroU32::new(batch))
+        .with_n_batch(batch)
+        .with_n_ubatch(batch)
+        .with_n_seq_max(TEXTS_MAX)
+        .with_n_threads(spec.threads as i32)
+        .with_n_threads_batch(spec.threads as i32)
+        .with_flash_attention_policy(i32::from(spec.attention.flash))
+        .with_embeddings(true)
+        .with_kv_unified(true)
+        .with_no_perf(true);
+    make(backend, model, params, batch)
+}
+
+fn make<'a>(
+    backend: &Backend,
+    model: &'a LlamaModel,
+    params: LlamaContextParams,
+    tokens: u32,
+) -> Result<LlamaContext<'a>> {
     model.new_context(&backend.inner, params).map_err(|error| {
-        let why = backend
-            .log
-            .take_error()
-            .unwrap_or_else(|| error.to_string());
-        Error::failed(format!("cannot make a context of {cells} tokens: {why}"))
+        let why = backend.log.take_error();
+        let why = why.unwrap_or_else(|| error.to_string());
+        Error::failed(format!("cannot make a context of {tokens} tokens: {why}"))
     })
 }

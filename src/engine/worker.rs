@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::message::Reason;
 
 /// How long a busy thread waits for another job before it ends.
-const LINGER: Duration = Duration::from_millis(20);
+pub const LINGER: Duration = Duration::from_millis(20);
 /// How long to rest when every listener is slow.
 const REST: Duration = Duration::from_millis(2);
 
@@ -62,7 +62,7 @@ impl<'a> Worker<'a> {
             Context::Shared {
                 tokens, sequences, ..
             } => (tokens as usize, sequences as i32),
-            Context::FirstJob => (0, 1),
+            Context::FirstJob | Context::Texts { .. } => (0, 1),
         };
         let batch_tokens = context.n_batch() as usize;
         Worker {

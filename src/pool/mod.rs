@@ -38,6 +38,12 @@ const CACHE_SHARE: u64 = 16;
 const FILLED_SHARE: u32 = 2;
 /// The least batch: a slice of the grid and a token for each sequence.
 const BATCH_TOKENS_MIN: i64 = 32;
+/// The largest.
+const BATCH_TOKENS_MAX: i64 = 1 << 14;
+/// Tokens of one text that becomes a vector, at most: the reference's batch of such models.
+const TEXT_TOKENS: u32 = 2048;
+/// Tokens of several such texts in one decode.
+const TEXTS_TOKENS: u32 = 512;
 /// A client that takes nothing of its answer for this long is given up.
 const STALL_MAX: Duration = Duration::from_secs(30);
 /// How often a waiting request looks whether its client is still there.
@@ -317,7 +323,7 @@ impl Pool {
             engine: entry.engine.clone().expect("a leased entry is loaded"),
             context_tokens: match entry.load.context {
                 Context::FirstJob => None,
-                Context::Shared { tokens, .. } => Some(tokens),
+                Context::Shared { tokens, .. } | Context::Texts { tokens, .. } => Some(tokens),
             },
         }
     }
@@ -372,17 +378,26 @@ impl Pool {
             .int("num_ctx")
             .map(|tokens| tokens.clamp(0, u32::MAX.into()) as u32);
         let tokens = |tokens: u32| tokens.max(CONTEXT_TOKENS_MIN).min(trained);
+        let batch_tokens = options
+            .int("num_batch")
+            .map(|tokens| tokens.clamp(BATCH_TOKENS_MIN, BATCH_TOKENS_MAX) as u32);
+        let default = self.0.config.context_tokens.unwrap_or(CONTEXT_TOKENS);
         let context = match (self.0.policy, asked) {
+            _ if model.header.is_embedding() => {
+                let longest = batch_tokens.unwrap_or(TEXT_TOKENS);
+                let text = tokens(asked.unwrap_or(default)).min(longest);
+                Context::Texts {
+                    tokens: text,
+                    batch: batch_tokens.unwrap_or(TEXTS_TOKENS).max(text),
+                }
+            }
             (Policy::OneShot, None) => Context::FirstJob,
             (Policy::OneShot, Some(asked)) => Context::Shared {
                 tokens: tokens(asked),
                 sequences: 1,
                 cells: tokens(asked),
             },
-            (Policy::Server, asked) => {
-                let default = self.0.config.context_tokens.unwrap_or(CONTEXT_TOKENS);
-                self.shared_context(model, tokens(asked.unwrap_or(default)))
-            }
+            (Policy::Server, asked) => self.shared_context(model, tokens(asked.unwrap_or(default))),
         };
         let threads = options
             .int("num_thread")
@@ -391,11 +406,7 @@ impl Pool {
         Ok(Load {
             weights: model.weights.clone(),
             context,
-            batch_tokens: options
-                .int("num_batch")
-                .map_or(tune::BATCH_TOKENS, |tokens| {
-                    tokens.clamp(BATCH_TOKENS_MIN, 1 << 14) as usize
-                }),
+            batch_tokens: batch_tokens.map_or(tune::BATCH_TOKENS, |tokens| tokens as usize),
             gpu_layers: options
                 .int("num_gpu")
                 .filter(|layers| *layers >= 0)

@@ -198,8 +198,11 @@ impl Loaded {
             0 => facts.device.clone(),
             layers => format!("{} {layers}/{} layers", facts.device, facts.layers),
         };
-        if let Context::Shared { tokens, .. } = spec.context {
-            self.context_tokens = tokens;
+        match spec.context {
+            Context::FirstJob => {}
+            Context::Shared { tokens, .. } | Context::Texts { tokens, .. } => {
+                self.context_tokens = tokens;
+            }
         }
     }
 }
@@ -209,5 +212,6 @@ pub(super) fn least_cells(context: Context) -> u32 {
     match context {
         Context::FirstJob => 256,
         Context::Shared { cells, .. } => cells,
+        Context::Texts { batch, .. } => batch,
     }
 }

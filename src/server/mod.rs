@@ -2,6 +2,7 @@
 
 mod access;
 mod answer;
+mod embed;
 mod http;
 mod models;
 mod route;

@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json};
 use super::Server;
 use super::access::Verdict;
 use super::http::{Exchange, NoBody, Reply};
-use super::{answer, models};
+use super::{answer, embed, models};
 use crate::api::native::ErrorBody;
 use crate::client::{SERVER, STORE_HEADER};
 use crate::error::{Class, Error, Result};
@@ -36,6 +36,8 @@ const ROUTES: &[(&str, &[&str], Handler)] = &[
     ("/api/show", &["POST"], models::show),
     ("/api/generate", &["POST"], answer::generate),
     ("/api/chat", &["POST"], answer::chat),
+    ("/api/embed", &["POST"], embed::embed),
+    ("/api/embeddings", &["POST"], embed::embeddings),
     ("/api/copy", &["POST"], models::copy),
     ("/api/delete", &["DELETE"], models::delete),
 ];
@@ -215,6 +217,7 @@ pub fn error_reply(error: &Error) -> Reply {
         Class::Denied => 403,
         Class::Cancelled => 499,
         Class::Busy | Class::Memory => 503,
+        Class::NoVectors => 501,
         Class::Network => 502,
         Class::TimedOut => 504,
         Class::Failed | Class::Damaged | Class::Closed | Class::Cut => 500,

@@ -230,7 +230,7 @@ fn printf(format: &str, arguments: &[Value]) -> String {
     while let Some(at) = rest.find('%') {
         out.push_str(&rest[..at]);
         rest = &rest[at + 1..];
-        let end = rest.find(|c: char| !matches!(c, '-' | '+' | '0'..='9' | '.' | ' ' | '#'));
+        let end = rest.find(|c: char| !matches!(c, '-' | '+' | '0'..='9' | '.' | ' ' | '#' | '*'));
         let Some((flags, verb)) =
             end.and_then(|end| Some((&rest[..end], rest[end..].chars().next()?)))
         else {
@@ -238,6 +238,15 @@ fn printf(format: &str, arguments: &[Value]) -> String {
             return out;
         };
         rest = &rest[flags.len() + verb.len_utf8()..];
+        // A star takes the number from the arguments.
+        let flags = flags.split_inclusive('*').map(|part| {
+            let Some(before) = part.strip_suffix('*') else {
+                return part.to_string();
+            };
+            let number = arguments.next().map(plain).unwrap_or_default();
+            before.to_string() + &number
+        });
+        let flags = &flags.collect::<String>();
         if verb == '%' {
             out.push('%');
             continue;

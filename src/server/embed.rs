@@ -1,0 +1,121 @@
+//! `/api/embed` and `/api/embeddings`: texts in, vectors out.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::{Map, Value as Json};
+
+use super::Server;
+use super::http::Exchange;
+use super::models::asked;
+use super::route::{content, reply};
+use crate::api::native::{EmbedRequest, EmbeddingRequest};
+use crate::api::options::{from_json, keep_alive};
+use crate::api::records::{EmbedRecord, EmbeddingRecord, nanos};
+use crate::embed::{self, Embedded, Request};
+use crate::error::{Class, Error, Result};
+use crate::json;
+use crate::model::{self, Model};
+
+type Headers = Vec<(&'static str, String)>;
+
+/// `POST /api/embed`.
+pub fn embed(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
+    let started = Instant::now();
+    let Some((exchange, request)) = content::<EmbedRequest>(exchange) else {
+        return;
+    };
+    let answer = request.and_then(|request| {
+        let texts = request.texts()?;
+        let model = find(server, &request.model)?;
+        let request_of = |texts| Asked {
+            texts,
+            truncate: request.truncate.unwrap_or(true),
+            dimensions: usize::try_from(request.dimensions).ok(),
+            options: &request.options,
+            keep_alive: request.keep_alive.as_ref(),
+        };
+        let embedded = vectors(server, &exchange, &model, request_of(texts))?;
+        let mut record = EmbedRecord {
+            model: request.model.clone(),
+            embeddings: embedded.vectors,
+            ..EmbedRecord::default()
+        };
+        if !record.embeddings.is_empty() {
+            record.total_duration = nanos(started.elapsed());
+            record.load_duration = nanos(embedded.load);
+            record.prompt_eval_count = embedded.tokens as u64;
+        }
+        Ok(json::line(&record))
+    });
+    reply(exchange, answer, &headers);
+}
+
+/// `POST /api/embeddings`.
+pub fn embeddings(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
+    let Some((exchange, request)) = content::<EmbeddingRequest>(exchange) else {
+        return;
+    };
+    let answer = request.and_then(|request| {
+        let model = find(server, &request.model)?;
+        let texts = match request.prompt.is_empty() {
+            true => Vec::new(),
+            false => vec![request.prompt],
+        };
+        let asked = Asked {
+            texts,
+            truncate: false,
+            dimensions: None,
+            options: &request.options,
+            keep_alive: request.keep_alive.as_ref(),
+        };
+        let embedded = vectors(server, &exchange, &model, asked).map_err(older)?;
+        let vector = embedded.vectors.into_iter().next().unwrap_or_default();
+        Ok(json::line(&EmbeddingRecord {
+            embedding: vector.into_iter().map(f64::from).collect(),
+        }))
+    });
+    reply(exchange, answer, &headers);
+}
+
+/// What both routes ask for.
+struct Asked<'a> {
+    texts: Vec<String>,
+    truncate: bool,
+    dimensions: Option<usize>,
+    options: &'a Map<String, Json>,
+    keep_alive: Option<&'a Json>,
+}
+
+fn vectors(server: &Server, exchange: &Exchange, model: &Model, asked: Asked) -> Result<Embedded> {
+    let request = Request {
+        model,
+        texts: asked.texts,
+        truncate: asked.truncate,
+        dimensions: asked.dimensions.filter(|count| *count > 0),
+        options: from_json(asked.options)?,
+        keep_alive: keep_alive(asked.keep_alive)?,
+        cancel: exchange.watch().gone(),
+    };
+    embed::embed(&server.pool, &request, &mut |_| {})
+}
+
+fn find(server: &Server, text: &str) -> Result<Model> {
+    let name = asked(text)?;
+    let found = model::of_name(&server.store, text, &name);
+    found.map_err(|error| match error.is_not_found() {
+        true => Error::plain(
+            Class::NoModel,
+            format!("model \"{text}\" not found, try pulling it first"),
+        ),
+        false => error,
+    })
+}
+
+/// The older route answers a wrong text with status 500.
+fn older(error: Error) -> Error {
+    match error.class() {
+        Class::TooLong | Class::Usage => Error::failed(error.to_string()),
+        _ => error,
+    }
+}
