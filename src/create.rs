@@ -1,11 +1,13 @@
-//! A Modelfile to a model in the store.
+//! A model made of a file or of another model, and of what is laid over it.
 
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use crate::api;
 use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
+use crate::gguf::Header;
 use crate::json;
 use crate::manifest::{Config, Layer, Manifest};
 use crate::model;
@@ -18,10 +20,44 @@ use crate::store::{Store, Take};
 /// What creation tells about its progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
+    /// The header of the weights is read.
+    Parsing,
     /// So many bytes of the weights are in, of so many.
     Copied(u64, u64),
     /// Something the user should know; creation goes on.
     Note(String),
+    /// A layer is in; true: it was there before.
+    Layer(Digest, bool),
+    /// All layers are in: the name is written.
+    Naming,
+}
+
+/// What a model is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A GGUF file, and how it comes into the store.
+    File(PathBuf, Take),
+    /// A GGUF file that is in the store already, and what it is called.
+    Blob(Digest, String),
+    /// Another model.
+    Model(Name),
+}
+
+/// What is laid over the source. What is empty leaves the source's own.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Changes {
+    /// Replaces the TEMPLATE.
+    pub template: String,
+    /// Replaces the system text.
+    pub system: String,
+    /// Added to the source's licences.
+    pub licenses: Vec<String>,
+    /// Options, each over the source's.
+    pub options: Options,
+    /// Replace the messages: role and text.
+    pub messages: Vec<(String, String)>,
+    /// Fields of the config.
+    pub config: Config,
 }
 
 /// Where the files that a Modelfile names are looked for.
@@ -35,197 +71,233 @@ pub struct Places<'a> {
     pub take: Take,
 }
 
-/// Makes `name` of a Modelfile.
+/// Makes the model `name`.
 ///
 /// # Errors
-/// What is wrong with the Modelfile or the files it names; nothing is left under a final name.
+/// What is wrong with the source or the changes; nothing is left under a final name.
 pub fn create(
     store: &Store,
     name: &Name,
-    modelfile: &Modelfile,
-    places: Places,
+    source: &Source,
+    changes: &Changes,
     report: &mut dyn FnMut(Step),
 ) -> Result<()> {
     let guard = store.share()?;
-    let mut base = match base(modelfile, places)? {
-        Source::File(path) => from_file(store, &path, places.take, report)?,
-        Source::Name(name) => from_model(store, &name)?,
-    };
-    for instruction in &modelfile.instructions {
-        base.apply(instruction, report)?;
+    if !changes.template.is_empty() {
+        GoTemplate::compile(&changes.template)?;
     }
-    let manifest = base.write(store)?;
+    let base = match source {
+        Source::File(path, take) => Base::of_file(store, path, *take, report)?,
+        Source::Blob(digest, file) => Base::of_blob(store, digest, file, report)?,
+        Source::Model(name) => Base::of_model(store, name)?,
+    };
+    let manifest = base.with(store, changes, report)?;
+    report(Step::Naming);
     store.write_manifest(guard, name, &manifest)
 }
 
-enum Source {
-    File(PathBuf),
-    Name(Name),
-}
-
-fn base(modelfile: &Modelfile, places: Places) -> Result<Source> {
-    let mut sources = modelfile
-        .instructions
-        .iter()
-        .filter_map(|instruction| match instruction {
-            Instruction::From(value) => Some(value),
-            _ => None,
-        });
-    let value = sources
-        .next()
-        .ok_or_else(|| Error::usage("the Modelfile has no FROM line"))?;
-    if sources.next().is_some() {
-        return Err(Error::usage(
-            "more than one FROM: split files and projectors cannot be created yet",
-        ));
-    }
-    let path = match (value.strip_prefix("~/"), places.home) {
-        (Some(rest), Some(home)) => home.join(rest),
-        _ => places.folder.join(value),
-    };
-    match fs::metadata(&path) {
-        Ok(meta) if meta.is_file() => Ok(Source::File(path)),
-        Ok(meta) if meta.is_dir() => Err(Error::usage(format!(
-            "FROM {value} is a directory: name a GGUF file in it"
-        ))),
-        Ok(_) => Err(Error::usage(format!("FROM {value} is no regular file"))),
-        Err(_) if model::is_path(value) => Err(Error::plain(
-            crate::error::Class::NoModel,
-            format!("FROM {value}: no such file"),
-        )),
-        Err(_) => Ok(Source::Name(Name::parse(value)?)),
-    }
-}
-
-/// A model in the making.
-struct Draft {
-    config: Config,
-    layers: Vec<Layer>,
-    options: Options,
-    options_given: Options,
-    template: Option<String>,
-    system: Option<String>,
-    licenses: Vec<String>,
-    messages: Vec<(String, String)>,
-}
-
-fn from_file(
-    store: &Store,
-    path: &Path,
-    take: Take,
+/// What a Modelfile asks for.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn of_modelfile(
+    modelfile: &Modelfile,
+    places: Places,
     report: &mut dyn FnMut(Step),
-) -> Result<Draft> {
-    let header = model::header(path)?;
-    let total = header.file_bytes;
-    let (digest, size_bytes) =
-        store.put_file(path, take, &mut |done| report(Step::Copied(done, total)))?;
-    let mut layer = Layer::new("model", digest, size_bytes);
-    layer.from = path
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default();
-    Ok(Draft::new(model::config_of(&header), vec![layer]))
-}
-
-fn from_model(store: &Store, name: &Name) -> Result<Draft> {
-    let entry = store.find(name)?;
-    let model = model::of_name(store, &name.to_string(), name)?;
-    let mut layers = entry.manifest.layers.clone();
-    for layer in &mut layers {
-        store.adopt(&layer.digest()?)?;
-        if layer.kind() != "template" {
-            layer.from = entry.name.to_string();
-        }
-    }
-    let inherited = Config {
-        renderer: model.config.renderer.clone(),
-        parser: model.config.parser.clone(),
-        requires: model.config.requires.clone(),
-        capabilities: model.config.capabilities.clone(),
-        ..model::config_of(&model.header)
-    };
-    Ok(Draft {
-        options: model.options,
-        ..Draft::new(inherited, layers)
-    })
-}
-
-impl Draft {
-    fn new(config: Config, layers: Vec<Layer>) -> Self {
-        Draft {
-            config,
-            layers,
-            options: Options::default(),
-            options_given: Options::default(),
-            template: None,
-            system: None,
-            licenses: Vec::new(),
-            messages: Vec::new(),
-        }
-    }
-
-    fn apply(&mut self, instruction: &Instruction, report: &mut dyn FnMut(Step)) -> Result<()> {
+) -> Result<(Source, Changes)> {
+    let mut changes = Changes::default();
+    let mut sources = Vec::new();
+    for instruction in &modelfile.instructions {
         match instruction {
-            Instruction::From(_) => {}
+            Instruction::From(value) => sources.push(value),
             Instruction::Adapter(_) => {
                 return Err(Error::usage("ADAPTER: adapters cannot be created yet"));
             }
-            Instruction::Template(text) => {
-                GoTemplate::compile(text)?;
-                self.template = Some(text.clone());
-            }
-            Instruction::System(text) => self.system = Some(text.clone()),
-            Instruction::License(text) => self.licenses.push(text.clone()),
-            Instruction::Message(role, text) => self.messages.push((role.clone(), text.clone())),
-            Instruction::Renderer(name) => self.config.renderer = name.clone(),
-            Instruction::Parser(name) => self.config.parser = name.clone(),
-            Instruction::Requires(version) => self.config.requires = version.clone(),
+            Instruction::Template(text) => changes.template = text.clone(),
+            Instruction::System(text) => changes.system = text.clone(),
+            Instruction::License(text) => changes.licenses.push(text.clone()),
+            Instruction::Message(role, text) => changes.messages.push((role.clone(), text.clone())),
+            Instruction::Renderer(name) => changes.config.renderer = name.clone(),
+            Instruction::Parser(name) => changes.config.parser = name.clone(),
+            Instruction::Requires(version) => changes.config.requires = version.clone(),
             Instruction::Parameter(key, _) if RETIRED.contains(&key.as_str()) => {
                 report(Step::Note(format!(
                     "parameter {key} is no longer used and left out"
                 )));
             }
-            Instruction::Parameter(key, text) => self.options_given.set_text(key, text)?,
+            Instruction::Parameter(key, text) => changes.options.set_text(key, text)?,
         }
-        Ok(())
+    }
+    let source = match sources[..] {
+        [] => return Err(Error::usage("the Modelfile has no FROM line")),
+        [value] => source(value, places)?,
+        _ => {
+            return Err(Error::usage(
+                "more than one FROM: split files and projectors cannot be created yet",
+            ));
+        }
+    };
+    Ok((source, changes))
+}
+
+fn source(value: &str, places: Places) -> Result<Source> {
+    let path = match (value.strip_prefix("~/"), places.home) {
+        (Some(rest), Some(home)) => home.join(rest),
+        _ => places.folder.join(value),
+    };
+    match fs::metadata(&path) {
+        Ok(meta) if meta.is_file() => Ok(Source::File(path, places.take)),
+        Ok(meta) if meta.is_dir() => Err(Error::usage(format!(
+            "FROM {value} is a directory: name a GGUF file in it"
+        ))),
+        Ok(_) => Err(Error::usage(format!("FROM {value} is no regular file"))),
+        Err(_) if model::is_path(value) => Err(Error::plain(
+            Class::NoModel,
+            format!("FROM {value}: no such file"),
+        )),
+        Err(_) => Ok(Source::Model(Name::parse(value)?)),
+    }
+}
+
+/// What a model is made of, before the changes.
+struct Base {
+    config: Config,
+    layers: Vec<Layer>,
+    options: Options,
+}
+
+impl Base {
+    fn of_file(
+        store: &Store,
+        path: &Path,
+        take: Take,
+        report: &mut dyn FnMut(Step),
+    ) -> Result<Self> {
+        report(Step::Parsing);
+        let header = model::header(path)?;
+        let total = header.file_bytes;
+        let (digest, size_bytes) =
+            store.put_file(path, take, &mut |done| report(Step::Copied(done, total)))?;
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        Ok(Self::new(
+            &header,
+            Layer::new("model", digest, size_bytes),
+            &file,
+        ))
+    }
+
+    fn of_blob(
+        store: &Store,
+        digest: &Digest,
+        file: &str,
+        report: &mut dyn FnMut(Step),
+    ) -> Result<Self> {
+        // The reference takes any file whose name or first bytes say that it is one.
+        let unknown = || Error::usage("unknown type");
+        let path = store.blob(digest).map_err(|_| unknown())?;
+        let named = file.ends_with(".gguf");
+        if !named && !starts_as_gguf(&path) {
+            return Err(unknown());
+        }
+        report(Step::Parsing);
+        if !starts_as_gguf(&path) {
+            return Err(Error::usage("supplied file was not in GGUF format"));
+        }
+        store.adopt(digest)?;
+        let header = model::header(&path)?;
+        let layer = Layer::new("model", *digest, header.file_bytes);
+        Ok(Self::new(&header, layer, file))
+    }
+
+    fn new(header: &Header, layer: Layer, file: &str) -> Self {
+        let from = file.to_string();
+        Base {
+            config: model::config_of(header),
+            layers: vec![Layer { from, ..layer }],
+            options: Options::default(),
+        }
+    }
+
+    fn of_model(store: &Store, name: &Name) -> Result<Self> {
+        let entry = store.find(name)?;
+        let model = model::of_name(store, &name.to_string(), name)?;
+        let mut layers = entry.manifest.layers.clone();
+        for layer in &mut layers {
+            store.adopt(&layer.digest()?)?;
+            if layer.kind() != "template" {
+                layer.from = entry.name.to_string();
+            }
+        }
+        let config = Config {
+            renderer: model.config.renderer.clone(),
+            parser: model.config.parser.clone(),
+            requires: model.config.requires.clone(),
+            capabilities: model.config.capabilities.clone(),
+            ..model::config_of(&model.header)
+        };
+        Ok(Base {
+            config,
+            layers,
+            options: model.options,
+        })
     }
 
     /// Stores the small layers and the config; the order is the reference's.
-    fn write(mut self, store: &Store) -> Result<Manifest> {
-        let put = |kind: &str, bytes: &[u8]| {
+    fn with(
+        mut self,
+        store: &Store,
+        changes: &Changes,
+        report: &mut dyn FnMut(Step),
+    ) -> Result<Manifest> {
+        for layer in &self.layers {
+            report(Step::Layer(layer.digest()?, true));
+        }
+        let mut put = |kind: &str, bytes: &[u8]| {
+            let known = store.blob(&Digest::of(bytes)).is_ok();
             let (digest, size_bytes) = store.put_bytes(bytes)?;
+            report(Step::Layer(digest, known));
             Ok::<Layer, Error>(Layer::new(kind, digest, size_bytes))
         };
-        if let Some(text) = self.template.filter(|text| !text.is_empty()) {
-            self.layers.retain(|layer| layer.kind() != "template");
+        let layers = &mut self.layers;
+        if !changes.template.is_empty() {
+            layers.retain(|layer| layer.kind() != "template");
             let from = model::TEMPLATE_GIVEN.to_string();
-            let layer = put("template", text.as_bytes())?;
-            self.layers.push(Layer { from, ..layer });
+            let layer = put("template", changes.template.as_bytes())?;
+            layers.push(Layer { from, ..layer });
         }
-        if let Some(text) = self.system.filter(|text| !text.is_empty()) {
-            self.layers.retain(|layer| layer.kind() != "system");
-            self.layers.push(put("system", text.as_bytes())?);
+        if !changes.system.is_empty() {
+            layers.retain(|layer| layer.kind() != "system");
+            layers.push(put("system", changes.system.as_bytes())?);
         }
-        for text in &self.licenses {
-            self.layers.push(put("license", text.as_bytes())?);
+        for text in &changes.licenses {
+            layers.push(put("license", text.as_bytes())?);
         }
-        self.options.overlay(&self.options_given);
+        self.options.overlay(&changes.options);
         if !self.options.is_empty() {
-            self.layers.retain(|layer| layer.kind() != "params");
+            layers.retain(|layer| layer.kind() != "params");
             let text = json::line(&api::options::to_json(&self.options)) + "\n";
-            self.layers.push(put("params", text.as_bytes())?);
+            layers.push(put("params", text.as_bytes())?);
         }
-        if !self.messages.is_empty() {
-            self.layers.retain(|layer| layer.kind() != "messages");
-            let messages: Vec<api::native::Message> = self
-                .messages
-                .iter()
+        if !changes.messages.is_empty() {
+            layers.retain(|layer| layer.kind() != "messages");
+            let messages = changes.messages.iter();
+            let messages: Vec<_> = messages
                 .map(|(role, text)| api::native::Message::new(role, text))
                 .collect();
-            self.layers
-                .push(put("messages", (json::line(&messages) + "\n").as_bytes())?);
+            let text = json::line(&messages) + "\n";
+            layers.push(put("messages", text.as_bytes())?);
         }
-        let config: (Digest, u64) = store.put_bytes(&self.config.bytes())?;
-        Ok(Manifest::new(config, self.layers))
+        self.config.overlay(&changes.config);
+        let config = put("", &self.config.bytes())?;
+        Ok(Manifest::new(
+            (config.digest()?, config.size.max(0) as u64),
+            self.layers,
+        ))
     }
+}
+
+fn starts_as_gguf(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic));
+    read.is_ok() && magic == *b"GGUF"
 }

@@ -189,6 +189,35 @@ pub struct Config {
 }
 
 impl Config {
+    /// Lays another config over this one: what is empty there stays.
+    pub fn overlay(&mut self, other: &Config) {
+        for (own, theirs) in [
+            (&mut self.model_format, &other.model_format),
+            (&mut self.model_family, &other.model_family),
+            (&mut self.model_type, &other.model_type),
+            (&mut self.file_type, &other.file_type),
+            (&mut self.renderer, &other.renderer),
+            (&mut self.parser, &other.parser),
+            (&mut self.requires, &other.requires),
+            (&mut self.base_name, &other.base_name),
+        ] {
+            if !theirs.is_empty() {
+                own.clone_from(theirs);
+            }
+        }
+        if !other.capabilities.is_empty() {
+            self.capabilities.clone_from(&other.capabilities);
+        }
+        for (own, theirs) in [
+            (&mut self.context_length, other.context_length),
+            (&mut self.embedding_length, other.embedding_length),
+        ] {
+            if theirs > 0 {
+                *own = theirs;
+            }
+        }
+    }
+
     /// The bytes to store: compact, a newline at the end.
     pub fn bytes(&self) -> Vec<u8> {
         (json::line(self) + "\n").into_bytes()

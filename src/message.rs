@@ -110,6 +110,8 @@ impl Think {
 /// A piece of an answer, in the order it comes.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Delta {
+    /// How likely the next token was, before what it adds to the answer.
+    Logprob(Logprob),
     /// Thinking before the answer. Never empty, never half a character.
     Thinking(String),
     /// More text of the answer. Never empty, never half a character.
@@ -123,6 +125,17 @@ pub enum Delta {
     },
     /// The end, once, as the last delta.
     Finish(Box<Finish>),
+}
+
+/// How likely the model found a token.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Logprob {
+    /// The token's bytes; they may be a part of a character.
+    pub bytes: Vec<u8>,
+    /// Natural logarithm of its probability.
+    pub logprob: f32,
+    /// The likeliest tokens at its place, the likeliest first, if they were asked for.
+    pub top: Vec<Logprob>,
 }
 
 /// How an answer ended.

@@ -4,6 +4,7 @@
 
 mod alone;
 mod bad;
+mod conformance;
 mod create;
 mod door;
 mod embed;
@@ -15,6 +16,7 @@ mod pipes;
 mod promised;
 mod prompts;
 mod remote;
+mod scheduling;
 mod scripted;
 mod serve;
 mod store;

@@ -52,9 +52,9 @@ impl Message {
         }
     }
 
-    /// True if it brings images or audio.
-    pub fn has_media(&self) -> bool {
-        !self.images.is_empty()
+    /// Images and audio, in base64.
+    pub fn images(&self) -> &[String] {
+        &self.images
     }
 }
 
@@ -128,9 +128,15 @@ pub struct Common {
     /// Cut too long an input; absent is true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub truncate: Option<bool>,
+    /// Cut a prompt in the middle; absent is true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shift: Option<bool>,
     /// Probabilities of tokens.
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "is_false")]
     pub logprobs: bool,
+    /// How many alternatives to each token.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "is_zero")]
+    pub top_logprobs: i64,
     /// Which function must be called: ours.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_choice: Option<Json>,
@@ -384,11 +390,15 @@ pub struct ErrorBody {
     pub error: String,
 }
 
+fn is_zero(value: &i64) -> bool {
+    *value == 0
+}
+
 fn is_false(value: &bool) -> bool {
     !value
 }
 
-fn null_is_default<'de, D, T>(deserializer: D) -> std::result::Result<T, D::Error>
+pub(super) fn null_is_default<'de, D, T>(deserializer: D) -> std::result::Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,
     T: Deserialize<'de> + Default,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
 use crate::clock;
-use crate::message::{self, Delta, Finish, Reason, ToolCall};
+use crate::message::{self, Delta, Finish, Logprob, Reason, ToolCall};
 
 /// What an answer cost, in nanoseconds and tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -137,6 +137,9 @@ pub struct GenerateRecord {
     /// The rendered prompt, when only that was asked for.
     #[serde(rename = "_debug_info", skip_serializing_if = "Option::is_none")]
     pub debug_info: Option<DebugInfo>,
+    /// How likely the tokens were, if that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub logprobs: Vec<Json>,
 }
 
 /// A record of `/api/chat`.
@@ -157,6 +160,9 @@ pub struct ChatRecord {
     /// The rendered prompt, when only that was asked for.
     #[serde(rename = "_debug_info", skip_serializing_if = "Option::is_none")]
     pub debug_info: Option<DebugInfo>,
+    /// How likely the tokens were, if that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub logprobs: Vec<Json>,
     /// What it cost.
     #[serde(flatten)]
     pub metrics: Metrics,
@@ -196,6 +202,7 @@ impl Record for GenerateRecord {
 
     fn add(&mut self, delta: Delta) {
         match delta {
+            Delta::Logprob(likely) => self.logprobs.push(logprob_json(&likely)),
             Delta::Text(text) => self.response += &text,
             Delta::Thinking(text) => self.thinking += &text,
             Delta::Call { index, call } => self.tool_calls.push(call_json(&call, index)),
@@ -236,6 +243,7 @@ impl Record for ChatRecord {
 
     fn add(&mut self, delta: Delta) {
         match delta {
+            Delta::Logprob(likely) => self.logprobs.push(logprob_json(&likely)),
             Delta::Text(text) => self.message.content += &text,
             Delta::Thinking(text) => self.message.thinking += &text,
             Delta::Call { index, call } => self.message.tool_calls.push(call_json(&call, index)),
@@ -322,6 +330,19 @@ pub fn call_json(call: &ToolCall, index: usize) -> Json {
         Some(id) => json!({ "id": id, "function": function }),
         None => json!({ "function": function }),
     }
+}
+
+/// How likely a token was, on the wire.
+fn logprob_json(likely: &Logprob) -> Json {
+    let token = String::from_utf8_lossy(&likely.bytes);
+    let mut json = json!({ "token": token, "logprob": likely.logprob });
+    if !likely.bytes.is_empty() {
+        json["bytes"] = likely.bytes.clone().into();
+    }
+    if !likely.top.is_empty() {
+        json["top_logprobs"] = likely.top.iter().map(logprob_json).collect();
+    }
+    json
 }
 
 fn now() -> String {

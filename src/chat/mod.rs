@@ -43,6 +43,8 @@ pub enum Overflow {
     Error,
     /// Drop the oldest messages, then the middle of the prompt, and say how much.
     Truncate,
+    /// Drop the oldest messages; what is then still too long is an error.
+    Whole,
     /// Cut the longest message, and keep this of it.
     Keep(Part),
 }
@@ -95,6 +97,8 @@ pub struct Request<'a> {
     pub template: Option<Given>,
     /// What the answer must look like.
     pub promise: Promise,
+    /// Tell how likely each token was, and so many of the likeliest at its place.
+    pub likely: Option<usize>,
     /// Text put before the rendered prompt: tokens of an earlier answer.
     pub context: Vec<i32>,
     /// Options of this request, over the model's own.
@@ -120,6 +124,7 @@ impl<'a> Request<'a> {
             think: None,
             template: None,
             promise: Promise::None,
+            likely: None,
             context: Vec::new(),
             options: Options::default(),
             keep_alive: None,
@@ -214,6 +219,7 @@ pub fn start(pool: &Pool, request: Request, progress: Progress) -> Result<Turn> 
             Some(format) => engine.specials()?.within(&format.marks()),
             None => Vec::new(),
         },
+        likely: request.likely,
         guide: grammar.map(|grammar| engine.guide(grammar)).transpose()?,
         patience: lease.patience(),
         cancel: request.cancel.clone(),

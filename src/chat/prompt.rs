@@ -6,7 +6,7 @@ use super::{Input, Overflow, Part, Request};
 use crate::clock::Local;
 use crate::dialect::Dialect;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 use crate::message::{Message, Think};
 use crate::options::Options;
 use crate::prompt::guard::{self, Segment};
@@ -108,7 +108,7 @@ impl<'a> Prompter<'a> {
         let (draft, tokens) = match self.request.overflow {
             _ if fits => (whole, tokens),
             Overflow::Error => (whole, tokens),
-            Overflow::Truncate => self.truncated(whole, tokens, limit)?,
+            Overflow::Truncate | Overflow::Whole => self.truncated(whole, tokens, limit)?,
             Overflow::Keep(part) => self.kept(part, limit)?,
         };
         Ok(Prompt {
@@ -140,9 +140,32 @@ impl<'a> Prompter<'a> {
                 Template::Go(template) if template.mentions("Suffix") => {
                     template.insert(prompt, suffix, self.now).map(Draft::raw)
                 }
-                _ => Err(Error::usage("the model does not support insert")),
+                _ => self.around_gap(prompt, suffix),
             },
         }
+    }
+
+    /// The prompt for a gap, by the marks that the vocabulary has for it.
+    fn around_gap(&self, prompt: &str, suffix: &str) -> Result<Draft> {
+        let Some(marks) = self.engine.gap_tokens() else {
+            let model = self.request.model;
+            let name = model.name.as_ref().map(|name| name.full());
+            let name = name.unwrap_or_else(|| model.label.clone());
+            return Err(Error::usage(format!("{name} does not support insert")));
+        };
+        let marks = marks.map(|id| Segment {
+            text: self.engine.text(&[id]),
+            special: true,
+        });
+        let plain = |text: &str| Segment {
+            text: text.to_string(),
+            special: false,
+        };
+        let [before, behind, gap] = marks;
+        Ok(Draft {
+            segments: vec![before, plain(prompt), behind, plain(suffix), gap],
+            notes: Vec::new(),
+        })
     }
 
     fn chat(&self, messages: &[Message]) -> Result<Draft> {
@@ -210,6 +233,11 @@ impl<'a> Prompter<'a> {
         };
         match tokens.len() < limit {
             true => Ok((draft, tokens)),
+            false if self.request.overflow == Overflow::Whole => Err(Error::plain(
+                Class::TooLong,
+                "the prompt is longer than the context length currently available to the model; shorten the prompt, \
+                 adjust the context length in settings, or use a model with a longer context length",
+            )),
             false => {
                 let tokens = self.without_middle(&tokens, limit);
                 Ok((draft, tokens))

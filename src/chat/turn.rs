@@ -111,9 +111,19 @@ impl Turn {
         &self.notes
     }
 
+    /// The next delta, if it came with the same token as the last one.
+    pub fn next_of_token(&mut self) -> Option<Delta> {
+        let same = |delta: &Delta| !matches!(delta, Delta::Logprob(_) | Delta::Finish(_));
+        self.ready
+            .front()
+            .is_some_and(same)
+            .then(|| self.ready.pop_front())?
+    }
+
     fn step(&mut self) -> Result<()> {
         match self.answer.next()? {
-            Event::Token { id, bytes } => {
+            Event::Token { id, bytes, likely } => {
+                self.ready.extend(likely.map(Delta::Logprob));
                 self.first_token.get_or_insert_with(Instant::now);
                 self.usage.answer_tokens += 1;
                 self.context.push(id);

@@ -198,7 +198,7 @@ impl<'a> Printer<'a> {
                 self.out.think(&text);
                 Ok(())
             }
-            Delta::Thinking(_) => Ok(()),
+            Delta::Thinking(_) | Delta::Logprob(_) => Ok(()),
             Delta::Text(text) => self.text(&text),
             Delta::Call { index, call } => {
                 let line = records::call_json(&call, index).to_string();

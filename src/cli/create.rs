@@ -6,7 +6,7 @@ use super::out::{Out, Unit};
 use super::parse::Parsed;
 use super::spec::{Command, Completes, QUIET, option, switch};
 use crate::config::Config;
-use crate::create::{Places, Step, create};
+use crate::create::{Places, Step, create, of_modelfile};
 use crate::error::{Error, Result};
 use crate::modelfile::{self, MODELFILE_BYTES_MAX};
 use crate::name::Name;
@@ -37,8 +37,8 @@ pub const COMMAND: Command = Command {
          in the store. The file comes into the store as a reflink where the file system can do that, else as a copy; \
          it is never moved.",
         "A Modelfile holds one instruction a line: FROM, SYSTEM, TEMPLATE, PARAMETER name value, LICENSE, MESSAGE \
-         role text; # begins a comment. A value in \" or \"\"\" may span lines. A TEMPLATE is stored with the model; \
-         prompts are made with the template inside the GGUF.",
+         role text; # begins a comment. A value in \" or \"\"\" may span lines. A TEMPLATE takes \
+         the place of the template inside the GGUF.",
         "Nothing stands under a final name before it is whole: a create that is killed or runs out of space leaves \
          the store as it was.",
     ],
@@ -73,16 +73,13 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     };
     let progress = out.progress("creating", Unit::Bytes);
     let mut notes = Vec::new();
-    create(
-        &super::store(config),
-        &name,
-        &modelfile,
-        places,
-        &mut |step| match step {
-            Step::Copied(done, total) => progress.show(done, total),
-            Step::Note(text) => notes.push(text),
-        },
-    )?;
+    let mut report = |step| match step {
+        Step::Copied(done, total) => progress.show(done, total),
+        Step::Note(text) => notes.push(text),
+        Step::Parsing | Step::Layer(..) | Step::Naming => {}
+    };
+    let (source, changes) = of_modelfile(&modelfile, places, &mut report)?;
+    create(&super::store(config), &name, &source, &changes, &mut report)?;
     drop(progress);
     notes.iter().for_each(|text| out.note(text));
     Ok(())

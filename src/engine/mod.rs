@@ -6,6 +6,7 @@
 mod embed;
 mod ffi;
 mod grammar;
+mod likely;
 mod log;
 pub mod memory;
 mod sampler;
@@ -31,7 +32,7 @@ pub use log::{Level, Sink};
 pub use sampler::Sampling;
 
 use crate::error::{Class, Error, Result};
-use crate::message::Reason;
+use crate::message::{Logprob, Reason};
 use crate::special::Specials;
 use log::Log;
 use memory::Need;
@@ -166,6 +167,8 @@ pub struct Job {
     pub sampling: Sampling,
     /// Special tokens whose text belongs to the answer: marks of thinking and of calls. Sorted.
     pub visible: Vec<i32>,
+    /// Tell how likely each token was, and so many of the likeliest at its place.
+    pub likely: Option<usize>,
     /// What the answer must follow.
     pub guide: Option<Guide>,
     /// How long its listener may take no event before the job is given up; `None`: for ever.
@@ -188,6 +191,8 @@ pub enum Event {
         id: i32,
         /// Its text.
         bytes: Vec<u8>,
+        /// How likely it was, if that was asked for.
+        likely: Option<Logprob>,
     },
     /// The answer is complete.
     End {
@@ -310,6 +315,14 @@ impl Engine {
         });
         let made = Specials::new(texts)?;
         Ok(self.specials.get_or_init(|| made))
+    }
+
+    /// The model's tokens for filling a gap: before what precedes it, before what follows it, and
+    /// before what goes into it.
+    pub fn gap_tokens(&self) -> Option<[i32; 3]> {
+        let vocab = self.model.vocab();
+        let tokens = [vocab.fim_pre(), vocab.fim_suf(), vocab.fim_mid()].map(|token| token.0);
+        tokens.iter().all(|id| *id >= 0).then_some(tokens)
     }
 
     /// True for a token that marks something and is no text.

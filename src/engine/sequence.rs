@@ -10,7 +10,7 @@ use llama_cpp_2::token::LlamaToken;
 
 use super::{Event, Job};
 use crate::error::Error;
-use crate::message::Reason;
+use crate::message::{Logprob, Reason};
 
 /// A sequence of the cache.
 pub struct Sequence {
@@ -105,11 +105,15 @@ impl Work {
     }
 
     /// Takes a generated token.
-    pub fn push(&mut self, token: LlamaToken, bytes: Vec<u8>) {
+    pub fn push(&mut self, token: LlamaToken, bytes: Vec<u8>, likely: Option<Logprob>) {
         self.answered();
         self.answer_tokens += 1;
         self.tokens.push(token);
-        self.send(Event::Token { id: token.0, bytes });
+        self.send(Event::Token {
+            id: token.0,
+            bytes,
+            likely,
+        });
     }
 
     /// Notes that the first token was chosen.

@@ -112,9 +112,28 @@ pub fn slice_tokens(parameters: u64, threads: usize, gpu: bool) -> usize {
     cells as usize * GRID
 }
 
+/// How many of `pending` tokens from position `start` on to compute now: up to `limit`, ending on
+/// the grid unless the prompt ends.
+pub fn slice(start: usize, pending: usize, limit: usize) -> usize {
+    if pending <= limit {
+        return pending;
+    }
+    let end = (start + limit) / GRID * GRID;
+    end.saturating_sub(start)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slices_end_on_the_grid() {
+        assert_eq!(slice(0, 100, 64), 64);
+        assert_eq!(slice(64, 36, 64), 36);
+        assert_eq!(slice(5, 100, 64), 59);
+        assert_eq!(slice(5, 100, 8), 0);
+        assert_eq!(slice(0, 1000, 16), 16);
+    }
 
     #[test]
     fn slices_shrink_with_the_model() {

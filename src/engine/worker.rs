@@ -17,8 +17,8 @@ use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
 
 use super::sequence::{Sequence, Work};
-use super::tune;
 use super::{Context, Event, Guide, Job, Spec};
+use super::{likely, tune};
 use crate::error::{Error, Result};
 use crate::message::Reason;
 
@@ -288,7 +288,7 @@ impl<'a> Worker<'a> {
             let count = match pending {
                 0 => continue,
                 1 => room.min(1),
-                _ => slice(
+                _ => tune::slice(
                     self.sequences[index].cached.len(),
                     pending,
                     slice_left.min(room),
@@ -424,7 +424,11 @@ impl<'a> Worker<'a> {
         {
             return work.fail(error);
         }
-        work.push(token, bytes);
+        let likely = work
+            .job
+            .likely
+            .map(|count| likely::told(vocab, self.context.get_logits_ith(logits), token, count));
+        work.push(token, bytes, likely);
         let full =
             work.answer_tokens >= work.job.answer_tokens || work.tokens.len() >= self.tokens_max;
         if full {
@@ -464,28 +468,4 @@ struct Place {
     index: usize,
     count: usize,
     logits: Option<i32>,
-}
-
-/// How many of `pending` tokens from position `start` on to compute now: up to `limit`, ending on
-/// the grid unless the prompt ends.
-fn slice(start: usize, pending: usize, limit: usize) -> usize {
-    if pending <= limit {
-        return pending;
-    }
-    let end = (start + limit) / tune::GRID * tune::GRID;
-    end.saturating_sub(start)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn slices_end_on_the_grid() {
-        assert_eq!(slice(0, 100, 64), 64);
-        assert_eq!(slice(64, 36, 64), 36);
-        assert_eq!(slice(5, 100, 64), 59);
-        assert_eq!(slice(5, 100, 8), 0);
-        assert_eq!(slice(0, 1000, 16), 16);
-    }
 }

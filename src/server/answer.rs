@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Server;
+use super::body::content;
 use super::http::Exchange;
-use super::route::{content, reply};
+use super::route::reply;
 use super::stream::Stream;
 use super::understand::{self, Asked};
 use crate::api::native::{ChatRequest, GenerateRequest};
@@ -100,6 +101,10 @@ fn request<'a>(exchange: &Exchange, asked: &'a Asked) -> Result<Request<'a>> {
         think: asked.think,
         template: asked.template.clone(),
         promise: asked.promise.clone(),
+        likely: asked
+            .common
+            .logprobs
+            .then(|| usize::try_from(asked.common.top_logprobs).unwrap_or(0)),
         context: asked.context.clone(),
         options: from_json(&asked.common.options)?,
         keep_alive: asked.keep_alive,
@@ -134,10 +139,15 @@ fn shown(asked: &Asked, mut delta: Delta) -> Delta {
 fn stream<R: Record>(server: &Server, exchange: Exchange, headers: Headers, asked: &Asked) {
     let started = start(server, &exchange, asked);
     let mut stream = Stream::new(exchange, headers);
-    let outcome = started.and_then(|turn| {
-        for delta in turn {
+    let outcome = started.and_then(|mut turn| {
+        while let Some(delta) = turn.next() {
             let mut record = R::new(&asked.common.model);
-            record.add(shown(asked, delta?));
+            let delta = delta?;
+            let opens = matches!(delta, Delta::Logprob(_));
+            record.add(shown(asked, delta));
+            while opens && let Some(delta) = turn.next_of_token() {
+                record.add(delta);
+            }
             stream.send(&record)?;
         }
         Ok(())

@@ -6,9 +6,10 @@ use std::time::Instant;
 use serde_json::{Map, Value as Json};
 
 use super::Server;
+use super::body::content;
 use super::http::Exchange;
-use super::models::asked;
-use super::route::{content, reply};
+use super::models::to_run;
+use super::route::reply;
 use crate::api::native::{EmbedRequest, EmbeddingRequest};
 use crate::api::options::{from_json, keep_alive};
 use crate::api::records::{EmbedRecord, EmbeddingRecord, nanos};
@@ -101,7 +102,7 @@ fn vectors(server: &Server, exchange: &Exchange, model: &Model, asked: Asked) ->
 }
 
 fn find(server: &Server, text: &str) -> Result<Model> {
-    let name = asked(text)?;
+    let name = to_run(text)?;
     let found = model::of_name(&server.store, text, &name);
     found.map_err(|error| match error.is_not_found() {
         true => Error::plain(

@@ -177,6 +177,11 @@ impl Exchange {
         }
     }
 
+    /// The body as it comes.
+    pub fn reader(&mut self) -> impl Read {
+        Body(self)
+    }
+
     /// Answers at once.
     pub fn reply(self, reply: Reply, more: &[(&'static str, String)]) {
         if self.unread_bytes > DRAIN_BYTES_MAX {
@@ -240,6 +245,17 @@ impl Exchange {
             chunked,
             _watch: self.watch,
         })
+    }
+}
+
+/// A body that is read piece by piece.
+struct Body<'a>(&'a mut Exchange);
+
+impl Read for Body<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let count = self.0.request.as_reader().read(bytes)?;
+        self.0.unread_bytes = self.0.unread_bytes.saturating_sub(count);
+        Ok(count)
     }
 }
 

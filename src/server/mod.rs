@@ -2,6 +2,8 @@
 
 mod access;
 mod answer;
+mod body;
+mod create;
 mod embed;
 mod http;
 mod models;

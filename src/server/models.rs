@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::Server;
+use super::body::names;
 use super::http::{Exchange, Reply};
-use super::route::{names, reply};
+use super::route::reply;
 use crate::api::listing::{Details, Process, Processes, Tags};
 use crate::api::native::{CopyRequest, NameRequest};
 use crate::clock;
@@ -125,6 +126,25 @@ fn empty(exchange: Exchange, result: Result<()>, headers: &Headers) {
         ),
         Err(error) => reply(exchange, Err(error), headers),
     }
+}
+
+/// The name of a model to run: those that run elsewhere are not ours.
+pub fn to_run(text: &str) -> Result<Name> {
+    let cloud = text.contains(":cloud");
+    if cloud && text.contains(":local") {
+        let text = format!("use either :local or :cloud, not both: \"{text}\"");
+        return Err(Error::usage(text));
+    }
+    if cloud
+        || text
+            .rsplit(':')
+            .next()
+            .is_some_and(|tag| tag.ends_with("-cloud"))
+    {
+        let text = "ollama cloud is disabled: remote model is unavailable";
+        return Err(Error::plain(Class::Denied, text));
+    }
+    asked(text)
 }
 
 /// The name in a request, with the API's words for none and for a wrong one.

@@ -2,13 +2,10 @@
 
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
-use serde_json::{Map, Value as Json};
-
 use super::Server;
 use super::access::Verdict;
-use super::http::{Exchange, NoBody, Reply};
-use super::{answer, embed, models};
+use super::http::{Exchange, Reply};
+use super::{answer, create, embed, models};
 use crate::api::native::ErrorBody;
 use crate::client::{SERVER, STORE_HEADER};
 use crate::error::{Class, Error, Result};
@@ -18,11 +15,6 @@ use crate::json;
 pub const JSON_KIND: &str = "application/json; charset=utf-8";
 const TEXT_KIND: &str = "text/plain; charset=utf-8";
 const PLAIN_KIND: &str = "text/plain";
-
-/// Bodies that carry content: a conversation with images.
-const CONTENT_BYTES_MAX: usize = 64 << 20;
-/// Bodies that carry names.
-const NAMES_BYTES_MAX: usize = 1 << 20;
 
 /// What answers a route.
 type Handler = fn(&Arc<Server>, Exchange, Vec<(&'static str, String)>);
@@ -38,6 +30,8 @@ const ROUTES: &[(&str, &[&str], Handler)] = &[
     ("/api/chat", &["POST"], answer::chat),
     ("/api/embed", &["POST"], embed::embed),
     ("/api/embeddings", &["POST"], embed::embeddings),
+    ("/api/create", &["POST"], create::create),
+    ("/api/blobs/:digest", &["HEAD", "POST"], create::blob),
     ("/api/copy", &["POST"], models::copy),
     ("/api/delete", &["DELETE"], models::delete),
 ];
@@ -54,12 +48,22 @@ pub fn route(server: &Arc<Server>, exchange: Exchange) {
     }
     let path = exchange.path().to_string();
     let method = exchange.method();
-    match ROUTES.iter().find(|(known, _, _)| *known == path) {
+    match ROUTES.iter().find(|(known, _, _)| is_of(&path, known)) {
         Some((_, methods, handler)) if methods.contains(&method.as_str()) => {
             handler(server, exchange, headers)
         }
         Some((_, methods, _)) => exchange.reply(wrong_method(methods), &headers),
         None => exchange.reply(elsewhere(&path, &method), &headers),
+    }
+}
+
+/// True for the path of a route; a last part that begins with a colon stands for any word.
+fn is_of(path: &str, route: &str) -> bool {
+    match route.split_once(':') {
+        None => path == route,
+        Some((folder, _)) => path
+            .strip_prefix(folder)
+            .is_some_and(|word| !word.is_empty() && !word.contains('/')),
     }
 }
 
@@ -76,7 +80,7 @@ fn wrong_method(methods: &[&str]) -> Reply {
 /// A path with a slash too many is sent on to the right one; all others are unknown.
 fn elsewhere(path: &str, method: &str) -> Reply {
     let cleaned = format!("/{}", path.trim_matches('/'));
-    if cleaned != path && ROUTES.iter().any(|(known, _, _)| *known == cleaned) {
+    if cleaned != path && ROUTES.iter().any(|(known, _, _)| is_of(&cleaned, known)) {
         let status = if method == "GET" { 301 } else { 307 };
         return Reply {
             status,
@@ -134,72 +138,11 @@ pub fn reply(exchange: Exchange, result: Result<String>, headers: &[(&'static st
     }
 }
 
-/// Reads a JSON body of names.
-///
-/// # Errors
-/// The answer to send; the exchange is used up if the body was too long.
-pub fn names<T: DeserializeOwned>(exchange: Exchange) -> Option<(Exchange, Result<T>)> {
-    body(exchange, NAMES_BYTES_MAX)
-}
-
-/// Reads a JSON body that may carry content.
-pub fn content<T: DeserializeOwned>(exchange: Exchange) -> Option<(Exchange, Result<T>)> {
-    body(exchange, CONTENT_BYTES_MAX)
-}
-
-fn body<T: DeserializeOwned>(
-    mut exchange: Exchange,
-    bytes_max: usize,
-) -> Option<(Exchange, Result<T>)> {
-    let error = match exchange.body(bytes_max) {
-        Ok(bytes) => return Some((exchange, parse(&bytes))),
-        Err(NoBody::TooLong) => {
-            let limit = bytes_max >> 20;
-            let error = Error::usage(format!("the request body is larger than {limit} MiB"));
-            Reply {
-                status: 413,
-                ..error_reply(&error)
-            }
-        }
-        Err(NoBody::Broken) => error_reply(&Error::usage("the request body cannot be read")),
-    };
-    exchange.reply(error, &[]);
-    None
-}
-
-/// Parses the first JSON value of a body; field names match whatever their case.
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
-    if bytes.is_empty() {
-        return Err(Error::usage("missing request body"));
-    }
-    let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<Json>();
-    let value = match values.next() {
-        None => return Err(Error::usage("unexpected EOF")),
-        Some(Err(error)) if error.is_eof() => return Err(Error::usage("unexpected EOF")),
-        Some(Err(error)) => return Err(Error::usage(error.to_string())),
-        Some(Ok(value)) => value,
-    };
-    let map = match value {
-        Json::Null => Map::new(),
-        Json::Object(map) => map
-            .into_iter()
-            .map(|(key, value)| (key.to_lowercase(), value))
-            .collect(),
-        other => {
-            let kind = if other.is_array() {
-                "array"
-            } else if other.is_string() {
-                "string"
-            } else {
-                "number"
-            };
-            return Err(Error::usage(format!(
-                "json: cannot unmarshal {kind} into Go value of type api.Request"
-            )));
-        }
-    };
-    serde_json::from_value(Json::Object(map))
-        .map_err(|error| Error::usage(format!("json: cannot unmarshal: {error}")))
+/// Answers with an error; a status other than its class's may be given.
+pub fn fail(exchange: Exchange, error: &Error, status: Option<u16>) {
+    let reply = error_reply(error);
+    let status = status.unwrap_or(reply.status);
+    exchange.reply(Reply { status, ..reply }, &[]);
 }
 
 /// An error's body.

@@ -8,6 +8,8 @@ use crate::error::{Error, Result};
 use crate::json;
 
 const NDJSON: &str = "application/x-ndjson";
+/// Content type of an answer whose route streams, where it is one record or an error.
+pub const RECORD: &str = "application/json";
 
 /// A stream that sends nothing before its first record, so that an error found until then still
 /// gets a status of its own.
@@ -53,7 +55,11 @@ impl Stream {
     pub fn end(self, outcome: Result<()>) {
         match (self.state, outcome) {
             (State::Waiting(exchange), Err(error)) => {
-                exchange.reply(error_reply(&error), &self.headers)
+                let reply = Reply {
+                    kind: RECORD,
+                    ..error_reply(&error)
+                };
+                exchange.reply(reply, &self.headers)
             }
             (State::Waiting(exchange), Ok(())) => {
                 exchange.reply(

@@ -3,10 +3,12 @@
 
 use std::time::Instant;
 
+use base64::DecodeError;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::Value as Json;
 
 use super::Server;
-use super::models::{asked, not_found};
+use super::models::{not_found, to_run};
 use crate::api::native::{self, ChatRequest, Common, GenerateRequest};
 use crate::api::options::keep_alive;
 use crate::chat::{self, Input, Overflow, Part, Promise, ToolChoice};
@@ -16,8 +18,12 @@ use crate::error::{Class, Error, Result};
 use crate::list;
 use crate::message::{Message, Think, Tool};
 use crate::model::{self, Model};
+use crate::prompt::GoTemplate;
 
 const NO_MEDIA: &str = "Multimodal data provided, but model does not support multimodal requests.";
+
+/// Most alternatives to a token that are told.
+const LIKELY_MAX: i64 = 20;
 
 /// A request, understood.
 pub struct Asked {
@@ -52,7 +58,10 @@ pub struct Asked {
 impl Asked {
     /// What both routes ask for in the same words.
     fn of(server: &Server, common: Common, verb: &str, started: Instant) -> Result<Self> {
-        let name = asked(&common.model)?;
+        if !(0..=LIKELY_MAX).contains(&common.top_logprobs) {
+            return Err(Error::usage("top_logprobs must be between 0 and 20"));
+        }
+        let name = to_run(&common.model)?;
         let found = model::of_name(&server.store, &common.model, &name);
         let model = found.map_err(|error| not_found(error, &common.model))?;
         let abilities = list::capabilities(Sources::of(&model));
@@ -70,9 +79,6 @@ impl Asked {
                 "\"{}\" does not support {verb}",
                 model.label
             )));
-        }
-        if common.logprobs {
-            return Err(Error::usage("logprobs are not supported"));
         }
         Ok(Asked {
             think: think.or(can("thinking").then_some(Think::On)),
@@ -127,11 +133,10 @@ pub fn generate(server: &Server, request: GenerateRequest, started: Instant) -> 
             "raw mode does not support template, system, or context",
         ));
     }
-    if !request.suffix.is_empty() && !asked.can("insert") {
-        return Err(asked.lacks("insert"));
-    }
-    if !request.images.is_empty() {
-        return Err(Error::usage(NO_MEDIA));
+    no_media(&request.images)?;
+    if !request.template.is_empty() {
+        // The reference finds it out when it renders.
+        GoTemplate::compile(&request.template).map_err(|error| Error::failed(error.to_string()))?;
     }
     asked.template = (!request.template.is_empty()).then_some(Given::Go(request.template));
     asked.input = match (request.prompt.is_empty(), request.raw) {
@@ -180,8 +185,8 @@ pub fn chat(server: &Server, request: ChatRequest, started: Instant) -> Result<A
     if !request.tools.is_empty() && !asked.can("tools") {
         return Err(asked.lacks("tools"));
     }
-    if request.messages.iter().any(|message| message.has_media()) {
-        return Err(Error::usage(NO_MEDIA));
+    for message in &request.messages {
+        no_media(message.images())?;
     }
     asked.tools = request
         .tools
@@ -194,6 +199,28 @@ pub fn chat(server: &Server, request: ChatRequest, started: Instant) -> Result<A
     asked.input =
         (!messages.is_empty()).then(|| Input::Chat(chat::conversation(&asked.model, messages)));
     Ok(asked)
+}
+
+/// Refuses images and audio, and first what is none in base64.
+fn no_media(images: &[String]) -> Result<()> {
+    for image in images {
+        let bare: String = image
+            .chars()
+            .filter(|c| !matches!(c, '\n' | '\r'))
+            .collect();
+        if let Err(error) = BASE64_STANDARD.decode(bare) {
+            let place = match error {
+                DecodeError::InvalidByte(at, _) => at,
+                _ => image.len(),
+            };
+            let text = format!("illegal base64 data at input byte {place}");
+            return Err(Error::usage(text));
+        }
+    }
+    match images.is_empty() {
+        true => Ok(()),
+        false => Err(Error::usage(NO_MEDIA)),
+    }
 }
 
 /// `format` and `grammar`.
@@ -221,6 +248,7 @@ fn promise(common: &Common) -> Result<Promise> {
 fn overflow(common: &Common) -> Result<Overflow> {
     match common.overflow.as_str() {
         "" if common.truncate == Some(false) => Ok(Overflow::Error),
+        "" if common.shift == Some(false) => Ok(Overflow::Whole),
         "" => Ok(Overflow::Truncate),
         word => match Part::parse(word) {
             Some(part) => Ok(Overflow::Keep(part)),

@@ -106,12 +106,40 @@ impl Store {
         Ok((digest, size_bytes))
     }
 
+    /// Stores what a reader yields, if it has this digest.
+    ///
+    /// # Errors
+    /// `Usage` if it has another; if it cannot be read or written. Then nothing is left behind.
+    pub fn put_upload(&self, digest: &Digest, reader: &mut dyn Read) -> Result<()> {
+        let _guard = self.share()?;
+        let source = Path::new("the upload");
+        let (unfinished, found, size_bytes) = self.write(reader, source, &mut |_| {})?;
+        if found != *digest {
+            return Err(Error::usage(format!(
+                "digest mismatch, expected \"{digest}\", got \"{found}\""
+            )));
+        }
+        self.keep(unfinished, digest, size_bytes)
+    }
+
     fn put_reader(
+        &self,
+        reader: impl Read,
+        source: &Path,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(Digest, u64)> {
+        let (unfinished, digest, size_bytes) = self.write(reader, source, progress)?;
+        self.keep(unfinished, &digest, size_bytes)?;
+        Ok((digest, size_bytes))
+    }
+
+    /// Writes what a reader yields to a file that has no name yet; its digest and length.
+    fn write(
         &self,
         mut reader: impl Read,
         source: &Path,
         progress: &mut dyn FnMut(u64),
-    ) -> Result<(Digest, u64)> {
+    ) -> Result<(Unfinished, Digest, u64)> {
         let unfinished = Unfinished::create(&self.blobs()?)?;
         let mut writer = HashingWriter::new(&unfinished.file);
         let mut piece = vec![0; PIECE_BYTES];
@@ -128,8 +156,7 @@ impl Store {
             progress(writer.written_bytes());
         }
         let (digest, size_bytes) = (writer.digest(), writer.written_bytes());
-        self.keep(unfinished, &digest, size_bytes)?;
-        Ok((digest, size_bytes))
+        Ok((unfinished, digest, size_bytes))
     }
 
     fn link_file(

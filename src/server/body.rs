@@ -1,0 +1,132 @@
+//! Request bodies to values, and what is wrong with them in the reference's words.
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value as Json};
+
+use super::http::{Exchange, NoBody};
+use super::route::fail;
+use crate::error::{Error, Result};
+
+/// Bodies that carry content: a conversation with images.
+const CONTENT_BYTES_MAX: usize = 64 << 20;
+/// Bodies that carry names.
+const NAMES_BYTES_MAX: usize = 1 << 20;
+
+/// Fields of all bodies: name, the word for its JSON kind, the reference's type of it.
+const FIELDS: &[(&str, &str, &str)] = &[
+    ("model", "string", "string"),
+    ("name", "string", "string"),
+    ("prompt", "string", "string"),
+    ("suffix", "string", "string"),
+    ("system", "string", "string"),
+    ("template", "string", "string"),
+    ("from", "string", "string"),
+    ("source", "string", "string"),
+    ("destination", "string", "string"),
+    ("quantize", "string", "string"),
+    ("stream", "bool", "bool"),
+    ("raw", "bool", "bool"),
+    ("truncate", "bool", "bool"),
+    ("shift", "bool", "bool"),
+    ("logprobs", "bool", "bool"),
+    ("verbose", "bool", "bool"),
+    ("top_logprobs", "number", "int"),
+    ("dimensions", "number", "int"),
+    ("context", "array", "[]int"),
+    ("messages", "array", "[]api.Message"),
+    ("tools", "array", "api.Tools"),
+    ("images", "array", "[]api.ImageData"),
+    ("options", "object", "map[string]interface {}"),
+    ("parameters", "object", "map[string]interface {}"),
+    ("files", "object", "map[string]string"),
+    ("adapters", "object", "map[string]string"),
+    ("info", "object", "map[string]interface {}"),
+];
+
+/// Reads a JSON body of names. `None`: the answer was sent already.
+pub fn names<T: DeserializeOwned>(exchange: Exchange) -> Option<(Exchange, Result<T>)> {
+    body(exchange, NAMES_BYTES_MAX)
+}
+
+/// Reads a JSON body that may carry content. `None`: the answer was sent already.
+pub fn content<T: DeserializeOwned>(exchange: Exchange) -> Option<(Exchange, Result<T>)> {
+    body(exchange, CONTENT_BYTES_MAX)
+}
+
+fn body<T: DeserializeOwned>(
+    mut exchange: Exchange,
+    bytes_max: usize,
+) -> Option<(Exchange, Result<T>)> {
+    match exchange.body(bytes_max) {
+        Ok(bytes) => return Some((exchange, parse(&bytes))),
+        Err(NoBody::TooLong) => {
+            let limit = bytes_max >> 20;
+            let error = Error::usage(format!("the request body is larger than {limit} MiB"));
+            fail(exchange, &error, Some(413));
+        }
+        Err(NoBody::Broken) => {
+            fail(
+                exchange,
+                &Error::usage("the request body cannot be read"),
+                None,
+            );
+        }
+    }
+    None
+}
+
+/// Parses the first JSON value of a body; field names match whatever their case.
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    if bytes.is_empty() {
+        return Err(Error::usage("missing request body"));
+    }
+    let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<Json>();
+    let value = match values.next() {
+        None => return Err(Error::usage("unexpected EOF")),
+        Some(Err(error)) if error.is_eof() => return Err(Error::usage("unexpected EOF")),
+        Some(Err(error)) => return Err(Error::usage(error.to_string())),
+        Some(Ok(value)) => value,
+    };
+    let whole = std::any::type_name::<T>();
+    let whole = whole.rsplit("::").next().unwrap_or(whole);
+    let map: Map<String, Json> = match value {
+        Json::Null => Map::new(),
+        Json::Object(map) => {
+            let fields = map.into_iter();
+            fields
+                .map(|(key, value)| (key.to_lowercase(), value))
+                .collect()
+        }
+        other => {
+            return Err(Error::usage(format!(
+                "json: cannot unmarshal {} into Go value of type api.{whole}",
+                kind(&other)
+            )));
+        }
+    };
+    for (field, wanted, theirs) in FIELDS {
+        match map.get(*field) {
+            Some(value) if !value.is_null() && kind(value) != *wanted => {
+                return Err(Error::usage(format!(
+                    "json: cannot unmarshal {} into Go struct field {whole}.{field} of type {theirs}",
+                    kind(value)
+                )));
+            }
+            _ => {}
+        }
+    }
+    serde_json::from_value(Json::Object(map))
+        .map_err(|error| Error::usage(format!("json: cannot unmarshal: {error}")))
+}
+
+/// The reference's word for a value's kind.
+fn kind(json: &Json) -> &'static str {
+    match json {
+        Json::Null => "null",
+        Json::Bool(_) => "bool",
+        Json::Number(_) => "number",
+        Json::String(_) => "string",
+        Json::Array(_) => "array",
+        Json::Object(_) => "object",
+    }
+}

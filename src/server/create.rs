@@ -1,0 +1,272 @@
+//! `/api/create` and `/api/blobs`: files and models in, a model out.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value as Json};
+
+use super::Server;
+use super::body::content;
+use super::http::{Exchange, Reply};
+use super::route::{error_reply, reply};
+use super::stream::{RECORD, Stream};
+use crate::api::create::{CreateRequest, Progress};
+use crate::api::options::from_json;
+use crate::create::{self, Changes, Source, Step};
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::json;
+use crate::manifest::Config;
+use crate::message::Message;
+use crate::name::Name;
+use crate::prompt::GoTemplate;
+
+type Headers = Vec<(&'static str, String)>;
+
+/// Types that the reference's route quantises to.
+const QUANTS: [&str; 5] = ["F32", "F16", "Q4_K_S", "Q4_K_M", "Q8_0"];
+
+/// `POST /api/create`.
+pub fn create(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
+    let Some((exchange, request)) = content::<CreateRequest>(exchange) else {
+        return;
+    };
+    let checked = request.and_then(|request| Ok((target(&request)?, request)));
+    let ((name, files), request) = match checked {
+        Ok(checked) => checked,
+        Err(error) => return reply(exchange, Err(error), &headers),
+    };
+    let streams = request.stream.unwrap_or(true);
+    let recipe = recipe(request, files);
+    let success = Progress::of("success");
+    if !streams {
+        let made = recipe.and_then(|(source, changes)| {
+            create::create(&server.store, &name, &source, &changes, &mut |_| {})
+        });
+        let reply = match made {
+            Ok(()) => Reply {
+                status: 200,
+                body: json::line(&success),
+                ..Reply::default()
+            },
+            Err(error) => error_reply(&error),
+        };
+        let kind = RECORD;
+        return exchange.reply(Reply { kind, ..reply }, &headers);
+    }
+    let mut stream = Stream::new(exchange, headers);
+    let made = recipe.and_then(|(source, changes)| {
+        let mut report = |step| {
+            if let Some(record) = progress(&step) {
+                // The model is made, whether or not the client stays to hear of it.
+                let _ = stream.send(&record);
+            }
+        };
+        create::create(&server.store, &name, &source, &changes, &mut report)
+    });
+    let made = made.and_then(|()| stream.send(&success));
+    stream.end(made);
+}
+
+/// `HEAD` and `POST /api/blobs/DIGEST`.
+pub fn blob(server: &Arc<Server>, mut exchange: Exchange, headers: Headers) {
+    let text = exchange.path().rsplit('/').next().unwrap_or_default();
+    let text = text.to_string();
+    let done = Digest::parse(&text).and_then(|digest| {
+        let known = server.store.blob(&digest).is_ok();
+        match exchange.method().as_str() {
+            _ if known => Ok(200),
+            "HEAD" => Ok(404),
+            _ => server
+                .store
+                .put_upload(&digest, &mut exchange.reader())
+                .map(|()| 201),
+        }
+    });
+    match done {
+        Ok(status) => exchange.reply(
+            Reply {
+                status,
+                ..Reply::default()
+            },
+            &headers,
+        ),
+        Err(error) => reply(exchange, Err(error), &headers),
+    }
+}
+
+/// The record of a step, if it has one.
+fn progress(step: &Step) -> Option<Progress> {
+    Some(Progress::of(match step {
+        Step::Parsing => "parsing GGUF".to_string(),
+        Step::Layer(digest, true) => format!("using existing layer {digest}"),
+        Step::Layer(digest, false) => format!("creating new layer {digest}"),
+        Step::Naming => "writing manifest".to_string(),
+        Step::Copied(..) | Step::Note(_) => return None,
+    }))
+}
+
+/// The name to make, and the digests that the files have.
+///
+/// # Errors
+/// What is wrong before anything is done.
+fn target(request: &CreateRequest) -> Result<(Name, Vec<(String, Digest)>)> {
+    let invalid = || Error::usage("invalid model name");
+    let text = match request.model.is_empty() {
+        true => &request.name,
+        false => &request.model,
+    };
+    let files = files(request.files.as_ref())?;
+    files_only(&request.adapters)?;
+    files_only(&request.draft_files)?;
+    if !request.draft_quantize.is_empty() && request.draft_files.is_none() {
+        return Err(Error::usage("--draft-quantize requires a DRAFT model"));
+    }
+    let name = Name::parse(text.trim()).map_err(|_| invalid())?;
+    Ok((name, files))
+}
+
+/// What the model is made of.
+///
+/// # Errors
+/// What is wrong with the request.
+fn recipe(request: CreateRequest, files: Vec<(String, Digest)>) -> Result<(Source, Changes)> {
+    if !request.remote_host.is_empty() {
+        return Err(Error::usage("bad remote"));
+    }
+    let quantize = [request.quantize.as_str(), &request.quantization].concat();
+    let source = match (request.files, &files[..]) {
+        _ if !request.from.is_empty() => {
+            let from = Name::parse(&request.from);
+            Source::Model(from.map_err(|_| Error::usage("invalid model name"))?)
+        }
+        (None, _) => return Err(Error::usage("neither 'from' or 'files' was specified")),
+        (Some(_), []) => return Err(Error::usage("unknown type")),
+        (Some(_), [(path, digest)]) => Source::Blob(*digest, path.clone()),
+        (Some(_), _) => {
+            return Err(Error::usage(
+                "more than one file: split files and safetensors cannot be created yet",
+            ));
+        }
+    };
+    if !request.template.is_empty() {
+        GoTemplate::compile(&request.template)
+            .map_err(|error| Error::usage(format!("template error: {error}")))?;
+    }
+    check_quantize(&quantize)?;
+    let messages = request.messages.into_iter().map(|wire| {
+        let message: Message = wire.into();
+        (message.role, message.content)
+    });
+    let changes = Changes {
+        template: request.template,
+        system: request.system,
+        licenses: licenses(&request.license)?,
+        options: from_json(&request.parameters)?,
+        messages: messages.collect(),
+        config: Config {
+            renderer: request.renderer,
+            parser: request.parser,
+            requires: request.requires,
+            ..info(&request.info)?
+        },
+    };
+    Ok((source, changes))
+}
+
+/// Paths and digests, both checked.
+fn files(map: Option<&Map<String, Json>>) -> Result<Vec<(String, Digest)>> {
+    let mut files = Vec::new();
+    for (path, digest) in map.into_iter().flatten() {
+        let leaves = path.split(['/', '\\']).any(|part| part == "..");
+        if path.starts_with(['/', '\\']) || leaves {
+            return Err(Error::usage("file path must be relative"));
+        }
+        files.push((path.clone(), Digest::parse(digest.as_str().unwrap_or(""))?));
+    }
+    Ok(files)
+}
+
+/// Files of a kind that cannot be used yet.
+fn files_only(map: &Option<Map<String, Json>>) -> Result<()> {
+    match files(map.as_ref())?.is_empty() {
+        true => Ok(()),
+        false => Err(Error::usage(
+            "adapters and draft models cannot be created yet",
+        )),
+    }
+}
+
+fn check_quantize(asked: &str) -> Result<()> {
+    let asked = asked.to_uppercase().replace("Q4_K_M", "Q4_K");
+    let known = |kind: &&&str| kind.replace("Q4_K_M", "Q4_K") == asked;
+    match QUANTS.iter().find(known) {
+        _ if asked.is_empty() => Ok(()),
+        Some(_) => Err(Error::failed(
+            "quantization is only supported for F16, BF16 and F32 models",
+        )),
+        None => Err(Error::failed(format!(
+            "unsupported quantization type {asked} - supported types are {}",
+            QUANTS.join(", ")
+        ))),
+    }
+}
+
+fn licenses(json: &Json) -> Result<Vec<String>> {
+    let wrong = || {
+        Error::failed(format!(
+            "license is a string or a list of strings, not {json}"
+        ))
+    };
+    match json {
+        Json::Null => Ok(Vec::new()),
+        Json::String(text) if text.is_empty() => Ok(Vec::new()),
+        Json::String(text) => Ok(vec![text.clone()]),
+        Json::Array(items) => items
+            .iter()
+            .map(|item| item.as_str().map(str::to_string).ok_or_else(wrong))
+            .collect(),
+        _ => Err(wrong()),
+    }
+}
+
+/// The fields of the config that `info` sets.
+fn info(map: &Map<String, Json>) -> Result<Config> {
+    let mut config = Config::default();
+    for (key, value) in map {
+        let must = |what: &str| Err(Error::usage(format!("info field \"{key}\" must be {what}")));
+        let text = match key.as_str() {
+            "model_family" => &mut config.model_family,
+            "base_name" => &mut config.base_name,
+            "quantization_level" => &mut config.file_type,
+            "parameter_size" => &mut config.model_type,
+            "context_length" | "embedding_length" => {
+                let number = match value {
+                    Json::Number(number) => number.as_u64(),
+                    _ => return must("a number"),
+                };
+                match (number, key.as_str()) {
+                    (None, _) => return must("a non-negative integer"),
+                    (Some(number), "context_length") => config.context_length = number,
+                    (Some(number), _) => config.embedding_length = number,
+                }
+                continue;
+            }
+            "capabilities" => {
+                let items = value.as_array().map(|items| items.iter().map(Json::as_str));
+                match items.and_then(Iterator::collect::<Option<Vec<&str>>>) {
+                    Some(words) => {
+                        config.capabilities = words.iter().map(|word| (*word).into()).collect()
+                    }
+                    None => return must("a list of strings"),
+                }
+                continue;
+            }
+            _ => continue,
+        };
+        match value {
+            Json::String(value) => *text = value.clone(),
+            _ => return must("a string"),
+        }
+    }
+    Ok(config)
+}
