@@ -9,7 +9,7 @@ SMOL = $(CACHE)/SmolLM2-135M-Instruct.Q4_1.gguf
 PUNA = target/release/puna
 
 .DEFAULT_GOAL := help
-.PHONY: help deps test-deps build model models demo test check bench fuzz portable cuda metal vulkan rocm install clean
+.PHONY: help deps test-deps build model models clients demo test check bench fuzz portable cuda metal vulkan rocm install clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 16
@@ -29,12 +29,15 @@ model: ## fetch the small model (98 MB) and check it
 models: ## fetch the models of the tests and benches and check them
 	@PYTHON=$(PYTHON) .ci/models smol gemma minilm
 
+clients: ## fetch the official clients that the tests drive
+	@PYTHON=$(PYTHON) .ci/clients
+
 demo: build model ## build, fetch the small model, answer a piped prompt
 	@echo
 	@echo "\$$ echo 'Why is the sky blue?' | puna run $(notdir $(SMOL)) -n 80"
 	@echo 'Why is the sky blue?' | $(PUNA) run $(SMOL) -n 80 --temperature 0
 
-test: test-deps models ## run all tests
+test: test-deps models clients ## run all tests
 	$(CARGO) test --release -- --skip alone::
 	$(CARGO) test --release --test puna alone:: -- --test-threads=1
 

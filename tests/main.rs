@@ -4,6 +4,7 @@
 
 mod alone;
 mod bad;
+mod clients;
 mod conformance;
 mod create;
 mod door;

@@ -36,7 +36,7 @@ pub fn model(file: &str) -> PathBuf {
     let path = cache.join(file);
     assert!(
         path.exists(),
-        "{} is missing: run 'make models'",
+        "{} is missing: run 'make models clients'",
         path.display()
     );
     path
