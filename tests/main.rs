@@ -2,6 +2,7 @@
 //!
 //! `alone` holds what measures time; `make test` runs it by itself.
 
+mod abuse;
 mod alone;
 mod bad;
 mod clients;

@@ -4,11 +4,12 @@ use std::io::{self, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use tiny_http::{Header, Request, Response, Server, StatusCode};
 
-use super::sockets::{Sockets, Watch};
+use super::sockets::{self, Sockets, Watch};
 use crate::error::{Error, Result};
 
 /// A listening socket with tiny_http's threads behind it.
@@ -16,6 +17,8 @@ pub struct Door {
     server: Server,
     spare: Socket,
     sockets: Sockets,
+    /// Whether somebody waited to be accepted at the last look.
+    waited: bool,
 }
 
 /// A listening socket.
@@ -31,6 +34,22 @@ impl Socket {
         match self {
             Socket::Tcp(listener) => listener.try_clone().map(Socket::Tcp),
             Socket::Unix(listener) => listener.try_clone().map(Socket::Unix),
+        }
+    }
+
+    fn has_waiting(&self) -> bool {
+        match self {
+            Socket::Tcp(listener) => sockets::waiting(listener) > 0,
+            Socket::Unix(_) => false,
+        }
+    }
+
+    /// Refuses those who wait to be accepted, so that there is room for others.
+    fn forget_waiting(&self) {
+        if let Socket::Tcp(listener) = self {
+            // Where a system knows no such shutdown, they go on waiting.
+            let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
+            let _ = rustix::net::listen(listener, BACKLOG);
         }
     }
 
@@ -60,6 +79,7 @@ impl Door {
             server: socket.serve()?,
             spare,
             sockets,
+            waited: false,
         })
     }
 
@@ -70,7 +90,16 @@ impl Door {
     /// If it cannot be started again.
     pub fn next(&mut self, wait: Duration) -> Result<Option<Exchange>> {
         match self.server.recv_timeout(wait) {
-            Ok(None) => Ok(None),
+            Ok(None) => {
+                // Whoever waits to be accepted for two looks waits for an acceptor that is gone:
+                // without descriptors it panics.
+                let waits = self.spare.has_waiting();
+                if std::mem::replace(&mut self.waited, waits) && waits {
+                    self.spare.forget_waiting();
+                    self.again()?;
+                }
+                Ok(None)
+            }
             Ok(Some(request)) => {
                 let watch = self.sockets.watch(request.remote_addr().copied());
                 let unread_bytes = request.body_length().unwrap_or(0);
@@ -81,15 +110,24 @@ impl Door {
                 }))
             }
             Err(_) => {
-                std::thread::sleep(wait);
-                let again = self
-                    .spare
-                    .try_clone()
-                    .map_err(|error| Error::failed(format!("cannot serve: {error}")))?;
-                self.server = again.serve()?;
-                Ok(None)
+                thread::sleep(wait);
+                self.again().map(|()| None)
             }
         }
+    }
+
+    /// Lets tiny_http accept anew, on a copy of the socket.
+    fn again(&mut self) -> Result<()> {
+        let again = self
+            .spare
+            .try_clone()
+            .map_err(|error| Error::failed(format!("cannot serve: {error}")))?;
+        let old = std::mem::replace(&mut self.server, again.serve()?);
+        // It ends by connecting to itself, which takes long where too many wait to be accepted.
+        let ended = thread::Builder::new().spawn(move || drop(old));
+        ended
+            .map(drop)
+            .map_err(|error| Error::failed(format!("cannot serve: {error}")))
     }
 }
 
@@ -108,6 +146,8 @@ pub enum NoBody {
     Broken,
 }
 
+/// Connections that may wait to be accepted: as many as the standard library lets.
+const BACKLOG: i32 = 128;
 /// An unread body up to this length is read and dropped after the answer; a connection with a
 /// longer one is ended instead.
 const DRAIN_BYTES_MAX: usize = 1 << 20;
@@ -151,6 +191,18 @@ impl Exchange {
     /// True if it came over the Unix socket.
     pub fn is_local(&self) -> bool {
         self.request.remote_addr().is_none()
+    }
+
+    /// True if the length of the body is told in two ways: who reads the one way and who the
+    /// other would see different requests.
+    pub fn is_ambiguous(&self) -> bool {
+        let headers = self.request.headers().iter();
+        let of = |name: &'static str| {
+            headers
+                .clone()
+                .filter(move |header| header.field.as_str().as_str().eq_ignore_ascii_case(name))
+        };
+        of("Content-Length").count() + of("Transfer-Encoding").count() > 1
     }
 
     /// The connection.
@@ -202,7 +254,7 @@ impl Exchange {
     }
 
     /// Answers and ends the connection without reading the rest of the body.
-    fn refuse(self, reply: &Reply) {
+    pub fn refuse(self, reply: &Reply) {
         let text = format!(
             "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{}",
             reply.status,
@@ -253,6 +305,10 @@ struct Body<'a>(&'a mut Exchange);
 
 impl Read for Body<'_> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        if self.0.unread_bytes > DROP_BYTES_MAX {
+            // Where a body ends too early, tiny_http drops its reader, and allocates what is missing.
+            self.0.watch.await_bytes()?;
+        }
         let count = self.0.request.as_reader().read(bytes)?;
         self.0.unread_bytes = self.0.unread_bytes.saturating_sub(count);
         Ok(count)

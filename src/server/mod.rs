@@ -4,6 +4,7 @@ mod access;
 mod answer;
 mod body;
 mod create;
+mod crowd;
 mod embed;
 mod http;
 mod models;
@@ -84,7 +85,12 @@ pub fn serve(
         requests: AtomicUsize::new(0),
     });
     let unix_path = listeners.unix.as_ref().map(|(_, path)| path.clone());
-    let sockets = Sockets::new(unix_path)
+    let tcp_port = listeners
+        .tcp
+        .as_ref()
+        .and_then(|tcp| tcp.local_addr().ok())
+        .map(|at| at.port());
+    let sockets = Sockets::new(unix_path, tcp_port)
         .map_err(|error| Error::failed(format!("cannot start a thread: {error}")))?;
     let tcp = listeners.tcp.map(Socket::Tcp);
     let unix = listeners.unix.map(|(listener, _)| Socket::Unix(listener));

@@ -38,6 +38,10 @@ const ROUTES: &[(&str, &[&str], Handler)] = &[
 
 /// Answers a request.
 pub fn route(server: &Arc<Server>, exchange: Exchange) {
+    if exchange.is_ambiguous() {
+        let error = Error::usage("the length of the request body is told twice");
+        return exchange.refuse(&error_reply(&error));
+    }
     let mut headers = match server.access.judge(&exchange) {
         Verdict::Pass(headers) => headers,
         Verdict::Answer(reply) => return exchange.reply(reply, &[]),

@@ -3,16 +3,20 @@
 
 #![allow(unsafe_code)]
 
+use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{self, Shutdown};
+
+use super::crowd::{Crowd, Seen};
 
 /// How often every watched connection is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -20,13 +24,21 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How long a client may take nothing of its answer.
 const SEND_MAX: Duration = Duration::from_secs(30);
 
+/// TCP connections at once, at most; tiny_http has a thread for each.
+const CONNECTIONS_MAX: usize = 1024;
+/// Descriptors that are asked of the system, at most.
+const DESCRIPTORS_MAX: u64 = 16_384;
+
 /// The connections of requests under way.
 #[derive(Clone)]
 pub struct Sockets(Arc<Table>);
 
 struct Table {
     watched: Mutex<Vec<Weak<Watch>>>,
+    /// Connections whose requests came since the last look.
+    asked: Mutex<Vec<u64>>,
     unix_path: Option<PathBuf>,
+    tcp_port: Option<u16>,
 }
 
 /// The connection of one request. Dropping it ends the watching, not the connection.
@@ -53,6 +65,22 @@ impl Watch {
         net::shutdown(socket, Shutdown::Both).is_ok()
     }
 
+    /// Waits until the client has sent more, without taking it.
+    ///
+    /// # Errors
+    /// If it has left, or its connection is not known.
+    pub fn await_bytes(&self) -> io::Result<()> {
+        let ended = || io::Error::from(io::ErrorKind::UnexpectedEof);
+        let socket = self.socket.as_ref().ok_or_else(ended)?;
+        let mut polled = [PollFd::new(socket, PollFlags::IN)];
+        poll(&mut polled, None)?;
+        let mut byte = [0; 1];
+        match net::recv(socket, &mut byte[..], net::RecvFlags::PEEK)? {
+            (_, 0) => Err(ended()),
+            _ => Ok(()),
+        }
+    }
+
     fn look(&self) {
         let Some(socket) = &self.socket else { return };
         let mut polled = [PollFd::new(socket, PollFlags::IN)];
@@ -74,21 +102,59 @@ impl Watch {
 fn peer_has_closed(socket: &OwnedFd) -> bool {
     /// TCP_ESTABLISHED of the kernel's tcp_states.h.
     const ESTABLISHED: u8 = 1;
-    let mut info = std::mem::MaybeUninit::<libc::tcp_info>::zeroed();
-    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
-    // SAFETY: the buffer is as long as `length` says, and all zeroes are a good `tcp_info`; the
-    // kernel writes at most `length` bytes into it.
-    let state = unsafe {
-        let result = libc::getsockopt(
+    tcp_info(socket.as_fd()).is_some_and(|info| info[0] != ESTABLISHED)
+}
+
+/// The kernel's `struct tcp_info` of a socket, as bytes; zeroes where an older kernel has less.
+#[cfg(target_os = "linux")]
+fn tcp_info(socket: BorrowedFd) -> Option<[u8; 256]> {
+    let mut info = [0_u8; 256];
+    let mut length = info.len() as libc::socklen_t;
+    // SAFETY: the buffer is as long as `length` says, and the kernel writes at most so many bytes.
+    let result = unsafe {
+        libc::getsockopt(
             socket.as_raw_fd(),
             libc::IPPROTO_TCP,
             libc::TCP_INFO,
             info.as_mut_ptr().cast(),
             &raw mut length,
-        );
-        (result == 0).then(|| info.assume_init().tcpi_state)
+        )
     };
-    state.is_some_and(|state| state != ESTABLISHED)
+    (result == 0).then_some(info)
+}
+
+/// Bytes that came over a TCP connection.
+#[cfg(target_os = "linux")]
+fn received_bytes(socket: BorrowedFd) -> u64 {
+    /// Place of `tcpi_bytes_received` in the kernel's struct.
+    const PLACE: usize = 128;
+    tcp_info(socket).map_or(0, |info| {
+        let bytes = info[PLACE..PLACE + 8].try_into();
+        bytes.map_or(0, u64::from_ne_bytes)
+    })
+}
+
+/// Connections that wait for a listener to accept them.
+#[cfg(target_os = "linux")]
+pub fn waiting(listener: &impl AsFd) -> u32 {
+    /// Place of `tcpi_unacked`, which is this count for a listener.
+    const PLACE: usize = 24;
+    tcp_info(listener.as_fd()).map_or(0, |info| {
+        let count = info[PLACE..PLACE + 4].try_into();
+        count.map_or(0, u32::from_ne_bytes)
+    })
+}
+
+/// Elsewhere nobody can tell.
+#[cfg(not(target_os = "linux"))]
+pub fn waiting(_: &impl AsFd) -> u32 {
+    0
+}
+
+/// Elsewhere only the count of connections is watched.
+#[cfg(not(target_os = "linux"))]
+fn received_bytes(_: BorrowedFd) -> u64 {
+    0
 }
 
 /// Elsewhere a client that leaves is noticed when both sides are closed.
@@ -98,17 +164,22 @@ fn peer_has_closed(_: &OwnedFd) -> bool {
 }
 
 impl Sockets {
-    /// A table whose thread looks at every watched connection until the process ends.
-    pub fn new(unix_path: Option<PathBuf>) -> std::io::Result<Self> {
+    /// A table whose thread looks at every connection until the process ends; TCP ones are those
+    /// to `tcp_port`.
+    pub fn new(unix_path: Option<PathBuf>, tcp_port: Option<u16>) -> std::io::Result<Self> {
         let table = Arc::new(Table {
             watched: Mutex::default(),
+            asked: Mutex::default(),
             unix_path,
+            tcp_port,
         });
         let sockets = Sockets(table.clone());
+        let mut crowd = Crowd::new(CONNECTIONS_MAX.min(raise_limit() / 4));
         let look = move || {
             loop {
                 thread::sleep(LOOK);
                 table.live().iter().for_each(|watch| watch.look());
+                table.look_at_crowd(&mut crowd);
             }
         };
         thread::Builder::new().name("sockets".into()).spawn(look)?;
@@ -149,6 +220,8 @@ impl Sockets {
             gone: Arc::default(),
         });
         watched.push(Arc::downgrade(&watch));
+        drop(watched);
+        self.0.asked().push(inode);
         watch
     }
 
@@ -194,6 +267,75 @@ impl Table {
     }
 }
 
+impl Table {
+    fn asked(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.asked
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Ends the TCP connections that must go.
+    fn look_at_crowd(&self, crowd: &mut Crowd) {
+        let mut busy = std::mem::take(&mut *self.asked());
+        busy.extend(self.live().iter().map(|watch| watch.inode));
+        let mut seen = Vec::new();
+        let mut sockets = HashMap::new();
+        for number in descriptors() {
+            // SAFETY: as in `find`: the number was open a moment ago, and whatever it is now is
+            // only looked at.
+            let socket = unsafe { BorrowedFd::borrow_raw(number) };
+            if !self.is_tcp(socket) {
+                continue;
+            }
+            let id = inode(&socket);
+            // tiny_http has two descriptors of each connection.
+            if sockets.insert(id, number).is_none() {
+                let received_bytes = received_bytes(socket);
+                seen.push(Seen { id, received_bytes });
+            }
+        }
+        for id in crowd.look(Instant::now(), &seen, &busy) {
+            // SAFETY: as above. The socket is checked again; should another connection have taken
+            // its number since, that one ends.
+            let socket = unsafe { BorrowedFd::borrow_raw(sockets[&id]) };
+            if inode(&socket) == id && self.is_tcp(socket) {
+                // It may have ended by itself.
+                let _ = net::shutdown(socket, Shutdown::Both);
+            }
+        }
+    }
+
+    /// True for an accepted connection to our port.
+    fn is_tcp(&self, socket: BorrowedFd) -> bool {
+        let local: Option<SocketAddr> = net::getsockname(socket)
+            .ok()
+            .and_then(|name| name.try_into().ok());
+        local.is_some_and(|local| Some(local.port()) == self.tcp_port) && peer_of(socket).is_some()
+    }
+}
+
+/// Allows as many descriptors as the system lets us, up to a bound; how many there may be now.
+fn raise_limit() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit
+        .maximum
+        .unwrap_or(DESCRIPTORS_MAX)
+        .min(DESCRIPTORS_MAX);
+    let current = limit.current.unwrap_or(DESCRIPTORS_MAX);
+    if current >= wanted {
+        return current as usize;
+    }
+    let raised = Rlimit {
+        current: Some(wanted),
+        maximum: limit.maximum,
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => wanted as usize,
+        Err(_) => current as usize,
+    }
+}
+
 /// Duplicates of our descriptors that `wanted` accepts.
 fn find(wanted: impl Fn(BorrowedFd) -> bool) -> Vec<OwnedFd> {
     let mut found = Vec::new();
@@ -222,7 +364,10 @@ fn descriptors() -> Vec<RawFd> {
         "/dev/fd"
     };
     let Ok(entries) = std::fs::read_dir(folder) else {
-        return Vec::new();
+        // No descriptor is left to read the folder with: then they are all taken.
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let limit = limit.unwrap_or(DESCRIPTORS_MAX).min(DESCRIPTORS_MAX);
+        return (3..limit as RawFd).collect();
     };
     entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
