@@ -13,7 +13,7 @@ _puna() {
     esac
     local flags=
     case $command in
-        run) flags='--system --messages --option --seed --temperature --num-predict --num-ctx --raw --overflow --think --hidethinking --tools --tool-choice --format --schema --grammar --json --verbose --quiet --local --host --keepalive --log --help' ;;
+        run) flags='--system --messages --option --seed --temperature --num-predict --num-ctx --raw --overflow --think --hidethinking --tools --tool-choice --format --schema --grammar --json --verbose --quiet --local --host --keepalive --dimensions --truncate --log --help' ;;
         render) flags='--messages --tools --system --option --think --raw --overflow --num-ctx --template --jinja --tokens --quiet --help' ;;
         list|ls) flags='--json --quiet --help' ;;
         show) flags='--json --verbose --modelfile --parameters --system --template --license --help' ;;

@@ -38,6 +38,8 @@ complete -c puna -n '__fish_seen_subcommand_from run' -l quiet -s q -d 'print no
 complete -c puna -n '__fish_seen_subcommand_from run' -l local -d 'run in this process even if a server is there'
 complete -c puna -n '__fish_seen_subcommand_from run' -l host -x -d 'use the server at this address'
 complete -c puna -n '__fish_seen_subcommand_from run' -l keepalive -x -d 'how long a server keeps the model loaded'
+complete -c puna -n '__fish_seen_subcommand_from run' -l dimensions -x -d 'numbers of a vector to keep, with a model that makes vectors'
+complete -c puna -n '__fish_seen_subcommand_from run' -l truncate -d 'with such a model, cut a text that is too long; false: refuse it'
 complete -c puna -n '__fish_seen_subcommand_from run' -l log -x -d 'show llama.cpp\'s log: off, warn or debug'
 complete -c puna -n '__fish_seen_subcommand_from run' -l help -s h -d 'print this help'
 complete -c puna -n '__fish_seen_subcommand_from run' -F -a '(puna ls 2>/dev/null | cut -f1)'

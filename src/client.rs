@@ -184,6 +184,11 @@ fn class_of(status: u16, message: &str) -> Class {
         401 | 403 => Class::Denied,
         503 if message.contains("memory") => Class::Memory,
         503 => Class::Busy,
+        400 if message.ends_with("does not support chat")
+            || message.ends_with("does not support generate") =>
+        {
+            Class::NoText
+        }
         400 if message.contains("context") => Class::TooLong,
         400 if message.contains("schema") || message.contains("grammar") => Class::Schema,
         _ => Class::Failed,

@@ -23,6 +23,8 @@ pub enum Class {
     TooLong,
     /// The model turns no text into vectors.
     NoVectors,
+    /// The model turns text into vectors only.
+    NoText,
     /// A schema or grammar was not accepted.
     Schema,
     /// An answer was cut where a whole was promised.

@@ -135,6 +135,36 @@ fn models_do_what_they_were_made_for() {
 }
 
 #[test]
+fn run_prints_the_vector_of_its_prompt() {
+    let sandbox = Sandbox::with_smol();
+    sandbox.create("emb", &format!("FROM {}\n", minilm().display()));
+    let line = sandbox.puna(&["run", "emb", "a text"], "").ok();
+    assert_eq!(line.lines().count(), 1);
+    let here = vector(&serde_json::from_str(&line).unwrap());
+    assert_eq!(here.len(), 384);
+    let words = ["run", "emb", "--dimensions", "4", "--json"];
+    let record: Json = serde_json::from_str(&sandbox.puna(&words, "a text").ok()).unwrap();
+    assert_eq!(vector(&record["embeddings"][0]).len(), 4);
+    assert!(record["prompt_eval_count"] == 4 && record["model"] == "emb");
+    let long = "word ".repeat(3000);
+    let refused = sandbox.puna(&["run", "emb", "--truncate=false"], &long);
+    refused.fails(4, "the input length exceeds the context length");
+    sandbox
+        .puna(&["run", "emb", "--truncate=x"], "a")
+        .fails(2, "--truncate is true or false");
+    sandbox
+        .puna(&["run", "emb", "--dimensions", "0"], "a")
+        .fails(2, "--dimensions is a number");
+    // By a server that has the model.
+    let server = sandbox.serve(&[]);
+    let line = sandbox
+        .puna(&["run", "--host", &server.at, "emb", "a text"], "")
+        .ok();
+    let there = vector(&serde_json::from_str(&line).unwrap());
+    assert!(dot(&here, &there) > 0.99999);
+}
+
+#[test]
 fn many_clients_share_decodes() {
     let (_sandbox, server) = started();
     let texts: Vec<String> = (0..40)

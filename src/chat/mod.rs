@@ -16,7 +16,7 @@ pub use turn::Turn;
 use crate::dialect::{Dialect, Given};
 use crate::duration::KeepAlive;
 use crate::engine::{Event, Job, Sampling};
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 use crate::message::{Message, Think, Tool};
 use crate::model::Model;
 use crate::options::Options;
@@ -176,6 +176,10 @@ pub fn conversation(model: &Model, asked: Vec<Message>) -> Vec<Message> {
 /// Everything that is wrong with the request shows here and not in the middle of the answer.
 pub fn start(pool: &Pool, request: Request, progress: Progress) -> Result<Turn> {
     let options = options_in_force(request.model, &request.options);
+    if request.model.header.is_embedding() {
+        let text = format!("\"{}\" turns text into vectors only", request.model.label);
+        return Err(Error::plain(Class::NoText, text));
+    }
     let dialect = request.dialect(pool)?;
     let lacks = |what: &str| {
         Error::usage(format!(

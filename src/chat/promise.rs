@@ -4,7 +4,7 @@
 use serde_json::{Value as Json, json};
 
 use super::Request;
-use crate::engine::{Engine, Grammar, Text};
+use crate::engine::{Engine, Grammar, Marks, Text};
 use crate::error::{Error, Result};
 use crate::message::{Think, Tool};
 use crate::reply::{Format, Lark, Thought, schema};
@@ -160,6 +160,7 @@ pub(super) fn grammar(
         Promise::Grammar(text) => Ok(Some(Grammar {
             text: Text::Gbnf(text.clone()),
             trigger: None,
+            thought: None,
         })),
         Promise::None => calls(request, lark, engine),
     }
@@ -170,6 +171,7 @@ fn held(text: String) -> Result<Option<Grammar>> {
     Ok(Some(Grammar {
         text: Text::Lark(text),
         trigger: None,
+        thought: None,
     }))
 }
 
@@ -191,14 +193,24 @@ fn calls(request: &Request, lark: Lark, engine: &Engine) -> Result<Option<Gramma
     if required {
         return held(lark.calls(shape, &tools));
     }
-    // A thought may hold the mark of a call without being one; and what only looks like a call
-    // without a mark may be an answer in JSON.
-    if lark.thought != Thought::None || shape.trigger().is_empty() {
+    // What only looks like a call without a mark may be an answer in JSON.
+    if shape.trigger().is_empty() {
         return Ok(None);
     }
+    let marks = lark.format.think.as_ref();
+    let thought = marks.and_then(|(open, close)| {
+        let open = match lark.thought {
+            Thought::None => return None,
+            Thought::Possible => open.clone(),
+            Thought::Begun => String::new(),
+        };
+        let close = close.clone();
+        Some(Marks { open, close })
+    });
     let grammar = Grammar {
         text: Text::Lark(lark.calls_behind_trigger(shape, &tools)),
         trigger: Some(shape.trigger().to_string()),
+        thought,
     };
     // Nothing was promised: tools whose schemas no grammar can express are called freely.
     let fits = engine.guide(grammar.clone()).is_ok();

@@ -20,6 +20,7 @@ mod show;
 mod signals;
 mod spec;
 mod stop;
+mod vector;
 
 use std::ffi::OsString;
 

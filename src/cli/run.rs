@@ -8,6 +8,7 @@ use super::ask::{Ask, MESSAGES, OPTION, OVERFLOW, RAW, SYSTEM, THINK, TOOL_CHOIC
 use super::out::Out;
 use super::parse::Parsed;
 use super::spec::{Command, Completes, HOST, JSON, QUIET, option, switch};
+use super::vector;
 use crate::chat::Promise;
 use crate::config::Config;
 use crate::duration::KeepAlive;
@@ -82,6 +83,8 @@ pub const COMMAND: Command = Command {
             "DURATION",
             "how long a server keeps the model loaded",
         ),
+        vector::DIMENSIONS,
+        vector::TRUNCATE,
         option(
             "log",
             None,
@@ -103,6 +106,8 @@ pub const COMMAND: Command = Command {
         "A prompt that does not fit the context is an error with both numbers, unless --overflow says what to keep of \
          its longest text. Special tokens of the model count only in its template: in a prompt they are plain text, \
          unless -o parse_special=true is given.",
+        "A model that turns text into vectors answers with the vector of the prompt, a JSON list of numbers on one \
+         line.",
         "The answer goes to standard output as it is generated and ends with one newline. Nothing else is written \
          there; control characters that the model makes are left out, except with --json.",
         "If a server of your own runs and reads the same store, it answers, because its model is loaded already; \
@@ -148,9 +153,16 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     };
     let shows_thinking = ask.think.is_some() && !parsed.has("hidethinking");
     let mut printer = Printer::new(out, &ask.model, parsed.has("json"), shows_thinking);
-    let device = match server {
-        Some(client) => answer::by_server(&client, &ask, parsed.value("keepalive"), &mut printer)?,
-        None => answer::here(&ask, parsed, config, started, &mut printer)?,
+    let answered = match &server {
+        Some(client) => answer::by_server(client, &ask, parsed.value("keepalive"), &mut printer),
+        None => answer::here(&ask, parsed, config, started, &mut printer),
+    };
+    let device = match answered {
+        Err(error) if error.class() == Class::NoText => {
+            drop(printer);
+            return vector::print(server.as_ref(), &ask, parsed, config, out);
+        }
+        answered => answered?,
     };
     let finish = printer.finish()?;
     if parsed.has("verbose") {

@@ -174,7 +174,7 @@ pub fn status(class: Class) -> u8 {
     match class {
         Class::Closed => 0,
         Class::Failed | Class::Cancelled => 1,
-        Class::Usage | Class::NoVectors => 2,
+        Class::Usage | Class::NoVectors | Class::NoText => 2,
         Class::NoModel => 3,
         Class::TooLong => 4,
         Class::Schema => 5,

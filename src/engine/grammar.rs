@@ -30,6 +30,17 @@ pub struct Grammar {
     pub text: Text,
     /// The grammar holds from behind this text on; `None`: from the start.
     pub trigger: Option<String>,
+    /// Marks around a thought that the answer may begin with: a trigger in it is none.
+    pub thought: Option<Marks>,
+}
+
+/// Marks around a thought.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Marks {
+    /// Before it; empty if the prompt wrote it.
+    pub open: String,
+    /// Behind it.
+    pub close: String,
 }
 
 /// The text of a grammar.
@@ -65,6 +76,15 @@ struct Wait {
     matcher: Box<Matcher>,
     /// The last bytes that were generated: as many as may begin a trigger.
     tail: Vec<u8>,
+    /// The thought before it, until that has ended.
+    thought: Option<Thinking>,
+}
+
+enum Thinking {
+    /// It may begin with these marks.
+    Perhaps(Marks),
+    /// It ends with this mark.
+    Until(String),
 }
 
 impl fmt::Debug for Guide {
@@ -162,6 +182,7 @@ impl Guide {
                         trigger,
                         matcher,
                         tail: Vec::new(),
+                        thought: grammar.thought.map(Thinking::Perhaps),
                     }),
                 };
                 (source, state)
@@ -265,14 +286,12 @@ impl Wait {
     ) -> Result<Option<Box<Matcher>>> {
         let start = self.tail.len();
         self.tail.extend_from_slice(bytes);
+        if self.thinks() {
+            return Ok(None);
+        }
         let trigger = self.trigger.as_bytes();
-        let found = self
-            .tail
-            .windows(trigger.len())
-            .position(|part| part == trigger);
-        let Some(at) = found else {
-            let keep = trigger.len() - 1;
-            self.tail.drain(..self.tail.len().saturating_sub(keep));
+        let Some(at) = find(&self.tail, trigger) else {
+            keep_end(&mut self.tail, trigger.len() - 1);
             return Ok(None);
         };
         let behind = at + trigger.len();
@@ -293,6 +312,45 @@ impl Wait {
         matcher.consume_token(token).map_err(refused)?;
         Ok(Some(Box::new(matcher)))
     }
+}
+
+impl Wait {
+    /// True while the text may belong to a thought.
+    fn thinks(&mut self) -> bool {
+        if let Some(Thinking::Perhaps(marks)) = &self.thought {
+            let text = self.tail.trim_ascii_start();
+            if text.starts_with(marks.open.as_bytes()) {
+                self.thought = Some(Thinking::Until(marks.close.clone()));
+            } else if marks.open.as_bytes().starts_with(text) {
+                return true;
+            } else {
+                self.thought = None;
+            }
+        }
+        let Some(Thinking::Until(close)) = &self.thought else {
+            return false;
+        };
+        match find(&self.tail, close.as_bytes()) {
+            None => keep_end(&mut self.tail, close.len().saturating_sub(1)),
+            Some(at) => {
+                // No token holds the mark and a whole trigger behind it.
+                self.tail.drain(..at + close.len());
+                keep_end(&mut self.tail, self.trigger.len() - 1);
+                self.thought = None;
+            }
+        }
+        true
+    }
+}
+
+fn find(text: &[u8], part: &[u8]) -> Option<usize> {
+    let mut places = text.windows(part.len().max(1));
+    places.position(|place| place == part)
+}
+
+/// Drops all but the last bytes.
+fn keep_end(text: &mut Vec<u8>, bytes: usize) {
+    text.drain(..text.len().saturating_sub(bytes));
 }
 
 /// Refuses what llama.cpp's parser would choke on.
@@ -364,6 +422,38 @@ mod tests {
         }
         let deep = format!("start: /{}a{}/", "(".repeat(100_000), ")".repeat(100_000));
         assert!(compiler.accepts(&deep, "a").is_err());
+    }
+
+    #[test]
+    fn a_trigger_in_a_thought_is_none() {
+        let compiler = Compiler::of_bytes().unwrap();
+        let source = r#"start: "1" /[0-9]/"#;
+        let begins = |open: &str, text: &str| {
+            let mut wait = Wait {
+                trigger: "<call>".into(),
+                matcher: Box::new(compiler.matcher(source).unwrap()),
+                tail: Vec::new(),
+                thought: Some(Thinking::Perhaps(Marks {
+                    open: open.into(),
+                    close: "</think>".into(),
+                })),
+            };
+            text.bytes().position(|byte| {
+                let token = LlamaToken(byte.into());
+                let begun = wait.look(&compiler, source, token, &[byte]);
+                begun.unwrap().is_some()
+            })
+        };
+        for (open, text, place) in [
+            ("<think>", "a<call>", Some(6)),
+            ("<think>", "<call>", Some(5)),
+            ("<think>", " <think>a<call>b</think><call>", Some(29)),
+            ("<think>", "<think><call><call>", None),
+            ("", "a<call></think> <call>", Some(21)),
+            ("", "a<call></thin", None),
+        ] {
+            assert_eq!(begins(open, text), place, "{text}");
+        }
     }
 
     #[test]

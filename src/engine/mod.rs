@@ -27,7 +27,7 @@ use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token_type::LlamaTokenAttr;
 
 pub use embed::normalised;
-pub use grammar::{Compiler, Grammar, Guide, Text};
+pub use grammar::{Compiler, Grammar, Guide, Marks, Text};
 pub use log::{Level, Sink};
 pub use sampler::Sampling;
 

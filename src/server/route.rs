@@ -159,7 +159,7 @@ pub fn error_body(error: &Error) -> ErrorBody {
 /// An error as an answer; the one table of HTTP statuses.
 pub fn error_reply(error: &Error) -> Reply {
     let status = match error.class() {
-        Class::Usage | Class::TooLong | Class::Schema => 400,
+        Class::Usage | Class::TooLong | Class::Schema | Class::NoText => 400,
         Class::NoModel => 404,
         Class::Denied => 403,
         Class::Cancelled => 499,

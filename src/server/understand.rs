@@ -75,10 +75,8 @@ impl Asked {
             )));
         }
         if model.header.is_embedding() {
-            return Err(Error::usage(format!(
-                "\"{}\" does not support {verb}",
-                model.label
-            )));
+            let text = format!("\"{}\" does not support {verb}", model.label);
+            return Err(Error::plain(Class::NoText, text));
         }
         Ok(Asked {
             think: think.or(can("thinking").then_some(Think::On)),
