@@ -2,10 +2,9 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::support::{PUNA, Sandbox, Server, eventually};
+use crate::support::{Sandbox, Server, eventually};
 
 /// Memory of the server beside the model, which none of these tests loads.
 const RESIDENT_KIB_MAX: u64 = 200 << 10;
@@ -22,12 +21,6 @@ fn connect(server: &Server) -> TcpStream {
         .set_read_timeout(Some(Duration::from_secs(30)))
         .unwrap();
     stream
-}
-
-/// A connection, unless too many wait already.
-fn connects(server: &Server) -> Option<TcpStream> {
-    let address = server.at.parse().unwrap();
-    TcpStream::connect_timeout(&address, Duration::from_millis(100)).ok()
 }
 
 fn resident_kib(server: &Server) -> u64 {
@@ -86,48 +79,6 @@ fn slow_heads_are_cut_and_quiet_connections_stay() {
     quiet.write_all(request).unwrap();
     let count = quiet.read(&mut answer).unwrap();
     assert!(answer[..count].starts_with(b"HTTP/1.1 200"));
-}
-
-#[test]
-fn more_connections_than_there_may_be_leave_room_for_requests() {
-    let sandbox = Sandbox::with_smol();
-    // 64 descriptors are 16 connections; the others find none left.
-    let mut command = Command::new("sh");
-    command.args([
-        "-c",
-        "ulimit -n 64 && exec \"$0\" \"$@\"",
-        PUNA,
-        "serve",
-        "--host",
-        "127.0.0.1:0",
-    ]);
-    command
-        .env_clear()
-        .env("HOME", &sandbox.home)
-        .env("PATH", "/usr/bin:/bin");
-    let server = Server::start(command);
-    let crowd: Vec<TcpStream> = (0..200).filter_map(|_| connects(&server)).collect();
-    assert!(crowd.len() > 100);
-    let answers = || {
-        let Some(mut stream) = connects(&server) else {
-            return false;
-        };
-        stream
-            .set_read_timeout(Some(Duration::from_secs(2)))
-            .unwrap();
-        let request = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-        let mut text = String::new();
-        stream.write_all(request).is_ok()
-            && stream.read_to_string(&mut text).is_ok()
-            && text.ends_with("Ollama is running")
-    };
-    eventually(
-        "an answer beside the crowd",
-        Duration::from_secs(20),
-        answers,
-    );
-    drop(crowd);
-    eventually("an answer after it", Duration::from_secs(20), answers);
 }
 
 #[test]

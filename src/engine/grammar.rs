@@ -299,7 +299,12 @@ impl Wait {
             return Ok(Some(Box::new(self.matcher.deep_clone())));
         }
         // The token that ends the trigger reaches beyond it: the grammar reads it whole.
-        let before = String::from_utf8_lossy(&self.tail[start..behind]);
+        let Some(before) = self.tail.get(start..behind) else {
+            // The trigger stood in what might have been a thought's mark.
+            self.tail.clear();
+            return Ok(None);
+        };
+        let before = String::from_utf8_lossy(before);
         let quoted = serde_json::Value::from(before);
         let longer = format!("start: {quoted} inner\ninner:");
         let mut matcher = compiler.matcher(&source.replacen("start:", &longer, 1))?;

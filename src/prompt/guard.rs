@@ -76,7 +76,10 @@ fn nonce(texts: &[&str]) -> String {
     let mut taken = HashSet::new();
     for text in texts {
         for (at, _) in text.match_indices('9') {
-            taken.extend(text.as_bytes().get(at + 1..=at + NONCE_DIGITS));
+            let digits = text.as_bytes().get(at + 1..=at + NONCE_DIGITS);
+            taken.extend(
+                digits.filter(|digits| digits.iter().all(|digit| (b'0'..=b'8').contains(digit))),
+            );
         }
     }
     let digits = |mut counter: u32| {

@@ -104,19 +104,19 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
             )));
         }
     };
-    for (field, wanted, theirs) in FIELDS {
-        match map.get(*field) {
-            Some(value) if !value.is_null() && kind(value) != *wanted => {
-                return Err(Error::usage(format!(
-                    "json: cannot unmarshal {} into Go struct field {whole}.{field} of type {theirs}",
-                    kind(value)
-                )));
-            }
-            _ => {}
-        }
-    }
-    serde_json::from_value(Json::Object(map))
-        .map_err(|error| Error::usage(format!("json: cannot unmarshal: {error}")))
+    let body = Json::Object(map);
+    T::deserialize(&body).map_err(|error| {
+        let wrong = FIELDS.iter().find_map(|(field, wanted, theirs)| {
+            let found = body.get(*field).filter(|value| !value.is_null()).map(kind)?;
+            (found != *wanted).then_some((field, found, theirs))
+        });
+        Error::usage(match wrong {
+            Some((field, found, theirs)) => format!(
+                "json: cannot unmarshal {found} into Go struct field {whole}.{field} of type {theirs}"
+            ),
+            None => format!("json: cannot unmarshal: {error}"),
+        })
+    })
 }
 
 /// The reference's word for a value's kind.

@@ -103,10 +103,14 @@ impl Door {
             Ok(Some(request)) => {
                 let watch = self.sockets.watch(request.remote_addr().copied());
                 let unread_bytes = request.body_length().unwrap_or(0);
+                self.waited = false;
+                let chunked = |header: &Header| header.field.equiv("Transfer-Encoding");
+                let chunks_left = request.headers().iter().any(chunked);
                 Ok(Some(Exchange {
                     request,
                     watch,
                     unread_bytes,
+                    chunks_left,
                 }))
             }
             Err(_) => {
@@ -136,6 +140,8 @@ pub struct Exchange {
     request: Request,
     watch: Arc<Watch>,
     unread_bytes: usize,
+    /// True for a body in chunks whose end was not seen.
+    chunks_left: bool,
 }
 
 /// Why there is no body.
@@ -193,7 +199,7 @@ impl Exchange {
         self.request.remote_addr().is_none()
     }
 
-    /// True if the length of the body is told in two ways: who reads the one way and who the
+    /// True if the length of the body is no number or told in two ways: who reads the one way and who the
     /// other would see different requests.
     pub fn is_ambiguous(&self) -> bool {
         let headers = self.request.headers().iter();
@@ -202,7 +208,15 @@ impl Exchange {
                 .clone()
                 .filter(move |header| header.field.as_str().as_str().eq_ignore_ascii_case(name))
         };
+        let number = |header: &Header| {
+            header
+                .value
+                .as_str()
+                .bytes()
+                .all(|byte| byte.is_ascii_digit())
+        };
         of("Content-Length").count() + of("Transfer-Encoding").count() > 1
+            || !of("Content-Length").all(number)
     }
 
     /// The connection.
@@ -222,6 +236,7 @@ impl Exchange {
         let limit = bytes_max as u64 + 1;
         let read = self.request.as_reader().take(limit).read_to_end(&mut body);
         self.unread_bytes = self.unread_bytes.saturating_sub(body.len());
+        self.chunks_left &= read.is_err() || body.len() > bytes_max;
         match read {
             Err(_) => Err(NoBody::Broken),
             Ok(_) if body.len() > bytes_max => Err(NoBody::TooLong),
@@ -236,7 +251,8 @@ impl Exchange {
 
     /// Answers at once.
     pub fn reply(self, reply: Reply, more: &[(&'static str, String)]) {
-        if self.unread_bytes > DRAIN_BYTES_MAX {
+        // tiny_http does not drain chunks: it would read them as the next request.
+        if self.unread_bytes > DRAIN_BYTES_MAX || self.chunks_left {
             return self.refuse(&reply);
         }
         let kind = (!reply.kind.is_empty()).then(|| ("Content-Type", reply.kind.to_string()));
@@ -305,12 +321,15 @@ struct Body<'a>(&'a mut Exchange);
 
 impl Read for Body<'_> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        // The first look at the body lets a client send it that waits for leave.
+        let _ = self.0.request.as_reader();
         if self.0.unread_bytes > DROP_BYTES_MAX {
             // Where a body ends too early, tiny_http drops its reader, and allocates what is missing.
             self.0.watch.await_bytes()?;
         }
         let count = self.0.request.as_reader().read(bytes)?;
         self.0.unread_bytes = self.0.unread_bytes.saturating_sub(count);
+        self.0.chunks_left &= count > 0 || bytes.is_empty();
         Ok(count)
     }
 }

@@ -39,7 +39,7 @@ const ROUTES: &[(&str, &[&str], Handler)] = &[
 /// Answers a request.
 pub fn route(server: &Arc<Server>, exchange: Exchange) {
     if exchange.is_ambiguous() {
-        let error = Error::usage("the length of the request body is told twice");
+        let error = Error::usage("the length of the request body is no number, or told twice");
         return exchange.refuse(&error_reply(&error));
     }
     let mut headers = match server.access.judge(&exchange) {
