@@ -39,6 +39,8 @@ pub struct Model {
     pub weights: PathBuf,
     /// Its header.
     pub header: Header,
+    /// A LoRA adapter's GGUF file that goes with it.
+    pub adapter: Option<PathBuf>,
     /// Its config.
     pub config: Config,
     /// The TEMPLATE of its Modelfile, as stored.
@@ -85,12 +87,9 @@ pub fn of_name(store: &Store, label: &str, name: &Name) -> Result<Model> {
     let layer = entry.manifest.layer("model");
     let layer = layer
         .ok_or_else(|| Error::failed(format!("model '{name}' has no weights that puna can run")))?;
-    if entry.manifest.layer("adapter").is_some() {
-        return Err(Error::failed(format!(
-            "model '{name}' has an adapter, which puna cannot apply yet"
-        )));
-    }
-    let weights = store.sound_blob(&layer.digest()?, layer.size.max(0) as u64)?;
+    let file = |layer: &Layer| store.sound_blob(&layer.digest()?, layer.size.max(0) as u64);
+    let weights = file(layer)?;
+    let adapter = entry.manifest.layer("adapter").map(file).transpose()?;
     let header = header(&weights)?;
     let template = template(store, &entry)?;
     let texts = Texts {
@@ -113,6 +112,7 @@ pub fn of_name(store: &Store, label: &str, name: &Name) -> Result<Model> {
         licenses: texts.all("license")?,
         parent: layer.from.clone(),
         weights,
+        adapter,
         header,
     })
 }
@@ -136,6 +136,7 @@ fn of_file(path: &Path) -> Result<Model> {
         modified: meta.modified().unwrap_or(SystemTime::UNIX_EPOCH),
         size_bytes: meta.len(),
         weights: path.to_path_buf(),
+        adapter: None,
         config: config_of(&header),
         go_template: None,
         template_given: false,

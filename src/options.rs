@@ -55,6 +55,16 @@ pub const TABLE: &[(&str, Kind, &str)] = &[
         "map the weights instead of reading them",
     ),
     (
+        "use_mlock",
+        Kind::Bool,
+        "keep the weights in memory: never swap them out",
+    ),
+    (
+        "adapter_scale",
+        Kind::Float(-100.0, 100.0),
+        "how much of the model's adapter to apply; 1 all of it",
+    ),
+    (
         "num_thread",
         Kind::Int(0, 4096),
         "threads; 0 one for each core",
@@ -143,7 +153,6 @@ pub const RETIRED: &[&str] = &[
     "f16_kv",
     "logits_all",
     "vocab_only",
-    "use_mlock",
     "mirostat",
     "mirostat_tau",
     "mirostat_eta",

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::reuse::{ask, words};
 use crate::support::{Sandbox, gemma, smol};
 
 /// Sends a signal and returns what ended the process, and how long that took.
@@ -66,4 +67,25 @@ fn a_one_shot_is_quick_and_the_program_starts_at_once() {
     assert!(
         median(&["run", smol().to_str().unwrap(), "hi", "-n", "1"]) < Duration::from_millis(1200)
     );
+}
+
+#[test]
+fn a_beginning_that_eight_share_is_computed_once() {
+    let sandbox = Sandbox::with_smol();
+    let server = sandbox.serve(&[]);
+    let timed = |count: usize, word: &str| {
+        let system = words(word, 130);
+        let started = Instant::now();
+        std::thread::scope(|scope| {
+            for number in 0..count {
+                let (server, prompt) = (&server, format!("{system} question {number}?"));
+                scope.spawn(move || ask(server, "smol", &prompt));
+            }
+        });
+        started.elapsed()
+    };
+    timed(1, "x");
+    let (one, eight) = (timed(1, "first"), timed(8, "second"));
+    // Eight times the beginning would be near eight times as long.
+    assert!(eight < one * 4, "{eight:?} against {one:?}");
 }

@@ -13,13 +13,17 @@ use llama_cpp_sys_2 as sys;
 use super::log::Log;
 
 /// What a load may be told.
-pub struct LoadParams {
+pub struct LoadParams<'a> {
     /// Layers on the GPU; `None` as many as fit.
     pub gpu_layers: Option<i32>,
     /// The GPU to prefer.
     pub main_gpu: Option<i32>,
     /// Map the file; `None` lets llama.cpp choose.
     pub mmap: Option<bool>,
+    /// Keep the weights in memory: never swap them out.
+    pub lock: bool,
+    /// Parts of the model for each GPU; empty: as they fit.
+    pub tensor_split: &'a [f32],
     /// Repack weights for this CPU.
     pub repack: bool,
     /// Cells of context that must fit beside the weights on a GPU.
@@ -32,6 +36,10 @@ pub struct Loaded {
     pub model: LlamaModel,
     /// Layers on a GPU, the output layer counted.
     pub gpu_layers: u32,
+    /// Tokens that a sliding window looks back at; 0: there is none.
+    pub window_tokens: u32,
+    /// True if it reads a prompt by an encoder.
+    pub encodes: bool,
 }
 
 /// Sends llama.cpp's and ggml's log lines to `log` for the rest of the process.
@@ -53,7 +61,7 @@ pub fn set_log(log: &'static Log) {
 /// `None`: llama.cpp refused the file, or `progress` ended the load.
 pub fn load(
     path: &Path,
-    params: &LoadParams,
+    params: &LoadParams<'_>,
     progress: &mut dyn FnMut(f32) -> bool,
 ) -> Option<Loaded> {
     type Callback<'a> = &'a mut dyn FnMut(f32) -> bool;
@@ -69,26 +77,39 @@ pub fn load(
     // SAFETY: a plain getter of a plain struct.
     let mut c = unsafe { sys::llama_model_default_params() };
     c.use_extra_bufts = params.repack;
-    c.load_mode = match params.mmap {
-        None => sys::LLAMA_LOAD_MODE_AUTO,
-        Some(true) => sys::LLAMA_LOAD_MODE_MMAP,
-        Some(false) => sys::LLAMA_LOAD_MODE_NONE,
+    c.load_mode = match (params.mmap, params.lock) {
+        (None, false) => sys::LLAMA_LOAD_MODE_AUTO,
+        (Some(true), false) => sys::LLAMA_LOAD_MODE_MMAP,
+        (Some(false), false) => sys::LLAMA_LOAD_MODE_NONE,
+        (Some(false), true) => sys::LLAMA_LOAD_MODE_MLOCK,
+        (_, true) => sys::LLAMA_LOAD_MODE_MMAP_MLOCK,
     };
+    let split = split(params.tensor_split);
+    if !split.is_empty() {
+        c.tensor_split = split.as_ptr();
+    }
     if let Some(gpu) = params.main_gpu.filter(|gpu| *gpu >= 0) {
         c.main_gpu = gpu;
         c.split_mode = sys::LLAMA_SPLIT_MODE_NONE;
     }
     match params.gpu_layers {
         Some(layers) => c.n_gpu_layers = layers,
-        None if has_gpu() => fit.apply(&path, &mut c, params.cells),
+        None if has_gpu() && split.is_empty() => fit.apply(&path, &mut c, params.cells),
         None => {}
     }
     c.progress_callback = Some(report);
     c.progress_callback_user_data = ptr::from_mut(&mut progress).cast();
-    // SAFETY: `path` is NUL-terminated; `c` points only into `fit` and `progress`, which outlive
-    // the call, and llama.cpp keeps none of these pointers afterwards.
+    // SAFETY: `path` is NUL-terminated; `c` points only into `fit`, `split` and `progress`, which
+    // outlive the call, and llama.cpp keeps none of these pointers afterwards.
     let model = unsafe { sys::llama_model_load_from_file(path.as_ptr(), c) };
     let model = ptr::NonNull::new(model)?;
+    // SAFETY: plain getters of a model that was just loaded.
+    let (window, encodes) = unsafe {
+        (
+            sys::llama_model_n_swa(model.as_ptr()),
+            sys::llama_model_has_encoder(model.as_ptr()),
+        )
+    };
     // SAFETY: LlamaModel is repr(transparent) over a non-null `llama_model` pointer that it frees
     // once (llama-cpp-2 is pinned to the release where this was checked).
     let model = unsafe { std::mem::transmute::<ptr::NonNull<sys::llama_model>, LlamaModel>(model) };
@@ -98,7 +119,24 @@ pub fn load(
         (true, Ok(layers)) => layers.min(all_layers),
         (true, Err(_)) => all_layers,
     };
-    Some(Loaded { model, gpu_layers })
+    Some(Loaded {
+        model,
+        gpu_layers,
+        window_tokens: u32::try_from(window).unwrap_or(0),
+        encodes,
+    })
+}
+
+/// Parts for as many devices as llama.cpp reads; empty if none were given.
+fn split(parts: &[f32]) -> Vec<f32> {
+    if parts.is_empty() {
+        return Vec::new();
+    }
+    // SAFETY: a plain getter of a build constant.
+    let devices = unsafe { sys::llama_max_devices() };
+    let mut split = parts.to_vec();
+    split.resize(devices, 0.0);
+    split
 }
 
 /// True if a GPU is there that this build can use.

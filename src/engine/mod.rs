@@ -3,16 +3,22 @@
 //! Knows tokens and sampling; nothing of HTTP, JSON, names or the store. A [`Job`] goes in over a
 //! bounded channel, its [`Event`]s come back over one of its own. Dropping the [`Answer`] cancels.
 
+mod admit;
+mod cache;
+mod cells;
+mod context;
 mod embed;
 mod ffi;
+mod gbnf;
 mod grammar;
 mod likely;
 mod log;
 pub mod memory;
+mod parked;
 mod sampler;
-mod sequence;
 mod thread;
 pub mod tune;
+mod work;
 mod worker;
 
 use std::path::PathBuf;
@@ -120,6 +126,12 @@ pub struct Spec {
     pub main_gpu: Option<i32>,
     /// Map the file; `None` lets llama.cpp choose.
     pub mmap: Option<bool>,
+    /// Keep the weights in memory: never swap them out.
+    pub lock: bool,
+    /// Parts of the model for each GPU; empty: as they fit.
+    pub tensor_split: Vec<f32>,
+    /// A LoRA adapter's GGUF file, and how much of it to apply.
+    pub adapter: Option<(PathBuf, f32)>,
     /// Threads to compute with.
     pub threads: usize,
     /// Tokens in one decode, at most.
@@ -171,6 +183,9 @@ pub struct Job {
     pub likely: Option<usize>,
     /// What the answer must follow.
     pub guide: Option<Guide>,
+    /// Where the context is full, keep so many tokens at its front, drop the older half of the rest
+    /// and go on; `None`: the answer ends there.
+    pub shift: Option<usize>,
     /// How long its listener may take no event before the job is given up; `None`: for ever.
     pub patience: Option<Duration>,
     /// Set by whoever wants the job to end early.
@@ -202,6 +217,8 @@ pub enum Event {
         prompt: Duration,
         /// Time spent from the first token on.
         answer: Duration,
+        /// Tokens that were dropped to go on where the context was full.
+        dropped_tokens: usize,
     },
     /// The job ended without an answer.
     Failed(Error),

@@ -33,6 +33,16 @@ pub struct Sampling {
     pub seed: Option<u32>,
 }
 
+/// A seed in 32 bits, as llama.cpp takes it; the one that means "random" there is none.
+fn folded(seed: i64) -> u32 {
+    let folded = (seed ^ (seed >> 32)) as u32;
+    if folded == RANDOM_SEED {
+        folded - 1
+    } else {
+        folded
+    }
+}
+
 impl Sampling {
     /// Reads the sampling options; what is not given takes the API's default.
     pub fn of(options: &Options) -> Self {
@@ -53,10 +63,7 @@ impl Sampling {
             repeat_penalty: float("repeat_penalty", 1.0),
             presence_penalty: float("presence_penalty", 0.0),
             frequency_penalty: float("frequency_penalty", 0.0),
-            seed: options
-                .int("seed")
-                .filter(|seed| *seed >= 0)
-                .map(|seed| seed as u32),
+            seed: options.int("seed").filter(|seed| *seed >= 0).map(folded),
         }
     }
 
@@ -113,5 +120,18 @@ impl Sampling {
         chain.push(LlamaSampler::temp(self.temperature));
         chain.push(LlamaSampler::dist(self.seed.unwrap_or(RANDOM_SEED)));
         chain
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_seed_is_one_of_its_own() {
+        assert_eq!((folded(0), folded(42)), (0, 42));
+        assert_ne!(folded(u32::MAX.into()), RANDOM_SEED);
+        assert_ne!(folded(1), folded(1 + (1 << 32)));
+        assert_ne!(folded(i64::MAX), RANDOM_SEED);
     }
 }

@@ -6,26 +6,21 @@
 //! busy stretch run in a thread that ends afterwards. (ggml's own threads instead of OpenMP's are
 //! no way out: they spin at every barrier, and two programs at once took over 20 times as long.)
 
-use std::num::NonZeroU32;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use llama_cpp_2::context::LlamaContext;
-use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams};
-use llama_cpp_2::model::LlamaModel;
+use llama_cpp_2::model::{LlamaLoraAdapter, LlamaModel};
 
-use super::embed::{Embedder, TEXTS_MAX, Texts};
+use super::embed::{Embedder, Texts};
 use super::memory::MEMORY_HINT;
-use super::sequence::Work;
-use super::tune::{self, KvKind};
+use super::work::Work;
 use super::worker::{Submission, Worker};
-use super::{Backend, Context, Event, JOBS_MAX, Spec, ffi};
+use super::{Backend, Context, Event, JOBS_MAX, Spec, context, ffi};
 use crate::error::{Error, Result};
 
-/// llama.cpp rounds a context up to a multiple of this.
-const CONTEXT_GRAIN: u32 = 256;
 /// Cells that are planned for on a GPU before the first job tells its own need.
 const FIRST_CELLS: u32 = 4096;
 
@@ -112,51 +107,60 @@ pub fn start(
     }
 }
 
+/// What the thread knows of its model.
+pub struct Ready {
+    pub gpu_layers: u32,
+    /// True for a model that reads a prompt whole before it answers.
+    pub encodes: bool,
+    /// True if its memory of a sequence cannot be cut anywhere.
+    pub cuts_at_marks: bool,
+    /// The adapter to apply, and how much of it.
+    pub adapter: Option<(LlamaLoraAdapter, f32)>,
+}
+
 fn run(backend: &Backend, spec: &Spec, inbox: Inbox, tell: &SyncSender<News>, stop: &AtomicBool) {
     // Whoever loads waits for this news; if it has gone, nobody sends jobs either.
-    let ready = |outcome| _ = tell.send(News::Ready(outcome));
+    let tell_ready = |outcome| _ = tell.send(News::Ready(outcome));
     let loading = || load(backend, spec, tell, stop);
     let loaded = thread::scope(|scope| scope.spawn(loading).join());
     let loaded = loaded.unwrap_or_else(|_| Err(Error::failed("the load stopped unexpectedly")));
-    let (model, gpu_layers) = match loaded {
-        Ok(loaded) => (Arc::new(loaded.model), loaded.gpu_layers),
-        Err(error) => return ready(Err(error)),
+    let (model, mut ready) = match loaded {
+        Ok((model, ready)) => (Arc::new(model), ready),
+        Err(error) => return tell_ready(Err(error)),
     };
     let shared = Loaded {
         model: model.clone(),
-        gpu_layers,
+        gpu_layers: ready.gpu_layers,
     };
     let mut jobs = match inbox {
         Inbox::Answers(jobs) => jobs,
         Inbox::Texts(mut texts) => {
-            return match text_context(backend, &model, spec) {
-                Err(error) => ready(Err(error)),
+            return match context::for_texts(backend, &model, &mut ready, spec) {
+                Err(error) => tell_ready(Err(error)),
                 Ok(context) => {
-                    ready(Ok(shared));
+                    tell_ready(Ok(shared));
                     Embedder::new(context).turns(&mut texts);
                 }
             };
         }
     };
     if spec.context != Context::FirstJob {
-        return match new_context(backend, &model, spec, spec.context) {
-            Err(error) => ready(Err(error)),
-            Ok(context) => {
-                ready(Ok(shared));
-                Worker::new(&model, context, spec, gpu_layers > 0, spec.context, None)
-                    .turns(&mut jobs);
+        return match context::for_answers(backend, &model, &mut ready, spec, spec.context) {
+            Err(error) => tell_ready(Err(error)),
+            Ok((cache, plan)) => {
+                tell_ready(Ok(shared));
+                Worker::new(&model, cache, plan, None).turns(&mut jobs);
             }
         };
     }
-    ready(Ok(shared));
+    tell_ready(Ok(shared));
     let Ok(first) = jobs.recv() else { return };
     let mut work = Work::new(first.job, first.events);
     let size = size_for(&work, &model, spec);
-    match size.and_then(|size| Ok((size, new_context(backend, &model, spec, size)?))) {
+    let made = size.and_then(|size| context::for_answers(backend, &model, &mut ready, spec, size));
+    match made {
         Err(error) => work.send(Event::Failed(error)),
-        Ok((size, context)) => {
-            Worker::new(&model, context, spec, gpu_layers > 0, size, Some(work)).turns(&mut jobs);
-        }
+        Ok((cache, plan)) => Worker::new(&model, cache, plan, Some(work)).turns(&mut jobs),
     }
 }
 
@@ -165,11 +169,13 @@ fn load(
     spec: &Spec,
     tell: &SyncSender<News>,
     stop: &AtomicBool,
-) -> Result<ffi::Loaded> {
+) -> Result<(LlamaModel, Ready)> {
     let params = ffi::LoadParams {
         gpu_layers: spec.gpu_layers,
         main_gpu: spec.main_gpu,
         mmap: spec.mmap,
+        lock: spec.lock,
+        tensor_split: &spec.tensor_split,
         repack: true,
         cells: match spec.context {
             Context::FirstJob => FIRST_CELLS,
@@ -183,14 +189,32 @@ fn load(
         !stop.load(Ordering::Relaxed)
     };
     backend.log.take_error(); // An earlier load's error is not this one's.
-    ffi::load(&spec.path, &params, &mut report).ok_or_else(|| {
-        if stop.load(Ordering::Relaxed) {
-            return Error::cancelled();
-        }
+    let refused = |path: &Path| {
         let why = backend.log.take_error();
         let why = why.unwrap_or_else(|| "llama.cpp gives no reason".into());
-        Error::damaged(&spec.path, format!("llama.cpp cannot load it: {why}"))
-    })
+        Error::damaged(path, format!("llama.cpp cannot load it: {why}"))
+    };
+    let loaded = ffi::load(&spec.path, &params, &mut report);
+    let mut loaded = loaded.ok_or_else(|| match stop.load(Ordering::Relaxed) {
+        true => Error::cancelled(),
+        false => refused(&spec.path),
+    })?;
+    let adapter = match &spec.adapter {
+        None => None,
+        Some((path, scale)) => {
+            let adapter = loaded.model.lora_adapter_init(path);
+            Some((adapter.map_err(|_| refused(path))?, *scale))
+        }
+    };
+    let ready = Ready {
+        gpu_layers: loaded.gpu_layers,
+        encodes: loaded.encodes,
+        cuts_at_marks: loaded.window_tokens > 0
+            || loaded.model.is_recurrent()
+            || loaded.model.is_hybrid(),
+        adapter,
+    };
+    Ok((loaded.model, ready))
 }
 
 /// The context that one job needs: its prompt and answer, at most what the model was trained for.
@@ -211,85 +235,5 @@ fn size_for(work: &Work, model: &LlamaModel, spec: &Spec) -> Result<Context> {
         tokens,
         sequences: 1,
         cells: tokens,
-    })
-}
-
-/// Tokens that one decode can hold: a slice of prompts and a token of each sequence. A larger batch
-/// would only take memory, and time to set up.
-fn batch_tokens(model: &LlamaModel, spec: &Spec, sequences: u32) -> usize {
-    let slice = tune::slice_tokens(model.n_params(), spec.threads, ffi::has_gpu());
-    (slice + sequences as usize)
-        .next_multiple_of(tune::GRID)
-        .min(spec.batch_tokens)
-}
-
-fn new_context<'a>(
-    backend: &Backend,
-    model: &'a LlamaModel,
-    spec: &Spec,
-    size: Context,
-) -> Result<LlamaContext<'a>> {
-    let Context::Shared {
-        sequences, cells, ..
-    } = size
-    else {
-        return Err(Error::failed("a context without a size"));
-    };
-    let kind = match spec.attention.kv {
-        KvKind::F16 => KvCacheType::F16,
-        KvKind::Q8 => KvCacheType::Q8_0,
-        KvKind::Q4 => KvCacheType::Q4_0,
-    };
-    let batch = batch_tokens(model, spec, sequences) as u32;
-    let params = LlamaContextParams::default()
-        .with_n_ctx(NonZeroU32::new(cells.next_multiple_of(CONTEXT_GRAIN)))
-        .with_n_batch(batch)
-        .with_n_ubatch(batch)
-        .with_n_seq_max(sequences)
-        .with_n_threads(spec.threads as i32)
-        .with_n_threads_batch(spec.threads as i32)
-        .with_flash_attention_policy(i32::from(spec.attention.flash))
-        .with_type_k(kind)
-        .with_type_v(kind)
-        .with_kv_unified(true)
-        // A window's cells can be cut and reused only if all of them are kept.
-        .with_swa_full(spec.context != Context::FirstJob)
-        .with_no_perf(true);
-    make(backend, model, params, cells)
-}
-
-/// A context for texts that become vectors: each of them lies whole in one decode.
-fn text_context<'a>(
-    backend: &Backend,
-    model: &'a LlamaModel,
-    spec: &Spec,
-) -> Result<LlamaContext<'a>> {
-    let Context::Texts { batch, .. } = spec.context else {
-        return Err(Error::failed("a context for texts without their size"));
-    };
-    let params = LlamaContextParams::default()
-        .with_n_ctx(NonZeroU32::new(batch))
-        .with_n_batch(batch)
-        .with_n_ubatch(batch)
-        .with_n_seq_max(TEXTS_MAX)
-        .with_n_threads(spec.threads as i32)
-        .with_n_threads_batch(spec.threads as i32)
-        .with_flash_attention_policy(i32::from(spec.attention.flash))
-        .with_embeddings(true)
-        .with_kv_unified(true)
-        .with_no_perf(true);
-    make(backend, model, params, batch)
-}
-
-fn make<'a>(
-    backend: &Backend,
-    model: &'a LlamaModel,
-    params: LlamaContextParams,
-    tokens: u32,
-) -> Result<LlamaContext<'a>> {
-    model.new_context(&backend.inner, params).map_err(|error| {
-        let why = backend.log.take_error();
-        let why = why.unwrap_or_else(|| error.to_string());
-        Error::failed(format!("cannot make a context of {tokens} tokens: {why}"))
     })
 }

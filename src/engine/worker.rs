@@ -1,8 +1,8 @@
 //! The thread that owns a context: takes jobs, builds one batch from all of them, decodes, samples.
 //!
 //! Every turn holds one token of each generating sequence and a slice of waiting prompts. When the
-//! cache is full the youngest sequence steps back and is computed again later from its tokens; no
-//! answer is cut because of another.
+//! cache is full the youngest sequence steps back and goes on later; no answer is cut because of
+//! another.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, SyncSender};
@@ -16,8 +16,9 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
 
-use super::sequence::{Sequence, Work};
-use super::{Context, Event, Guide, Job, Spec};
+use super::cache::Cache;
+use super::work::Work;
+use super::{Event, Guide, Job};
 use super::{likely, tune};
 use crate::error::{Error, Result};
 use crate::message::Reason;
@@ -35,47 +36,42 @@ pub struct Submission {
 
 /// The state of the loop.
 pub struct Worker<'a> {
-    model: &'a LlamaModel,
-    context: LlamaContext<'a>,
-    batch: LlamaBatch<'a>,
-    sequences: Vec<Sequence>,
-    waiting: VecDeque<Work>,
+    pub(super) model: &'a LlamaModel,
+    pub(super) cache: Cache<'a>,
+    pub(super) batch: LlamaBatch<'a>,
+    /// The job in each sequence of the cache.
+    pub(super) works: Vec<Option<Work>>,
+    pub(super) waiting: VecDeque<Work>,
+    pub(super) turn: u64,
+    pub(super) plan: Plan,
+}
+
+/// What stays the same for all jobs of a context.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
     /// Most tokens of one prompt and answer.
-    tokens_max: usize,
-    cells: usize,
-    slice_tokens: usize,
-    batch_tokens: usize,
-    turn: u64,
+    pub tokens_max: usize,
+    /// Answers computed at once.
+    pub sequences: usize,
+    /// Tokens of prompts in one decode.
+    pub slice_tokens: usize,
+    /// Tokens of one decode, at most.
+    pub batch_tokens: usize,
+    /// The token that answers begin with, for a model that encodes its prompts first.
+    pub answer_start: Option<LlamaToken>,
 }
 
 impl<'a> Worker<'a> {
-    /// A loop over a fresh context; `first` is a job that waits already.
-    pub fn new(
-        model: &'a LlamaModel,
-        context: LlamaContext<'a>,
-        spec: &Spec,
-        gpu: bool,
-        size: Context,
-        first: Option<Work>,
-    ) -> Self {
-        let (tokens_max, sequences) = match size {
-            Context::Shared {
-                tokens, sequences, ..
-            } => (tokens as usize, sequences as i32),
-            Context::FirstJob | Context::Texts { .. } => (0, 1),
-        };
-        let batch_tokens = context.n_batch() as usize;
+    /// A loop over a fresh cache; `first` is a job that waits already.
+    pub fn new(model: &'a LlamaModel, cache: Cache<'a>, plan: Plan, first: Option<Work>) -> Self {
         Worker {
             model,
-            cells: context.n_ctx() as usize,
-            context,
-            batch: LlamaBatch::new(batch_tokens, 1),
-            sequences: (0..sequences).map(Sequence::new).collect(),
+            cache,
+            batch: LlamaBatch::new(plan.batch_tokens, 1),
+            works: (0..plan.sequences).map(|_| None).collect(),
             waiting: first.into_iter().collect(),
-            tokens_max,
-            slice_tokens: tune::slice_tokens(model.n_params(), spec.threads, gpu).min(batch_tokens),
-            batch_tokens,
             turn: 0,
+            plan,
         }
     }
 
@@ -133,147 +129,32 @@ impl<'a> Worker<'a> {
     }
 
     fn is_busy(&self) -> bool {
-        !self.waiting.is_empty()
-            || self
-                .sequences
-                .iter()
-                .any(|sequence| sequence.work.is_some())
+        !self.waiting.is_empty() || self.works.iter().any(Option::is_some)
     }
 
     /// Takes out the jobs that nobody wants any more and those whose last event has left.
     fn drop_ended(&mut self) {
-        self.waiting.retain_mut(|work| {
+        let over = |work: &mut Work| {
             work.flush();
             if work.is_cancelled() {
                 work.send(Event::Failed(Error::cancelled()));
             }
-            !work.is_cancelled()
-        });
-        for sequence in &mut self.sequences {
-            let Some(work) = &mut sequence.work else {
-                continue;
-            };
-            work.flush();
-            if work.is_cancelled() {
-                work.send(Event::Failed(Error::cancelled()));
-                sequence.work = None;
-            } else if work.is_delivered() {
-                sequence.work = None;
+            work.is_cancelled() || work.is_delivered()
+        };
+        self.waiting.retain_mut(|work| !over(work));
+        for work in &mut self.works {
+            if work.as_mut().is_some_and(over) {
+                *work = None;
             }
         }
     }
 
-    /// Gives waiting jobs a sequence, in the order they came, while their prompts fit the cache.
-    fn admit(&mut self) {
-        while let Some(work) = self.waiting.front() {
-            if work.tokens.len() >= self.tokens_max {
-                let error = Error::too_long(work.tokens.len(), self.tokens_max);
-                if let Some(mut work) = self.waiting.pop_front() {
-                    work.send(Event::Failed(error));
-                }
-                continue;
-            }
-            let Some(index) = self.best_sequence(&work.tokens) else {
-                return;
-            };
-            let work = self.waiting.pop_front().expect("there was a front");
-            self.begin(index, work);
+    /// Tokens of a sequence's job that are not computed yet, if the job can go on.
+    fn pending(&self, index: usize) -> &[LlamaToken] {
+        match &self.works[index] {
+            Some(work) if work.is_open() => &work.tokens[self.cache.count(index)..],
+            _ => &[],
         }
-    }
-
-    /// The idle sequence that shares most with `prompt`, if there is room for the prompt.
-    fn best_sequence(&self, prompt: &[LlamaToken]) -> Option<usize> {
-        let active: usize = self
-            .sequences
-            .iter()
-            .filter_map(|sequence| sequence.work.as_ref())
-            .map(|work| work.tokens.len() + 1)
-            .sum();
-        if active + prompt.len() + 1 > self.cells {
-            return None;
-        }
-        let idle = self
-            .sequences
-            .iter()
-            .enumerate()
-            .filter(|(_, sequence)| sequence.work.is_none());
-        idle.max_by_key(|(_, sequence)| {
-            (
-                sequence.common(prompt),
-                sequence.cached.is_empty(),
-                std::cmp::Reverse(sequence.used_at),
-            )
-        })
-        .map(|(index, _)| index)
-    }
-
-    fn begin(&mut self, index: usize, mut work: Work) {
-        // The last token is computed in any case: its logits choose the next.
-        let keep = self.sequences[index]
-            .common(&work.tokens)
-            .min(work.tokens.len() - 1);
-        let kept = self.keep_first(index, keep);
-        self.free_cells(index, work.tokens.len() - kept);
-        let prompt = &work.tokens[..work.prompt_tokens];
-        if work.sampler.is_none() {
-            let chain = work
-                .job
-                .sampling
-                .chain(self.model.n_vocab(), self.tokens_max, prompt);
-            work.sampler = Some(chain);
-        }
-        work.admit(kept);
-        self.sequences[index].used_at = self.turn;
-        self.sequences[index].work = Some(work);
-    }
-
-    /// Cuts a sequence's cells down to its first `keep`; all of them go where the model's memory
-    /// cannot be cut. Returns how many are left.
-    fn keep_first(&mut self, index: usize, keep: usize) -> usize {
-        let sequence = &mut self.sequences[index];
-        if keep == sequence.cached.len() {
-            return keep;
-        }
-        let id = Some(sequence.id as u32);
-        let cut = keep > 0
-            && matches!(
-                self.context.clear_kv_cache_seq(id, Some(keep as u32), None),
-                Ok(true)
-            );
-        let left = if cut { keep } else { 0 };
-        if !cut {
-            // Removing a whole sequence cannot fail.
-            let _ = self.context.clear_kv_cache_seq(id, None, None);
-        }
-        sequence.cached.truncate(left);
-        left
-    }
-
-    /// Drops idle sequences, the longest unused first, until `wanted` cells are free.
-    fn free_cells(&mut self, except: usize, wanted: usize) {
-        while self.cells.saturating_sub(self.used_cells()) < wanted {
-            let idle = self
-                .sequences
-                .iter()
-                .enumerate()
-                .filter(|(index, sequence)| {
-                    *index != except && sequence.work.is_none() && !sequence.cached.is_empty()
-                });
-            let Some(oldest) = idle
-                .min_by_key(|(_, sequence)| sequence.used_at)
-                .map(|(index, _)| index)
-            else {
-                return;
-            };
-            self.keep_first(oldest, 0);
-        }
-    }
-
-    fn used_cells(&self) -> usize {
-        self.sequences
-            .iter()
-            .map(|sequence| sequence.cached.len())
-            .sum()
     }
 
     /// Fills the batch; for each sequence in it: its index, how many tokens, and the place of its
@@ -281,18 +162,14 @@ impl<'a> Worker<'a> {
     fn fill_batch(&mut self) -> Vec<Place> {
         self.batch.clear();
         let mut places = Vec::new();
-        let mut slice_left = self.slice_tokens;
+        let mut slice_left = self.plan.slice_tokens;
         for index in self.order() {
-            let pending = self.sequences[index].pending().len();
-            let room = self.batch_tokens - self.batch.n_tokens() as usize;
+            let pending = self.pending(index).len();
+            let room = self.plan.batch_tokens - self.batch.n_tokens() as usize;
             let count = match pending {
                 0 => continue,
                 1 => room.min(1),
-                _ => tune::slice(
-                    self.sequences[index].cached.len(),
-                    pending,
-                    slice_left.min(room),
-                ),
+                _ => self.slice(index, slice_left.min(room)),
             };
             if count == 0 {
                 continue;
@@ -310,31 +187,36 @@ impl<'a> Worker<'a> {
         places
     }
 
+    /// How many tokens of a prompt to compute now: up to `limit`, and up to the next mark.
+    fn slice(&self, index: usize, limit: usize) -> usize {
+        let start = self.cache.count(index);
+        let marks = self.works[index].iter().flat_map(|work| &work.marks);
+        let mark = marks.filter(|mark| **mark > start).min();
+        let limit = mark.map_or(limit, |mark| limit.min(mark - start));
+        tune::slice(start, self.pending(index).len(), limit)
+    }
+
     /// Generating sequences first, then prompts in the order they were admitted.
     fn order(&self) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.sequences.len()).collect();
-        order.sort_by_key(|index| {
-            let sequence = &self.sequences[*index];
-            (sequence.pending().len() > 1, sequence.used_at)
-        });
+        let mut order: Vec<usize> = (0..self.works.len()).collect();
+        order.sort_by_key(|index| (self.pending(*index).len() > 1, self.cache.used_at(*index)));
         order
     }
 
     fn add(&mut self, index: usize, count: usize, with_logits: bool) {
-        let sequence = &self.sequences[index];
-        let start = sequence.cached.len();
-        for (i, token) in sequence.pending()[..count].iter().enumerate() {
+        let start = self.cache.count(index);
+        let tokens = self.pending(index)[..count].to_vec();
+        for (i, token) in tokens.into_iter().enumerate() {
             let logits = with_logits && i + 1 == count;
-            let added = self
-                .batch
-                .add(*token, (start + i) as i32, &[sequence.id], logits);
+            let place = (start + i) as i32;
+            let added = self.batch.add(token, place, &[index as i32], logits);
             added.expect("fill_batch counted the room");
         }
     }
 
     fn decode(&mut self, places: &[Place]) {
-        match self.context.decode(&mut self.batch) {
-            Ok(()) => self.advance(places),
+        match self.cache.decode(&mut self.batch) {
+            Ok(()) => places.iter().for_each(|place| self.advance(place)),
             Err(DecodeError::NoKvCacheSlot) => self.make_room(),
             Err(error) => self.fail(places, &error),
         }
@@ -342,41 +224,36 @@ impl<'a> Worker<'a> {
 
     /// The cache is full: idle cells go first, then the youngest job steps back into the queue.
     fn make_room(&mut self) {
-        let before = self.used_cells();
-        self.free_cells(usize::MAX, self.cells);
-        if self.used_cells() < before {
+        let before = self.cache.used_cells();
+        // A job that has ended and only waits for its listener needs no cells any more.
+        let works = &self.works;
+        let is_working = |index: usize| works[index].as_ref().is_some_and(|work| !work.is_ended());
+        self.cache
+            .free(self.cache.all_cells(), |index| !is_working(index));
+        if self.cache.used_cells() < before {
             return;
         }
-        // A job that has ended and only waits for its listener needs no cells any more.
-        let work_of = |index: usize| self.sequences[index].work.as_ref();
-        let working: Vec<usize> = (0..self.sequences.len())
-            .filter(|index| work_of(*index).is_some_and(|work| !work.is_ended()))
-            .collect();
-        for index in 0..self.sequences.len() {
-            if !working.contains(&index) {
-                self.keep_first(index, 0);
-            }
-        }
-        let age = |index: &&usize| (self.sequences[**index].used_at, **index);
+        let working: Vec<usize> = (0..works.len()).filter(|at| is_working(*at)).collect();
+        let age = |index: &&usize| (self.cache.used_at(**index), **index);
         let Some(&index) = working.iter().max_by_key(age) else {
             return;
         };
         if working.len() == 1 {
-            if let Some(work) = &mut self.sequences[index].work {
+            if let Some(work) = &mut self.works[index] {
                 work.end(Reason::Length);
             }
             return;
         }
-        self.keep_first(index, 0);
-        if let Some(work) = self.sequences[index].work.take() {
+        self.cache.park(index);
+        if let Some(work) = self.works[index].take() {
             self.waiting.push_front(work);
         }
     }
 
     fn fail(&mut self, places: &[Place], error: &DecodeError) {
         for place in places {
-            self.keep_first(place.index, 0);
-            if let Some(mut work) = self.sequences[place.index].work.take() {
+            self.cache.clear(place.index);
+            if let Some(mut work) = self.works[place.index].take() {
                 work.send(Event::Failed(Error::failed(format!(
                     "llama.cpp failed to compute: {error}"
                 ))));
@@ -384,20 +261,23 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn advance(&mut self, places: &[Place]) {
-        for place in places {
-            let sequence = &mut self.sequences[place.index];
-            let done = sequence.pending()[..place.count].to_vec();
-            sequence.cached.extend(done);
-            if let Some(logits) = place.logits {
-                self.sample(place.index, logits);
-            }
+    fn advance(&mut self, place: &Place) {
+        let index = place.index;
+        let done = self.pending(index)[..place.count].to_vec();
+        self.cache.extend(index, &done);
+        let count = self.cache.count(index);
+        if let Some(work) = &mut self.works[index]
+            && work.marks.contains(&count)
+        {
+            self.cache.mark(index);
+        }
+        if let Some(logits) = place.logits {
+            self.sample(index, logits);
         }
     }
 
     fn sample(&mut self, index: usize, logits: i32) {
-        let sequence = &mut self.sequences[index];
-        let Some(work) = &mut sequence.work else {
+        let Some(work) = &mut self.works[index] else {
             return;
         };
         let sampler = work
@@ -408,7 +288,8 @@ impl<'a> Worker<'a> {
             work.answered();
             return work.end(Reason::Length);
         }
-        let token = match pick(sampler, work.job.guide.as_mut(), &self.context, logits) {
+        let context = self.cache.context();
+        let token = match pick(sampler, work.job.guide.as_mut(), context, logits) {
             Ok(token) => token,
             Err(error) => return work.fail(error),
         };
@@ -427,12 +308,20 @@ impl<'a> Worker<'a> {
         let likely = work
             .job
             .likely
-            .map(|count| likely::told(vocab, self.context.get_logits_ith(logits), token, count));
+            .map(|count| likely::told(vocab, context.get_logits_ith(logits), token, count));
         work.push(token, bytes, likely);
-        let full =
-            work.answer_tokens >= work.job.answer_tokens || work.tokens.len() >= self.tokens_max;
-        if full {
-            work.end(Reason::Length);
+        if work.answer_tokens >= work.job.answer_tokens {
+            return work.end(Reason::Length);
+        }
+        if work.tokens.len() < self.plan.tokens_max {
+            return;
+        }
+        match work.job.shift {
+            Some(keep) if self.plan.answer_start.is_none() && keep + 2 < work.tokens.len() => {
+                work.shift(keep);
+                self.cache.clear(index);
+            }
+            _ => work.end(Reason::Length),
         }
     }
 }

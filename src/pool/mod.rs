@@ -342,6 +342,9 @@ impl Pool {
             gpu_layers: load.gpu_layers,
             main_gpu: load.main_gpu,
             mmap: load.mmap,
+            lock: load.lock,
+            tensor_split: self.0.config.tensor_split.clone(),
+            adapter: load.adapter.clone(),
             threads: load.threads,
             batch_tokens: load.batch_tokens,
             attention,
@@ -413,6 +416,11 @@ impl Pool {
                 .map(|layers| layers as i32),
             main_gpu: options.int("main_gpu").map(|gpu| gpu as i32),
             mmap: options.bool("use_mmap"),
+            lock: options.bool("use_mlock").unwrap_or(false),
+            adapter: model.adapter.clone().map(|path| {
+                let scale = options.float("adapter_scale").unwrap_or(1.0);
+                (path, scale as f32)
+            }),
             threads: threads
                 .or(self.0.config.threads)
                 .unwrap_or_else(machine::cores),

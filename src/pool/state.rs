@@ -39,6 +39,9 @@ pub(super) struct Load {
     pub(super) gpu_layers: Option<i32>,
     pub(super) main_gpu: Option<i32>,
     pub(super) mmap: Option<bool>,
+    pub(super) lock: bool,
+    /// A LoRA adapter, and how much of it.
+    pub(super) adapter: Option<(PathBuf, f32)>,
     pub(super) threads: usize,
 }
 

@@ -1,4 +1,4 @@
-//! One sequence of the cache, the job that works in it, and the tokens it keeps when it is idle.
+//! A job under way: its prompt, what was generated so far, and the events that its listener gets.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -12,49 +12,6 @@ use super::{Event, Job};
 use crate::error::Error;
 use crate::message::{Logprob, Reason};
 
-/// A sequence of the cache.
-pub struct Sequence {
-    /// llama.cpp's number for it.
-    pub id: i32,
-    /// The tokens whose cells are computed.
-    pub cached: Vec<LlamaToken>,
-    /// When it was last in use, in turns of the engine's loop.
-    pub used_at: u64,
-    /// The job in it, if any.
-    pub work: Option<Work>,
-}
-
-impl Sequence {
-    /// An empty sequence.
-    pub fn new(id: i32) -> Self {
-        Sequence {
-            id,
-            cached: Vec::new(),
-            used_at: 0,
-            work: None,
-        }
-    }
-
-    /// Tokens not yet computed, if there is a job that can go on.
-    pub fn pending(&self) -> &[LlamaToken] {
-        match &self.work {
-            Some(work) if work.outbox.is_empty() && !work.ended => {
-                &work.tokens[self.cached.len()..]
-            }
-            _ => &[],
-        }
-    }
-
-    /// How many tokens this sequence and `prompt` have in common at their start.
-    pub fn common(&self, prompt: &[LlamaToken]) -> usize {
-        self.cached
-            .iter()
-            .zip(prompt)
-            .take_while(|(a, b)| a == b)
-            .count()
-    }
-}
-
 /// A job under way: its prompt and what was generated so far.
 pub struct Work {
     /// Prompt and answer.
@@ -63,6 +20,10 @@ pub struct Work {
     pub prompt_tokens: usize,
     /// Tokens generated.
     pub answer_tokens: usize,
+    /// Tokens that were dropped because the context was full.
+    pub dropped_tokens: usize,
+    /// Where the memory is to be marked on the way through the prompt.
+    pub marks: Vec<usize>,
     /// The sampler, once the job was admitted.
     pub sampler: Option<LlamaSampler>,
     /// What was asked for.
@@ -83,6 +44,8 @@ impl Work {
         Work {
             prompt_tokens: tokens.len(),
             answer_tokens: 0,
+            dropped_tokens: 0,
+            marks: Vec::new(),
             tokens,
             sampler: None,
             job,
@@ -133,6 +96,7 @@ impl Work {
             reason,
             prompt,
             answer: now - first,
+            dropped_tokens: self.dropped_tokens,
         });
     }
 
@@ -140,6 +104,11 @@ impl Work {
     pub fn fail(&mut self, error: Error) {
         self.ended = true;
         self.send(Event::Failed(error));
+    }
+
+    /// True if it can go on: it has not ended, and its listener keeps up.
+    pub fn is_open(&self) -> bool {
+        self.outbox.is_empty() && !self.ended
     }
 
     /// Sends an event, or keeps it until the listener has room. Never blocks.
@@ -164,6 +133,16 @@ impl Work {
                 }
             }
         }
+    }
+
+    /// Drops the older half of its tokens behind the first `keep`. What is left is computed anew.
+    pub fn shift(&mut self, keep: usize) {
+        let keep = keep.min(self.tokens.len());
+        let dropped = (self.tokens.len() - keep) / 2;
+        self.tokens.drain(keep..keep + dropped);
+        self.prompt_tokens = self.prompt_tokens.min(self.tokens.len());
+        self.dropped_tokens += dropped;
+        self.marks.clear();
     }
 
     /// True if the answer has ended, whether or not its listener knows.

@@ -1,0 +1,452 @@
+//! What lies in a context's cache: the tokens of each sequence, and where a new prompt finds its
+//! beginning among them.
+//!
+//! Sequences that begin alike share the cells of that beginning. Where a model's memory cannot be cut
+//! at any place (recurrent layers, sliding windows), it is set back to marks: copies of that memory,
+//! taken on the way through a prompt.
+
+use std::sync::Arc;
+
+use llama_cpp_2::DecodeError;
+use llama_cpp_2::context::LlamaContext;
+use llama_cpp_2::context::session::{LlamaStateSeqFlags, SeqState};
+use llama_cpp_2::llama_batch::LlamaBatch;
+use llama_cpp_2::token::LlamaToken;
+
+use super::cells::Cells;
+use super::parked::{Mark, Parked, Stay};
+
+/// Marks of one sequence; the oldest goes for a new one.
+const MARKS_MAX: usize = 16;
+/// A sequence that is cut by more than this is copied out first.
+const TAIL_TOKENS: usize = 64;
+
+/// Where a model's memory of a sequence can be cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// Behind any token.
+    Anywhere,
+    /// Where a mark was set; all marks together may take so many bytes.
+    AtMarks(usize),
+}
+
+/// The cache and the context that it belongs to.
+pub struct Cache<'a> {
+    context: LlamaContext<'a>,
+    memory: Memory,
+    lines: Vec<Line>,
+    cells: Cells,
+    parked: Parked,
+    idle_cells: usize,
+}
+
+/// What one sequence of the cache holds.
+#[derive(Default)]
+struct Line {
+    tokens: Vec<LlamaToken>,
+    /// The cell of each token.
+    cells: Vec<usize>,
+    /// By their places, the first in front.
+    marks: Vec<Mark>,
+    /// When it was last in use, in turns of the engine's loop.
+    used_at: u64,
+}
+
+/// How much a cache may hold.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Sequences.
+    pub sequences: usize,
+    /// Cells that may be in use while some of them are idle; beyond that idle sequences are parked.
+    pub idle_cells: usize,
+    /// Bytes of parked sequences.
+    pub parked_bytes: usize,
+}
+
+/// A prompt's beginning that is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    source: Source,
+    /// How many tokens need no computation.
+    pub tokens: usize,
+    /// How many are the same; more than `tokens` where the memory cannot be cut behind them.
+    pub common: usize,
+}
+
+impl Found {
+    /// Nothing is there.
+    pub const NONE: Found = Found {
+        source: Source::Nowhere,
+        tokens: 0,
+        common: 0,
+    };
+
+    /// True if it is in one of these sequences.
+    pub fn is_in(self, mut indexes: impl Iterator<Item = usize>) -> bool {
+        indexes.any(|index| self.source == Source::Line(index))
+    }
+
+    /// True if it was copied out of the cache.
+    pub fn is_parked(self) -> bool {
+        matches!(self.source, Source::Parked(_))
+    }
+}
+
+/// Where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Nowhere,
+    Line(usize),
+    Parked(u64),
+}
+
+impl<'a> Cache<'a> {
+    /// An empty cache.
+    pub fn new(context: LlamaContext<'a>, memory: Memory, limits: Limits) -> Self {
+        Cache {
+            cells: Cells::new(context.n_ctx() as usize),
+            context,
+            memory,
+            lines: (0..limits.sequences).map(|_| Line::default()).collect(),
+            parked: Parked::new(limits.parked_bytes),
+            idle_cells: limits.idle_cells,
+        }
+    }
+
+    /// The context, for its results.
+    pub fn context(&self) -> &LlamaContext<'a> {
+        &self.context
+    }
+
+    /// The context, to compute what leaves no trace in the cache.
+    pub fn context_mut(&mut self) -> &mut LlamaContext<'a> {
+        &mut self.context
+    }
+
+    /// Computes a batch. What is then in the cache is told by [`Cache::extend`].
+    ///
+    /// # Errors
+    /// What llama.cpp says.
+    pub fn decode(&mut self, batch: &mut LlamaBatch) -> Result<(), DecodeError> {
+        self.context.decode(batch)
+    }
+
+    /// How many tokens a sequence holds.
+    pub fn count(&self, index: usize) -> usize {
+        self.lines[index].tokens.len()
+    }
+
+    /// Notes that a sequence is in use.
+    pub fn touch(&mut self, index: usize, turn: u64) {
+        self.lines[index].used_at = turn;
+    }
+
+    /// When a sequence was last in use.
+    pub fn used_at(&self, index: usize) -> u64 {
+        self.lines[index].used_at
+    }
+
+    /// True if the memory is set back to marks.
+    pub fn needs_marks(&self) -> bool {
+        self.memory != Memory::Anywhere
+    }
+
+    /// The longest beginning of a prompt that any sequence holds. The prompt's last token is
+    /// computed in any case: its logits choose the next.
+    pub fn find(&self, prompt: &[LlamaToken]) -> Found {
+        let prompt = &prompt[..prompt.len().saturating_sub(1)];
+        let lines = self.lines.iter().enumerate().map(|(index, line)| {
+            let (tokens, common) = self.usable(&line.tokens, &line.marks, prompt);
+            let source = Source::Line(index);
+            Found {
+                source,
+                tokens,
+                common,
+            }
+        });
+        let line = lines.max_by_key(|found| (found.tokens, found.common));
+        let line = line.filter(|found| found.common > 0).unwrap_or(Found::NONE);
+        let usable = |stay: &Stay| self.usable(&stay.tokens, &stay.marks, prompt);
+        match self.parked.best(usable) {
+            Some((id, (tokens, common))) if tokens > line.tokens => {
+                let source = Source::Parked(id);
+                Found {
+                    source,
+                    tokens,
+                    common,
+                }
+            }
+            _ => line,
+        }
+    }
+
+    /// How many tokens of a prompt a sequence can go on from, and how many are the same.
+    fn usable(&self, held: &[LlamaToken], marks: &[Mark], prompt: &[LlamaToken]) -> (usize, usize) {
+        let common = common(held, prompt);
+        if self.memory == Memory::Anywhere || common == held.len() {
+            return (common, common);
+        }
+        let mut places = marks.iter().rev().map(|mark| mark.tokens);
+        (places.find(|place| *place <= common).unwrap_or(0), common)
+    }
+
+    /// The idle sequence to put a prompt in: the one that it goes on from, else an empty one, else
+    /// the longest unused.
+    pub fn place(&self, found: Found, is_idle: impl Fn(usize) -> bool) -> Option<usize> {
+        match found.source {
+            Source::Line(index) if is_idle(index) && found.tokens == self.count(index) => {
+                return Some(index);
+            }
+            _ => {}
+        }
+        let idle = (0..self.lines.len()).filter(|index| is_idle(*index));
+        idle.min_by_key(|index| (self.count(*index) > 0, self.used_at(*index)))
+    }
+
+    /// Puts the beginning that was found into a sequence, in place of what it held. Returns how many
+    /// tokens are there.
+    pub fn begin(&mut self, index: usize, found: Found) -> usize {
+        if found.source != Source::Line(index) || self.count(index) > found.tokens + TAIL_TOKENS {
+            self.keep(index);
+        }
+        let there = match found.source {
+            _ if found.tokens == 0 => false,
+            Source::Nowhere => false,
+            Source::Line(line) if line == index => self.cut(index, found.tokens),
+            Source::Line(line) => self.copy(line, found.tokens, index),
+            Source::Parked(id) => self.unpark(id, index) && self.cut(index, found.tokens),
+        };
+        if !there {
+            self.clear(index);
+        }
+        self.count(index)
+    }
+
+    /// Takes in the tokens that were computed for a sequence.
+    pub fn extend(&mut self, index: usize, tokens: &[LlamaToken]) {
+        let line = &mut self.lines[index];
+        line.tokens.extend_from_slice(tokens);
+        let cells = tokens.iter().map(|_| self.cells.take());
+        line.cells.extend(cells);
+    }
+
+    /// Forgets a sequence.
+    pub fn clear(&mut self, index: usize) {
+        // Removing a whole sequence cannot fail.
+        let _ = self
+            .context
+            .clear_kv_cache_seq(Some(index as u32), None, None);
+        self.lines[index].cut(0, &mut self.cells);
+    }
+
+    /// Sets a mark behind what a sequence holds now.
+    pub fn mark(&mut self, index: usize) {
+        let Memory::AtMarks(bytes_max) = self.memory else {
+            return;
+        };
+        let tokens = self.count(index);
+        let Some(state) = self.state(index, bytes_max) else {
+            return;
+        };
+        let line = &mut self.lines[index];
+        line.marks.retain(|mark| mark.tokens != tokens);
+        if line.marks.len() == MARKS_MAX {
+            line.marks.remove(0);
+        }
+        line.marks.push(Mark { tokens, state });
+        line.marks.sort_by_key(|mark| mark.tokens);
+        self.drop_marks(bytes_max);
+    }
+
+    /// Cells that are in use.
+    pub fn used_cells(&self) -> usize {
+        self.cells.used
+    }
+
+    /// Cells that these sequences hold, shared ones counted once.
+    pub fn cells_of(&self, indexes: impl Iterator<Item = usize>) -> usize {
+        let cells = indexes.flat_map(|index| self.lines[index].cells.iter());
+        self.cells.distinct(cells)
+    }
+
+    /// Cells that there are.
+    pub fn all_cells(&self) -> usize {
+        self.cells.limit
+    }
+
+    /// Parks idle sequences, the longest unused first, until so many cells are free and no more
+    /// than the limit stand idle, or none is left to park.
+    pub fn free(&mut self, wanted: usize, is_idle: impl Fn(usize) -> bool) {
+        while self.cells.limit.saturating_sub(self.cells.used) < wanted
+            || self.cells.used > self.idle_cells
+        {
+            let held = (0..self.lines.len()).filter(|index| self.count(*index) > 0);
+            let idle = held.filter(|index| is_idle(*index));
+            let Some(oldest) = idle.min_by_key(|index| self.used_at(*index)) else {
+                return;
+            };
+            self.park(oldest);
+        }
+    }
+
+    /// Copies a sequence out of the cache and forgets it here.
+    pub fn park(&mut self, index: usize) {
+        self.keep(index);
+        self.clear(index);
+    }
+
+    /// Copies a sequence out of the cache, if that may pay later.
+    fn keep(&mut self, index: usize) {
+        let whole = LlamaStateSeqFlags::empty();
+        let bytes = self.context.state_seq_get_size_ext(index as i32, whole);
+        if self.parked.wants(self.count(index), bytes)
+            && let Ok(state) = self.context.state_seq_get(index as i32, whole)
+        {
+            let line = &self.lines[index];
+            self.parked.put(Stay {
+                tokens: line.tokens.clone(),
+                state,
+                marks: line.marks.clone(),
+            });
+        }
+    }
+
+    /// Copies a parked sequence into one of the cache.
+    fn unpark(&mut self, id: u64, index: usize) -> bool {
+        self.clear(index);
+        let Some(stay) = self.parked.stay(id) else {
+            return false;
+        };
+        if self
+            .context
+            .state_seq_set(&stay.state, index as i32)
+            .is_err()
+        {
+            return false;
+        }
+        let line = &mut self.lines[index];
+        line.tokens.clone_from(&stay.tokens);
+        line.marks.clone_from(&stay.marks);
+        line.cells = stay.tokens.iter().map(|_| self.cells.take()).collect();
+        true
+    }
+
+    /// Cuts a sequence down to its first tokens.
+    fn cut(&mut self, index: usize, tokens: usize) -> bool {
+        let line = &self.lines[index];
+        if tokens == line.tokens.len() {
+            return true;
+        }
+        if self.needs_marks() {
+            let mark = line.marks.iter().find(|mark| mark.tokens == tokens);
+            let Some(mark) = mark.cloned() else {
+                return false;
+            };
+            if self
+                .context
+                .state_seq_set(&mark.state, index as i32)
+                .is_err()
+            {
+                return false;
+            }
+        }
+        let cut = self
+            .context
+            .clear_kv_cache_seq(Some(index as u32), Some(tokens as u32), None);
+        self.lines[index].cut(tokens, &mut self.cells);
+        matches!(cut, Ok(true))
+    }
+
+    /// Lets a sequence share the beginning of another. A memory with marks is not shared but set
+    /// from a copy: what slides on in one sequence must not hold cells of the other.
+    fn copy(&mut self, source: usize, tokens: usize, index: usize) -> bool {
+        self.clear(index);
+        let state = match self.memory {
+            Memory::Anywhere => None,
+            Memory::AtMarks(bytes_max) => {
+                let marks = &self.lines[source].marks;
+                let mark = marks.iter().find(|mark| mark.tokens == tokens);
+                let state = mark.map(|mark| mark.state.clone());
+                match state.or_else(|| self.state(source, bytes_max)) {
+                    None => return false,
+                    state => state,
+                }
+            }
+        };
+        let (from, to) = (source as i32, index as i32);
+        let copied = self
+            .context
+            .copy_kv_cache_seq(from, to, Some(0), Some(tokens as u32));
+        if copied.is_err() {
+            return false;
+        }
+        if let Some(state) = &state
+            && self.context.state_seq_set(state, to).is_err()
+        {
+            return false;
+        }
+        let held = &self.lines[source];
+        let cells = held.cells[..tokens].to_vec();
+        let marks = held.marks.iter().filter(|mark| mark.tokens <= tokens);
+        let (marks, held) = (marks.cloned().collect(), held.tokens[..tokens].to_vec());
+        cells.iter().for_each(|cell| self.cells.share(*cell));
+        let line = &mut self.lines[index];
+        (line.tokens, line.cells, line.marks) = (held, cells, marks);
+        true
+    }
+
+    /// A copy of the memory of a sequence, if it is no larger than that.
+    fn state(&self, index: usize, bytes_max: usize) -> Option<Arc<SeqState>> {
+        let flags = LlamaStateSeqFlags::PARTIAL_ONLY;
+        let bytes = self.context.state_seq_get_size_ext(index as i32, flags);
+        if bytes > bytes_max {
+            return None;
+        }
+        let state = self.context.state_seq_get(index as i32, flags).ok()?;
+        Some(Arc::new(state))
+    }
+
+    /// Drops marks, those of the longest unused sequence first, until the rest is small enough.
+    fn drop_marks(&mut self, bytes_max: usize) {
+        let bytes = |lines: &[Line]| -> usize {
+            let marks = lines.iter().flat_map(|line| &line.marks);
+            // A shared mark counts for each that holds it, which errs on the safe side.
+            marks.map(|mark| mark.state.byte_len()).sum()
+        };
+        while bytes(&self.lines) > bytes_max {
+            let marked = self.lines.iter_mut().filter(|line| !line.marks.is_empty());
+            match marked.min_by_key(|line| line.used_at) {
+                Some(line) => drop(line.marks.remove(0)),
+                None => return,
+            }
+        }
+    }
+}
+
+impl Line {
+    fn cut(&mut self, tokens: usize, cells: &mut Cells) {
+        self.tokens.truncate(tokens);
+        self.cells
+            .drain(tokens..)
+            .for_each(|cell| cells.let_go(cell));
+        self.marks.retain(|mark| mark.tokens <= tokens);
+    }
+}
+
+/// How many tokens two sequences have in common at their start.
+pub fn common(left: &[LlamaToken], right: &[LlamaToken]) -> usize {
+    let pairs = left.iter().zip(right);
+    pairs.take_while(|(left, right)| left == right).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_begins_alike_is_common() {
+        let tokens = |ids: &[i32]| ids.iter().map(|id| LlamaToken(*id)).collect::<Vec<_>>();
+        assert_eq!(common(&tokens(&[1, 2, 3]), &tokens(&[1, 2, 4, 5])), 2);
+        assert_eq!(common(&tokens(&[]), &tokens(&[1])), 0);
+    }
+}

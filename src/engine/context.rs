@@ -1,0 +1,167 @@
+//! Contexts for a loaded model, and the plan of the loop that works in one.
+
+use std::num::NonZeroU32;
+
+use llama_cpp_2::context::LlamaContext;
+use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams};
+use llama_cpp_2::model::LlamaModel;
+
+use super::cache::{Cache, Limits, Memory};
+use super::embed::TEXTS_MAX;
+use super::ffi;
+use super::thread::Ready;
+use super::tune::{self, KvKind};
+use super::worker::Plan;
+use super::{Backend, Context, Spec};
+use crate::error::{Error, Result};
+
+/// llama.cpp rounds a context up to a multiple of this.
+const CONTEXT_GRAIN: u32 = 256;
+/// Cells that may be in use on a CPU while some of them are idle: attention looks at so many at once.
+const IDLE_CELLS: usize = 256;
+/// Parked sequences, and marks, may take this part of the free memory (one in so many)...
+const PARKED_SHARE: u64 = 32;
+/// ...and no more than this.
+const PARKED_BYTES_MAX: u64 = 512 << 20;
+
+/// A cache for answers of the given size, and how to work in it.
+///
+/// # Errors
+/// What llama.cpp says.
+pub fn for_answers<'a>(
+    backend: &Backend,
+    model: &'a LlamaModel,
+    ready: &mut Ready,
+    spec: &Spec,
+    size: Context,
+) -> Result<(Cache<'a>, Plan)> {
+    let Context::Shared {
+        tokens,
+        sequences,
+        cells,
+    } = size
+    else {
+        return Err(Error::failed("a context without a size"));
+    };
+    // What was read stands in the context once, for one answer.
+    let sequences = if ready.encodes { 1 } else { sequences };
+    let batch = batch_tokens(model, ready, spec, (sequences, cells));
+    let params = params(spec, cells.next_multiple_of(CONTEXT_GRAIN), batch as u32)
+        .with_n_seq_max(sequences)
+        .with_type_k(kind(spec.attention.kv))
+        .with_type_v(kind(spec.attention.kv))
+        .with_swa_full(false);
+    let context = make(backend, model, ready, params, cells)?;
+    let shared = spec.context != Context::FirstJob;
+    let bytes = match shared {
+        true => (spec.memory_bytes / PARKED_SHARE).min(PARKED_BYTES_MAX) as usize,
+        false => 0,
+    };
+    let memory = match shared && ready.cuts_at_marks {
+        true => Memory::AtMarks(bytes),
+        false => Memory::Anywhere,
+    };
+    let limits = Limits {
+        sequences: sequences as usize,
+        idle_cells: if ready.gpu_layers > 0 {
+            usize::MAX
+        } else {
+            IDLE_CELLS
+        },
+        parked_bytes: bytes,
+    };
+    let slice = tune::slice_tokens(model.n_params(), spec.threads, ready.gpu_layers > 0);
+    let plan = Plan {
+        tokens_max: tokens as usize,
+        sequences: sequences as usize,
+        slice_tokens: slice.min(batch),
+        batch_tokens: batch,
+        answer_start: ready.encodes.then(|| start(model)),
+    };
+    Ok((Cache::new(context, memory, limits), plan))
+}
+
+/// A context for texts that become vectors: each of them lies whole in one decode.
+///
+/// # Errors
+/// What llama.cpp says.
+pub fn for_texts<'a>(
+    backend: &Backend,
+    model: &'a LlamaModel,
+    ready: &mut Ready,
+    spec: &Spec,
+) -> Result<LlamaContext<'a>> {
+    let Context::Texts { batch, .. } = spec.context else {
+        return Err(Error::failed("a context for texts without their size"));
+    };
+    let params = params(spec, batch, batch)
+        .with_n_seq_max(TEXTS_MAX)
+        .with_embeddings(true);
+    make(backend, model, ready, params, batch)
+}
+
+fn params(spec: &Spec, cells: u32, batch: u32) -> LlamaContextParams {
+    LlamaContextParams::default()
+        .with_n_ctx(NonZeroU32::new(cells))
+        .with_n_batch(batch)
+        .with_n_ubatch(batch)
+        .with_n_threads(spec.threads as i32)
+        .with_n_threads_batch(spec.threads as i32)
+        .with_flash_attention_policy(i32::from(spec.attention.flash))
+        .with_kv_unified(true)
+        .with_no_perf(true)
+}
+
+/// Tokens that one decode can hold: a slice of prompts and a token of each sequence. A larger batch
+/// would only take memory, and time to set up. A model that encodes reads a prompt whole.
+fn batch_tokens(
+    model: &LlamaModel,
+    ready: &Ready,
+    spec: &Spec,
+    (sequences, cells): (u32, u32),
+) -> usize {
+    if ready.encodes {
+        return cells.next_multiple_of(CONTEXT_GRAIN) as usize;
+    }
+    let slice = tune::slice_tokens(model.n_params(), spec.threads, ffi::has_gpu());
+    (slice + sequences as usize)
+        .next_multiple_of(tune::GRID)
+        .min(spec.batch_tokens)
+}
+
+/// The token that answers begin with, of a model that encodes.
+fn start(model: &LlamaModel) -> llama_cpp_2::token::LlamaToken {
+    match model.decode_start_token() {
+        token if token.0 >= 0 => token,
+        _ => model.vocab().bos(),
+    }
+}
+
+fn kind(kv: KvKind) -> KvCacheType {
+    match kv {
+        KvKind::F16 => KvCacheType::F16,
+        KvKind::Q8 => KvCacheType::Q8_0,
+        KvKind::Q4 => KvCacheType::Q4_0,
+    }
+}
+
+fn make<'a>(
+    backend: &Backend,
+    model: &'a LlamaModel,
+    ready: &mut Ready,
+    params: LlamaContextParams,
+    tokens: u32,
+) -> Result<LlamaContext<'a>> {
+    let made = model.new_context(&backend.inner, params);
+    let mut context = made.map_err(|error| {
+        let why = backend.log.take_error();
+        let why = why.unwrap_or_else(|| error.to_string());
+        Error::failed(format!("cannot make a context of {tokens} tokens: {why}"))
+    })?;
+    if let Some((adapter, scale)) = &mut ready.adapter {
+        context
+            .lora_adapter_set(adapter, *scale)
+            .map_err(|error| Error::failed(format!("cannot apply the adapter: {error}")))?;
+    }
+    Ok(context)
+}

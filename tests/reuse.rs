@@ -1,0 +1,82 @@
+//! What was computed is used again: by the same prompt, by one that begins alike, by eight at once;
+//! and the answers stay the same.
+
+use serde_json::{Value as Json, json};
+
+use crate::kinds::assert_same;
+use crate::support::{Sandbox, Server, gemma};
+
+fn started() -> (Sandbox, Server) {
+    let sandbox = Sandbox::with_smol();
+    sandbox.create("gemma", &format!("FROM {}\n", gemma().display()));
+    let server = sandbox.serve(&[]);
+    (sandbox, server)
+}
+
+pub fn ask(server: &Server, model: &str, prompt: &str) -> Json {
+    let body = json!({"model": model, "prompt": prompt, "raw": true, "stream": false, "logprobs": true,
+        "top_logprobs": 2, "options": {"temperature": 0, "num_predict": 12, "stop": ["\u{1}"]}});
+    server.post("/api/generate", &body.to_string())
+}
+
+fn prompt_ms(json: &Json) -> u64 {
+    json["prompt_eval_duration"].as_u64().unwrap() / 1_000_000
+}
+
+pub fn words(word: &str, count: usize) -> String {
+    let words: Vec<String> = (0..count).map(|number| format!("{word}{number}")).collect();
+    words.join(" ")
+}
+
+#[test]
+fn conversations_in_turn_keep_what_was_computed() {
+    let (_sandbox, server) = started();
+    for model in ["smol", "gemma"] {
+        let prompts = [words("word", 130), words("other", 130), words("third", 130)];
+        let first = prompts.clone().map(|prompt| ask(&server, model, &prompt));
+        for round in 0..2 {
+            for (prompt, first) in prompts.iter().zip(&first) {
+                let again = ask(&server, model, prompt);
+                assert_same(first, &again, &format!("{model}, round {round}"));
+                let (before, now) = (prompt_ms(first), prompt_ms(&again));
+                assert!(now < before / 3, "{model}: {before} ms, then {now} ms");
+            }
+        }
+        // One that goes on where another ended, and one that parts from it in the middle.
+        let longer = format!("{} and so", prompts[0]);
+        assert!(prompt_ms(&ask(&server, model, &longer)) < prompt_ms(&first[0]) / 3);
+        let parted = |end: &str| format!("{} {end}", words("word", 90));
+        ask(&server, model, &parted("one thing"));
+        let second = prompt_ms(&ask(&server, model, &parted("another")));
+        assert!(second < prompt_ms(&first[0]) / 3, "{model}: {second} ms");
+    }
+}
+
+#[test]
+fn eight_that_begin_alike_get_their_own_answers() {
+    let (_sandbox, server) = started();
+    for model in ["smol", "gemma"] {
+        let system = words("rule", 130);
+        // What follows a word said twelve times is in no doubt.
+        let ends = [
+            "cats", "rivers", "bread", "stars", "music", "trees", "glass", "winter",
+        ];
+        let ends = ends.map(|end| format!("{end}, ").repeat(12));
+        let prompts = ends.map(|end| format!("{system} {}", end.trim_end()));
+        ask(&server, model, "x");
+        let together: Vec<Json> = std::thread::scope(|scope| {
+            let server = &server;
+            let threads: Vec<_> = prompts
+                .iter()
+                .map(|prompt| scope.spawn(move || ask(server, model, prompt)))
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .collect()
+        });
+        for (prompt, answer) in prompts.iter().zip(&together) {
+            assert_same(&ask(&server, model, prompt), answer, model);
+        }
+    }
+}
