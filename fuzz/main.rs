@@ -338,7 +338,7 @@ fn read(
         pieces.extend(reader.push(&text[from..at]));
         from = at;
     }
-    pieces.extend(reader.finish());
+    pieces.extend(reader.finish(false));
     let (mut thinking, mut said, mut calls) = (String::new(), String::new(), Vec::new());
     for piece in pieces {
         match piece {

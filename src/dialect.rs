@@ -171,6 +171,12 @@ impl<'a> Sources<'a> {
                     "the model wants the built-in renderer '{renderer}', which puna lacks, and has no template"
                 )));
             }
+            (None, None) if !self.config.parser.is_empty() => {
+                return Err(Error::failed(format!(
+                    "the model wants the built-in parser '{}', which puna lacks, and has no template to read one off",
+                    self.config.parser
+                )));
+            }
             (None, None) => (
                 Choice::None,
                 "none: the model continues the prompt as it is",

@@ -205,7 +205,7 @@ fn read(
     let mut reader = Reader::new(format.clone(), tools, prompt);
     let mut pieces = reader.push(&text[..at]);
     pieces.extend(reader.push(&text[at..]));
-    pieces.extend(reader.finish());
+    pieces.extend(reader.finish(false));
     let (mut thinking, mut said, mut calls) = (String::new(), String::new(), Vec::new());
     for piece in pieces {
         match piece {

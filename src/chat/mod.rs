@@ -25,6 +25,9 @@ use crate::pool::{Pool, Progress};
 /// Tokens of an answer where nothing limits it and no context was asked for.
 const ANSWER_TOKENS: usize = 2048;
 
+/// An answer that nothing limits ends after so many contexts, as the reference's does.
+const SHIFTED_CONTEXTS_MAX: usize = 10;
+
 /// What to continue.
 #[derive(Debug, Clone)]
 pub enum Input {
@@ -107,6 +110,8 @@ pub struct Request<'a> {
     pub keep_alive: Option<KeepAlive>,
     /// What to do with too long an input.
     pub overflow: Overflow,
+    /// Let the answer go on where the context is full, by dropping older tokens.
+    pub shift: bool,
     /// Set by whoever wants it to end early.
     pub cancel: Arc<AtomicBool>,
     /// When it was asked.
@@ -129,6 +134,7 @@ impl<'a> Request<'a> {
             options: Options::default(),
             keep_alive: None,
             overflow: Overflow::Error,
+            shift: false,
             cancel: Arc::default(),
             started: Instant::now(),
         }
@@ -209,9 +215,10 @@ pub fn start(pool: &Pool, request: Request, progress: Progress) -> Result<Turn> 
     let prompt = prompter.prompt(lease.context_tokens)?;
     let answer_tokens = match (options.int("num_predict"), lease.context_tokens) {
         (Some(limit @ 0..), _) => usize::try_from(limit).unwrap_or(usize::MAX),
-        (_, Some(_)) => usize::MAX,
+        (_, Some(tokens)) => tokens as usize * SHIFTED_CONTEXTS_MAX,
         (_, None) => ANSWER_TOKENS,
     };
+    let shift = request.shift.then(|| prompt::kept_tokens(&options, engine));
     let chats = matches!(request.input, Input::Chat(_));
     let format = chats.then(|| dialect.format());
     let grammar = promise::grammar(&request, format.as_deref(), &prompt.text, engine)?;
@@ -225,6 +232,7 @@ pub fn start(pool: &Pool, request: Request, progress: Progress) -> Result<Turn> 
         },
         likely: request.likely,
         guide: grammar.map(|grammar| engine.guide(grammar)).transpose()?,
+        shift: shift.flatten(),
         patience: lease.patience(),
         cancel: request.cancel.clone(),
     };

@@ -9,6 +9,9 @@ use crate::error::{Error, Result};
 use crate::message::{Think, Tool};
 use crate::reply::{Format, Lark, Thought, schema};
 
+/// The words that begin a call in an answer of channels.
+const CHANNEL_CALL: &str = " to=functions.";
+
 /// What was promised of an answer.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub enum Promise {
@@ -182,10 +185,23 @@ fn calls(request: &Request, lark: Lark, engine: &Engine) -> Result<Option<Gramma
         return Ok(None);
     }
     let required = request.tool_choice.requires();
+    if lark.format.channels {
+        return match required {
+            true => held(lark.channel_call(&tools)),
+            false => offered(
+                Grammar {
+                    text: Text::Lark(lark.channel_call_behind_trigger(&tools)),
+                    trigger: Some(CHANNEL_CALL.to_string()),
+                    thought: None,
+                },
+                engine,
+            ),
+        };
+    }
     let Some(shape) = &lark.format.calls else {
         return match required {
             true => Err(Error::usage(
-                "the model's template shows no calls: tool_choice cannot require one",
+                "the model's template shows no calls, and so none can be required",
             )),
             false => Ok(None),
         };
@@ -212,7 +228,11 @@ fn calls(request: &Request, lark: Lark, engine: &Engine) -> Result<Option<Gramma
         trigger: Some(shape.trigger().to_string()),
         thought,
     };
-    // Nothing was promised: tools whose schemas no grammar can express are called freely.
+    offered(grammar, engine)
+}
+
+/// Nothing was promised: tools whose schemas no grammar can express are called freely.
+fn offered(grammar: Grammar, engine: &Engine) -> Result<Option<Grammar>> {
     let fits = engine.guide(grammar.clone()).is_ok();
     Ok(fits.then_some(grammar))
 }

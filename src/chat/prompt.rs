@@ -70,6 +70,13 @@ impl Draft {
     }
 }
 
+/// Tokens that stay at the front where others are dropped; `None`: all that there is room for.
+pub(super) fn kept_tokens(options: &Options, engine: &Engine) -> Option<usize> {
+    let keep = options.int("num_keep").unwrap_or(KEEP_TOKENS);
+    let keep = usize::try_from(keep).ok()?;
+    Some(keep + usize::from(engine.wants_begin()))
+}
+
 impl<'a> Prompter<'a> {
     /// For a request, its model's dialect and engine, and the options in force.
     pub fn new(
@@ -274,10 +281,7 @@ impl<'a> Prompter<'a> {
 
     /// Keeps the first `num_keep` tokens and the end, so that about half the context is free again.
     fn without_middle(&self, tokens: &[i32], limit: usize) -> Vec<i32> {
-        let keep = match self.options.int("num_keep").unwrap_or(KEEP_TOKENS) {
-            keep @ 0.. => keep as usize + usize::from(self.engine.wants_begin()),
-            _ => limit,
-        };
+        let keep = kept_tokens(self.options, self.engine).unwrap_or(limit);
         let keep = keep.min(limit.saturating_sub(2));
         let total = limit - ((limit - keep) / 2).max(1);
         let tail = tokens.len() - (total - keep);

@@ -140,8 +140,10 @@ impl Turn {
                 reason,
                 prompt,
                 answer,
+                dropped_tokens,
             } => {
-                let held = self.utf8.finish();
+                self.usage.shifted_tokens = dropped_tokens;
+                let held = self.utf8.finish(reason == Reason::Length);
                 let (text, found) = self.stops.push(&held);
                 self.read(&text);
                 if !found {
@@ -191,7 +193,9 @@ impl Turn {
     }
 
     fn end(&mut self, reason: Reason, stopped: bool, prompt: Duration, answer: Duration) {
-        let pieces = self.reader.as_mut().map(Reader::finish).unwrap_or_default();
+        let cut = reason == Reason::Length;
+        let reader = self.reader.as_mut();
+        let pieces = reader.map(|reader| reader.finish(cut)).unwrap_or_default();
         self.say(pieces);
         self.usage.prompt = prompt;
         self.usage.answer = answer;

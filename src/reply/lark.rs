@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 
 use super::format::Format;
 use super::schema;
-use super::shape::{ANY, Body, Shape};
+use super::shape::{ANY, Body, Shape, allows};
 use super::think::Thought;
 use crate::message::Tool;
 use crate::special::{Piece, Specials};
@@ -56,6 +56,25 @@ impl<'a> Lark<'a> {
         rules.grammar(&[lead, calls])
     }
 
+    /// The grammar of an answer in channels that is a call of one of these tools.
+    pub fn channel_call(self, tools: &[&Tool]) -> String {
+        let mut rules = Rules::new(self.specials);
+        let rule = rules.until("thought".into(), "<|end|>");
+        let open = rules.literal("<|channel|>analysis<|message|>");
+        let start = rules.literal("<|start|>assistant");
+        let thought = format!("({open} {rule} {start})?");
+        let lead = rules.literal("<|channel|>commentary to=functions.");
+        let calls = rules.channel_calls(tools);
+        rules.grammar(&[thought, lead, calls])
+    }
+
+    /// The same from behind the words that begin a call.
+    pub fn channel_call_behind_trigger(self, tools: &[&Tool]) -> String {
+        let mut rules = Rules::new(self.specials);
+        let calls = rules.channel_calls(tools);
+        rules.grammar(&[calls])
+    }
+
     /// What reads the thought that an answer begins with.
     fn thought(self, rules: &mut Rules) -> String {
         let Some((open, close)) = &self.format.think else {
@@ -71,6 +90,14 @@ impl<'a> Lark<'a> {
             }
         }
     }
+}
+
+/// The texts that a schema lets choose from, if they are all it allows.
+fn choices(schema: &Json) -> Option<Vec<&str>> {
+    let texts = schema["enum"].as_array()?.iter().map(Json::as_str);
+    texts
+        .collect::<Option<Vec<&str>>>()
+        .filter(|texts| !texts.is_empty())
 }
 
 /// Something that may be left out.
@@ -163,6 +190,17 @@ impl<'a> Rules<'a> {
         }
     }
 
+    /// A call in a channel, from its function's name on.
+    fn channel_calls(&mut self, tools: &[&Tool]) -> String {
+        let between = self.literal("<|constrain|>json<|message|>");
+        let calls = tools.iter().enumerate().map(|(index, tool)| {
+            let rule = self.json(&format!("arguments{index}"), &parameters(tool));
+            format!("{} \" \"? {between} {rule}", quoted(&tool.name))
+        });
+        let calls: Vec<String> = calls.collect();
+        format!("({})", calls.join(" | "))
+    }
+
     /// Adds the rule of one call of any of the tools.
     fn call(&mut self, shape: &Shape, tools: &[&Tool]) {
         if let Body::Object {
@@ -209,6 +247,16 @@ impl<'a> Rules<'a> {
         }
     }
 
+    /// Adds a rule for a text without quotes, one of these if there are any, and its end.
+    fn raw(&mut self, rule: String, choices: Option<Vec<&str>>, end: &str) -> String {
+        let Some(choices) = choices else {
+            return self.until(rule, end);
+        };
+        let choices: Vec<String> = choices.into_iter().map(quoted).collect();
+        self.text += &format!("{rule}: {}\n", choices.join(" | "));
+        format!("{rule} {}", self.literal(end))
+    }
+
     /// Each argument with its key, and whether it must be there.
     fn pairs(&mut self, body: &Body, index: usize, tool: &Tool) -> Vec<(String, bool)> {
         let required = tool.parameters["required"].as_array();
@@ -216,10 +264,11 @@ impl<'a> Rules<'a> {
         let mut pairs = Vec::new();
         for (at, (name, schema)) in properties.into_iter().flatten().enumerate() {
             let rule = format!("value{index}_{at}");
-            let text = schema["type"] == "string" && schema["enum"].is_null();
+            let choices = choices(schema);
+            let text = choices.is_some() || allows(schema, "string");
             let pair = match body {
                 Body::Braced { quote } if text && !quote.is_empty() => {
-                    let value = self.until(rule, quote);
+                    let value = self.raw(rule, choices, quote);
                     let quote = self.literal(quote);
                     format!("{} {quote} {value}", quoted(&format!("{name}:")))
                 }
@@ -236,7 +285,7 @@ impl<'a> Rules<'a> {
                     let end = end.map_or("", String::as_str);
                     let key = self.literal(&format!("{key_lead}{name}{end}"));
                     match text {
-                        true => format!("{key} {}", self.until(rule, value_end)),
+                        true => format!("{key} {}", self.raw(rule, choices, value_end)),
                         false => {
                             let value = self.json(&rule, schema);
                             format!("{key} {value} {}", self.literal(value_end))

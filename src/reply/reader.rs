@@ -13,6 +13,9 @@ use crate::message::{Tool, ToolCall};
 /// Longest call that is waited for; what is longer is text.
 const CALL_BYTES_MAX: usize = 1 << 20;
 
+/// So much of a mark at the end of an answer that was cut is no text.
+const CUT_MARK_BYTES: usize = 2;
+
 /// A piece of an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Piece {
@@ -34,6 +37,8 @@ pub struct Reader {
     held: String,
     /// Whether the mark before the content was looked for.
     begun: bool,
+    /// Whether the answer has ended before it was whole.
+    cut: bool,
 }
 
 /// Where the reader is in the text behind thinking.
@@ -47,6 +52,11 @@ enum State {
     Calls(usize),
 }
 
+/// True if what looks like a call has a mark that tells it from text.
+fn marked(shape: &Shape, text: &str) -> bool {
+    !shape.trigger().is_empty() && text.trim_start().starts_with(shape.trigger())
+}
+
 impl Reader {
     /// A reader for the answer to `prompt`. Calls are looked for if there are tools.
     pub fn new(format: Arc<Format>, tools: &[Tool], prompt: &str) -> Self {
@@ -54,6 +64,7 @@ impl Reader {
             thinking: Thinking::new(format.think.clone(), format.thought(prompt)),
             channels: format.channels.then(Channels::default),
             begun: format.content.0.is_empty(),
+            cut: false,
             format,
             tools: tools.to_vec(),
             state: State::Start,
@@ -70,8 +81,10 @@ impl Reader {
         self.split(split, false)
     }
 
-    /// The end: what was held back is decided.
-    pub fn finish(&mut self) -> Vec<Piece> {
+    /// The end: what was held back is decided. Of an answer that was cut, a call and a mark that
+    /// were begun are dropped.
+    pub fn finish(&mut self, cut: bool) -> Vec<Piece> {
+        self.cut = cut;
         if let Some(channels) = &mut self.channels {
             return channels.finish();
         }
@@ -164,7 +177,14 @@ impl Reader {
             // White space before a mark belongs to it.
             sure = self.held[..sure].trim_end().len();
         }
-        let sure = if ended { self.held.len() } else { sure };
+        let sure = match (ended, self.cut && keep >= CUT_MARK_BYTES) {
+            (true, true) => {
+                self.held.truncate(self.held.len() - keep);
+                self.held.len()
+            }
+            (true, false) => self.held.len(),
+            (false, _) => sure,
+        };
         let rest = self.held.split_off(sure);
         let text = std::mem::replace(&mut self.held, rest);
         pieces.push(Piece::Text(self.unclosed(&text)));
@@ -217,6 +237,10 @@ impl Reader {
                 true
             }
             Err(Stop::More) if !ended && self.held.len() < CALL_BYTES_MAX => false,
+            Err(Stop::More) if self.cut && marked(shape, rest) => {
+                self.held.clear();
+                false
+            }
             Err(_) if read > 0 => {
                 // Behind a call comes text again, or another mark.
                 let rest = rest.trim_start().to_string();

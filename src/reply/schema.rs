@@ -21,7 +21,7 @@ const DATA: [&str; 4] = ["enum", "const", "default", "examples"];
 
 /// An error that says what is wrong with a schema.
 pub fn unfit(why: &str) -> Error {
-    let line = why.lines().next().unwrap_or_default();
+    let line = why.lines().map(str::trim).collect::<Vec<_>>().join(" ");
     Error::plain(Class::Schema, format!("the schema is not accepted: {line}"))
 }
 
@@ -94,6 +94,11 @@ fn check_pattern(pattern: &str) -> Result<()> {
             }
             '\\' => {
                 let escaped = chars.next();
+                if matches!(escaped, Some('p' | 'P' | 'u' | 'x'))
+                    && chars.next_if_eq(&'{').is_some()
+                {
+                    chars.by_ref().find(|c| *c == '}');
+                }
                 repeatable = !matches!(escaped, Some('b' | 'B'));
             }
             '[' => {
@@ -179,6 +184,7 @@ mod tests {
             "(?:a)?",
             "x{2}",
             "\\d+(\\.\\d+)?",
+            "\\p{L}{3}\\u{41}+",
         ] {
             assert!(check_pattern(pattern).is_ok(), "{pattern}");
         }

@@ -339,7 +339,7 @@ fn braced(text: &str, quote: &str) -> Read<Parts> {
 }
 
 /// True if a schema allows this type.
-fn allows(schema: &Json, kind: &str) -> bool {
+pub fn allows(schema: &Json, kind: &str) -> bool {
     match &schema["type"] {
         Json::String(name) => name == kind,
         Json::Array(names) => names.iter().any(|name| name == kind),

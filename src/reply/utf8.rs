@@ -33,9 +33,13 @@ impl Utf8 {
         }
     }
 
-    /// The end: what is still held can be no character.
-    pub fn finish(&mut self) -> String {
-        let held = std::mem::take(&mut self.held);
+    /// The end: what is still held can be no character. Of an answer that was cut, it is the
+    /// beginning of one, and dropped.
+    pub fn finish(&mut self, cut: bool) -> String {
+        let mut held = std::mem::take(&mut self.held);
+        if cut {
+            held.clear();
+        }
         String::from_utf8_lossy(&held).into_owned()
     }
 }
@@ -51,7 +55,7 @@ mod tests {
             let mut utf8 = Utf8::default();
             let mut out = utf8.push(&text.as_bytes()[..at]);
             out += &utf8.push(&text.as_bytes()[at..]);
-            out += &utf8.finish();
+            out += &utf8.finish(false);
             assert_eq!(out, text);
         }
     }
@@ -60,6 +64,6 @@ mod tests {
     fn what_is_no_character_is_replaced() {
         let mut utf8 = Utf8::default();
         assert_eq!(utf8.push(b"a\xffb\xe2\x82"), "a\u{fffd}b");
-        assert_eq!(utf8.finish(), "\u{fffd}");
+        assert_eq!(utf8.finish(false), "\u{fffd}");
     }
 }

@@ -3,6 +3,7 @@
 
 mod dumps;
 mod habits;
+mod list;
 mod python;
 mod rewrite;
 

@@ -7,6 +7,7 @@ use minijinja::{Environment, Error, ErrorKind, Output, State};
 use minijinja_contrib::pycompat;
 
 use super::dumps;
+use super::list::{LIST, list};
 use super::rewrite::BOUNDED;
 use crate::clock::Local;
 
@@ -28,6 +29,7 @@ pub fn extend(environment: &mut Environment, text_bytes_max: usize) {
     environment.add_filter("indent", indent);
     let bound = move |value: Value| bounded(value, text_bytes_max);
     environment.add_function(BOUNDED, bound);
+    environment.add_function(LIST, list);
     environment.add_filter(BOUNDED, bound);
     environment.add_filter("replace", move |text: String, from: String, to: String| {
         replace(&text, &from, &to, text_bytes_max)

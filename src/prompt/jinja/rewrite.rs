@@ -3,6 +3,8 @@
 //!
 //! Works on the statements `{% … %}` alone; text and expressions stay as they are.
 
+use super::list::{LIST, grows};
+
 /// The function that a bounded value goes through.
 pub const BOUNDED: &str = "__bounded";
 
@@ -36,7 +38,7 @@ pub fn rewrite(source: &str) -> Result<String, &'static str> {
         }
         match tag.starts_with("{%") {
             true => {
-                statement(tag, &mut out);
+                statement(tag, source, &mut out);
                 if bare_word(tag) == "raw" {
                     let end = raw_end(after);
                     out.push_str(&after[..end]);
@@ -138,7 +140,7 @@ fn raw_end(text: &str) -> usize {
     text.len()
 }
 
-fn statement(tag: &str, out: &mut String) {
+fn statement(tag: &str, source: &str, out: &mut String) {
     let (open, body, close) = inner(tag);
     let body = body.trim();
     let word = body.split_whitespace().next().unwrap_or_default();
@@ -146,7 +148,7 @@ fn statement(tag: &str, out: &mut String) {
     match word {
         "generation" => out.push_str(&format!("{open} if true {close}")),
         "endgeneration" => out.push_str(&format!("{open} endif {close}")),
-        "set" => set(open, rest, close, out),
+        "set" => set(open, rest, (close, source), out),
         "for" => {
             let names = rest.split_once(" in ").map_or("", |(names, _)| names);
             guarded(
@@ -205,17 +207,19 @@ fn guarded<'a>(
     let _ = open; // The opening delimiter stays as it was.
 }
 
-fn set(open: &str, rest: &str, close: &str, out: &mut String) {
+fn set(open: &str, rest: &str, (close, source): (&str, &str), out: &mut String) {
     let Some((target, value)) = assignment(rest) else {
         // `set x` captures what it prints: the filter bounds that.
         return out.push_str(&format!("{open} set {rest} | {BOUNDED} {close}"));
     };
-    if let Some((list, argument)) = method(value, ".append(") {
+    // A list of the template's own changes itself; one in a namespace is made anew.
+    let own = |list: &str| !list.contains('.') && source.contains(&format!("set {list} "));
+    if let Some((list, argument)) = method(value, ".append(").filter(|(list, _)| !own(list)) {
         return out.push_str(&format!(
             "{open} set {list} = {BOUNDED}({list} + [{argument}]) {close}"
         ));
     }
-    if let Some((list, argument)) = method(value, ".pop(") {
+    if let Some((list, argument)) = method(value, ".pop(").filter(|(list, _)| !own(list)) {
         let (taken, left) = match argument {
             "" | "-1" => (format!("{list}[-1]"), format!("{list}[:-1]")),
             "0" => (format!("{list}[0]"), format!("{list}[1:]")),
@@ -228,6 +232,10 @@ fn set(open: &str, rest: &str, close: &str, out: &mut String) {
             "{open} set {target} = {taken} -%}}{{%- set {list} = {left} {close}"
         ));
     }
+    let value = match grows(source, target) {
+        true => format!("{LIST}({value})"),
+        false => value.to_string(),
+    };
     out.push_str(&format!("{open} set {target} = {BOUNDED}({value}) {close}"));
 }
 
