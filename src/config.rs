@@ -3,8 +3,12 @@
 //! `PUNA_X` wins over `OLLAMA_X`, which has the same meaning so that existing scripts work. The
 //! only place that names environment variables or asks for the user's folders.
 
+mod network;
+
 use std::path::PathBuf;
 use std::time::Duration;
+
+use crate::network::Network;
 
 use crate::address::Address;
 use crate::duration::KeepAlive;
@@ -20,7 +24,7 @@ const QUEUE_MAX: usize = 512;
 const LOADED_MAX: usize = 3;
 
 /// Variables that puna reads, each with its line in the manual. `X` stands for both prefixes.
-pub const VARIABLES: &[(&str, &str)] = &[
+const VARIABLES: &[(&str, &str)] = &[
     (
         "PUNA_MODELS",
         "folder of the store (default: puna/models in the user's data folder)",
@@ -73,7 +77,16 @@ pub const VARIABLES: &[(&str, &str)] = &[
         "PUNA_NUM_THREADS",
         "threads to compute with (default: one for each core)",
     ),
+    (
+        "PUNA_TENSOR_SPLIT",
+        "parts of a model for each GPU, by comma, such as 3,1 (default: as they fit)",
+    ),
 ];
+
+/// All of them.
+pub fn variables() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+    VARIABLES.iter().chain(network::VARIABLES)
+}
 
 /// The variable by which OpenMP is told how often a thread spins before it sleeps.
 pub const OPENMP_SPINS: &str = "GOMP_SPINCOUNT";
@@ -118,6 +131,10 @@ pub struct Config {
     pub kv_cache: Option<String>,
     /// Threads, if the user chose.
     pub threads: Option<usize>,
+    /// Parts of a model for each GPU; empty: as they fit.
+    pub tensor_split: Vec<f32>,
+    /// How registries are reached.
+    pub network: Network,
 }
 
 impl Config {
@@ -184,16 +201,13 @@ impl Config {
             origins: either("ORIGINS")
                 .map(|list| split_list(&list))
                 .unwrap_or_default(),
-            flash: either("FLASH_ATTENTION").map(|value| {
-                !matches!(
-                    value.as_str(),
-                    "0" | "f" | "F" | "false" | "False" | "FALSE"
-                )
-            }),
+            flash: either("FLASH_ATTENTION").and_then(|value| switched(&value)),
             kv_cache: either("KV_CACHE_TYPE"),
             threads: plain("PUNA_NUM_THREADS")
                 .and_then(|value| value.parse().ok())
                 .filter(|count| *count > 0),
+            network: network::read(&plain, folders),
+            tensor_split: numbers(plain("PUNA_TENSOR_SPLIT")),
             models,
         })
     }
@@ -243,6 +257,21 @@ fn beside(models: &std::path::Path) -> PathBuf {
 
 fn trimmed(value: &str) -> String {
     value.trim().trim_matches(['"', '\'']).to_string()
+}
+
+/// Whether something is on, as the reference reads it; `None`: as is best.
+fn switched(value: &str) -> Option<bool> {
+    match value.to_lowercase().as_str() {
+        "auto" | "-1" => None,
+        "0" | "f" | "false" | "off" | "no" => Some(false),
+        _ => Some(true),
+    }
+}
+
+/// Numbers by comma; what is none is left out.
+fn numbers(list: Option<String>) -> Vec<f32> {
+    let list = list.map(|list| split_list(&list)).unwrap_or_default();
+    list.iter().filter_map(|part| part.parse().ok()).collect()
 }
 
 fn split_list(text: &str) -> Vec<String> {

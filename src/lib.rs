@@ -14,6 +14,7 @@ pub mod duration;
 pub mod error;
 pub mod message;
 pub mod name;
+pub mod network;
 pub mod options;
 pub mod special;
 
@@ -31,9 +32,11 @@ pub mod client;
 pub mod config;
 pub mod engine;
 pub mod machine;
+pub mod registry;
 pub mod store;
 
 // Deeds: what the program does, with no idea who asked.
+pub mod bundle;
 pub mod chat;
 pub mod create;
 pub mod dialect;
@@ -41,6 +44,8 @@ pub mod embed;
 pub mod list;
 pub mod model;
 pub mod pool;
+pub mod pull;
+pub mod push;
 pub mod show;
 
 // Faces: how someone asks.

@@ -6,3 +6,4 @@ pub mod native;
 pub mod options;
 pub mod records;
 pub mod show;
+pub mod transfer;

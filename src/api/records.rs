@@ -28,6 +28,9 @@ pub struct Metrics {
     /// Ours: tokens dropped from the prompt, only when some were.
     #[serde(skip_serializing_if = "is_zero")]
     prompt_truncated_count: u64,
+    /// Ours: tokens dropped where the context was full, only when some were.
+    #[serde(skip_serializing_if = "is_zero")]
+    context_shifted_count: u64,
 }
 
 /// A duration as the API counts it.
@@ -45,6 +48,7 @@ impl From<message::Usage> for Metrics {
             eval_count: usage.answer_tokens as u64,
             eval_duration: nanos(usage.answer),
             prompt_truncated_count: usage.truncated_tokens as u64,
+            context_shifted_count: usage.shifted_tokens as u64,
         }
     }
 }
@@ -56,6 +60,7 @@ impl From<Metrics> for message::Usage {
             prompt_tokens: metrics.prompt_eval_count as usize,
             cached_tokens: 0,
             truncated_tokens: metrics.prompt_truncated_count as usize,
+            shifted_tokens: metrics.context_shifted_count as usize,
             answer_tokens: metrics.eval_count as usize,
             total: duration(metrics.total_duration),
             load: duration(metrics.load_duration),

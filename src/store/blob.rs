@@ -11,7 +11,7 @@ use crate::digest::{Digest, HashingWriter};
 use crate::error::{Error, Result};
 
 /// Copy in pieces of this size.
-const PIECE_BYTES: usize = 1 << 20;
+pub(super) const PIECE_BYTES: usize = 1 << 20;
 
 /// How a file comes into the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -233,11 +233,11 @@ impl Store {
     }
 
     /// The one function that makes a path of a digest.
-    fn blob_path(&self, digest: &Digest) -> PathBuf {
+    pub(super) fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.root().join("blobs").join(digest.file_name())
     }
 
-    fn blobs(&self) -> Result<PathBuf> {
+    pub(super) fn blobs(&self) -> Result<PathBuf> {
         let folder = self.root().join("blobs");
         fs::create_dir_all(&folder).map_err(|error| Error::io("make", &folder, error))?;
         Ok(folder)

@@ -5,7 +5,10 @@
 //! process killed at any moment leaves a valid store.
 
 mod blob;
+mod check;
+mod collect;
 mod lock;
+mod partial;
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -13,10 +16,13 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 pub use blob::Take;
+pub use check::Checked;
+pub use collect::{Garbage, Usage};
 pub use lock::Guard;
+pub use partial::{Hashing, Partial};
 
 use crate::digest::Digest;
-use crate::error::{Class, Error, Result};
+use crate::error::{Error, Result};
 use crate::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use crate::name::{self, Name};
 
@@ -157,22 +163,29 @@ impl Store {
         }
     }
 
-    /// Writes a manifest under a name, lets the shared lock go, and drops what the old manifest
-    /// of that name alone had used.
+    /// Writes a manifest's bytes under a name, lets the shared lock go, and drops what the old
+    /// manifest of that name alone had used: true if that was something.
     ///
     /// # Errors
     /// If a blob that it names is missing, or the file cannot be written.
-    pub fn write_manifest(&self, guard: Guard, name: &Name, manifest: &Manifest) -> Result<()> {
+    pub fn write_manifest(
+        &self,
+        guard: Guard,
+        name: &Name,
+        manifest: &Manifest,
+        bytes: &[u8],
+    ) -> Result<bool> {
         for digest in manifest.digests() {
             self.blob(&digest)?;
         }
+        let name = &self.spelt(name)?;
         let old = self.entry(&self.root, name, Origin::Ours).ok();
         let path = self.manifest_path(&self.root, name);
-        write_whole(&path, &manifest.bytes())?;
+        write_whole(&path, bytes)?;
         drop(guard); // Collecting needs the lock alone.
         match old {
-            Some(old) => self.collect(&old.manifest),
-            None => Ok(()),
+            Some(old) => Ok(self.collect(&old.manifest)? > 0),
+            None => Ok(false),
         }
     }
 
@@ -183,68 +196,27 @@ impl Store {
     pub fn copy(&self, source: &Name, target: &Name) -> Result<()> {
         let guard = self.share()?;
         let entry = self.find(source)?;
+        let target = &self.spelt(target)?;
         if entry.origin == Origin::Ours && entry.name == *target {
             return Ok(());
         }
         for digest in entry.manifest.digests() {
             self.adopt(&digest)?;
         }
-        let bytes =
-            self.manifest_bytes(&self.manifest_path(self.root_of(entry.origin), &entry.name))?;
+        let bytes = self.manifest_of(&entry)?;
         let old = self.entry(&self.root, target, Origin::Ours).ok();
         write_whole(&self.manifest_path(&self.root, target), &bytes)?;
         drop(guard); // As in write_manifest.
         match old {
-            Some(old) => self.collect(&old.manifest),
+            Some(old) => self.collect(&old.manifest).map(drop),
             None => Ok(()),
         }
     }
 
-    /// Removes a model and the blobs that no other model uses.
-    ///
-    /// # Errors
-    /// `NoModel`; `Denied` for a model of Ollama's store; `Busy` if others are writing.
-    pub fn remove(&self, name: &Name) -> Result<()> {
-        let entry = self.find(name)?;
-        if entry.origin == Origin::Ollama {
-            let message =
-                format!("cannot remove {name}: it is in Ollama's store, which puna only reads");
-            return Err(Error::plain(Class::Denied, message));
-        }
-        let _guard = self.exclude()?;
-        let path = self.manifest_path(&self.root, &entry.name);
-        fs::remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
-        for folder in path.ancestors().skip(1).take(3) {
-            if fs::remove_dir(folder).is_err() {
-                break; // Not empty: others are still in it.
-            }
-        }
-        self.sweep_unfinished();
-        self.collect_locked(&entry.manifest)
-    }
-
-    /// Removes the blobs of `manifest` that no model uses, if nobody else is writing.
-    fn collect(&self, manifest: &Manifest) -> Result<()> {
-        match self.try_exclude()? {
-            Some(_guard) => self.collect_locked(manifest),
-            None => Ok(()), // Somebody writes: the blobs stay until a later collection.
-        }
-    }
-
-    fn collect_locked(&self, manifest: &Manifest) -> Result<()> {
+    /// A name for a manifest to be written, in the spelling of those that are there.
+    fn spelt(&self, name: &Name) -> Result<Name> {
         let ours = Store::new(self.root.clone(), None).list()?;
-        if !ours.broken.is_empty() {
-            return Ok(()); // A manifest that cannot be read may use any blob.
-        }
-        let used: Vec<Digest> = ours
-            .entries
-            .iter()
-            .flat_map(|entry| entry.manifest.digests())
-            .collect();
-        for digest in manifest.digests().filter(|digest| !used.contains(digest)) {
-            self.remove_blob(&digest)?;
-        }
-        Ok(())
+        Ok(name.spelt_as(ours.entries.iter().map(|entry| &entry.name)))
     }
 
     /// Reads a model's entry from one of the two stores, by exact spelling.
@@ -262,6 +234,14 @@ impl Store {
             modified,
             origin,
         })
+    }
+
+    /// The bytes of an entry's manifest, as they are stored.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn manifest_of(&self, entry: &Entry) -> Result<Vec<u8>> {
+        self.manifest_bytes(&self.manifest_path(self.root_of(entry.origin), &entry.name))
     }
 
     fn manifest_bytes(&self, path: &Path) -> Result<Vec<u8>> {
@@ -297,22 +277,6 @@ impl Store {
         [(self.root.as_path(), Origin::Ours)]
             .into_iter()
             .chain(second)
-    }
-
-    /// Removes what killed processes left unfinished. Only under the exclusive lock.
-    fn sweep_unfinished(&self) {
-        let mut files = Vec::new();
-        // What cannot be listed or removed now can be another time: nothing depends on it.
-        let _ = walk(&self.root.join("blobs"), 1, &mut files);
-        let _ = walk(&self.root.join("manifests"), 4, &mut files);
-        for file in files {
-            if file
-                .file_name()
-                .is_some_and(|name| name.to_string_lossy().starts_with(UNFINISHED))
-            {
-                let _ = fs::remove_file(file);
-            }
-        }
     }
 }
 

@@ -1,0 +1,223 @@
+//! A model from a registry into the store: its manifest, every blob that is missing, and only then its
+//! name.
+
+mod download;
+mod limit;
+
+use std::sync::atomic::AtomicBool;
+
+pub use limit::rate;
+
+use crate::api::create::Progress;
+use crate::api::transfer;
+use crate::digest::Digest;
+use crate::error::{Class, Error, Result};
+use crate::manifest::Manifest;
+use crate::name::Name;
+use crate::registry::{Place, Registry};
+use crate::store::Store;
+use download::Download;
+use limit::Limiter;
+
+/// No blob is larger than this: 2^50 bytes.
+const BLOB_BYTES_MAX: i64 = 1 << 50;
+
+/// What a pull tells about its progress.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// The manifest is asked for.
+    Manifest,
+    /// So much of a blob is there.
+    Blob {
+        /// Its digest.
+        digest: Digest,
+        /// Its length in bytes.
+        total: u64,
+        /// How much of it is there.
+        completed: u64,
+    },
+    /// Every blob is there, with its digest.
+    Verifying,
+    /// The name is written.
+    Writing,
+    /// Blobs that only the model of that name had used are removed.
+    Removing,
+}
+
+impl Step {
+    /// The API's record of it.
+    pub fn record(&self) -> Progress {
+        match self {
+            Step::Manifest => Progress::of("pulling manifest"),
+            Step::Blob {
+                digest,
+                total,
+                completed,
+            } => transfer::blob("pulling", digest, (*total, *completed)),
+            Step::Verifying => Progress::of("verifying sha256 digest"),
+            Step::Writing => Progress::of("writing manifest"),
+            Step::Removing => Progress::of("removing unused layers"),
+        }
+    }
+}
+
+/// What to pull.
+pub struct Request<'a> {
+    /// The model.
+    pub name: &'a Name,
+    /// Plain http.
+    pub insecure: bool,
+    /// Bytes a second, at most.
+    pub rate: Option<u64>,
+    /// Set by whoever wants it to end early.
+    pub cancel: &'a AtomicBool,
+}
+
+/// Pulls a model.
+///
+/// # Errors
+/// `NoModel`, `Network`, `Denied`, `Damaged`; that the disk is full. What came so far is kept for the
+/// next try, and nothing stands under a final name that is not whole.
+pub fn pull(
+    store: &Store,
+    registry: &Registry,
+    request: &Request,
+    report: &mut dyn FnMut(Step),
+) -> Result<()> {
+    report(Step::Manifest);
+    let place = registry.place(request.name, request.insecure)?;
+    let (bytes, manifest) = manifest(registry, &place)?;
+    let guard = store.share()?;
+    let blobs = blobs(&manifest)?;
+    let missing = blobs
+        .iter()
+        .filter(|(digest, size)| store.sound_blob(digest, *size).is_err());
+    let bytes_missing =
+        missing.map(|(digest, size)| size.saturating_sub(store.partial_bytes(digest)));
+    store.must_have_room(bytes_missing.sum())?;
+    let limiter = Limiter::new(request.rate);
+    for (digest, size) in blobs {
+        let blob = |completed| Step::Blob {
+            digest,
+            total: size,
+            completed,
+        };
+        if store.sound_blob(&digest, size).is_err() {
+            let download = Download {
+                store,
+                registry,
+                place: &place,
+                digest,
+                size,
+                limiter: &limiter,
+                cancel: request.cancel,
+            };
+            download.run(&mut |completed| {
+                if completed < size {
+                    report(blob(completed));
+                }
+            })?;
+        }
+        report(blob(size));
+    }
+    report(Step::Verifying); // Every blob was hashed as it came.
+    report(Step::Writing);
+    let removed = store.write_manifest(guard, request.name, &manifest, &bytes)?;
+    if removed {
+        report(Step::Removing);
+    }
+    Ok(())
+}
+
+/// True if the registry has another model under this name than the store.
+///
+/// # Errors
+/// As [`pull`], and `NoModel` if the store has none of that name.
+pub fn is_outdated(
+    store: &Store,
+    registry: &Registry,
+    name: &Name,
+    insecure: bool,
+) -> Result<bool> {
+    let ours = store.find(name)?;
+    let place = registry.place(&ours.name, insecure)?;
+    let (bytes, _) = manifest(registry, &place)?;
+    Ok(Digest::of(&bytes) != ours.digest)
+}
+
+/// A manifest that can be used, and its bytes.
+fn manifest(registry: &Registry, place: &Place) -> Result<(Vec<u8>, Manifest)> {
+    let prefixed =
+        |error: Error| Error::plain(error.class(), format!("pull model manifest: {error}"));
+    let bytes = registry.manifest(place).map_err(prefixed)?;
+    let broken = |why: &str| Error::plain(Class::Damaged, format!("pull model manifest: {why}"));
+    let start = bytes.trim_ascii_start();
+    if start.starts_with(b"<") {
+        return Err(broken(&format!(
+            "{place} answers with a web page: is a proxy or a login page in the way?"
+        )));
+    }
+    let manifest: Manifest =
+        serde_json::from_slice(&bytes).map_err(|error| broken(&error.to_string()))?;
+    if manifest.layers.is_empty() {
+        return Err(broken("it names no layers"));
+    }
+    if manifest.layers.iter().any(|layer| layer.kind() == "tensor") {
+        return Err(broken(
+            "this model is made of tensors for MLX, which puna does not run: look for its GGUF",
+        ));
+    }
+    Ok((bytes, manifest))
+}
+
+/// The blobs of a manifest with their sizes, each once, in order; the config last.
+fn blobs(manifest: &Manifest) -> Result<Vec<(Digest, u64)>> {
+    let mut blobs: Vec<(Digest, u64)> = Vec::new();
+    let config = Some(&manifest.config).filter(|config| !config.digest.is_empty());
+    let broken = |why: String| Error::plain(Class::Damaged, format!("pull model manifest: {why}"));
+    for layer in manifest.layers.iter().chain(config) {
+        let digest = layer.digest().map_err(|error| broken(error.to_string()))?;
+        if !(0..=BLOB_BYTES_MAX).contains(&layer.size) {
+            return Err(broken(format!("a layer of {} bytes", layer.size)));
+        }
+        let size = layer.size as u64;
+        match blobs.iter().find(|(known, _)| *known == digest) {
+            Some((_, known)) if *known != size => {
+                return Err(broken(format!("{digest} has two lengths")));
+            }
+            Some(_) => {}
+            None => blobs.push((digest, size)),
+        }
+    }
+    Ok(blobs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::Layer;
+
+    #[test]
+    fn layers_that_cannot_be_are_refused() {
+        let digest = Digest::of(b"x");
+        let good = Layer::new("model", digest, 7);
+        let manifest = |layers: Vec<Layer>| Manifest::new((Digest::of(b"c"), 1), layers);
+        assert_eq!(
+            blobs(&manifest(vec![good.clone(), good.clone()]))
+                .unwrap()
+                .len(),
+            2
+        );
+        for (size, text) in [(-1, ""), (i64::MAX, ""), (8, ""), (7, "sha256:../../x")] {
+            let mut bad = good.clone();
+            bad.size = size;
+            if !text.is_empty() {
+                bad.digest = text.into();
+            }
+            assert!(
+                blobs(&manifest(vec![good.clone(), bad])).is_err(),
+                "{size} {text}"
+            );
+        }
+    }
+}

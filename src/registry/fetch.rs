@@ -1,0 +1,121 @@
+//! A part of a blob: asked for by range, checked before a byte of it is used.
+
+use std::io::Read;
+use std::ops::Range;
+
+use ureq::Body;
+use ureq::http::Response;
+
+use super::{Fault, Place, Registry, fault, network, retry_after};
+use crate::digest::Digest;
+use crate::error::Result;
+
+/// Longest body of a failure that is read.
+const FAILURE_BYTES_MAX: u64 = 64 << 10;
+
+/// What a registry sends of a blob.
+pub struct Piece {
+    /// Where it begins.
+    pub start: u64,
+    /// True if the registry sends all of the blob, whatever was asked for.
+    pub whole: bool,
+    /// The bytes. A read that takes too long fails.
+    pub reader: Box<dyn Read + Send>,
+}
+
+impl Registry {
+    /// Asks for a part of a blob of `size` bytes. `resolved` keeps the address that the registry
+    /// sent us on to; it is asked for anew when that address no longer answers.
+    ///
+    /// # Errors
+    /// Why there is nothing to read.
+    pub fn piece(
+        &self,
+        place: &Place,
+        digest: &Digest,
+        (range, size): (Range<u64>, u64),
+        resolved: &mut Option<String>,
+    ) -> Result<Piece, Fault> {
+        let url = place.url(&format!("blobs/{digest}"));
+        let whole = range == (0..size);
+        let mut headers = vec![("Accept-Encoding", "identity".to_string())];
+        if !whole {
+            headers.push(("Range", format!("bytes={}-{}", range.start, range.end - 1)));
+        }
+        let known = resolved.take();
+        let (response, at) = self.get(place, known.as_ref().unwrap_or(&url), &headers)?;
+        let status = response.status().as_u16();
+        match status {
+            200 | 206 => *resolved = (at != url).then_some(at),
+            // A signed address has its time: the registry gives a new one.
+            401 | 403 | 404 | 410 if known.is_some() => {
+                return self.piece(place, digest, (range, size), &mut None);
+            }
+            _ => {}
+        }
+        match status {
+            206 => {
+                if !fits(&response, &range, size) {
+                    let text = "the registry sends another part than was asked for";
+                    return Err(Fault::Passing(network(text), None));
+                }
+                let start = range.start;
+                let reader = Box::new(response.into_body().into_reader());
+                Ok(Piece {
+                    start,
+                    whole,
+                    reader,
+                })
+            }
+            200 => Ok(Piece {
+                start: 0,
+                whole: true,
+                reader: Box::new(response.into_body().into_reader()),
+            }),
+            status => {
+                let retry = retry_after(&response);
+                let mut text = Vec::new();
+                let body = response.into_body().into_reader().take(FAILURE_BYTES_MAX);
+                // What is told of a failure may be cut: its status counts.
+                let _ = { body }.read_to_end(&mut text);
+                Err(fault(status, &text, retry))
+            }
+        }
+    }
+}
+
+/// True if the answer is the part that was asked for.
+fn fits(response: &Response<Body>, range: &Range<u64>, size: u64) -> bool {
+    let header = response.headers().get("Content-Range");
+    let Some(text) = header.and_then(|header| header.to_str().ok()) else {
+        return false;
+    };
+    parse(text).is_some_and(|(start, end, total)| {
+        start == range.start && end < range.end && total.is_none_or(|total| total == size)
+    })
+}
+
+/// `bytes 0-9/100`: first, last, and how many there are.
+fn parse(text: &str) -> Option<(u64, u64, Option<u64>)> {
+    let (range, total) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
+    let (start, end) = range.split_once('-')?;
+    let total = match total {
+        "*" => None,
+        total => Some(total.parse().ok()?),
+    };
+    Some((start.trim().parse().ok()?, end.trim().parse().ok()?, total))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_read() {
+        assert_eq!(parse("bytes 0-9/100"), Some((0, 9, Some(100))));
+        assert_eq!(parse("bytes 5-9/*"), Some((5, 9, None)));
+        for bad in ["", "bytes */100", "items 0-1/2", "bytes 0-1", "bytes a-b/c"] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! What can go: models, the blobs that none of them uses, and what was never finished.
+//!
+//! Nothing is collected by starting anything: only by `rm`, `gc`, and after a create or a pull.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::{Origin, Store, UNFINISHED, walk};
+use crate::digest::Digest;
+use crate::error::{Class, Error, Result};
+use crate::manifest::Manifest;
+use crate::name::Name;
+
+/// A file that nobody needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Garbage {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// A word for what it is: `blob`, `partial` or `unfinished`.
+    pub what: &'static str,
+}
+
+/// What models take on the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Usage {
+    /// The model, or a word for what belongs to none.
+    pub what: String,
+    /// All its blobs, in bytes.
+    pub bytes: u64,
+    /// Those of them that no other model uses.
+    pub own_bytes: u64,
+}
+
+impl Store {
+    /// Removes a model, and the blobs that no other model uses; if somebody is writing just now,
+    /// they stay until a later collection.
+    ///
+    /// # Errors
+    /// `NoModel`; `Denied` for a model of Ollama's store.
+    pub fn remove(&self, name: &Name) -> Result<()> {
+        let entry = self.find(name)?;
+        if entry.origin == Origin::Ollama {
+            let message =
+                format!("cannot remove {name}: it is in Ollama's store, which puna only reads");
+            return Err(Error::plain(Class::Denied, message));
+        }
+        let path = self.manifest_path(self.root(), &entry.name);
+        fs::remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
+        for folder in path.ancestors().skip(1).take(3) {
+            if fs::remove_dir(folder).is_err() {
+                break; // Not empty: others are still in it.
+            }
+        }
+        self.collect(&entry.manifest).map(drop)
+    }
+
+    /// Removes the blobs of `manifest` that no model uses, if nobody else is writing; how many.
+    pub(super) fn collect(&self, manifest: &Manifest) -> Result<usize> {
+        let Some(_guard) = self.try_exclude()? else {
+            return Ok(0); // Somebody writes: the blobs stay until a later collection.
+        };
+        for garbage in self.unfinished(SystemTime::now()) {
+            // What cannot be removed now can be another time: nothing depends on it.
+            let _ = fs::remove_file(garbage.path);
+        }
+        let Some(used) = self.used()? else {
+            return Ok(0);
+        };
+        let mut count = 0;
+        for digest in manifest
+            .digests()
+            .filter(|digest| !used.contains_key(digest))
+        {
+            self.remove_blob(&digest)?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// Removes what no model uses and nobody has touched for so long; with `dry` only tells.
+    ///
+    /// # Errors
+    /// `Busy` if somebody is writing; if a manifest cannot be read, since it may use any blob.
+    pub fn gc(&self, age: Duration, dry: bool) -> Result<Vec<Garbage>> {
+        let _guard = self.exclude()?;
+        let before = SystemTime::now()
+            .checked_sub(age)
+            .unwrap_or(SystemTime::UNIX_EPOCH);
+        let used = self.used()?.ok_or_else(|| {
+            Error::failed("a manifest cannot be read, and may use any blob: see 'puna ls'")
+        })?;
+        let mut garbage = self.unfinished(before);
+        let mut files = Vec::new();
+        walk(&self.root().join("blobs"), 1, &mut files)?;
+        for path in files {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let what = match Digest::parse(&name) {
+                Ok(digest) if !used.contains_key(&digest) => "blob",
+                Err(_) if name.contains("-partial") => "partial",
+                _ => continue,
+            };
+            garbage.extend(old(&path, before, what));
+        }
+        if !dry {
+            for file in &garbage {
+                let name = file.path.file_name().unwrap_or_default().to_string_lossy();
+                match Digest::parse(&name) {
+                    Ok(digest) => self.remove_blob(&digest)?,
+                    Err(_) => fs::remove_file(&file.path)
+                        .map_err(|error| Error::io("remove", &file.path, error))?,
+                }
+            }
+        }
+        Ok(garbage)
+    }
+
+    /// What each model takes, the largest first, and what belongs to none.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn usage(&self) -> Result<Vec<Usage>> {
+        let entries = self.ours().list()?.entries;
+        let used = self.used()?.unwrap_or_default();
+        let length = |digest: &Digest| {
+            let path = self.blob_path(digest);
+            fs::metadata(path).map_or(0, |meta| meta.len())
+        };
+        let mut all = Vec::new();
+        for entry in &entries {
+            let mut digests: Vec<Digest> = entry.manifest.digests().collect();
+            digests.sort_unstable();
+            digests.dedup();
+            let own = digests.iter().filter(|digest| used.get(digest) == Some(&1));
+            all.push(Usage {
+                what: entry.name.to_string(),
+                own_bytes: own.map(length).sum(),
+                bytes: digests.iter().map(length).sum(),
+            });
+        }
+        all.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.what.cmp(&b.what)));
+        let mut files = Vec::new();
+        walk(&self.root().join("blobs"), 1, &mut files)?;
+        let mut rest = [("(partial)", 0), ("(unused)", 0)];
+        for path in files {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let bytes = fs::metadata(&path).map_or(0, |meta| meta.len());
+            match Digest::parse(&name) {
+                Ok(digest) if used.contains_key(&digest) => {}
+                Ok(_) => rest[1].1 += bytes,
+                Err(_) if name.ends_with("-link") => {}
+                Err(_) => rest[0].1 += bytes,
+            }
+        }
+        let rest = rest.into_iter().filter(|(_, bytes)| *bytes > 0);
+        all.extend(rest.map(|(what, bytes)| Usage {
+            what: what.into(),
+            bytes,
+            own_bytes: bytes,
+        }));
+        Ok(all)
+    }
+
+    /// How many models use each blob; `None` if a manifest cannot be read, which may use any.
+    fn used(&self) -> Result<Option<HashMap<Digest, usize>>> {
+        let ours = self.ours().list()?;
+        if !ours.broken.is_empty() {
+            return Ok(None);
+        }
+        let mut used = HashMap::new();
+        for entry in &ours.entries {
+            let mut digests: Vec<Digest> = entry.manifest.digests().collect();
+            digests.sort_unstable();
+            digests.dedup();
+            for digest in digests {
+                *used.entry(digest).or_insert(0) += 1;
+            }
+        }
+        Ok(Some(used))
+    }
+
+    fn ours(&self) -> Store {
+        Store::new(self.root().to_path_buf(), None)
+    }
+
+    /// What killed processes left unfinished, if it is older than that.
+    fn unfinished(&self, before: SystemTime) -> Vec<Garbage> {
+        let mut files = Vec::new();
+        // What cannot be listed now can be another time.
+        let _ = walk(&self.root().join("blobs"), 1, &mut files);
+        let _ = walk(&self.root().join("manifests"), 4, &mut files);
+        let ours = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with(UNFINISHED)
+        };
+        let files = files.iter().filter(|path| ours(path));
+        files
+            .filter_map(|path| old(path, before, "unfinished"))
+            .collect()
+    }
+}
+
+fn old(path: &Path, before: SystemTime, what: &'static str) -> Option<Garbage> {
+    let meta = fs::symlink_metadata(path).ok()?;
+    let is_old = meta.modified().is_ok_and(|modified| modified <= before);
+    is_old.then(|| Garbage {
+        path: path.to_path_buf(),
+        bytes: meta.len(),
+        what,
+    })
+}

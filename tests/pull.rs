@@ -1,0 +1,352 @@
+//! Models from registries: what arrives is what was promised, whatever happens on the way.
+
+use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use puna::digest::Digest;
+use puna::gguf::Writer;
+use serde_json::{Value as Json, json};
+
+use crate::registry::{Asked, Registry};
+use crate::support::{Done, Sandbox, eventually, tiny_gguf};
+
+/// Weights of about 300 KB: ten parts of 32 KiB, as the tests fetch them.
+pub fn weights() -> Vec<u8> {
+    let mut writer = Writer::new("test");
+    writer.unsigned("test.context_length", 64);
+    let data: Vec<f32> = (0..75_000).map(|number| number as f32 * 0.37).collect();
+    writer.tensor_f32("x.weight", &[75_000], &data);
+    writer.bytes()
+}
+
+/// The variables of the tests: small parts, short waits.
+pub fn quick(sandbox: &Sandbox, words: &[&str]) -> Done {
+    let mut command = sandbox.command(words);
+    command.envs([
+        ("PUNA_PART_BYTES", "32768"),
+        ("PUNA_STALL_TIME", "1s"),
+        ("PUNA_RETRY_PAUSE", "5ms"),
+    ]);
+    crate::support::run(&mut command, "")
+}
+
+pub fn pull(sandbox: &Sandbox, name: &str) -> Done {
+    quick(sandbox, &["pull", "--insecure", "-q", name])
+}
+
+/// Asserts that a model is there, byte for byte.
+pub fn assert_pulled(sandbox: &Sandbox, registry: &Registry, manifest: &[u8]) {
+    let name = registry.name("lib/tiny");
+    let listed = sandbox.puna(&["ls"], "").ok();
+    assert!(
+        listed.contains(&Digest::of(manifest).to_string()),
+        "{listed}"
+    );
+    assert_eq!(
+        sandbox.puna(&["show", &name, "--system"], "").ok(),
+        "You are pulled.\n"
+    );
+    sandbox.puna(&["verify"], "").ok();
+    assert_eq!(leftovers(sandbox), [""; 0]);
+}
+
+/// Files of the store that are no blobs.
+pub fn leftovers(sandbox: &Sandbox) -> Vec<String> {
+    let entries = fs::read_dir(sandbox.models().join("blobs"));
+    let names = entries.into_iter().flatten();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| Digest::parse(name).is_err()).collect()
+}
+
+#[test]
+fn a_model_arrives_as_it_is_and_only_once() {
+    let (sandbox, registry) = (Sandbox::new(), Registry::new());
+    let manifest = registry.model("tiny", &weights());
+    let name = registry.name("lib/tiny");
+    let done = pull(&sandbox, &name);
+    assert_eq!(
+        (done.status, done.stdout.as_str(), done.stderr.as_str()),
+        (Some(0), "", "")
+    );
+    assert_pulled(&sandbox, &registry, &manifest);
+    let blobs = registry.asked();
+    let mut ranges: Vec<(usize, usize)> = blobs.iter().filter_map(Asked::range).collect();
+    ranges.sort_unstable();
+    let borders = ranges.windows(2).all(|pair| pair[0].1 + 1 == pair[1].0);
+    assert!(
+        borders && ranges.len() == 10,
+        "each byte was asked for once: {ranges:?}"
+    );
+    assert_eq!(registry.count("HEAD"), 0);
+    let agent = blobs[0].header("user-agent");
+    assert!(agent.starts_with("puna/"), "{agent}");
+    // Again: only the manifest.
+    let before = registry.asked().len();
+    pull(&sandbox, &name).ok();
+    assert_eq!(registry.asked().len(), before + 1);
+    // Another spelling is the same model.
+    let upper = registry.name("LIB/Tiny");
+    registry
+        .held
+        .lock()
+        .unwrap()
+        .manifests
+        .insert("LIB/Tiny:latest".into(), manifest);
+    pull(&sandbox, &upper).ok();
+    assert_eq!(sandbox.puna(&["ls"], "").ok().lines().count(), 1);
+    // A newer one takes its place, and what only the old one used goes.
+    let mut newer = weights();
+    let end = newer.len() - 40;
+    newer[end] ^= 1;
+    let manifest = registry.model("tiny", &newer);
+    let outdated = quick(&sandbox, &["outdated", "--insecure"]);
+    assert_eq!((outdated.status, outdated.stderr.as_str()), (Some(13), ""));
+    assert!(
+        outdated.stdout.ends_with("/lib/tiny:latest\n"),
+        "{outdated:?}"
+    );
+    let check = ["pull", "--insecure", "--check", &name];
+    assert_eq!(quick(&sandbox, &check).status, Some(13));
+    quick(&sandbox, &["pull", "--all", "--insecure"]).ok();
+    assert_eq!(quick(&sandbox, &check).status, Some(0));
+    assert_pulled(&sandbox, &registry, &manifest);
+    let old = Digest::of(&weights()).file_name();
+    assert!(!sandbox.models().join("blobs").join(old).exists());
+}
+
+#[test]
+fn the_apis_records_come_in_order() {
+    let (sandbox, registry) = (Sandbox::new(), Registry::new());
+    registry.model("tiny", &weights());
+    let name = registry.name("lib/tiny");
+    let server = sandbox.serve(&[("PUNA_PART_BYTES", "32768"), ("PUNA_RETRY_PAUSE", "5ms")]);
+    let body = |name: &str, stream: bool| {
+        json!({"model": name, "insecure": true, "stream": stream}).to_string()
+    };
+    for round in 0..2 {
+        let lines = server.ask("POST", "/api/pull", &body(&name, true)).lines();
+        let status = |line: &Json| line["status"].as_str().unwrap().to_string();
+        assert_eq!(status(&lines[0]), "pulling manifest");
+        let ends: Vec<String> = lines[lines.len() - 3..].iter().map(status).collect();
+        assert_eq!(
+            ends,
+            ["verifying sha256 digest", "writing manifest", "success"]
+        );
+        let blobs = &lines[1..lines.len() - 3];
+        let whole = blobs
+            .iter()
+            .filter(|line| line["completed"] == line["total"]);
+        assert_eq!(whole.count(), 3, "round {round}: {blobs:?}");
+        let first = Digest::of(&weights());
+        assert_eq!(status(&blobs[0]), format!("pulling {}", &first.hex()[..12]));
+        assert_eq!(blobs[0]["digest"], first.to_string());
+        let done = |line: &Json| line["completed"].as_u64().unwrap_or(0);
+        let of_first = blobs
+            .iter()
+            .filter(|line| line["digest"] == first.to_string());
+        let counts: Vec<u64> = of_first.map(done).collect();
+        assert!(counts.is_sorted(), "{counts:?}");
+    }
+    let only = server.ask("POST", "/api/pull", &body(&name, false));
+    assert_eq!(only.body, r#"{"status":"success"}"#);
+    // 85, 86, and what is no name.
+    let lines = server
+        .ask("POST", "/api/pull", &body(&registry.name("lib/none"), true))
+        .lines();
+    let text = json!({"error": "pull model manifest: file does not exist"});
+    assert_eq!(lines[1], text);
+    let answer = server.ask(
+        "POST",
+        "/api/pull",
+        &body(&registry.name("lib/none"), false),
+    );
+    assert_eq!((answer.status, answer.json()), (500, text));
+    let wrong = server.ask("POST", "/api/pull", &body("a b", true));
+    assert_eq!(
+        (wrong.status, wrong.error().as_str()),
+        (400, "invalid model name")
+    );
+    // 87.
+    let push = server
+        .ask("POST", "/api/push", &body("nothing", true))
+        .lines();
+    assert_eq!(push[0]["status"], "retrieving manifest");
+    assert_eq!(push[1]["status"], "couldn't retrieve manifest");
+    assert!(push[2]["error"].as_str().unwrap().contains("not found"));
+}
+
+#[test]
+fn a_pull_that_was_killed_goes_on_where_it_was() {
+    let sandbox = Sandbox::new();
+    static OPEN: AtomicUsize = AtomicUsize::new(0);
+    let registry = Registry::scripted(|asked, answer| {
+        let mut say = answer();
+        // The first time, what lies behind the third part never comes.
+        if OPEN.load(Ordering::Relaxed) == 0 && asked.range().is_some_and(|range| range.0 >= 98_304)
+        {
+            say.stall = Some(100);
+        }
+        say
+    });
+    let manifest = registry.model("tiny", &weights());
+    let name = registry.name("lib/tiny");
+    let mut command = sandbox.command(&["pull", "--insecure", "--json", &name]);
+    command.envs([("PUNA_PART_BYTES", "32768"), ("PUNA_STALL_TIME", "60s")]);
+    let mut child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
+    // What came is written down every other second.
+    eventually("written down", Duration::from_secs(20), || {
+        leftovers(&sandbox)
+            .iter()
+            .any(|name| name.ends_with("-partial-0"))
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(sandbox.puna(&["ls"], "").ok(), "");
+    assert!(!leftovers(&sandbox).is_empty(), "what came is kept");
+    OPEN.store(1, Ordering::Relaxed);
+    let before = registry.asked().len();
+    pull(&sandbox, &name).ok();
+    assert_pulled(&sandbox, &registry, &manifest);
+    let again = registry.asked()[before..]
+        .iter()
+        .filter_map(Asked::range)
+        .map(|range| range.0)
+        .min();
+    assert!(
+        again.unwrap() >= 98_304,
+        "the first parts are not fetched again: {again:?}"
+    );
+}
+
+#[test]
+fn pulls_at_once_share_the_work() {
+    let sandbox = Sandbox::new();
+    let registry = Registry::scripted(|asked, answer| {
+        if asked.range().is_some() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        answer()
+    });
+    let manifest = registry.model("tiny", &weights());
+    registry.model("other", &weights());
+    std::thread::scope(|scope| {
+        for model in ["lib/tiny", "lib/tiny", "lib/other"] {
+            let (sandbox, registry) = (&sandbox, &registry);
+            scope.spawn(move || pull(sandbox, &registry.name(model)).ok());
+        }
+    });
+    assert_pulled(&sandbox, &registry, &manifest);
+    let parts = registry
+        .asked()
+        .iter()
+        .filter(|asked| asked.range().is_some())
+        .count();
+    assert_eq!(parts, 10, "each part was fetched once");
+}
+
+#[test]
+fn damaged_blobs_are_noticed_and_fetched_again() {
+    let (sandbox, registry) = (Sandbox::new(), Registry::new());
+    let manifest = registry.model("tiny", &weights());
+    let name = registry.name("lib/tiny");
+    pull(&sandbox, &name).ok();
+    let path = sandbox.puna(&["path", &name], "").ok();
+    let path = path.trim_end();
+    // Shorter: noticed by a pull at once.
+    fs::File::options()
+        .write(true)
+        .open(path)
+        .unwrap()
+        .set_len(1000)
+        .unwrap();
+    pull(&sandbox, &name).ok();
+    assert_pulled(&sandbox, &registry, &manifest);
+    // Of the same length: noticed by verify.
+    let mut bytes = weights();
+    bytes[5000] ^= 1;
+    fs::write(path, &bytes).unwrap();
+    let done = sandbox.puna(&["verify"], "");
+    assert_eq!(done.status, Some(8));
+    assert!(
+        done.stdout.starts_with(&Digest::of(&weights()).to_string()),
+        "{done:?}"
+    );
+    quick(&sandbox, &["verify", "--repair", "--insecure", "-q"])
+        .status
+        .unwrap();
+    assert_pulled(&sandbox, &registry, &manifest);
+}
+
+#[test]
+fn garbage_goes_when_it_is_old() {
+    let sandbox = Sandbox::new();
+    sandbox.file("tiny.gguf", tiny_gguf());
+    sandbox.create("tiny", "FROM ./tiny.gguf\n");
+    let blobs = sandbox.models().join("blobs");
+    let unused = blobs.join(Digest::of(b"unused").file_name());
+    fs::write(&unused, "unused").unwrap();
+    let partial = blobs.join(format!("{}-partial", Digest::of(b"x").file_name()));
+    fs::write(&partial, "half").unwrap();
+    assert_eq!(sandbox.puna(&["gc"], "").ok(), "", "both are young");
+    let listed = sandbox
+        .puna(&["gc", "--dry-run", "--older-than", "0"], "")
+        .ok();
+    assert_eq!(listed.lines().count(), 2, "{listed}");
+    assert!(unused.exists() && partial.exists());
+    let usage = sandbox.puna(&["du"], "").ok();
+    assert!(
+        usage.starts_with("tiny:latest\t") && usage.contains("(partial)\t4\t4\n"),
+        "{usage}"
+    );
+    assert_eq!(sandbox.puna(&["gc", "--older-than", "0"], "").ok(), listed);
+    assert!(!unused.exists() && !partial.exists());
+    sandbox.puna(&["show", "tiny"], "").ok();
+    sandbox
+        .puna(&["gc", "--older-than", "soon"], "")
+        .fails(2, "invalid duration");
+}
+
+#[test]
+fn a_full_disk_ends_a_pull_with_what_came_kept() {
+    let (sandbox, registry) = (Sandbox::new(), Registry::new());
+    registry.model("tiny", &weights());
+    let line = format!(
+        "mkdir small && mount -t tmpfs -o size=200k none small && export PUNA_MODELS=$PWD/small/models && \
+         puna pull --insecure -q {}; echo \"status $?\"; find small -name latest",
+        registry.name("lib/tiny")
+    );
+    let mut command = std::process::Command::new("unshare");
+    command
+        .args(["--mount", "bash", "-c", &line])
+        .current_dir(&sandbox.home);
+    let folder = std::path::Path::new(crate::support::PUNA).parent().unwrap();
+    let path = format!("{}:/usr/bin:/bin:/usr/sbin:/sbin", folder.display());
+    let done = crate::support::run(command.env("PATH", path), "");
+    assert_eq!(done.stdout, "status 1\n", "{done:?}");
+    assert!(done.stderr.contains("not enough room"), "{done:?}");
+}
+
+#[test]
+fn a_rate_is_kept() {
+    let (sandbox, registry) = (Sandbox::new(), Registry::new());
+    registry.model("tiny", &weights());
+    let started = Instant::now();
+    quick(
+        &sandbox,
+        &[
+            "pull",
+            "--insecure",
+            "-q",
+            "--limit-rate",
+            "300K",
+            &registry.name("lib/tiny"),
+        ],
+    )
+    .ok();
+    assert!(
+        started.elapsed() > Duration::from_millis(800),
+        "{:?}",
+        started.elapsed()
+    );
+}
