@@ -12,7 +12,7 @@ PUNA = target/release/puna
 .PHONY: help deps test-deps build model models clients demo test check bench fuzz portable cuda metal vulkan rocm install clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z -]*\):.*## /  \1\t/p' Makefile | expand -t 28
 
 deps: ## install what the build needs (apt), or name it
 	@.ci/deps build

@@ -16,11 +16,10 @@ use ureq::{Agent, Body, http::Response};
 use crate::address::Address;
 use crate::api::native::ErrorBody;
 use crate::error::{Class, Error, Result};
+use crate::network::AGENT;
 
 /// The header in which a puna server names its store, on its own socket only.
 pub const STORE_HEADER: &str = "Puna-Store";
-/// The value of the header `Server` with which puna answers.
-pub const SERVER: &str = concat!("puna/", env!("CARGO_PKG_VERSION"));
 /// The longest record a server may send: the last one of a generate holds its whole context.
 const RECORD_BYTES_MAX: u64 = 64 << 20;
 /// How long a server may take to accept a connection.
@@ -191,6 +190,7 @@ fn class_of(status: u16, message: &str) -> Class {
         }
         400 if message.contains("context") => Class::TooLong,
         400 if message.contains("schema") || message.contains("grammar") => Class::Schema,
+        400 => Class::Usage,
         _ => Class::Failed,
     }
 }
@@ -241,7 +241,7 @@ fn config() -> ureq::config::Config {
         .proxy(None)
         .timeout_connect(Some(CONNECT_MAX))
         .max_idle_connections(0)
-        .user_agent(SERVER)
+        .user_agent(AGENT)
         .build()
 }
 

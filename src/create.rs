@@ -56,6 +56,8 @@ pub struct Changes {
     pub options: Options,
     /// Replace the messages: role and text.
     pub messages: Vec<(String, String)>,
+    /// Replaces the LoRA adapter: a file, or one that is in the store already.
+    pub adapter: Option<Source>,
     /// Fields of the config.
     pub config: Config,
 }
@@ -91,9 +93,14 @@ pub fn create(
         Source::Blob(digest, file) => Base::of_blob(store, digest, file, report)?,
         Source::Model(name) => Base::of_model(store, name)?,
     };
+    let base = match &changes.adapter {
+        Some(adapter) => base.adapted(store, adapter, report)?,
+        None => base,
+    };
     let manifest = base.with(store, changes, report)?;
     report(Step::Naming);
-    store.write_manifest(guard, name, &manifest)
+    store.write_manifest(guard, name, &manifest, &manifest.bytes())?;
+    Ok(())
 }
 
 /// What a Modelfile asks for.
@@ -110,9 +117,10 @@ pub fn of_modelfile(
     for instruction in &modelfile.instructions {
         match instruction {
             Instruction::From(value) => sources.push(value),
-            Instruction::Adapter(_) => {
-                return Err(Error::usage("ADAPTER: adapters cannot be created yet"));
+            Instruction::Adapter(_) if changes.adapter.is_some() => {
+                return Err(Error::usage("only one adapter is currently supported"));
             }
+            Instruction::Adapter(value) => changes.adapter = Some(file("ADAPTER", value, places)?),
             Instruction::Template(text) => changes.template = text.clone(),
             Instruction::System(text) => changes.system = text.clone(),
             Instruction::License(text) => changes.licenses.push(text.clone()),
@@ -141,21 +149,32 @@ pub fn of_modelfile(
 }
 
 fn source(value: &str, places: Places) -> Result<Source> {
-    let path = match (value.strip_prefix("~/"), places.home) {
-        (Some(rest), Some(home)) => home.join(rest),
-        _ => places.folder.join(value),
-    };
+    match fs::metadata(path(value, places)) {
+        Err(_) if !model::is_path(value) => Ok(Source::Model(Name::parse(value)?)),
+        _ => file("FROM", value, places),
+    }
+}
+
+/// A file that an instruction names.
+fn file(word: &str, value: &str, places: Places) -> Result<Source> {
+    let path = path(value, places);
     match fs::metadata(&path) {
         Ok(meta) if meta.is_file() => Ok(Source::File(path, places.take)),
         Ok(meta) if meta.is_dir() => Err(Error::usage(format!(
-            "FROM {value} is a directory: name a GGUF file in it"
+            "{word} {value} is a directory: name a GGUF file in it"
         ))),
-        Ok(_) => Err(Error::usage(format!("FROM {value} is no regular file"))),
-        Err(_) if model::is_path(value) => Err(Error::plain(
+        Ok(_) => Err(Error::usage(format!("{word} {value} is no regular file"))),
+        Err(_) => Err(Error::plain(
             Class::NoModel,
-            format!("FROM {value}: no such file"),
+            format!("{word} {value}: no such file"),
         )),
-        Err(_) => Ok(Source::Model(Name::parse(value)?)),
+    }
+}
+
+fn path(value: &str, places: Places) -> PathBuf {
+    match (value.strip_prefix("~/"), places.home) {
+        (Some(rest), Some(home)) => home.join(rest),
+        _ => places.folder.join(value),
     }
 }
 
@@ -240,6 +259,45 @@ impl Base {
             layers,
             options: model.options,
         })
+    }
+
+    /// Puts an adapter to the weights, in place of one that was there.
+    fn adapted(
+        mut self,
+        store: &Store,
+        adapter: &Source,
+        report: &mut dyn FnMut(Step),
+    ) -> Result<Self> {
+        let header = match adapter {
+            Source::File(path, _) => model::header(path)?,
+            Source::Blob(digest, _) => model::header(&store.blob(digest)?)?,
+            Source::Model(name) => return Err(Error::usage(format!("{name} is no adapter"))),
+        };
+        if header.text("general.type") != Some("adapter") {
+            return Err(Error::usage("the adapter's file holds no LoRA adapter"));
+        }
+        if header.architecture() != self.config.model_family {
+            return Err(Error::usage(format!(
+                "the adapter is for {}, the model is {}",
+                header.architecture(),
+                self.config.model_family
+            )));
+        }
+        let layer = match adapter {
+            Source::File(path, take) => {
+                let (digest, size_bytes) = store.put_file(path, *take, &mut |_| {})?;
+                Layer::new("adapter", digest, size_bytes)
+            }
+            Source::Blob(digest, _) => {
+                store.adopt(digest)?;
+                Layer::new("adapter", *digest, header.file_bytes)
+            }
+            Source::Model(_) => return Ok(self),
+        };
+        report(Step::Parsing);
+        self.layers.retain(|layer| layer.kind() != "adapter");
+        self.layers.push(layer);
+        Ok(self)
     }
 
     /// Stores the small layers and the config; the order is the reference's.

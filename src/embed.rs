@@ -52,7 +52,7 @@ pub struct Embedded {
 /// `NoVectors` if the model is none for that; `Usage` for a text that is too long or has no
 /// tokens; what the load says.
 pub fn embed(pool: &Pool, request: &Request, progress: Progress) -> Result<Embedded> {
-    if !request.model.header.is_embedding() {
+    if !request.texts.is_empty() && !request.model.header.is_embedding() {
         // The reference's words, which clients look for.
         let text = "This server does not support embeddings. Start it with `--embeddings`";
         return Err(Error::plain(Class::NoVectors, text));

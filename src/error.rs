@@ -41,6 +41,8 @@ pub enum Class {
     Memory,
     /// Not allowed.
     Denied,
+    /// The answer is no.
+    No,
     /// The one who asked has gone, or asked to stop.
     Cancelled,
     /// The reader of our output closed the pipe.
@@ -229,7 +231,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 /// The system's words for an I/O error, without Rust's "(os error N)".
-fn cause(source: &io::Error) -> String {
+pub fn cause(source: &io::Error) -> String {
     let text = source.to_string();
     match text.find(" (os error") {
         Some(end) => text[..end].to_string(),

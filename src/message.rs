@@ -177,6 +177,8 @@ pub struct Usage {
     pub cached_tokens: usize,
     /// Tokens dropped from the prompt to make it fit.
     pub truncated_tokens: usize,
+    /// Tokens dropped where the context was full, so that the answer could go on.
+    pub shifted_tokens: usize,
     /// Tokens generated, the end token not counted.
     pub answer_tokens: usize,
     /// From the request to the end.

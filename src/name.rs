@@ -67,6 +67,12 @@ impl Name {
             .collect()
     }
 
+    /// Host, `namespace/model` and tag, as registries name it.
+    pub fn remote(&self) -> (&str, String, String) {
+        let repository = format!("{}/{}", self.namespace, self.model);
+        (&self.host, repository, self.tag.clone())
+    }
+
     /// All four parts: `registry.ollama.ai/library/smol:latest`.
     pub fn full(&self) -> String {
         format!(
@@ -78,6 +84,27 @@ impl Name {
     /// True if both names are the same but for upper and lower case.
     pub fn folds_to(&self, other: &Name) -> bool {
         self.full().eq_ignore_ascii_case(&other.full())
+    }
+
+    /// The same name in the spelling of names that are known, part by part.
+    pub fn spelt_as<'a>(&self, known: impl Iterator<Item = &'a Name> + Clone) -> Name {
+        type Part = fn(&Name) -> &String;
+        let spelt = |part: Part| {
+            let own = part(self);
+            let same = known.clone().map(part);
+            let mut same: Vec<&String> =
+                same.filter(|text| text.eq_ignore_ascii_case(own)).collect();
+            // The own spelling first, if it is known.
+            same.sort_by_key(|text| *text != own);
+            same.first()
+                .map_or_else(|| own.clone(), |text| (*text).clone())
+        };
+        Name {
+            host: spelt(|name| &name.host),
+            namespace: spelt(|name| &name.namespace),
+            model: spelt(|name| &name.model),
+            tag: spelt(|name| &name.tag),
+        }
     }
 
     fn is_valid(&self) -> bool {

@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use crate::support::{Sandbox, Server, eventually, smol};
 
-const HI: &str = r#"{"model":"smol","messages":[{"role":"user","content":"Say hello"}],"options":{"temperature":0,"num_predict":6}"#;
+const HI: &str = r#"{"model":"smol","messages":[{"role":"user","content":"What is the capital of France?"}],"options":{"temperature":0,"num_predict":6}"#;
 
 fn started() -> (Sandbox, Server) {
     let sandbox = Sandbox::with_smol();
@@ -442,7 +442,15 @@ fn run_uses_our_own_server_of_the_same_store_only() {
             .unwrap()
             .is_empty()
     };
-    let words = ["run", "smol", "Say hello", "--temperature", "0", "-n", "6"];
+    let words = [
+        "run",
+        "smol",
+        "What is the capital of France?",
+        "--temperature",
+        "0",
+        "-n",
+        "6",
+    ];
     let local = sandbox.puna(&[&words[..], &["--local"]].concat(), "").ok();
     sandbox
         .puna(&["run", smol().to_str().unwrap(), "hi", "-n", "1"], "")

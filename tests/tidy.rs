@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const WORDS: &[&str] = &[
-    "address", "clock", "digest", "duration", "error", "message", "name", "options", "special",
+    "address", "clock", "digest", "duration", "error", "message", "name", "network", "options",
+    "special",
 ];
 const FORMATS: &[&str] = &[
     "api",
@@ -15,9 +16,9 @@ const FORMATS: &[&str] = &[
     "prompt",
     "reply",
 ];
-const OWNERS: &[&str] = &["client", "config", "engine", "machine", "store"];
+const OWNERS: &[&str] = &["client", "config", "engine", "machine", "registry", "store"];
 const DEEDS: &[&str] = &[
-    "chat", "create", "dialect", "embed", "list", "model", "pool", "show",
+    "bundle", "chat", "create", "dialect", "embed", "list", "model", "pool", "pull", "push", "show",
 ];
 const FACES: &[&str] = &["cli", "server"];
 
@@ -26,7 +27,9 @@ const OWNED: &[(&str, &[&str])] = &[
     ("llama_cpp_2", &["src/engine/"]),
     ("llama_cpp_sys_2", &["src/engine/"]),
     ("tiny_http", &["src/server/http.rs"]),
-    ("ureq", &["src/client.rs"]),
+    ("ureq", &["src/client.rs", "src/registry/"]),
+    ("use ring", &["src/registry/key.rs"]),
+    ("use tar", &["src/bundle.rs"]),
     ("lexopt", &["src/cli/parse.rs"]),
     ("indicatif", &["src/cli/out.rs"]),
     ("println!", &[]),

@@ -87,6 +87,7 @@ pub fn by_server(
         options: to_json(&ask.options),
         keep_alive: keep_alive.map(seconds),
         truncate: Some(false),
+        shift: Some(false),
         think: ask.think.map(|think| match think {
             Think::On | Think::Off => think.is_on().into(),
             Think::Level(_) => think.level().into(),
@@ -159,6 +160,7 @@ pub struct Printer<'a> {
     shows_thinking: bool,
     thinks: bool,
     wrote: bool,
+    called: bool,
     newlines: usize,
     finish: Option<Finish>,
 }
@@ -172,6 +174,7 @@ impl<'a> Printer<'a> {
             shows_thinking,
             thinks: false,
             wrote: false,
+            called: false,
             newlines: 0,
             finish: None,
         }
@@ -182,6 +185,7 @@ impl<'a> Printer<'a> {
     /// # Errors
     /// `Closed` if the reader has gone, else what the system says.
     pub fn print(&mut self, delta: Delta) -> Result<()> {
+        self.called |= matches!(delta, Delta::Call { .. });
         if let Some(record) = &mut self.record {
             if let Delta::Finish(finish) = &delta {
                 self.finish = Some(Finish {
@@ -234,6 +238,11 @@ impl<'a> Printer<'a> {
         if std::mem::take(&mut self.thinks) {
             self.out.think("\n");
         }
+    }
+
+    /// True if a call was printed.
+    pub fn called(&self) -> bool {
+        self.called
     }
 
     /// Ends the answer.

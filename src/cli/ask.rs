@@ -1,6 +1,5 @@
 //! What `run` and `render` are asked: the flags and the prompt that they share.
 
-use std::fs;
 use std::io::{IsTerminal, Read};
 
 use serde_json::Value as Json;
@@ -12,7 +11,7 @@ use crate::chat::{self, Input, Overflow, Part, Promise, Request, ToolChoice};
 use crate::error::{Class, Error, Result};
 use crate::message::{Message, Think, Tool};
 use crate::model::Model;
-use crate::options::Options;
+use crate::options::{Options, RETIRED};
 
 pub const SYSTEM: Flag = option(
     "system",
@@ -114,6 +113,7 @@ impl Ask {
             })
         });
         let words = &parsed.operands[1..];
+        once(parsed, words.iter().any(|word| word == "-"))?;
         let ask = Ask {
             model: parsed.operands[0].clone(),
             options: options(parsed)?,
@@ -176,13 +176,28 @@ impl Ask {
     }
 }
 
+/// Standard input can be read once only: as the prompt, or as one of the files.
+fn once(parsed: &Parsed, prompt: bool) -> Result<()> {
+    let flags = ["messages", "tools", "schema", "grammar"].map(|flag| parsed.value(flag));
+    let format = parsed
+        .value("format")
+        .and_then(|word| word.strip_prefix('@'));
+    let files = flags.into_iter().chain([format]).flatten();
+    match files.filter(|file| *file == "-").count() + usize::from(prompt) {
+        0 | 1 => Ok(()),
+        _ => Err(Error::usage("standard input can be read once only")),
+    }
+}
+
 fn options(parsed: &Parsed) -> Result<Options> {
     let mut options = Options::default();
     for pair in parsed.values("option") {
         let (key, value) = pair
             .split_once('=')
             .ok_or_else(|| Error::usage(format!("--option needs KEY=VALUE, not '{pair}'")))?;
-        options.set_text(key.trim(), value)?;
+        if !RETIRED.contains(&key.trim()) {
+            options.set_text(key.trim(), value)?;
+        }
     }
     for (flag, key) in [
         ("seed", "seed"),
@@ -286,14 +301,7 @@ fn json(path: &str) -> Result<Json> {
 /// # Errors
 /// If it cannot be read, is too large, or is no text.
 pub fn file(path: &str) -> Result<String> {
-    let cannot = |error| Error::io("read", path, error);
-    let mut bytes = Vec::new();
-    fs::File::open(path)
-        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
-        .map_err(cannot)?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(Error::usage(format!("{path} is larger than 16 MiB")));
-    }
+    let bytes = super::read_input(path, FILE_BYTES_MAX)?;
     String::from_utf8(bytes).map_err(|_| Error::usage(format!("{path} is not UTF-8 text")))
 }
 
@@ -308,8 +316,12 @@ fn prompt(words: &[String], raw: bool) -> Result<String> {
         .join(" ");
     let no_prompt =
         || Error::usage("no prompt: give one after the model's name, or on standard input");
-    if !named && !spoken.is_empty() {
-        return Ok(spoken);
+    // Words that say nothing are no reason to read what may be a loop's input.
+    if !named && !words.is_empty() {
+        return match spoken.trim().is_empty() {
+            true => Err(no_prompt()),
+            false => Ok(spoken),
+        };
     }
     if !named && std::io::stdin().is_terminal() {
         return Err(no_prompt());

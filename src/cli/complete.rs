@@ -61,6 +61,20 @@ fn option_names() -> String {
         .join(" ")
 }
 
+/// Flags whose value is a file, as a pattern of the shell.
+fn file_flags() -> String {
+    let mut names = Vec::new();
+    for flag in COMMANDS.iter().flat_map(|command| command.flags) {
+        if flag.value.is_some_and(takes_file) {
+            names.push(format!("--{}", flag.long));
+            names.extend(flag.short.map(|short| format!("-{short}")));
+        }
+    }
+    names.sort();
+    names.dedup();
+    names.join("|")
+}
+
 fn bash() -> String {
     let mut text = String::from(
         "# bash completion for puna, printed by 'puna completions bash'.\n\
@@ -79,8 +93,10 @@ fn bash() -> String {
         "        -o|--option) compopt -o nospace 2>/dev/null; COMPREPLY=($(compgen -W '{}' -- \"$word\")); return ;;\n",
         option_names()
     );
-    text +=
-        "        -f|--file|--socket) COMPREPLY=($(compgen -f -- \"$word\")); return ;;\n    esac\n";
+    text += &format!(
+        "        {}) COMPREPLY=($(compgen -f -- \"$word\")); return ;;\n    esac\n",
+        file_flags()
+    );
     text += "    local flags=\n    case $command in\n";
     for command in COMMANDS {
         let flags: Vec<String> = all_flags(command)

@@ -4,7 +4,7 @@ use super::help;
 use super::out::Out;
 use super::parse::Parsed;
 use super::spec::{self, COMMANDS, Command, Completes, Flag, HELP, STATUSES};
-use crate::config::{Config, VARIABLES};
+use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::options;
 
@@ -68,7 +68,7 @@ fn main_page() -> String {
         text += &format!(".TP\n.B {status}\n{}\n", escaped(meaning));
     }
     text += ".SH ENVIRONMENT\n.PP\nA variable of puna's wins over Ollama's, which has the same meaning.\n";
-    for (names, meaning) in VARIABLES {
+    for (names, meaning) in config::variables() {
         text += &format!(".TP\n.B {}\n{}\n", escaped(names), escaped(meaning));
     }
     text += ".SH FILES\n";

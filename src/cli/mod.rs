@@ -3,15 +3,19 @@
 mod again;
 mod answer;
 mod ask;
+mod bundle;
 mod complete;
 mod copy;
 mod create;
 mod help;
+mod keep;
 mod list;
 mod man;
 mod out;
 mod parse;
 mod ps;
+mod pull;
+mod push;
 mod remove;
 mod render;
 mod run;
@@ -36,7 +40,8 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> u8 {
     match run(words) {
         Ok(()) => 0,
         Err(error) => {
-            if error.class() != Class::Closed {
+            // A no is told by the status alone.
+            if !matches!(error.class(), Class::Closed | Class::No) {
                 out::complain(&error.to_string());
             }
             spec::status(error.class())

@@ -6,7 +6,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::engine::{Level, Sink};
 use crate::error::{Error, Result};
@@ -45,6 +45,11 @@ impl Out {
             .write_all(text.as_bytes())
             .and_then(|()| output.flush());
         written.map_err(|error| Error::io("write", "standard output", error))
+    }
+
+    /// Standard output for bytes that are no text.
+    pub fn bytes(&mut self) -> impl Write {
+        io::stdout().lock()
     }
 
     /// Writes a piece of thinking to standard error, as it comes.
@@ -114,17 +119,72 @@ impl Out {
 
     /// A progress bar on a terminal's standard error; elsewhere nothing is shown.
     pub fn progress(&self, what: &str, unit: Unit) -> Progress {
-        if self.quiet || !self.error_is_terminal {
-            return Progress(ProgressBar::hidden());
+        match self.shows_progress() {
+            true => self.bar(what, unit),
+            false => Progress(ProgressBar::hidden()),
         }
+    }
+
+    /// True if bars are shown: on a terminal's standard error, unless told to be quiet.
+    pub fn shows_progress(&self) -> bool {
+        !self.quiet && self.error_is_terminal
+    }
+
+    fn bar(&self, what: &str, unit: Unit) -> Progress {
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(10));
-        let template = match unit {
-            Unit::Percent => "{msg} {bar:30} {percent:>3}%",
-            Unit::Bytes => "{msg} {bar:30} {bytes:>10} of {total_bytes} {bytes_per_sec}",
-        };
-        bar.set_style(ProgressStyle::with_template(template).expect("a template of our own"));
-        bar.set_message(what.to_string());
+        style(&bar, what, unit);
         Progress(bar)
+    }
+}
+
+fn style(bar: &ProgressBar, what: &str, unit: Unit) {
+    let template = match unit {
+        Unit::Percent => "{msg} {bar:30} {percent:>3}%",
+        Unit::Bytes => "{msg} {bar:30} {bytes:>10} of {total_bytes} {bytes_per_sec} {eta}",
+    };
+    bar.set_style(ProgressStyle::with_template(template).expect("a template of our own"));
+    bar.set_message(what.to_string());
+}
+
+/// Bars for the parts of a transfer, one under the other, and one for all of them.
+#[derive(Default)]
+pub struct Bars {
+    multi: MultiProgress,
+    parts: Vec<(String, ProgressBar)>,
+    total: Option<ProgressBar>,
+}
+
+impl Bars {
+    /// Shows that `done` of `total` bytes of a part are there.
+    pub fn show(&mut self, id: &str, what: &str, done: u64, total: u64) {
+        if self.parts.iter().all(|(known, _)| known != id) {
+            let place = self.parts.len();
+            let bar = self.multi.insert(place, ProgressBar::new(total));
+            style(&bar, what, Unit::Bytes);
+            self.parts.push((id.to_string(), bar));
+        }
+        if let Some((_, bar)) = self.parts.iter().find(|(known, _)| known == id) {
+            bar.set_position(done);
+        }
+        let sum = |of: fn(&ProgressBar) -> u64| self.parts.iter().map(|(_, bar)| of(bar)).sum();
+        let (there, all) = (
+            sum(ProgressBar::position),
+            sum(|bar| bar.length().unwrap_or(0)),
+        );
+        let bar = self.total.get_or_insert_with(|| {
+            let bar = self.multi.add(ProgressBar::new(0));
+            style(&bar, "in total", Unit::Bytes);
+            bar
+        });
+        bar.set_length(all);
+        bar.set_position(there);
+    }
+}
+
+impl Drop for Bars {
+    fn drop(&mut self) {
+        // What cannot be cleared stays on the screen.
+        let _ = self.multi.clear();
     }
 }
 

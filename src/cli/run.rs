@@ -5,13 +5,14 @@ use std::time::Instant;
 use super::again;
 use super::answer::{self, Printer};
 use super::ask::{Ask, MESSAGES, OPTION, OVERFLOW, RAW, SYSTEM, THINK, TOOL_CHOICE, TOOLS};
-use super::out::Out;
+use super::out::{self, Out};
 use super::parse::Parsed;
 use super::spec::{Command, Completes, HOST, JSON, QUIET, option, switch};
 use super::vector;
-use crate::chat::Promise;
+use crate::chat::{Promise, ToolChoice};
 use crate::config::Config;
 use crate::duration::KeepAlive;
+use crate::engine::Level;
 use crate::error::{Class, Error, Result};
 use crate::message::Reason;
 use crate::model;
@@ -89,7 +90,7 @@ pub const COMMAND: Command = Command {
             "log",
             None,
             "LEVEL",
-            "show llama.cpp's log: off, warn or debug",
+            "show llama.cpp's log: off, warn or debug; implies --local",
         ),
     ],
     about: &[
@@ -142,15 +143,18 @@ pub const COMMAND: Command = Command {
 fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     again::with_short_spins(); // Before standard input is read.
     let started = Instant::now();
+    let log = out::log(parsed.value("log"))?;
     let ask = Ask::of(parsed)?;
     if let Some(text) = parsed.value("keepalive") {
         KeepAlive::parse_lenient(text)?; // Only checked here: the server reads it again.
     }
-    let local = parsed.has("local") || model::is_path(&ask.model);
+    // llama.cpp's log is that of this process.
+    let local = parsed.has("local") || log.0 != Level::Off || model::is_path(&ask.model);
     let server = match local {
         true => None,
         false => super::some_server(parsed, config)?,
     };
+    let must_call = ToolChoice::of_json(ask.tool_choice.as_ref())?.requires();
     let shows_thinking = ask.think.is_some() && !parsed.has("hidethinking");
     let mut printer = Printer::new(out, &ask.model, parsed.has("json"), shows_thinking);
     let answered = match &server {
@@ -164,12 +168,17 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
         }
         answered => answered?,
     };
+    let called = printer.called();
     let finish = printer.finish()?;
     if parsed.has("verbose") {
         answer::tell_timings(out, &finish.usage, device.as_deref());
     }
     if ask.promise != Promise::None && finish.reason == Reason::Length {
         let text = "the answer was cut by the token limit before it was whole: see --num-predict and --num-ctx";
+        return Err(Error::plain(Class::Cut, text));
+    }
+    if must_call && !called {
+        let text = "the call was cut by the token limit before it was whole: see --num-predict";
         return Err(Error::plain(Class::Cut, text));
     }
     Ok(())

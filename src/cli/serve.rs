@@ -45,7 +45,8 @@ pub const COMMAND: Command = Command {
         "Serves the native Ollama API on 127.0.0.1:11434, or the address in --host, PUNA_HOST or OLLAMA_HOST, and on \
          a Unix socket that only its owner can use. Models load when they are asked for and stay for the keep-alive \
          time. Several answers of a model are computed at once.",
-        "Routes: GET /, /api/version, /api/tags, /api/ps; POST /api/show, /api/generate, /api/chat, /api/copy; DELETE \
+        "Routes: GET /, /api/version, /api/tags, /api/ps, /api/status; POST /api/show, /api/generate, /api/chat, \
+         /api/embed, /api/embeddings, /api/create, /api/pull, /api/push, /api/copy; HEAD and POST /api/blobs; DELETE \
          /api/delete. Answers stream as newline-delimited JSON, a record as soon as there is a token.",
         "SIGTERM and SIGINT let running answers finish for a few seconds, then cut them; the process is gone within \
          five seconds, by the signal itself.",
@@ -112,7 +113,7 @@ fn bind(address: &Address) -> Result<TcpListener> {
                 ),
                 None => ": another program listens there".into(),
             },
-            _ => format!(": {error}"),
+            _ => format!(": {}", crate::error::cause(&error)),
         };
         Error::plain(Class::Network, format!("cannot listen on {address}{who}"))
     })

@@ -12,7 +12,7 @@ use super::understand::{self, Asked};
 use crate::api::native::{ChatRequest, GenerateRequest};
 use crate::api::options::from_json;
 use crate::api::records::{ChatRecord, GenerateRecord, Record};
-use crate::chat::{self, Input, Prompter, Request};
+use crate::chat::{self, Input, Overflow, Prompter, Request};
 use crate::duration::KeepAlive;
 use crate::error::{Error, Result};
 use crate::json;
@@ -109,6 +109,7 @@ fn request<'a>(exchange: &Exchange, asked: &'a Asked) -> Result<Request<'a>> {
         options: from_json(&asked.common.options)?,
         keep_alive: asked.keep_alive,
         overflow: asked.overflow,
+        shift: asked.common.shift.unwrap_or(true) && asked.overflow != Overflow::Error,
         cancel: exchange.watch().gone(),
         started: asked.started,
         ..Request::new(&asked.model, input)
@@ -128,8 +129,17 @@ fn start(server: &Server, exchange: &Exchange, asked: &Asked) -> Result<chat::Tu
     chat::start(&server.pool, request(exchange, asked)?, &mut |_| {})
 }
 
-/// What a raw prompt leaves out of its records.
-fn shown(asked: &Asked, mut delta: Delta) -> Delta {
+/// What a raw prompt leaves out of its records. What was dropped is told in the log as well.
+fn shown(server: &Server, asked: &Asked, mut delta: Delta) -> Delta {
+    if let Delta::Finish(finish) = &delta {
+        let usage = &finish.usage;
+        if usage.truncated_tokens + usage.shifted_tokens > 0 {
+            (server.log)(&format!(
+                "{}: {} tokens of the prompt and {} of the context were dropped to make them fit",
+                asked.common.model, usage.truncated_tokens, usage.shifted_tokens
+            ));
+        }
+    }
     if let (Delta::Finish(finish), Some(Input::Raw(_))) = (&mut delta, &asked.input) {
         finish.context.clear();
     }
@@ -144,7 +154,7 @@ fn stream<R: Record>(server: &Server, exchange: Exchange, headers: Headers, aske
             let mut record = R::new(&asked.common.model);
             let delta = delta?;
             let opens = matches!(delta, Delta::Logprob(_));
-            record.add(shown(asked, delta));
+            record.add(shown(server, asked, delta));
             while opens && let Some(delta) = turn.next_of_token() {
                 record.add(delta);
             }
@@ -162,7 +172,7 @@ fn collect<R: Record>(
     mut record: R,
 ) -> Result<R> {
     for delta in start(server, exchange, asked)? {
-        record.add(shown(asked, delta?));
+        record.add(shown(server, asked, delta?));
     }
     Ok(record)
 }

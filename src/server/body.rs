@@ -5,12 +5,14 @@ use serde_json::{Map, Value as Json};
 
 use super::http::{Exchange, NoBody};
 use super::route::fail;
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 
 /// Bodies that carry content: a conversation with images.
 const CONTENT_BYTES_MAX: usize = 64 << 20;
 /// Bodies that carry names.
 const NAMES_BYTES_MAX: usize = 1 << 20;
+/// JSON values of one body: each takes about 70 bytes of memory, however short it is.
+const VALUES_MAX: usize = 1 << 19;
 
 /// Fields of all bodies: name, the word for its JSON kind, the reference's type of it.
 const FIELDS: &[(&str, &str, &str)] = &[
@@ -58,11 +60,19 @@ fn body<T: DeserializeOwned>(
     bytes_max: usize,
 ) -> Option<(Exchange, Result<T>)> {
     match exchange.body(bytes_max) {
-        Ok(bytes) => return Some((exchange, parse(&bytes))),
+        Ok(bytes) => return Some((exchange, parse(bytes))),
         Err(NoBody::TooLong) => {
             let limit = bytes_max >> 20;
             let error = Error::usage(format!("the request body is larger than {limit} MiB"));
             fail(exchange, &error, Some(413));
+        }
+        Err(NoBody::Slow) => {
+            let error = Error::usage("the request body comes too slowly");
+            fail(exchange, &error, Some(408));
+        }
+        Err(NoBody::Full) => {
+            let text = "server busy, please try again.  too many large requests at once";
+            fail(exchange, &Error::plain(Class::Busy, text), None);
         }
         Err(NoBody::Broken) => {
             fail(
@@ -76,17 +86,21 @@ fn body<T: DeserializeOwned>(
 }
 
 /// Parses the first JSON value of a body; field names match whatever their case.
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+fn parse<T: DeserializeOwned>(bytes: Vec<u8>) -> Result<T> {
     if bytes.is_empty() {
         return Err(Error::usage("missing request body"));
     }
-    let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<Json>();
+    if values(&bytes) > VALUES_MAX {
+        return Err(Error::usage("the request body holds too many values"));
+    }
+    let mut values = serde_json::Deserializer::from_slice(&bytes).into_iter::<Json>();
     let value = match values.next() {
         None => return Err(Error::usage("unexpected EOF")),
         Some(Err(error)) if error.is_eof() => return Err(Error::usage("unexpected EOF")),
         Some(Err(error)) => return Err(Error::usage(error.to_string())),
         Some(Ok(value)) => value,
     };
+    drop(bytes); // A body may be large, and its values are another copy of it.
     let whole = std::any::type_name::<T>();
     let whole = whole.rsplit("::").next().unwrap_or(whole);
     let map: Map<String, Json> = match value {
@@ -104,12 +118,11 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
             )));
         }
     };
-    let body = Json::Object(map);
-    T::deserialize(&body).map_err(|error| {
-        let wrong = FIELDS.iter().find_map(|(field, wanted, theirs)| {
-            let found = body.get(*field).filter(|value| !value.is_null()).map(kind)?;
-            (found != *wanted).then_some((field, found, theirs))
-        });
+    let wrong = FIELDS.iter().find_map(|(field, wanted, theirs)| {
+        let found = map.get(*field).filter(|value| !value.is_null()).map(kind)?;
+        (found != *wanted).then_some((field, found, theirs))
+    });
+    T::deserialize(Json::Object(map)).map_err(|error| {
         Error::usage(match wrong {
             Some((field, found, theirs)) => format!(
                 "json: cannot unmarshal {found} into Go struct field {whole}.{field} of type {theirs}"
@@ -117,6 +130,21 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
             None => format!("json: cannot unmarshal: {error}"),
         })
     })
+}
+
+/// How many values a text of JSON holds at most: its commas and opening brackets outside of strings.
+fn values(bytes: &[u8]) -> usize {
+    let (mut count, mut text, mut escaped) = (1, false, false);
+    for byte in bytes {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if text => escaped = true,
+            b'"' => text = !text,
+            b',' | b'[' | b'{' if !text => count += 1,
+            _ => {}
+        }
+    }
+    count
 }
 
 /// The reference's word for a value's kind.

@@ -115,8 +115,10 @@ fn target(request: &CreateRequest) -> Result<(Name, Vec<(String, Digest)>)> {
         true => &request.name,
         false => &request.model,
     };
-    let files = files(request.files.as_ref())?;
-    files_only(&request.adapters)?;
+    let files = files_of(&request.files)?;
+    if files_of(&request.adapters)?.len() > 1 {
+        return Err(Error::usage("only one adapter is currently supported"));
+    }
     files_only(&request.draft_files)?;
     if !request.draft_quantize.is_empty() && request.draft_files.is_none() {
         return Err(Error::usage("--draft-quantize requires a DRAFT model"));
@@ -157,7 +159,9 @@ fn recipe(request: CreateRequest, files: Vec<(String, Digest)>) -> Result<(Sourc
         let message: Message = wire.into();
         (message.role, message.content)
     });
+    let adapters = files_of(&request.adapters)?.into_iter().next();
     let changes = Changes {
+        adapter: adapters.map(|(path, digest)| Source::Blob(digest, path)),
         template: request.template,
         system: request.system,
         licenses: licenses(&request.license)?,
@@ -174,9 +178,9 @@ fn recipe(request: CreateRequest, files: Vec<(String, Digest)>) -> Result<(Sourc
 }
 
 /// Paths and digests, both checked.
-fn files(map: Option<&Map<String, Json>>) -> Result<Vec<(String, Digest)>> {
+fn files_of(map: &Option<Map<String, Json>>) -> Result<Vec<(String, Digest)>> {
     let mut files = Vec::new();
-    for (path, digest) in map.into_iter().flatten() {
+    for (path, digest) in map.iter().flatten() {
         let leaves = path.split(['/', '\\']).any(|part| part == "..");
         if path.starts_with(['/', '\\']) || leaves {
             return Err(Error::usage("file path must be relative"));
@@ -188,11 +192,9 @@ fn files(map: Option<&Map<String, Json>>) -> Result<Vec<(String, Digest)>> {
 
 /// Files of a kind that cannot be used yet.
 fn files_only(map: &Option<Map<String, Json>>) -> Result<()> {
-    match files(map.as_ref())?.is_empty() {
+    match files_of(map)?.is_empty() {
         true => Ok(()),
-        false => Err(Error::usage(
-            "adapters and draft models cannot be created yet",
-        )),
+        false => Err(Error::usage("draft models cannot be created")),
     }
 }
 

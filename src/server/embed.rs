@@ -28,6 +28,10 @@ pub fn embed(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
     };
     let answer = request.and_then(|request| {
         let texts = request.texts()?;
+        if request.model.trim().is_empty() {
+            let text = format!("model '{}' not found", request.model);
+            return Err(Error::plain(Class::NoModel, text));
+        }
         let model = find(server, &request.model)?;
         let request_of = |texts| Asked {
             texts,
@@ -104,13 +108,15 @@ fn vectors(server: &Server, exchange: &Exchange, model: &Model, asked: Asked) ->
 fn find(server: &Server, text: &str) -> Result<Model> {
     let name = to_run(text)?;
     let found = model::of_name(&server.store, text, &name);
-    found.map_err(|error| match error.is_not_found() {
-        true => Error::plain(
-            Class::NoModel,
-            format!("model \"{text}\" not found, try pulling it first"),
-        ),
-        false => error,
-    })
+    found.map_err(
+        |error| match error.is_not_found() || error.class() == Class::Damaged {
+            true => Error::plain(
+                Class::NoModel,
+                format!("model \"{text}\" not found, try pulling it first"),
+            ),
+            false => error,
+        },
+    )
 }
 
 /// The older route answers a wrong text with status 500.

@@ -4,8 +4,9 @@ use std::io::{self, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tiny_http::{Header, Request, Response, Server, StatusCode};
 
@@ -17,6 +18,7 @@ pub struct Door {
     server: Server,
     spare: Socket,
     sockets: Sockets,
+    bodies: Bodies,
     /// Whether somebody waited to be accepted at the last look.
     waited: bool,
 }
@@ -79,6 +81,7 @@ impl Door {
             server: socket.serve()?,
             spare,
             sockets,
+            bodies: Bodies::default(),
             waited: false,
         })
     }
@@ -111,6 +114,7 @@ impl Door {
                     watch,
                     unread_bytes,
                     chunks_left,
+                    held: Held(self.bodies.clone(), 0),
                 }))
             }
             Err(_) => {
@@ -142,16 +146,49 @@ pub struct Exchange {
     unread_bytes: usize,
     /// True for a body in chunks whose end was not seen.
     chunks_left: bool,
+    held: Held,
+}
+
+/// What the bodies of all requests under way hold together, in bytes.
+type Bodies = Arc<AtomicUsize>;
+
+/// The part of it that belongs to one request.
+struct Held(Bodies, usize);
+
+impl Held {
+    /// False if there is no room for so many more.
+    fn grow(&mut self, bytes: usize) -> bool {
+        self.1 += bytes;
+        self.0.fetch_add(bytes, Ordering::Relaxed) + bytes <= BODIES_BYTES_MAX
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::Relaxed);
+    }
 }
 
 /// Why there is no body.
 pub enum NoBody {
     /// It is longer than it may be.
     TooLong,
+    /// It comes too slowly.
+    Slow,
+    /// The requests under way hold too much already.
+    Full,
     /// It could not be read: broken chunks, or the client left.
     Broken,
 }
 
+/// A body of which nothing comes for so long is given up...
+const STALL_MAX: Duration = Duration::from_secs(10);
+/// ...and one that comes at less than this, in bytes a second.
+const RATE_BYTES_MIN: u64 = 16 << 10;
+/// Bodies are read in pieces of this size.
+const PIECE_BYTES: usize = 16 << 10;
+/// Bytes of all bodies at once: one of the largest kind and some small ones.
+const BODIES_BYTES_MAX: usize = 80 << 20;
 /// Connections that may wait to be accepted: as many as the standard library lets.
 const BACKLOG: i32 = 128;
 /// An unread body up to this length is read and dropped after the answer; a connection with a
@@ -215,8 +252,12 @@ impl Exchange {
                 .bytes()
                 .all(|byte| byte.is_ascii_digit())
         };
+        // tiny_http takes every coding for chunks.
+        let chunked = |header: &Header| header.value.as_str().eq_ignore_ascii_case("chunked");
         of("Content-Length").count() + of("Transfer-Encoding").count() > 1
             || !of("Content-Length").all(number)
+            || !of("Transfer-Encoding").all(chunked)
+            || of("Host").count() > 1
     }
 
     /// The connection.
@@ -232,15 +273,41 @@ impl Exchange {
         if self.unread_bytes > bytes_max {
             return Err(NoBody::TooLong);
         }
+        self.watch.limit_reads(Some(STALL_MAX));
+        let body = self.read_body(bytes_max);
+        self.watch.limit_reads(None);
+        body
+    }
+
+    fn read_body(&mut self, bytes_max: usize) -> Result<Vec<u8>, NoBody> {
+        let started = Instant::now();
         let mut body = Vec::new();
-        let limit = bytes_max as u64 + 1;
-        let read = self.request.as_reader().take(limit).read_to_end(&mut body);
-        self.unread_bytes = self.unread_bytes.saturating_sub(body.len());
-        self.chunks_left &= read.is_err() || body.len() > bytes_max;
-        match read {
-            Err(_) => Err(NoBody::Broken),
-            Ok(_) if body.len() > bytes_max => Err(NoBody::TooLong),
-            Ok(_) => Ok(body),
+        let mut piece = [0; PIECE_BYTES];
+        loop {
+            let read = match self.request.as_reader().read(&mut piece) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                read => read,
+            };
+            let count = read.map_err(|error| match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => NoBody::Slow,
+                _ => NoBody::Broken,
+            })?;
+            self.unread_bytes = self.unread_bytes.saturating_sub(count);
+            if count == 0 {
+                self.chunks_left = false;
+                return Ok(body);
+            }
+            if body.len() + count > bytes_max {
+                return Err(NoBody::TooLong);
+            }
+            if !self.held.grow(count) {
+                return Err(NoBody::Full);
+            }
+            body.extend_from_slice(&piece[..count]);
+            let patience = STALL_MAX + Duration::from_secs(body.len() as u64 / RATE_BYTES_MIN);
+            if started.elapsed() > patience {
+                return Err(NoBody::Slow);
+            }
         }
     }
 

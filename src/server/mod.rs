@@ -11,6 +11,7 @@ mod models;
 mod route;
 mod sockets;
 mod stream;
+mod transfer;
 mod understand;
 
 use std::net::TcpListener;
@@ -24,13 +25,14 @@ use std::time::{Duration, Instant};
 use crate::config::Config;
 use crate::error::{Class, Error, Result};
 use crate::pool::Pool;
+use crate::registry::Registry;
 use crate::store::Store;
 use access::Access;
 use http::{Door, Exchange, Socket};
 use sockets::Sockets;
 
 /// Requests answered at once; more are refused. Each has a thread.
-const REQUESTS_MAX: usize = 512;
+const REQUESTS_MAX: usize = 1024;
 /// How often a door looks whether it should close.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long running answers may take to finish by themselves when the server ends.
@@ -50,6 +52,7 @@ pub struct Listeners {
 pub struct Server {
     store: Store,
     pool: Pool,
+    registry: Registry,
     access: Access,
     store_path: Option<String>,
     log: fn(&str),
@@ -79,6 +82,7 @@ pub fn serve(
     let server = Arc::new(Server {
         store,
         pool: pool.clone(),
+        registry: Registry::new(config.network.clone())?,
         access: Access::new(config.origins.clone(), loopback),
         store_path,
         log,

@@ -105,8 +105,12 @@ pub fn delete(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
         if text.is_empty() {
             return Err(Error::usage("model is required"));
         }
+        let bare = match placed(text.trim()) {
+            (rest, Some(Place::Here)) => rest,
+            _ => text,
+        };
         let name =
-            Name::parse(text).map_err(|_| Error::usage(format!("name \"{text}\" is invalid")))?;
+            Name::parse(bare).map_err(|_| Error::usage(format!("name \"{text}\" is invalid")))?;
         server
             .store
             .remove(&name)
@@ -128,33 +132,79 @@ fn empty(exchange: Exchange, result: Result<()>, headers: &Headers) {
     }
 }
 
+/// What is asked of a model that would run elsewhere.
+const TO_RUN: &str = "remote model is unavailable";
+const TO_SHOW: &str = "remote model details are unavailable";
+
 /// The name of a model to run: those that run elsewhere are not ours.
 pub fn to_run(text: &str) -> Result<Name> {
-    let cloud = text.contains(":cloud");
-    if cloud && text.contains(":local") {
-        let text = format!("use either :local or :cloud, not both: \"{text}\"");
-        return Err(Error::usage(text));
+    let name = here(text, TO_RUN)?;
+    if name.is_empty() {
+        return Err(Error::usage("model is required"));
     }
-    if cloud
-        || text
-            .rsplit(':')
-            .next()
-            .is_some_and(|tag| tag.ends_with("-cloud"))
-    {
-        let text = "ollama cloud is disabled: remote model is unavailable";
-        return Err(Error::plain(Class::Denied, text));
-    }
-    asked(text)
+    parsed(name)
 }
 
 /// The name in a request, with the API's words for none and for a wrong one.
-pub fn asked(text: &str) -> Result<Name> {
-    if text.trim().is_empty() {
+fn asked(text: &str) -> Result<Name> {
+    let name = here(text, TO_SHOW)?;
+    if name.is_empty() {
         return Err(Error::usage("model is required"));
     }
-    let text = text.trim();
-    let text = text.strip_suffix(":local").unwrap_or(text);
+    parsed(name)
+}
+
+fn parsed(text: &str) -> Result<Name> {
     Name::parse(text).map_err(|_| Error::usage("invalid model name"))
+}
+
+/// A name to fetch, without the suffix that says that its model shall be here.
+///
+/// # Errors
+/// As for models to run.
+pub fn local(text: &str) -> Result<&str> {
+    here(text, TO_RUN)
+}
+
+/// A name without the suffix that says that its model is here.
+///
+/// # Errors
+/// If the suffix says that it is elsewhere, or there are two.
+fn here<'a>(text: &'a str, operation: &str) -> Result<&'a str> {
+    let (rest, place) = placed(text.trim());
+    let Some(place) = place else {
+        return Ok(rest);
+    };
+    if placed(rest).1.is_some() {
+        let text = format!("use either :local or :cloud, not both: \"{text}\"");
+        return Err(Error::usage(text));
+    }
+    match place {
+        Place::Here => Ok(rest),
+        Place::Elsewhere => {
+            let text = format!("ollama cloud is disabled: {operation}");
+            Err(Error::plain(Class::Denied, text))
+        }
+    }
+}
+
+enum Place {
+    Here,
+    Elsewhere,
+}
+
+/// What stands behind a name's last colon, if it says where the model is.
+fn placed(text: &str) -> (&str, Option<Place>) {
+    let Some((rest, end)) = text.rsplit_once(':') else {
+        return (text, None);
+    };
+    let end = end.to_ascii_lowercase();
+    match end.as_str() {
+        "local" => (rest, Some(Place::Here)),
+        "cloud" => (rest, Some(Place::Elsewhere)),
+        end if end.ends_with("-cloud") => (rest, Some(Place::Elsewhere)),
+        _ => (text, None),
+    }
 }
 
 /// The API's words for a model that is not there.

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use super::Server;
 use super::access::Verdict;
 use super::http::{Exchange, Reply};
-use super::{answer, create, embed, models};
+use super::{answer, create, embed, models, transfer};
 use crate::api::native::ErrorBody;
-use crate::client::{SERVER, STORE_HEADER};
+use crate::client::STORE_HEADER;
 use crate::error::{Class, Error, Result};
 use crate::json;
+use crate::network::AGENT;
 
 /// Content type of a whole JSON answer.
 pub const JSON_KIND: &str = "application/json; charset=utf-8";
@@ -23,6 +24,7 @@ type Handler = fn(&Arc<Server>, Exchange, Vec<(&'static str, String)>);
 const ROUTES: &[(&str, &[&str], Handler)] = &[
     ("/", &["GET", "HEAD"], greet),
     ("/api/version", &["GET", "HEAD"], version),
+    ("/api/status", &["GET"], status),
     ("/api/tags", &["GET", "HEAD"], models::tags),
     ("/api/ps", &["GET"], models::ps),
     ("/api/show", &["POST"], models::show),
@@ -32,6 +34,8 @@ const ROUTES: &[(&str, &[&str], Handler)] = &[
     ("/api/embeddings", &["POST"], embed::embeddings),
     ("/api/create", &["POST"], create::create),
     ("/api/blobs/:digest", &["HEAD", "POST"], create::blob),
+    ("/api/pull", &["POST"], transfer::pull),
+    ("/api/push", &["POST"], transfer::push),
     ("/api/copy", &["POST"], models::copy),
     ("/api/delete", &["DELETE"], models::delete),
 ];
@@ -46,7 +50,7 @@ pub fn route(server: &Arc<Server>, exchange: Exchange) {
         Verdict::Pass(headers) => headers,
         Verdict::Answer(reply) => return exchange.reply(reply, &[]),
     };
-    headers.push(("Server", SERVER.to_string()));
+    headers.push(("Server", AGENT.to_string()));
     if exchange.is_local() {
         headers.extend(server.store_path.clone().map(|path| (STORE_HEADER, path)));
     }
@@ -126,6 +130,12 @@ fn version(_: &Arc<Server>, exchange: Exchange, headers: Vec<(&'static str, Stri
     );
 }
 
+/// What clients ask to learn whether models can run elsewhere: with puna never.
+fn status(_: &Arc<Server>, exchange: Exchange, headers: Vec<(&'static str, String)>) {
+    let body = r#"{"cloud":{"disabled":true,"source":"env"}}"#.to_string();
+    reply(exchange, Ok(body), &headers);
+}
+
 /// Answers with a value, or with the error.
 pub fn reply(exchange: Exchange, result: Result<String>, headers: &[(&'static str, String)]) {
     match result {
@@ -152,7 +162,10 @@ pub fn fail(exchange: Exchange, error: &Error, status: Option<u16>) {
 /// An error's body.
 pub fn error_body(error: &Error) -> ErrorBody {
     ErrorBody {
-        error: error.to_string(),
+        error: match error.class() {
+            Class::Cancelled => "request canceled".into(), // The reference's words.
+            _ => error.to_string(),
+        },
     }
 }
 
@@ -167,7 +180,7 @@ pub fn error_reply(error: &Error) -> Reply {
         Class::NoVectors => 501,
         Class::Network => 502,
         Class::TimedOut => 504,
-        Class::Failed | Class::Damaged | Class::Closed | Class::Cut => 500,
+        Class::Failed | Class::Damaged | Class::Closed | Class::Cut | Class::No => 500,
     };
     Reply {
         status,

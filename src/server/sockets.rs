@@ -65,6 +65,14 @@ impl Watch {
         net::shutdown(socket, Shutdown::Both).is_ok()
     }
 
+    /// Lets a read of what the client sends wait no longer than this.
+    pub fn limit_reads(&self, wait: Option<Duration>) {
+        if let Some(socket) = &self.socket {
+            // Without it a client that sends nothing holds its handler until it leaves.
+            let _ = net::sockopt::set_socket_timeout(socket, net::sockopt::Timeout::Recv, wait);
+        }
+    }
+
     /// Waits until the client has sent more, without taking it.
     ///
     /// # Errors

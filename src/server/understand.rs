@@ -1,7 +1,7 @@
 //! What a body of `/api/generate` or `/api/chat` asks for: checked in the reference's order, with
 //! its words.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use base64::DecodeError;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -57,24 +57,39 @@ pub struct Asked {
 
 impl Asked {
     /// What both routes ask for in the same words.
-    fn of(server: &Server, common: Common, verb: &str, started: Instant) -> Result<Self> {
+    fn of(
+        server: &Server,
+        common: Common,
+        (verb, is_empty): (&str, bool),
+        started: Instant,
+    ) -> Result<Self> {
         if !(0..=LIKELY_MAX).contains(&common.top_logprobs) {
             return Err(Error::usage("top_logprobs must be between 0 and 20"));
         }
         let name = to_run(&common.model)?;
         let found = model::of_name(&server.store, &common.model, &name);
-        let model = found.map_err(|error| not_found(error, &common.model))?;
+        let model = found.map_err(|error| match error.class() {
+            // As the reference: what the model can do cannot be read off it.
+            Class::Damaged => Error::plain(
+                Class::NoText,
+                format!("\"{}\" does not support {verb}: {error}", common.model),
+            ),
+            _ => not_found(error, &common.model),
+        })?;
         let abilities = list::capabilities(Sources::of(&model));
+        let unloads =
+            keep_alive(common.keep_alive.as_ref())? == Some(KeepAlive::For(Duration::ZERO));
         let can = |word: &str| abilities.iter().any(|ability| ability == word);
         let keep_alive = keep_alive(common.keep_alive.as_ref())?;
         let think = native::think(common.think.as_ref())?;
-        if think.is_some_and(Think::is_on) && !can("thinking") {
+        let only_unloads = is_empty && unloads;
+        if think.is_some_and(Think::is_on) && !can("thinking") && !only_unloads {
             return Err(Error::usage(format!(
                 "\"{}\" does not support thinking",
                 model.label
             )));
         }
-        if model.header.is_embedding() {
+        if model.header.is_embedding() && !only_unloads {
             let text = format!("\"{}\" does not support {verb}", model.label);
             return Err(Error::plain(Class::NoText, text));
         }
@@ -123,7 +138,12 @@ pub fn generate(server: &Server, request: GenerateRequest, started: Instant) -> 
             format!("model '{text}' not found"),
         ));
     }
-    let mut asked = Asked::of(server, request.common, "generate", started)?;
+    let mut asked = Asked::of(
+        server,
+        request.common,
+        ("generate", request.prompt.is_empty()),
+        started,
+    )?;
     if request.raw
         && !(request.template.is_empty() && request.system.is_empty() && request.context.is_empty())
     {
@@ -131,7 +151,9 @@ pub fn generate(server: &Server, request: GenerateRequest, started: Instant) -> 
             "raw mode does not support template, system, or context",
         ));
     }
-    no_media(&request.images)?;
+    if !request.prompt.is_empty() {
+        no_media(&request.images)?;
+    }
     if !request.template.is_empty() {
         // The reference finds it out when it renders.
         GoTemplate::compile(&request.template).map_err(|error| Error::failed(error.to_string()))?;
@@ -179,7 +201,12 @@ fn single_turn(model: &Model, system: String, prompt: String, context: &[i32]) -
 /// # Errors
 /// What is wrong with the request.
 pub fn chat(server: &Server, request: ChatRequest, started: Instant) -> Result<Asked> {
-    let mut asked = Asked::of(server, request.common, "chat", started)?;
+    let mut asked = Asked::of(
+        server,
+        request.common,
+        ("chat", request.messages.is_empty()),
+        started,
+    )?;
     if !request.tools.is_empty() && !asked.can("tools") {
         return Err(asked.lacks("tools"));
     }

@@ -7,7 +7,7 @@ import ollama
 
 client = ollama.Client(host=sys.argv[1])
 greedy = {"temperature": 0, "num_predict": 8}
-hi = [{"role": "user", "content": "Say hello"}]
+hi = [{"role": "user", "content": "What is the capital of France?"}]
 
 whole = client.chat("smol", messages=hi, options=greedy)
 assert whole.done and whole.message.role == "assistant" and whole.message.content, whole

@@ -1,0 +1,197 @@
+//! Commands that look after the store: `verify`, `gc`, `du` and `path`.
+
+use std::time::Duration;
+
+use super::out::{self, Out, human_bytes};
+use super::parse::Parsed;
+use super::pull;
+use super::spec::{Command, Completes, JSON, QUIET, option, switch};
+use crate::config::Config;
+use crate::duration::KeepAlive;
+use crate::error::{Class, Error, Result};
+use crate::machine;
+use crate::model;
+use crate::name::Name;
+use crate::registry::Registry;
+use crate::store::{Entry, Garbage, Origin, Store, Usage};
+
+/// Files younger than this may belong to work that goes on.
+const AGE: Duration = Duration::from_secs(3600);
+
+pub const VERIFY: Command = Command {
+    name: "verify",
+    alias: None,
+    summary: "hash the blobs of models and tell which are damaged",
+    operands: "[MODEL...]",
+    arity: (0, usize::MAX),
+    flags: &[
+        switch(
+            "repair",
+            None,
+            "fetch damaged blobs again from their registry",
+        ),
+        pull::INSECURE,
+        QUIET,
+    ],
+    about: &[
+        "Reads every blob of all models, or of those named, on all cores, and compares it with its digest. Each \
+         blob that is missing or damaged is printed: digest, a tab, a model that uses it, a tab, and what is wrong. \
+         The status is then 8. With --repair such blobs are removed and fetched again.",
+    ],
+    examples: &[(
+        "puna verify -q || mail -s 'models are damaged' root < /dev/null",
+        "check by cron",
+    )],
+    completes: Completes::Models,
+    run: verify,
+};
+
+pub const GC: Command = Command {
+    name: "gc",
+    alias: None,
+    summary: "remove what no model uses",
+    operands: "",
+    arity: (0, 0),
+    flags: &[
+        switch("dry-run", None, "remove nothing, only tell"),
+        option(
+            "older-than",
+            None,
+            "DURATION",
+            "leave what is younger than this (default 1h)",
+        ),
+        QUIET,
+    ],
+    about: &[
+        "Removes blobs that no model uses, partial downloads, and files that a killed process left, if nobody has \
+         touched them for an hour. Each is printed: what it is (blob, partial or unfinished), a tab, its bytes, a tab, \
+         and its path. While another puna adds to the store nothing is removed: status 9.",
+        "Nothing is collected by starting a server; rm, and a create or pull that replaces a model, remove what that \
+         model alone had used.",
+    ],
+    examples: &[("puna gc --dry-run", "see what would go")],
+    completes: Completes::Nothing,
+    run: gc,
+};
+
+pub const DU: Command = Command {
+    name: "du",
+    alias: None,
+    summary: "tell what models take on the disk",
+    operands: "",
+    arity: (0, 0),
+    flags: &[JSON],
+    about: &[
+        "Lists each model of puna's own store, the largest first. In a pipe a line holds the name, the bytes of all \
+         its blobs, and the bytes that no other model shares, which rm would free. (partial) and (unused) stand for \
+         what gc would remove some day.",
+    ],
+    examples: &[("puna du | head -3", "see the largest")],
+    completes: Completes::Nothing,
+    run: du,
+};
+
+pub const PATH: Command = Command {
+    name: "path",
+    alias: None,
+    summary: "print where a model's weights are",
+    operands: "MODEL",
+    arity: (1, 1),
+    flags: &[],
+    about: &[
+        "Prints the path of the GGUF file of a model, for other programs that read such files.",
+    ],
+    examples: &[(
+        "llama-cli -m \"$(puna path smol)\"",
+        "run a model with llama.cpp's own program",
+    )],
+    completes: Completes::Models,
+    run: path,
+};
+
+/// The models that are named, or all of our own store.
+fn entries(parsed: &Parsed, store: &Store) -> Result<Vec<Entry>> {
+    if parsed.operands.is_empty() {
+        let listing = store.list()?;
+        listing.broken.iter().for_each(|line| out::complain(line));
+        let ours = |entry: &Entry| entry.origin == Origin::Ours;
+        return Ok(listing.entries.into_iter().filter(ours).collect());
+    }
+    let names = parsed.operands.iter();
+    names.map(|text| store.find(&Name::parse(text)?)).collect()
+}
+
+fn verify(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
+    let store = super::store(config);
+    let entries = entries(parsed, &store)?;
+    let mut damaged = 0;
+    let mut models = Vec::new();
+    for checked in store.check(&entries, machine::cores()) {
+        let Some(wrong) = checked.wrong else { continue };
+        damaged += 1;
+        let digest = checked.digest.to_string();
+        out.records(&[vec![digest, checked.model.clone(), wrong.to_string()]])?;
+        if parsed.has("repair") {
+            store.discard(&checked.digest)?;
+            models.push(checked.model);
+        }
+    }
+    if damaged == 0 {
+        return Ok(());
+    }
+    if !parsed.has("repair") {
+        let text = format!("{damaged} of the blobs are damaged: --repair fetches them again");
+        return Err(Error::plain(Class::Damaged, text));
+    }
+    models.dedup();
+    let registry = Registry::new(config.network.clone())?;
+    for model in models {
+        let name = Name::parse(&model)?;
+        pull::one(&store, &registry, (&name, None), parsed, out)?;
+    }
+    Ok(())
+}
+
+fn gc(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
+    let age = match parsed.value("older-than").map(KeepAlive::parse_lenient) {
+        None => AGE,
+        Some(Ok(KeepAlive::For(age))) => age,
+        Some(Ok(KeepAlive::Forever)) => return Err(Error::usage("--older-than is a time")),
+        Some(Err(error)) => return Err(error),
+    };
+    let garbage = super::store(config).gc(age, parsed.has("dry-run"))?;
+    let line = |file: &Garbage| {
+        let path = file.path.display().to_string();
+        vec![file.what.to_string(), file.bytes.to_string(), path]
+    };
+    out.records(&garbage.iter().map(line).collect::<Vec<_>>())
+}
+
+fn du(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
+    let all = super::store(config).usage()?;
+    if parsed.has("json") {
+        let json = |usage: &Usage| serde_json::json!({ "name": usage.what, "size": usage.bytes, "own_size": usage.own_bytes });
+        return out.json(&all.iter().map(json).collect::<Vec<_>>());
+    }
+    let row = |usage: &Usage, bytes: fn(u64) -> String| {
+        vec![
+            usage.what.clone(),
+            bytes(usage.bytes),
+            bytes(usage.own_bytes),
+        ]
+    };
+    if out.output_is_terminal {
+        let rows: Vec<Vec<String>> = all.iter().map(|usage| row(usage, human_bytes)).collect();
+        return out.table(&["NAME", "SIZE", "OWN"], &rows);
+    }
+    let rows: Vec<Vec<String>> = all
+        .iter()
+        .map(|usage| row(usage, |bytes| bytes.to_string()))
+        .collect();
+    out.records(&rows)
+}
+
+fn path(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
+    let model = model::open(&super::store(config), &parsed.operands[0])?;
+    out.records(&[vec![model.weights.display().to_string()]])
+}

@@ -1,0 +1,267 @@
+//! `puna pull` and `puna outdated`: models from registries.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use super::out::{self, Bars, Out, human_bytes};
+use super::parse::Parsed;
+use super::spec::{Command, Completes, Flag, HOST, JSON, QUIET, option, switch};
+use crate::api::create::Progress as Record;
+use crate::api::transfer::TransferRequest;
+use crate::config::Config;
+use crate::error::{Class, Error, Result};
+use crate::name::Name;
+use crate::pull::{self, Request};
+use crate::registry::Registry;
+use crate::store::{Origin, Store};
+
+pub const INSECURE: Flag = switch(
+    "insecure",
+    None,
+    "use plain http for the registry; certificates are always checked with https",
+);
+
+pub const COMMAND: Command = Command {
+    name: "pull",
+    alias: None,
+    summary: "fetch models from a registry",
+    operands: "[MODEL...]",
+    arity: (0, usize::MAX),
+    flags: &[
+        switch(
+            "all",
+            None,
+            "fetch every model of the store that a registry has",
+        ),
+        switch(
+            "check",
+            None,
+            "fetch nothing: status 13 if the registry has another model under one of the names",
+        ),
+        option(
+            "limit-rate",
+            None,
+            "RATE",
+            "bytes a second at most, such as 500K or 5M",
+        ),
+        INSECURE,
+        HOST,
+        JSON,
+        QUIET,
+    ],
+    about: &[
+        "Fetches models into the store: MODEL is [HOST/[NAMESPACE/]]NAME[:TAG], by default from \
+         registry.ollama.ai/library with the tag latest; hf.co/USER/REPO:QUANT takes a GGUF from Hugging Face. What \
+         is there already is not fetched again.",
+        "A pull that was interrupted, at any moment, goes on where it was; two pulls of one model share the work. \
+         Every blob is hashed while it comes, and a model gets its name only when all of it is there. A model then \
+         stays as it is until it is pulled again: run never touches the network for it.",
+        "On a terminal bars show the progress; elsewhere a line on standard error tells of every tenth, or nothing \
+         with -q. With --json the records of the API go to standard output.",
+        "A registry that asks who you are gets a signature by the key ~/.ollama/id_ed25519, or by one of puna's own, \
+         or the credentials of ~/.netrc; hf.co gets HF_TOKEN. Credentials go only to the registry they are for. \
+         Proxies: HTTPS_PROXY, HTTP_PROXY, NO_PROXY; certificates: PUNA_CA_FILE; mirrors: PUNA_REGISTRY.",
+    ],
+    examples: &[
+        ("puna pull llama3.2", "fetch a model"),
+        (
+            "puna pull hf.co/bartowski/SmolLM2-135M-Instruct-GGUF:Q4_K_M",
+            "fetch one from Hugging Face",
+        ),
+        (
+            "puna pull --all -q",
+            "bring every model up to date, from cron",
+        ),
+    ],
+    completes: Completes::Models,
+    run,
+};
+
+pub const OUTDATED: Command = Command {
+    name: "outdated",
+    alias: None,
+    summary: "list the models of which a registry has another version",
+    operands: "[MODEL...]",
+    arity: (0, usize::MAX),
+    flags: &[INSECURE, QUIET],
+    about: &[
+        "Asks the registries for the manifests of all models of puna's own store, or of those named, and prints the \
+         names of those that differ, one a line. Fetches nothing. The status is 13 if there are any, 0 if not; models \
+         that their registry does not have are left out.",
+    ],
+    examples: &[("puna outdated | xargs -r puna pull", "fetch what is newer")],
+    completes: Completes::Models,
+    run: outdated,
+};
+
+fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
+    let store = super::store(config);
+    let rate = parsed.value("limit-rate").map(pull::rate).transpose()?;
+    let (names, known) = names(parsed, &store)?;
+    if names.is_empty() && !parsed.has("all") {
+        return Err(Error::usage("no model: name one, or give --all"));
+    }
+    if let Some(server) = super::named_server(parsed, config)? {
+        if parsed.has("check") || rate.is_some() {
+            let text = "--check and --limit-rate work in this process only: leave --host out";
+            return Err(Error::usage(text));
+        }
+        return each(&names, known, |name| {
+            let body = TransferRequest::new(name, parsed.has("insecure"));
+            let mut display = Display::new(parsed, out);
+            for record in server.post::<Record>("/api/pull", &body)? {
+                display.show(record?)?;
+            }
+            Ok(())
+        });
+    }
+    let registry = Registry::new(config.network.clone())?;
+    if parsed.has("check") {
+        let mut differs = false;
+        each(&names, known, |name| {
+            differs |= pull::is_outdated(&store, &registry, name, parsed.has("insecure"))?;
+            Ok(())
+        })?;
+        return answer(differs);
+    }
+    each(&names, known, |name| {
+        one(&store, &registry, (name, rate), parsed, out)
+    })
+}
+
+/// Pulls a model in this process, showing how far it is.
+///
+/// # Errors
+/// As [`pull::pull`].
+pub fn one(
+    store: &Store,
+    registry: &Registry,
+    (name, rate): (&Name, Option<u64>),
+    parsed: &Parsed,
+    out: &mut Out,
+) -> Result<()> {
+    let cancel: Arc<AtomicBool> = Arc::default();
+    let request = Request {
+        name,
+        insecure: parsed.has("insecure"),
+        rate,
+        cancel: &cancel,
+    };
+    let mut display = Display::new(parsed, out);
+    let mut failed = None;
+    pull::pull(store, registry, &request, &mut |step| {
+        if let Err(error) = display.show(step.record()) {
+            failed.get_or_insert(error);
+        }
+    })?;
+    display.show(Record::of("success"))?;
+    failed.map_or(Ok(()), Err)
+}
+
+/// The names to pull, and whether they are those of the store.
+fn names(parsed: &Parsed, store: &Store) -> Result<(Vec<Name>, bool)> {
+    if !parsed.operands.is_empty() {
+        let names = parsed.operands.iter().map(|text| Name::parse(text));
+        return Ok((names.collect::<Result<_>>()?, false));
+    }
+    let entries = store.list()?.entries.into_iter();
+    let ours = entries.filter(|entry| entry.origin == Origin::Ours);
+    Ok((ours.map(|entry| entry.name).collect(), true))
+}
+
+/// Does it for each name, and fails with the first failure at the end. Names of the store that no
+/// registry has are no failure.
+fn each(names: &[Name], known: bool, mut deed: impl FnMut(&Name) -> Result<()>) -> Result<()> {
+    let mut first = None;
+    for name in names {
+        match deed(name) {
+            Err(error) if known && error.is_not_found() => {}
+            Err(error) if names.len() == 1 => return Err(error),
+            Err(error) => match first {
+                None => first = Some(error),
+                Some(_) => out::complain(&format!("{name}: {error}")),
+            },
+            Ok(()) => {}
+        }
+    }
+    first.map_or(Ok(()), Err)
+}
+
+fn answer(differs: bool) -> Result<()> {
+    match differs {
+        true => Err(Error::plain(Class::No, "")),
+        false => Ok(()),
+    }
+}
+
+fn outdated(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
+    let store = super::store(config);
+    let registry = Registry::new(config.network.clone())?;
+    let (names, known) = names(parsed, &store)?;
+    let mut differs = false;
+    each(&names, known, |name| {
+        if pull::is_outdated(&store, &registry, name, parsed.has("insecure"))? {
+            differs = true;
+            out.records(&[vec![name.to_string()]])?;
+        }
+        Ok(())
+    })?;
+    answer(differs)
+}
+
+/// Shows records as they come: as bars, as lines, or as they are.
+pub struct Display<'a> {
+    out: &'a mut Out,
+    json: bool,
+    bars: Option<Bars>,
+    tenths: HashMap<String, u64>,
+}
+
+impl<'a> Display<'a> {
+    /// By the flags of a command.
+    pub fn new(parsed: &Parsed, out: &'a mut Out) -> Self {
+        Display {
+            json: parsed.has("json"),
+            out,
+            bars: None,
+            tenths: HashMap::new(),
+        }
+    }
+
+    /// Shows one.
+    ///
+    /// # Errors
+    /// With `--json`: `Closed` if the reader has gone, else what the system says.
+    pub fn show(&mut self, record: Record) -> Result<()> {
+        if self.json {
+            return self.out.json(&[record]);
+        }
+        if record.digest.is_empty() {
+            if record.status == "success" {
+                self.bars = None;
+            }
+            return Ok(());
+        }
+        if self.out.shows_progress() {
+            let bars = self.bars.get_or_insert_with(Bars::default);
+            bars.show(
+                &record.digest,
+                &record.status,
+                record.completed,
+                record.total,
+            );
+            return Ok(());
+        }
+        let tenth = (record.completed * 10)
+            .checked_div(record.total)
+            .unwrap_or(10);
+        let before = self.tenths.insert(record.digest, tenth);
+        if tenth > before.unwrap_or(0) && before.is_some_and(|before| before < 10) {
+            let total = human_bytes(record.total);
+            self.out
+                .note(&format!("{}: {}% of {total}", record.status, tenth * 10));
+        }
+        Ok(())
+    }
+}
