@@ -47,6 +47,12 @@ impl Crowd {
         }
     }
 
+    /// How many of these the last look did not see.
+    pub fn count_new(&self, seen: &[Seen]) -> u64 {
+        let new = |one: &&Seen| !self.known.contains_key(&one.id);
+        seen.iter().filter(new).count() as u64
+    }
+
     /// Looks at all connections; `in_request` are those whose requests were or are handled since
     /// the last look. Returns the ids of those that must go.
     pub fn look(&mut self, now: Instant, seen: &[Seen], in_request: &[u64]) -> Vec<u64> {

@@ -19,8 +19,8 @@ pub struct Door {
     spare: Socket,
     sockets: Sockets,
     bodies: Bodies,
-    /// Whether somebody waited to be accepted at the last look.
-    waited: bool,
+    /// Since when somebody waits to be accepted while nobody is, and how many were accepted by then.
+    waiting: Option<(Instant, u64)>,
 }
 
 /// A listening socket.
@@ -43,15 +43,6 @@ impl Socket {
         match self {
             Socket::Tcp(listener) => sockets::waiting(listener) > 0,
             Socket::Unix(_) => false,
-        }
-    }
-
-    /// Refuses those who wait to be accepted, so that there is room for others.
-    fn forget_waiting(&self) {
-        if let Socket::Tcp(listener) = self {
-            // Where a system knows no such shutdown, they go on waiting.
-            let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
-            let _ = rustix::net::listen(listener, BACKLOG);
         }
     }
 
@@ -82,7 +73,7 @@ impl Door {
             spare,
             sockets,
             bodies: Bodies::default(),
-            waited: false,
+            waiting: None,
         })
     }
 
@@ -94,11 +85,8 @@ impl Door {
     pub fn next(&mut self, wait: Duration) -> Result<Option<Exchange>> {
         match self.server.recv_timeout(wait) {
             Ok(None) => {
-                // Whoever waits to be accepted for two looks waits for an acceptor that is gone:
-                // without descriptors it panics.
-                let waits = self.spare.has_waiting();
-                if std::mem::replace(&mut self.waited, waits) && waits {
-                    self.spare.forget_waiting();
+                if self.has_lost_acceptor() {
+                    self.waiting = None;
                     self.again()?;
                 }
                 Ok(None)
@@ -106,7 +94,7 @@ impl Door {
             Ok(Some(request)) => {
                 let watch = self.sockets.watch(request.remote_addr().copied());
                 let unread_bytes = request.body_length().unwrap_or(0);
-                self.waited = false;
+                self.waiting = None;
                 let chunked = |header: &Header| header.field.equiv("Transfer-Encoding");
                 let chunks_left = request.headers().iter().any(chunked);
                 Ok(Some(Exchange {
@@ -120,6 +108,23 @@ impl Door {
             Err(_) => {
                 thread::sleep(wait);
                 self.again().map(|()| None)
+            }
+        }
+    }
+
+    /// True if somebody waits to be accepted and nobody is: without descriptors the thread that accepts
+    /// panics.
+    fn has_lost_acceptor(&mut self) -> bool {
+        if !self.spare.has_waiting() {
+            self.waiting = None;
+            return false;
+        }
+        let accepted = self.sockets.accepted();
+        match self.waiting {
+            Some((since, before)) if before == accepted => since.elapsed() >= ACCEPT_MAX,
+            _ => {
+                self.waiting = Some((Instant::now(), accepted));
+                false
             }
         }
     }
@@ -189,8 +194,10 @@ const RATE_BYTES_MIN: u64 = 16 << 10;
 const PIECE_BYTES: usize = 16 << 10;
 /// Bytes of all bodies at once: one of the largest kind and some small ones.
 const BODIES_BYTES_MAX: usize = 80 << 20;
-/// Connections that may wait to be accepted: as many as the standard library lets.
-const BACKLOG: i32 = 128;
+/// A body of more than this has its room from the beginning.
+const LARGE_BYTES: usize = 1 << 20;
+/// Whoever waits to be accepted for so long, while nobody else is, waits for a thread that is gone.
+const ACCEPT_MAX: Duration = Duration::from_millis(500);
 /// An unread body up to this length is read and dropped after the answer; a connection with a
 /// longer one is ended instead.
 const DRAIN_BYTES_MAX: usize = 1 << 20;
@@ -273,6 +280,10 @@ impl Exchange {
         if self.unread_bytes > bytes_max {
             return Err(NoBody::TooLong);
         }
+        // Of several large bodies at once, each would fail if room were only taken as they come.
+        if self.unread_bytes > LARGE_BYTES && !self.held.grow(self.unread_bytes) {
+            return Err(NoBody::Full);
+        }
         self.watch.limit_reads(Some(STALL_MAX));
         let body = self.read_body(bytes_max);
         self.watch.limit_reads(None);
@@ -300,7 +311,7 @@ impl Exchange {
             if body.len() + count > bytes_max {
                 return Err(NoBody::TooLong);
             }
-            if !self.held.grow(count) {
+            if self.held.1 < body.len() + count && !self.held.grow(count) {
                 return Err(NoBody::Full);
             }
             body.extend_from_slice(&piece[..count]);

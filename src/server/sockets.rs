@@ -8,18 +8,22 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::{self, Shutdown};
 
 use super::crowd::{Crowd, Seen};
 
 /// How often every watched connection is looked at.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// How long what a refused client still sends is read and dropped.
+const DRAIN_MAX: Duration = Duration::from_secs(1);
 
 /// How long a client may take nothing of its answer.
 const SEND_MAX: Duration = Duration::from_secs(30);
@@ -37,6 +41,8 @@ struct Table {
     watched: Mutex<Vec<Weak<Watch>>>,
     /// Connections whose requests came since the last look.
     asked: Mutex<Vec<u64>>,
+    /// TCP connections that were ever seen.
+    accepted: AtomicU64,
     unix_path: Option<PathBuf>,
     tcp_port: Option<u16>,
 }
@@ -54,14 +60,20 @@ impl Watch {
         self.gone.clone()
     }
 
-    /// Writes a last response and ends the connection, without reading what the client still
-    /// sends. False if the connection is not known.
+    /// Writes a last response and ends the connection. What the client still sends is dropped for a
+    /// while, so that it comes to read the response; then its sends fail. False if the connection is
+    /// not known.
     pub fn end_with(&self, response: &[u8]) -> bool {
         let Some(socket) = &self.socket else {
             return false;
         };
         // A client that does not take it gets no answer: the connection ends either way.
         let _ = rustix::io::write(socket, response);
+        let _ = net::shutdown(socket, Shutdown::Write);
+        if !drained(socket) {
+            // Without it the system lets a client wait a minute for room to send more.
+            let _ = net::sockopt::set_socket_linger(socket, Some(Duration::ZERO));
+        }
         net::shutdown(socket, Shutdown::Both).is_ok()
     }
 
@@ -100,6 +112,28 @@ impl Watch {
         let is_over = poll(&mut polled, Some(&now)).is_ok() && polled[0].revents().intersects(over);
         if is_over || peer_has_closed(socket) {
             self.gone.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Drops what comes, for a while. True if the client came to an end.
+fn drained(socket: &OwnedFd) -> bool {
+    let started = Instant::now();
+    let mut bytes = [0; 64 << 10];
+    loop {
+        let wait = DRAIN_MAX.saturating_sub(started.elapsed());
+        let limited = net::sockopt::set_socket_timeout(
+            socket,
+            net::sockopt::Timeout::Recv,
+            Some(wait.max(Duration::from_millis(1))),
+        );
+        if wait.is_zero() || limited.is_err() {
+            return false;
+        }
+        match net::recv(socket, &mut bytes[..], net::RecvFlags::empty()) {
+            Ok((_, 0)) => return true,
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => return false,
         }
     }
 }
@@ -178,6 +212,7 @@ impl Sockets {
         let table = Arc::new(Table {
             watched: Mutex::default(),
             asked: Mutex::default(),
+            accepted: AtomicU64::default(),
             unix_path,
             tcp_port,
         });
@@ -241,6 +276,11 @@ impl Sockets {
             .for_each(|watch| watch.gone.store(true, Ordering::Relaxed));
     }
 
+    /// TCP connections that were accepted so far, as far as a look has seen them.
+    pub fn accepted(&self) -> u64 {
+        self.0.accepted.load(Ordering::Relaxed)
+    }
+
     /// Requests under way.
     pub fn count(&self) -> usize {
         self.0.live().len()
@@ -302,6 +342,8 @@ impl Table {
                 seen.push(Seen { id, received_bytes });
             }
         }
+        let fresh = crowd.count_new(&seen);
+        self.accepted.fetch_add(fresh, Ordering::Relaxed);
         for id in crowd.look(Instant::now(), &seen, &busy) {
             // SAFETY: as above. The socket is checked again; should another connection have taken
             // its number since, that one ends.
