@@ -4,7 +4,7 @@ _puna() {
     local IFS=$' \t\n'
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        COMPREPLY=($(compgen -W 'run render list ls show pull outdated push create cp rm verify gc du path export import serve start ps stop help version completions man --help --version' -- "$word"))
+        COMPREPLY=($(compgen -W 'run render list ls show pull outdated push create cp rm verify gc du path export import bench serve start ps stop help version completions man --help --version' -- "$word"))
         return
     fi
     case $before in
@@ -13,11 +13,11 @@ _puna() {
     esac
     local flags=
     case $command in
-        run) flags='--system --messages --option --seed --temperature --num-predict --num-ctx --raw --overflow --think --hidethinking --tools --tool-choice --format --schema --grammar --json --verbose --quiet --local --host --keepalive --dimensions --truncate --log --help' ;;
+        run) flags='--system --messages --option --seed --temperature --num-predict --num-ctx --raw --overflow --think --hidethinking --tools --tool-choice --format --schema --grammar --json --verbose --quiet --local --host --keepalive --pull --insecure --dimensions --truncate --log --help' ;;
         render) flags='--messages --tools --system --option --think --raw --overflow --num-ctx --template --jinja --tokens --quiet --help' ;;
         list|ls) flags='--json --quiet --help' ;;
         show) flags='--json --verbose --modelfile --parameters --system --template --license --help' ;;
-        pull) flags='--all --check --limit-rate --insecure --host --json --quiet --help' ;;
+        pull) flags='--all --check --name --limit-rate --insecure --host --json --quiet --help' ;;
         outdated) flags='--insecure --quiet --help' ;;
         push) flags='--insecure --host --json --quiet --help' ;;
         create) flags='--file --link --quiet --help' ;;
@@ -29,6 +29,7 @@ _puna() {
         path) flags='--help' ;;
         export) flags='--help' ;;
         import) flags='--quiet --help' ;;
+        bench) flags='--prompt --num-predict --runs --option --json --help' ;;
         serve|start) flags='--host --socket --no-socket --log --quiet --help' ;;
         ps) flags='--json --host --help' ;;
         stop) flags='--host --quiet --help' ;;
@@ -55,10 +56,11 @@ _puna() {
         verify) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
         path) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
         export) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
+        bench) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
         stop) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
-        help) COMPREPLY=($(compgen -W 'run render list ls show pull outdated push create cp rm verify gc du path export import serve start ps stop help version completions man' -- "$word")) ;;
+        help) COMPREPLY=($(compgen -W 'run render list ls show pull outdated push create cp rm verify gc du path export import bench serve start ps stop help version completions man' -- "$word")) ;;
         completions) COMPREPLY=($(compgen -W 'bash zsh fish' -- "$word")) ;;
-        man) COMPREPLY=($(compgen -W 'run render list ls show pull outdated push create cp rm verify gc du path export import serve start ps stop help version completions man' -- "$word")) ;;
+        man) COMPREPLY=($(compgen -W 'run render list ls show pull outdated push create cp rm verify gc du path export import bench serve start ps stop help version completions man' -- "$word")) ;;
     esac
 }
 COMP_WORDBREAKS=${COMP_WORDBREAKS//:/}

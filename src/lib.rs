@@ -36,6 +36,7 @@ pub mod registry;
 pub mod store;
 
 // Deeds: what the program does, with no idea who asked.
+pub mod bench;
 pub mod bundle;
 pub mod chat;
 pub mod create;

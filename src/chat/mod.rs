@@ -187,21 +187,7 @@ pub fn start(pool: &Pool, request: Request, progress: Progress) -> Result<Turn> 
         return Err(Error::plain(Class::NoText, text));
     }
     let dialect = request.dialect(pool)?;
-    let lacks = |what: &str| {
-        Error::usage(format!(
-            "\"{}\" does not support {what}",
-            request.model.label
-        ))
-    };
-    if !request.tools.is_empty() && !dialect.can("tools") {
-        return Err(lacks("tools"));
-    }
-    if request.template.is_none()
-        && request.think.is_some_and(Think::is_on)
-        && !dialect.can("thinking")
-    {
-        return Err(lacks("thinking"));
-    }
+    refuse_unsupported(&request, &dialect)?;
     let lease = pool.acquire(
         request.model,
         &options,
@@ -233,6 +219,7 @@ pub fn start(pool: &Pool, request: Request, progress: Progress) -> Result<Turn> 
         likely: request.likely,
         guide: grammar.map(|grammar| engine.guide(grammar)).transpose()?,
         shift: shift.flatten(),
+        endless: false,
         patience: lease.patience(),
         cancel: request.cancel.clone(),
     };
@@ -249,4 +236,21 @@ pub fn start(pool: &Pool, request: Request, progress: Progress) -> Result<Turn> 
         cached_tokens,
     };
     Ok(Turn::new(&request, prompt, &options, format, begun))
+}
+
+/// Refuses tools and thinking where the model's prompt has no place for them. A template of the caller's own decides
+/// about thinking itself.
+fn refuse_unsupported(request: &Request, dialect: &Dialect) -> Result<()> {
+    let thinks = request.template.is_none() && request.think.is_some_and(Think::is_on);
+    let lacking = if !request.tools.is_empty() && !dialect.can("tools") {
+        "tools"
+    } else if thinks && !dialect.can("thinking") {
+        "thinking"
+    } else {
+        return Ok(());
+    };
+    Err(Error::usage(format!(
+        "\"{}\" does not support {lacking}",
+        request.model.label
+    )))
 }

@@ -189,7 +189,11 @@ fn once(parsed: &Parsed, prompt: bool) -> Result<()> {
     }
 }
 
-fn options(parsed: &Parsed) -> Result<Options> {
+/// The options of `-o` and of the flags that stand for some.
+///
+/// # Errors
+/// `Usage` for what is wrong.
+pub fn options(parsed: &Parsed) -> Result<Options> {
     let mut options = Options::default();
     for pair in parsed.values("option") {
         let (key, value) = pair

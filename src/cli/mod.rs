@@ -3,6 +3,7 @@
 mod again;
 mod answer;
 mod ask;
+mod bench;
 mod bundle;
 mod complete;
 mod copy;

@@ -10,11 +10,12 @@ use super::spec::{Command, Completes, Flag, HOST, JSON, QUIET, option, switch};
 use crate::api::create::Progress as Record;
 use crate::api::transfer::TransferRequest;
 use crate::config::Config;
+use crate::create::{Changes, Source, create};
 use crate::error::{Class, Error, Result};
 use crate::name::Name;
 use crate::pull::{self, Request};
 use crate::registry::Registry;
-use crate::store::{Origin, Store};
+use crate::store::{Origin, Store, Take};
 
 pub const INSECURE: Flag = switch(
     "insecure",
@@ -40,6 +41,12 @@ pub const COMMAND: Command = Command {
             "fetch nothing: status 13 if the registry has another model under one of the names",
         ),
         option(
+            "name",
+            None,
+            "NAME",
+            "the name for a GGUF file that is fetched by its address",
+        ),
+        option(
             "limit-rate",
             None,
             "RATE",
@@ -52,8 +59,9 @@ pub const COMMAND: Command = Command {
     ],
     about: &[
         "Fetches models into the store: MODEL is [HOST/[NAMESPACE/]]NAME[:TAG], by default from \
-         registry.ollama.ai/library with the tag latest; hf.co/USER/REPO:QUANT takes a GGUF from Hugging Face. What \
-         is there already is not fetched again.",
+         registry.ollama.ai/library with the tag latest; hf.co/USER/REPO:QUANT takes a GGUF from Hugging Face. An \
+         address of https that ends in .gguf, or file:PATH, names a plain file, which becomes a model of its own name. \
+         What is there already is not fetched again.",
         "A pull that was interrupted, at any moment, goes on where it was; two pulls of one model share the work. \
          Every blob is hashed while it comes, and a model gets its name only when all of it is there. A model then \
          stays as it is until it is pulled again: run never touches the network for it.",
@@ -98,6 +106,11 @@ pub const OUTDATED: Command = Command {
 fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     let store = super::store(config);
     let rate = parsed.value("limit-rate").map(pull::rate).transpose()?;
+    if let [url] = &parsed.operands[..]
+        && let Some(name) = file_name(url, parsed)?
+    {
+        return file(url, &name, rate, parsed, config, out);
+    }
     let (names, known) = names(parsed, &store)?;
     if names.is_empty() && !parsed.has("all") {
         return Err(Error::usage("no model: name one, or give --all"));
@@ -151,6 +164,66 @@ pub fn one(
     let mut display = Display::new(parsed, out);
     let mut failed = None;
     pull::pull(store, registry, &request, &mut |step| {
+        if let Err(error) = display.show(step.record()) {
+            failed.get_or_insert(error);
+        }
+    })?;
+    display.show(Record::of("success"))?;
+    failed.map_or(Ok(()), Err)
+}
+
+/// The name for the model of a plain file, if that is what is to be pulled.
+fn file_name(url: &str, parsed: &Parsed) -> Result<Option<Name>> {
+    let file = url.split(['?', '#']).next().unwrap_or_default();
+    let plain = ["http://", "https://", "file:"];
+    if !plain.iter().any(|start| url.starts_with(start)) || !file.ends_with(".gguf") {
+        return match parsed.has("name") {
+            true => Err(Error::usage("--name is for a GGUF file by its address")),
+            false => Ok(None),
+        };
+    }
+    if let Some(name) = parsed.value("name") {
+        return Name::parse(name).map(Some);
+    }
+    let stem = file.rsplit('/').next().unwrap_or_default();
+    let stem = stem.trim_end_matches(".gguf").to_lowercase();
+    let name = Name::parse(&stem);
+    name.map(Some).map_err(|_| {
+        Error::usage(format!(
+            "'{stem}' is no name for a model: give one by --name"
+        ))
+    })
+}
+
+/// Pulls a GGUF file by its address.
+fn file(
+    url: &str,
+    name: &Name,
+    rate: Option<u64>,
+    parsed: &Parsed,
+    config: &Config,
+    out: &mut Out,
+) -> Result<()> {
+    let store = super::store(config);
+    if let Some(path) = url.strip_prefix("file:") {
+        let path = path.strip_prefix("//").unwrap_or(path);
+        let source = Source::File(path.into(), Take::Copy);
+        return create(&store, name, &source, &Changes::default(), &mut |_| {});
+    }
+    if url.starts_with("http:") && !parsed.has("insecure") {
+        return Err(Error::usage("plain http is used only with --insecure"));
+    }
+    let registry = Registry::new(config.network.clone())?;
+    let cancel = AtomicBool::new(false);
+    let request = Request {
+        name,
+        insecure: parsed.has("insecure"),
+        rate,
+        cancel: &cancel,
+    };
+    let mut display = Display::new(parsed, out);
+    let mut failed = None;
+    pull::pull_file(&store, &registry, (url, &request), &mut |step| {
         if let Err(error) = display.show(step.record()) {
             failed.get_or_insert(error);
         }
@@ -222,7 +295,8 @@ impl<'a> Display<'a> {
     /// By the flags of a command.
     pub fn new(parsed: &Parsed, out: &'a mut Out) -> Self {
         Display {
-            json: parsed.has("json"),
+            // `run --json` is about its answer.
+            json: parsed.has("json") && parsed.command.name != "run",
             out,
             bars: None,
             tenths: HashMap::new(),

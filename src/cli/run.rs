@@ -7,7 +7,8 @@ use super::answer::{self, Printer};
 use super::ask::{Ask, MESSAGES, OPTION, OVERFLOW, RAW, SYSTEM, THINK, TOOL_CHOICE, TOOLS};
 use super::out::{self, Out};
 use super::parse::Parsed;
-use super::spec::{Command, Completes, HOST, JSON, QUIET, option, switch};
+use super::pull;
+use super::spec::{Command, Completes, HOST, JSON, QUIET, maybe, option, switch};
 use super::vector;
 use crate::chat::{Promise, ToolChoice};
 use crate::config::Config;
@@ -16,6 +17,8 @@ use crate::engine::Level;
 use crate::error::{Class, Error, Result};
 use crate::message::Reason;
 use crate::model;
+use crate::name::Name;
+use crate::registry::Registry;
 
 pub const COMMAND: Command = Command {
     name: "run",
@@ -84,6 +87,12 @@ pub const COMMAND: Command = Command {
             "DURATION",
             "how long a server keeps the model loaded",
         ),
+        maybe(
+            "pull",
+            "WHEN",
+            "fetch the model first: missing, always or never (default: on a terminal missing, else never)",
+        ),
+        pull::INSECURE,
         vector::DIMENSIONS,
         vector::TRUNCATE,
         option(
@@ -111,6 +120,8 @@ pub const COMMAND: Command = Command {
          line.",
         "The answer goes to standard output as it is generated and ends with one newline. Nothing else is written \
          there; control characters that the model makes are left out, except with --json.",
+        "A model that is not in the store is fetched first on a terminal, or with --pull; in a pipe it is an error, \
+         status 3. Without --pull=always the network is never touched for a model that is there.",
         "If a server of your own runs and reads the same store, it answers, because its model is loaded already; \
          --local prevents that. A server named by --host or by PUNA_HOST must be there.",
     ],
@@ -140,6 +151,29 @@ pub const COMMAND: Command = Command {
     run,
 };
 
+/// Fetches the model first, if that was asked for, or it is missing and somebody watches.
+fn fetch(text: &str, parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
+    let missing = match parsed.value("pull") {
+        Some("always") => false,
+        Some("missing" | "") => true,
+        Some("never") => return Ok(()),
+        None if out.shows_progress() && out.output_is_terminal => true,
+        None => return Ok(()),
+        Some(other) => {
+            let text = format!("--pull is missing, always or never, not '{other}'");
+            return Err(Error::usage(text));
+        }
+    };
+    let (store, name) = (super::store(config), Name::parse(text)?);
+    match missing.then(|| store.find(&name)) {
+        None => {}
+        Some(Err(error)) if error.is_not_found() => {}
+        Some(found) => return found.map(drop),
+    }
+    let registry = Registry::new(config.network.clone())?;
+    pull::one(&store, &registry, (&name, None), parsed, out)
+}
+
 fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     again::with_short_spins(); // Before standard input is read.
     let started = Instant::now();
@@ -154,6 +188,9 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
         true => None,
         false => super::some_server(parsed, config)?,
     };
+    if !model::is_path(&ask.model) && super::named_server(parsed, config)?.is_none() {
+        fetch(&ask.model, parsed, config, out)?;
+    }
     let must_call = ToolChoice::of_json(ask.tool_choice.as_ref())?.requires();
     let shows_thinking = ask.think.is_some() && !parsed.has("hidethinking");
     let mut printer = Printer::new(out, &ask.model, parsed.has("json"), shows_thinking);

@@ -128,6 +128,7 @@ pub const COMMANDS: &[&Command] = &[
     &super::keep::PATH,
     &super::bundle::EXPORT,
     &super::bundle::IMPORT,
+    &super::bench::COMMAND,
     &super::serve::COMMAND,
     &super::ps::COMMAND,
     &super::stop::COMMAND,

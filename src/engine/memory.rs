@@ -7,6 +7,18 @@ use super::tune::KvKind;
 /// Buffers of a decode beside the logits: activations of a slice, measured at about 60 MiB for
 /// SmolLM2-135M and gemma-3-270m on two CPUs.
 const COMPUTE_BYTES: u64 = 64 << 20;
+/// A window has so many cells beside its own, for what is being computed.
+const WINDOW_MORE: u64 = 512;
+/// Of so many layers one has no sliding window, where the file does not say it: llama.cpp's
+/// constants for these architectures.
+const WINDOW_PATTERNS: &[(&str, u64)] = &[
+    ("gemma2", 2),
+    ("gemma3", 6),
+    ("gemma3n", 5),
+    ("cohere2", 4),
+    ("gpt-oss", 2),
+    ("llama4", 4),
+];
 
 /// What a user can do about too little memory.
 pub const MEMORY_HINT: &str = "try -o num_ctx=2048, a smaller quantisation, or stop another model";
@@ -16,8 +28,14 @@ pub const MEMORY_HINT: &str = "try -o num_ctx=2048, a smaller quantisation, or s
 pub struct Need {
     /// Weights, wherever they lie.
     pub weights_bytes: u64,
-    /// One cell of the cache, all layers together.
+    /// One cell of the cache, all layers together that look at everything.
     pub cell_bytes: u64,
+    /// One cell of the layers that look at a window.
+    pub window_cell_bytes: u64,
+    /// Tokens of that window.
+    pub window_tokens: u64,
+    /// What recurrent layers keep of each sequence.
+    pub state_bytes: u64,
     /// Everything that depends on neither.
     pub fixed_bytes: u64,
 }
@@ -34,25 +52,63 @@ impl Need {
             Some(Value::Array(array)) => array.count,
             _ => 0,
         };
+        let layers = header.arch_integer("block_count").unwrap_or(0);
+        let state_bytes = layers.saturating_mul(state_bytes(header));
+        let attending = match header.arch_integer("attention.head_count") {
+            None | Some(0) if state_bytes > 0 => 0,
+            _ => layers,
+        };
+        let windowed = windowed(header, attending);
+        let layer_bytes = layer_bytes(header, kv);
         Need {
             weights_bytes,
-            cell_bytes: cell_bytes(header, kv),
+            cell_bytes: layer_bytes.saturating_mul(attending - windowed),
+            window_cell_bytes: layer_bytes.saturating_mul(windowed),
+            window_tokens: header.arch_integer("attention.sliding_window").unwrap_or(0),
+            state_bytes,
             fixed_bytes: COMPUTE_BYTES.saturating_add(vocabulary.saturating_mul(4 * 64)),
         }
     }
 
-    /// Weights, cache of that many cells and buffers together.
-    pub fn total_bytes(&self, cells: u32) -> u64 {
+    /// Weights, cache of that many cells for so many sequences, and buffers together.
+    pub fn total_bytes(&self, cells: u32, sequences: u32) -> u64 {
+        let (cells, sequences) = (u64::from(cells), u64::from(sequences));
+        let window = self.window_tokens.saturating_mul(sequences);
+        let window = window.saturating_add(WINDOW_MORE).min(cells);
         self.weights_bytes
-            .saturating_add(self.cell_bytes.saturating_mul(cells.into()))
+            .saturating_add(self.cell_bytes.saturating_mul(cells))
+            .saturating_add(self.window_cell_bytes.saturating_mul(window))
+            .saturating_add(self.state_bytes.saturating_mul(sequences))
             .saturating_add(self.fixed_bytes)
     }
 }
 
-/// Bytes that one cell takes: keys and values of every layer. Sliding windows and recurrent
-/// layers need less; the answer is then too high, which errs on the safe side.
-fn cell_bytes(header: &Header, kv: KvKind) -> u64 {
-    let layers = header.arch_integer("block_count").unwrap_or(0);
+/// How many of the layers look at a window only.
+fn windowed(header: &Header, layers: u64) -> u64 {
+    if header.arch_integer("attention.sliding_window").unwrap_or(0) == 0 {
+        return 0;
+    }
+    let told = header.arch_integer("attention.sliding_window_pattern");
+    let known = WINDOW_PATTERNS
+        .iter()
+        .find(|(name, _)| *name == header.architecture());
+    match told.or(known.map(|(_, pattern)| *pattern)) {
+        Some(pattern @ 2..) => layers - layers / pattern,
+        _ => 0, // Too high an answer errs on the safe side.
+    }
+}
+
+/// What a recurrent layer keeps of a sequence: 32-bit floats.
+fn state_bytes(header: &Header) -> u64 {
+    let number = |key: &str| header.arch_integer(key).unwrap_or(0);
+    let mamba = number("ssm.inner_size")
+        .saturating_mul(number("ssm.state_size") + number("ssm.conv_kernel"));
+    let rwkv = number("wkv.head_size").saturating_mul(number("embedding_length"));
+    mamba.saturating_add(rwkv).saturating_mul(4)
+}
+
+/// Bytes that one cell takes in a layer: its keys and values.
+fn layer_bytes(header: &Header, kv: KvKind) -> u64 {
     let width = header.arch_integer("embedding_length").unwrap_or(0);
     let heads = header
         .arch_integer("attention.head_count")
@@ -66,10 +122,7 @@ fn cell_bytes(header: &Header, kv: KvKind) -> u64 {
     let values = header
         .arch_integer("attention.value_length")
         .unwrap_or(head);
-    let elements = layers
-        .saturating_mul(kv_heads)
-        .saturating_mul(keys.saturating_add(values));
-    kv.bytes(elements)
+    kv.bytes(kv_heads.saturating_mul(keys.saturating_add(values)))
 }
 
 /// The size of one attention head.

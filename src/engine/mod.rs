@@ -157,6 +157,8 @@ pub struct Facts {
     pub gpu_layers: u32,
     /// All layers, the output layer counted.
     pub layers: u32,
+    /// Tokens of the vocabulary.
+    pub vocabulary: i32,
 }
 
 /// A loaded model. Dropping it waits for running jobs, then frees everything.
@@ -169,7 +171,7 @@ pub struct Engine {
 }
 
 /// One prompt to continue.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Job {
     /// Token ids of the prompt, at least one.
     pub prompt: Vec<i32>,
@@ -183,6 +185,8 @@ pub struct Job {
     pub likely: Option<usize>,
     /// What the answer must follow.
     pub guide: Option<Guide>,
+    /// Go on behind a token that ends answers.
+    pub endless: bool,
     /// Where the context is full, keep so many tokens at its front, drop the older half of the rest
     /// and go on; `None`: the answer ends there.
     pub shift: Option<usize>,
@@ -266,6 +270,7 @@ impl Engine {
             device: device_name(loaded.gpu_layers),
             gpu_layers: loaded.gpu_layers,
             layers: model.n_layer() + 1,
+            vocabulary: model.n_vocab(),
         };
         Ok(Engine {
             model,

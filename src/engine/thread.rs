@@ -227,7 +227,7 @@ fn size_for(work: &Work, model: &LlamaModel, spec: &Spec) -> Result<Context> {
     if work.prompt_tokens >= trained as usize {
         return Err(Error::too_long(work.prompt_tokens, trained as usize));
     }
-    let needed_bytes = spec.need.total_bytes(tokens);
+    let needed_bytes = spec.need.total_bytes(tokens, 1);
     if needed_bytes > spec.memory_bytes {
         return Err(Error::memory(needed_bytes, spec.memory_bytes, MEMORY_HINT));
     }

@@ -294,7 +294,7 @@ impl<'a> Worker<'a> {
             Err(error) => return work.fail(error),
         };
         let vocab = self.model.vocab();
-        if vocab.is_eog(token) {
+        if vocab.is_eog(token) && !work.job.endless {
             work.answered();
             return work.end(Reason::Stop);
         }

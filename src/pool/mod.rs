@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 
 pub use state::Loaded;
 
-use state::{Entry, Load, State, Step, least_cells};
+use state::{Entry, Load, State, Step, least_bytes};
 
 use crate::config::Config;
 use crate::dialect::{Dialect, Dialects, Sources};
 use crate::duration::KeepAlive;
 use crate::engine::memory::{MEMORY_HINT, Need};
 use crate::engine::{Backend, Context, Engine, Level, Sink, Spec, tune};
-use crate::error::{Class, Error, Result};
+use crate::error::{Error, Result};
 use crate::machine;
 use crate::model::Model;
 use crate::options::Options;
@@ -149,16 +149,16 @@ impl Pool {
         progress: Progress,
     ) -> Result<Lease> {
         let load = self.load_for(model, options)?;
-        let mut waits = false;
+        let mut ticket = None;
         let mut state = self.state();
         let id = loop {
-            match state.step(&load, self.0.config.loaded_max) {
+            match state.step(&load, self.0.config.loaded_max, ticket) {
                 Step::Use(index) => {
-                    state.waiting -= usize::from(waits);
+                    state.leave(ticket);
                     return Ok(self.lease(&mut state, index, keep_alive));
                 }
                 Step::Load(evicted) => {
-                    state.waiting -= usize::from(waits);
+                    state.leave(ticket);
                     let id =
                         state.reserve(&load, model, keep_alive.unwrap_or(self.0.config.keep_alive));
                     drop(state);
@@ -167,16 +167,13 @@ impl Pool {
                 }
                 Step::Wait => {}
             }
-            if !waits && state.waiting >= self.0.config.queue_max {
-                let text = "server busy, please try again.  maximum pending requests exceeded";
-                return Err(Error::plain(Class::Busy, text));
+            if ticket.is_none() {
+                ticket = Some(state.queue(self.0.config.queue_max)?);
             }
-            state.waiting += usize::from(!waits);
-            waits = true;
             let woken = self.0.changed.wait_timeout(state, LOOK);
             state = woken.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
             if cancel.load(Ordering::Relaxed) {
-                state.waiting -= 1;
+                state.leave(ticket);
                 return Err(Error::cancelled());
             }
         };
@@ -238,7 +235,7 @@ impl Pool {
     /// Evicts idle engines until the model fits the free memory.
     fn make_room(&self, id: u64, model: &Model, load: &Load) -> Result<()> {
         let spec = self.spec(model, load);
-        let needed_bytes = spec.need.total_bytes(least_cells(load.context));
+        let needed_bytes = least_bytes(&spec.need, load.context);
         loop {
             let reserved_bytes = self.state().reserve_bytes(id, needed_bytes);
             let free_bytes = machine::free_bytes().saturating_sub(reserved_bytes);
@@ -288,6 +285,31 @@ impl Pool {
         let mut loaded: Vec<Loaded> = ready.map(Entry::told).collect();
         loaded.sort_by_key(|loaded| std::cmp::Reverse(loaded.expires));
         loaded
+    }
+
+    /// The settings with which a model would be loaded, for people.
+    ///
+    /// # Errors
+    /// What is wrong with the options.
+    pub fn settings(
+        &self,
+        model: &Model,
+        options: &Options,
+    ) -> Result<Vec<(&'static str, String)>> {
+        let load = self.load_for(model, options)?;
+        let spec = self.spec(model, &load);
+        let slice = tune::slice_tokens(model.header.parameter_count(), spec.threads, false);
+        let mut settings = vec![
+            ("threads", spec.threads.to_string()),
+            ("flash attention", spec.attention.flash.to_string()),
+            ("cache", spec.attention.kv.name().to_string()),
+            ("slice", slice.to_string()),
+        ];
+        if let Context::Shared { tokens, cells, .. } = spec.context {
+            settings.push(("context", tokens.to_string()));
+            settings.push(("cells", cells.to_string()));
+        }
+        Ok(settings)
     }
 
     /// Devices that this build can compute on.

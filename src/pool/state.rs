@@ -1,19 +1,24 @@
 //! What a pool holds: entries, who may use which, who must go.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::digest::Digest;
 use crate::duration::KeepAlive;
+use crate::engine::memory::Need;
 use crate::engine::{Context, Engine, Spec};
+use crate::error::{Class, Error, Result};
 use crate::model::Model;
 use crate::name::Name;
 
 #[derive(Default)]
 pub(super) struct State {
     pub(super) entries: Vec<Entry>,
-    pub(super) waiting: usize,
+    /// Those that wait to load, by their tickets.
+    waiting: VecDeque<u64>,
+    next_ticket: u64,
     pub(super) next_id: u64,
 }
 
@@ -45,6 +50,19 @@ pub(super) struct Load {
     pub(super) threads: usize,
 }
 
+impl Load {
+    /// True if an engine that was loaded so can do what another load would be for.
+    fn serves(&self, wanted: &Load) -> bool {
+        // As many layers on the GPU as fit: those that are there.
+        let gpu_layers = wanted.gpu_layers.or(self.gpu_layers);
+        *self
+            == Load {
+                gpu_layers,
+                ..wanted.clone()
+            }
+    }
+}
+
 /// What is told of a loaded model.
 #[derive(Debug, Clone)]
 pub struct Loaded {
@@ -74,8 +92,32 @@ pub(super) enum Step {
 }
 
 impl State {
-    /// What a request for this load can do now.
-    pub(super) fn step(&mut self, load: &Load, loaded_max: usize) -> Step {
+    /// A place among those that wait. Who is first is about to load and takes no place.
+    ///
+    /// # Errors
+    /// `Busy` if too many wait.
+    pub(super) fn queue(&mut self, places: usize) -> Result<u64> {
+        if self.waiting.len() > places {
+            let text = "server busy, please try again.  maximum pending requests exceeded";
+            return Err(Error::plain(Class::Busy, text));
+        }
+        self.next_ticket += 1;
+        self.waiting.push_back(self.next_ticket);
+        Ok(self.next_ticket)
+    }
+
+    /// Gives a place up.
+    pub(super) fn leave(&mut self, ticket: Option<u64>) {
+        self.waiting.retain(|known| Some(*known) != ticket);
+    }
+
+    /// What a request for this load can do now. What is loaded is used at once; loading goes by
+    /// the order in which requests came.
+    pub(super) fn step(&mut self, load: &Load, loaded_max: usize, ticket: Option<u64>) -> Step {
+        let is_first = self
+            .waiting
+            .front()
+            .is_none_or(|first| Some(*first) == ticket);
         if let Some(index) = self
             .entries
             .iter()
@@ -84,12 +126,15 @@ impl State {
             let entry = &self.entries[index];
             return match &entry.engine {
                 None => Step::Wait,
-                Some(engine) if entry.load == *load && engine.is_alive() => Step::Use(index),
-                Some(_) if entry.users == 0 => {
+                Some(engine) if entry.load.serves(load) && engine.is_alive() => Step::Use(index),
+                Some(_) if entry.users == 0 && is_first => {
                     Step::Load(Some(Box::new(self.entries.remove(index))))
                 }
                 Some(_) => Step::Wait,
             };
+        }
+        if !is_first {
+            return Step::Wait;
         }
         if self.entries.len() < loaded_max {
             return Step::Load(None);
@@ -193,8 +238,7 @@ impl Loaded {
     /// Fills in what is known once the engine is there.
     pub(super) fn describe(&mut self, engine: &Engine, spec: &Spec) {
         let facts = engine.facts();
-        let cells = least_cells(spec.context);
-        self.size_bytes = spec.need.total_bytes(cells);
+        self.size_bytes = least_bytes(&spec.need, spec.context);
         self.gpu_bytes =
             self.size_bytes / u64::from(facts.layers.max(1)) * u64::from(facts.gpu_layers);
         self.device = match facts.gpu_layers {
@@ -210,11 +254,13 @@ impl Loaded {
     }
 }
 
-/// The cells that a load allocates at least.
-pub(super) fn least_cells(context: Context) -> u32 {
+/// What a load allocates at least, in bytes.
+pub(super) fn least_bytes(need: &Need, context: Context) -> u64 {
     match context {
-        Context::FirstJob => 256,
-        Context::Shared { cells, .. } => cells,
-        Context::Texts { batch, .. } => batch,
+        Context::FirstJob => need.total_bytes(256, 1),
+        Context::Shared {
+            cells, sequences, ..
+        } => need.total_bytes(cells, sequences),
+        Context::Texts { batch, .. } => need.total_bytes(batch, 1),
     }
 }

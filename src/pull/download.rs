@@ -31,6 +31,8 @@ pub struct Download<'a> {
     pub store: &'a Store,
     pub registry: &'a Registry,
     pub place: &'a Place,
+    pub url: &'a str,
+    /// What it is; for a file whose digest nobody tells, what stands for it until it is whole.
     pub digest: Digest,
     pub size: u64,
     pub limiter: &'a Limiter,
@@ -83,6 +85,21 @@ impl Download<'_> {
         }
         let found = self.fetch(&partial, progress)?;
         partial.finish(found, self.store)
+    }
+
+    /// Fetches a file whose digest is not known before; its digest.
+    ///
+    /// # Errors
+    /// As [`Download::run`]; `Busy` if somebody else is at it.
+    pub fn run_unnamed(&self, progress: &mut dyn FnMut(u64)) -> Result<Digest> {
+        let busy = || Error::plain(Class::Busy, "another puna fetches this file just now");
+        let partial = self
+            .store
+            .partial(&self.digest, self.size)?
+            .ok_or_else(busy)?;
+        let found = self.fetch(&partial, progress)?;
+        partial.finish_as(found, self.store)?;
+        Ok(found)
     }
 
     fn is_there(&self) -> bool {
@@ -258,7 +275,7 @@ impl Download<'_> {
         let mut resolved = shared.state().resolved.clone();
         let piece = self.registry.piece(
             self.place,
-            &self.digest,
+            self.url,
             (wanted.clone(), self.size),
             &mut resolved,
         );
@@ -373,7 +390,8 @@ fn front(done: &[Range<u64>]) -> u64 {
 fn missing(done: &[Range<u64>], size: u64, part: u64) -> VecDeque<Range<u64>> {
     let mut parts = VecDeque::new();
     let mut start = 0;
-    for range in done.iter().cloned().chain([size..size]) {
+    let end = std::iter::once(size..size);
+    for range in done.iter().cloned().chain(end) {
         while start < range.start {
             let end = (start + part).min(range.start);
             parts.push_back(start..end);

@@ -10,6 +10,7 @@ pub use limit::rate;
 
 use crate::api::create::Progress;
 use crate::api::transfer;
+use crate::create::{Changes, Source, create};
 use crate::digest::Digest;
 use crate::error::{Class, Error, Result};
 use crate::manifest::Manifest;
@@ -107,6 +108,7 @@ pub fn pull(
                 store,
                 registry,
                 place: &place,
+                url: &place.blob_url(&digest),
                 digest,
                 size,
                 limiter: &limiter,
@@ -126,6 +128,58 @@ pub fn pull(
     if removed {
         report(Step::Removing);
     }
+    Ok(())
+}
+
+/// Pulls a plain file and makes a model of it: the GGUF at an address of http or https.
+///
+/// # Errors
+/// As [`pull`]; that the file is no GGUF.
+pub fn pull_file(
+    store: &Store,
+    registry: &Registry,
+    (url, request): (&str, &Request),
+    report: &mut dyn FnMut(Step),
+) -> Result<()> {
+    report(Step::Manifest);
+    let place = Place::of_url(url)?;
+    let size = registry.length(&place, url)?;
+    let known = Digest::of(url.as_bytes());
+    store.must_have_room(size.saturating_sub(store.partial_bytes(&known)))?;
+    let guard = store.share()?;
+    let limiter = Limiter::new(request.rate);
+    let download = Download {
+        store,
+        registry,
+        place: &place,
+        url,
+        digest: known,
+        size,
+        limiter: &limiter,
+        cancel: request.cancel,
+    };
+    let mut tell = |digest: Digest, completed: u64| {
+        report(Step::Blob {
+            digest,
+            total: size,
+            completed,
+        });
+    };
+    let digest = download.run_unnamed(&mut |completed| tell(known, completed))?;
+    tell(digest, size);
+    report(Step::Verifying);
+    report(Step::Writing);
+    let file = url.split(['?', '#']).next().unwrap_or_default();
+    let file = file.rsplit('/').next().unwrap_or_default();
+    let source = Source::Blob(digest, file.to_string());
+    create(
+        store,
+        request.name,
+        &source,
+        &Changes::default(),
+        &mut |_| {},
+    )?;
+    drop(guard);
     Ok(())
 }
 

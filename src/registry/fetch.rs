@@ -6,9 +6,9 @@ use std::ops::Range;
 use ureq::Body;
 use ureq::http::Response;
 
+use super::place::shown;
 use super::{Fault, Place, Registry, fault, network, retry_after};
-use crate::digest::Digest;
-use crate::error::Result;
+use crate::error::{Class, Error, Result};
 
 /// Longest body of a failure that is read.
 const FAILURE_BYTES_MAX: u64 = 64 << 10;
@@ -24,7 +24,33 @@ pub struct Piece {
 }
 
 impl Registry {
-    /// Asks for a part of a blob of `size` bytes. `resolved` keeps the address that the registry
+    /// How long the file at a URL is.
+    ///
+    /// # Errors
+    /// `NoModel` if there is none; that its server does not say it; as for every request.
+    pub fn length(&self, place: &Place, url: &str) -> Result<u64> {
+        let headers = [
+            ("Range", "bytes=0-0".to_string()),
+            ("Accept-Encoding", "identity".to_string()),
+        ];
+        self.patiently(|| {
+            let (response, _) = self.get(place, url, &headers)?;
+            let header = |name: &str| response.headers().get(name)?.to_str().ok();
+            let total = match response.status().as_u16() {
+                206 => header("Content-Range").and_then(|text| parse(text)?.2),
+                200 => header("Content-Length").and_then(|text| text.parse().ok()),
+                404 => {
+                    let text = format!("{}: no such file", shown(url));
+                    return Err(Fault::Final(Error::plain(Class::NoModel, text)));
+                }
+                status => return Err(fault(status, &[], retry_after(&response))),
+            };
+            let silent = || network(format!("{} does not say how long it is", shown(url)));
+            total.ok_or_else(|| Fault::Final(silent()))
+        })
+    }
+
+    /// Asks for a part of a file of `size` bytes. `resolved` keeps the address that the registry
     /// sent us on to; it is asked for anew when that address no longer answers.
     ///
     /// # Errors
@@ -32,24 +58,23 @@ impl Registry {
     pub fn piece(
         &self,
         place: &Place,
-        digest: &Digest,
+        url: &str,
         (range, size): (Range<u64>, u64),
         resolved: &mut Option<String>,
     ) -> Result<Piece, Fault> {
-        let url = place.url(&format!("blobs/{digest}"));
         let whole = range == (0..size);
         let mut headers = vec![("Accept-Encoding", "identity".to_string())];
         if !whole {
             headers.push(("Range", format!("bytes={}-{}", range.start, range.end - 1)));
         }
         let known = resolved.take();
-        let (response, at) = self.get(place, known.as_ref().unwrap_or(&url), &headers)?;
+        let (response, at) = self.get(place, known.as_deref().unwrap_or(url), &headers)?;
         let status = response.status().as_u16();
         match status {
             200 | 206 => *resolved = (at != url).then_some(at),
             // A signed address has its time: the registry gives a new one.
             401 | 403 | 404 | 410 if known.is_some() => {
-                return self.piece(place, digest, (range, size), &mut None);
+                return self.piece(place, url, (range, size), &mut None);
             }
             _ => {}
         }

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+
 /// Where a URL leads, without its path.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Origin {
@@ -55,6 +58,24 @@ pub struct Place {
 }
 
 impl Place {
+    /// Where a plain URL leads: no registry, but a file.
+    ///
+    /// # Errors
+    /// If it is no URL of http or https.
+    pub fn of_url(url: &str) -> Result<Self> {
+        let wrong = || Error::usage(format!("'{}' is no address of a file", shown(url)));
+        Ok(Place {
+            origin: Origin::parse(url).ok_or_else(wrong)?,
+            repository: String::new(),
+            tag: String::new(),
+        })
+    }
+
+    /// The URL of a blob.
+    pub fn blob_url(&self, digest: &Digest) -> String {
+        self.url(&format!("blobs/{digest}"))
+    }
+
     /// The URL of something in this place.
     pub(super) fn url(&self, path: &str) -> String {
         let origin = &self.origin;

@@ -185,7 +185,15 @@ impl Partial {
                 ),
             ));
         }
-        let target = store.blob_path(&self.digest);
+        self.finish_as(found, store)
+    }
+
+    /// Gives the blob the name of the digest that was found.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn finish_as(self, found: Digest, store: &Store) -> Result<()> {
+        let target = store.blob_path(&found);
         let failed = |error| Error::io("write", &target, error);
         self.file.sync_all().map_err(failed)?;
         fs::rename(&self.path, &target).map_err(failed)?;

@@ -1,0 +1,82 @@
+//! `puna bench`: how fast a model runs here.
+
+use super::again;
+use super::ask::{self, OPTION};
+use super::out::{self, Out};
+use super::parse::Parsed;
+use super::spec::{Command, Completes, JSON, option};
+use crate::bench::{self, Plan, Row};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::model;
+use crate::pool::{Policy, Pool};
+
+pub const COMMAND: Command = Command {
+    name: "bench",
+    alias: None,
+    summary: "measure how fast a model runs on this machine",
+    operands: "MODEL",
+    arity: (1, 1),
+    flags: &[
+        option("prompt", Some('p'), "N", "tokens of a prompt (default 512)"),
+        option(
+            "num-predict",
+            Some('n'),
+            "N",
+            "tokens of an answer (default 64)",
+        ),
+        option(
+            "runs",
+            None,
+            "N",
+            "runs, of which the median counts (default 3)",
+        ),
+        OPTION,
+        JSON,
+    ],
+    about: &[
+        "Loads a model as a server would and measures it: time to load, memory, a prompt alone, and answers of one, \
+         four and eight at once. Each line holds what was measured, a tab, a number, a tab, and its unit; the \
+         settings that were chosen come first, without a unit. PUNA_FLASH_ATTENTION, PUNA_KV_CACHE_TYPE and \
+         PUNA_NUM_THREADS choose others to compare with.",
+    ],
+    examples: &[
+        ("puna bench smol", "measure a model"),
+        (
+            "PUNA_KV_CACHE_TYPE=q8_0 puna bench smol | grep answers",
+            "try another cache",
+        ),
+    ],
+    completes: Completes::Models,
+    run,
+};
+
+fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
+    again::with_short_spins();
+    let number = |flag: &str, default: usize, least: usize| match parsed.value(flag) {
+        None => Ok(default),
+        Some(text) => match text.parse() {
+            Ok(number) if (least..=1 << 20).contains(&number) => Ok(number),
+            _ => Err(Error::usage(format!(
+                "--{flag} is a number from {least} on, not '{text}'"
+            ))),
+        },
+    };
+    let plan = Plan {
+        prompt_tokens: number("prompt", 512, 1)?,
+        answer_tokens: number("num-predict", 64, 2)?,
+        runs: number("runs", 3, 1)?,
+    };
+    let options = ask::options(parsed)?;
+    let model = model::open(&super::store(config), &parsed.operands[0])?;
+    let pool = Pool::new(config.clone(), Policy::Server, out::log(None)?);
+    let json = parsed.has("json");
+    bench::bench(&pool, &model, &options, plan, &mut |row: Row| match json {
+        true => out.json(&[serde_json::json!({
+            "what": row.what,
+            "value": row.value,
+            "unit": row.unit,
+        })]),
+        false => out.records(&[vec![row.what, row.value, row.unit.to_string()]]),
+    })
+}
