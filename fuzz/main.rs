@@ -1,9 +1,11 @@
-//! Mutation fuzzing of what reads foreign text: Go templates, Jinja templates, readers of answers,
-//! and the compiler of grammars. `make fuzz` runs each target for a while; a panic, a hang or a lost
+//! Mutation fuzzing of what reads foreign bytes: Go templates, Jinja templates, readers of answers,
+//! the compiler of grammars, GGUF headers, Modelfiles and manifests. `make fuzz` runs each target for a while; a panic, a hang or a lost
 //! byte ends it with the input that did it.
 //!
 //! No coverage guides it, so that it runs on a stable compiler and shares the build of everything
 //! else; the seeds are the tests' templates and transcripts, which reach far by themselves.
+
+mod files;
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -35,11 +37,14 @@ fn main() {
         .and_then(|word| word.parse().ok())
         .unwrap_or(60);
     let only = words.get(1).map(String::as_str).unwrap_or_default();
-    let targets: [(&str, Target); 4] = [
+    let targets: [(&str, Target); 7] = [
         ("go", go),
         ("jinja", jinja),
         ("reply", reply),
         ("grammar", grammar),
+        ("gguf", files::gguf),
+        ("modelfile", files::modelfile),
+        ("manifest", files::manifest),
     ];
     for (name, target) in targets
         .into_iter()
@@ -90,7 +95,7 @@ impl Dice {
     }
 
     /// One of the seeds with a few changes: bytes flipped, pieces cut, doubled or taken from another.
-    fn mutated(&mut self, seeds: &[Vec<u8>], words: &[&str]) -> String {
+    fn mutated_bytes(&mut self, seeds: &[Vec<u8>], words: &[&[u8]]) -> Vec<u8> {
         let mut bytes = seeds[self.roll(seeds.len())].clone();
         for _ in 0..=self.roll(6) {
             let at = self.roll(bytes.len() + 1);
@@ -111,12 +116,18 @@ impl Dice {
                 4 => bytes.truncate(at.max(1)),
                 _ => {
                     let word = words[self.roll(words.len())];
-                    bytes.splice(at..end, word.bytes());
+                    bytes.splice(at..end, word.iter().copied());
                 }
             }
         }
         bytes.truncate(64 << 10);
-        String::from_utf8_lossy(&bytes).into_owned()
+        bytes
+    }
+
+    /// The same as text.
+    fn mutated(&mut self, seeds: &[Vec<u8>], words: &[&str]) -> String {
+        let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        String::from_utf8_lossy(&self.mutated_bytes(seeds, &words)).into_owned()
     }
 }
 
@@ -139,7 +150,8 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         "go" => texts(GO),
         "jinja" => files("templates", ".jinja"),
         "reply" => texts(REPLIES),
-        _ => texts(GRAMMARS),
+        "grammar" => texts(GRAMMARS),
+        other => files::seeds(other),
     }
 }
 

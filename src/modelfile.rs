@@ -225,8 +225,10 @@ impl<'a> Lexer<'a> {
 
 /// A value as it is written into a Modelfile.
 pub fn quoted(text: &str) -> String {
-    let plain =
-        !text.is_empty() && !text.contains('\n') && text.trim() == text && !text.starts_with('"');
+    let plain = !text.is_empty()
+        && !text.contains(['\n', '\r'])
+        && text.trim() == text
+        && !text.starts_with('"');
     if plain {
         text.to_string()
     } else if text.contains('"') {

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use crate::reuse::{ask, words};
 use crate::support::{Sandbox, gemma, smol};
 
@@ -88,4 +90,54 @@ fn a_beginning_that_eight_share_is_computed_once() {
     let (one, eight) = (timed(1, "first"), timed(8, "second"));
     // Eight times the beginning would be near eight times as long.
     assert!(eight < one * 4, "{eight:?} against {one:?}");
+}
+
+#[test]
+fn a_client_that_leaves_frees_its_work_in_250_ms() {
+    let sandbox = Sandbox::with_smol();
+    let server = sandbox.serve(&[("PUNA_NUM_PARALLEL", "1")]);
+    server.post(
+        "/api/generate",
+        r#"{"model":"smol","options":{"num_ctx":8192}}"#,
+    );
+    let body = |prompt: &str, tokens: usize| {
+        json!({"model": "smol", "prompt": prompt, "raw": true, "grammar": "root ::= [a-z ] root",
+            "options": {"num_predict": tokens, "num_ctx": 8192}})
+        .to_string()
+    };
+    // Only one answer is computed at a time: the next begins when the one before has let go.
+    let next = || {
+        let started = Instant::now();
+        let mut stream = server.send("POST", "/api/generate", &body("b", 1), "");
+        stream.read_exact(&mut [0; 100]).unwrap();
+        started.elapsed()
+    };
+    let alone = (0..3).map(|_| next()).max().unwrap();
+    let freed = |what: &str| {
+        let took = next();
+        assert!(
+            took < alone + Duration::from_millis(250),
+            "{what}: {took:?}, alone {alone:?}"
+        );
+    };
+    let mut streaming = server.send("POST", "/api/generate", &body("a", 4000), "");
+    streaming.read_exact(&mut [0; 200]).unwrap();
+    drop(streaming);
+    freed("while streaming");
+    let reading = server.send("POST", "/api/generate", &body(&"long ".repeat(6000), 1), "");
+    std::thread::sleep(Duration::from_millis(300));
+    drop(reading);
+    freed("during the prompt");
+    let mut streaming = server.send("POST", "/api/generate", &body("c", 4000), "");
+    streaming.read_exact(&mut [0; 200]).unwrap();
+    let queued = server.send(
+        "POST",
+        "/api/generate",
+        &body(&"queued ".repeat(6000), 1),
+        "",
+    );
+    std::thread::sleep(Duration::from_millis(200));
+    drop(queued);
+    drop(streaming);
+    freed("while queued");
 }

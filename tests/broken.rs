@@ -78,7 +78,7 @@ fn signed_addresses_are_renewed() {
 #[test]
 fn whatever_breaks_on_the_way_the_bytes_arrive() {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
-    let first_of_two = || COUNT.fetch_add(1, Ordering::Relaxed) % 2 == 0;
+    let first_of_two = || COUNT.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
     type Break = fn(&mut Say, usize);
     let breaks: [(&str, Break); 9] = [
         ("cut", |say, count| {

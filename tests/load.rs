@@ -164,21 +164,26 @@ fn a_load_that_fails_leaves_nothing_and_a_busy_server_says_so() {
     );
     let mut busy = server.send("POST", "/api/generate", ENDLESS, "");
     busy.read_exact(&mut [0; 200]).unwrap();
-    // Two more that need another context: one waits, the other finds the queue full.
+    // Three more that need another context: one is about to load, one waits, the third finds the
+    // queue full.
     let (first, rest) = std::thread::scope(|scope| {
         let (tell, told) = std::sync::mpsc::channel();
-        for tokens in [64, 128] {
+        for tokens in [64, 128, 256] {
             let (tell, server) = (tell.clone(), &server);
             scope.spawn(move || {
                 let body = format!(r#"{{"model":"smol","options":{{"num_ctx":{tokens}}}}}"#);
                 tell.send(server.ask("POST", "/api/generate", &body))
             });
         }
-        let first: Answer = told.recv_timeout(Duration::from_secs(20)).unwrap();
-        drop(busy); // Now the one that waits can go on.
-        (first, told.recv_timeout(Duration::from_secs(20)).unwrap())
+        let next = || told.recv_timeout(Duration::from_secs(20)).unwrap();
+        let first: Answer = next();
+        // What is loaded goes on answering.
+        let body = r#"{"model":"smol","prompt":"a","options":{"num_ctx":8192,"num_predict":1}}"#;
+        assert_eq!(server.ask("POST", "/api/generate", body).status, 200);
+        drop(busy); // Now those that wait can go on.
+        (first, [next().status, next().status])
     });
-    assert_eq!((first.status, rest.status), (503, 200));
+    assert_eq!((first.status, rest), (503, [200, 200]));
     assert_eq!(
         first.error(),
         "server busy, please try again.  maximum pending requests exceeded"

@@ -355,6 +355,8 @@ fn the_command_line_promises_too() {
                 tools,
                 "--tool-choice",
                 "set_alarm",
+                "--seed",
+                "1",
             ],
             "",
         )

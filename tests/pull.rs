@@ -350,3 +350,52 @@ fn a_rate_is_kept() {
         started.elapsed()
     );
 }
+
+#[test]
+fn plain_files_become_models() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.file("Some-Model.gguf", tiny_gguf());
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let registry =
+        Registry::scripted(
+            |asked, _| match asked.line.starts_with("GET /files/Tiny-1B.Q4.gguf") {
+                true => {
+                    let mut say = crate::registry::blob(&weights(), asked);
+                    // Every other answer is cut.
+                    if say.body.len() > 1 && COUNT.fetch_add(1, Ordering::Relaxed).is_multiple_of(2)
+                    {
+                        say.cut = Some(say.body.len() / 2);
+                    }
+                    say
+                }
+                false => crate::registry::Say::status(404),
+            },
+        );
+    let url = format!(
+        "http://{}/files/Tiny-1B.Q4.gguf?download=true",
+        registry.address
+    );
+    quick(&sandbox, &["pull", "--insecure", "-q", &url]).ok();
+    quick(
+        &sandbox,
+        &[
+            "pull",
+            "-q",
+            &format!("file:{}", path.display()),
+            "--name",
+            "mine:v1",
+        ],
+    )
+    .ok();
+    let listed = sandbox.puna(&["ls"], "").ok();
+    assert!(
+        listed.contains("tiny-1b.q4:latest\t") && listed.contains("mine:v1\t"),
+        "{listed}"
+    );
+    sandbox.puna(&["verify"], "").ok();
+    assert_eq!(leftovers(&sandbox), [""; 0]);
+    quick(&sandbox, &["pull", "-q", &url]).fails(2, "only with --insecure");
+    let none = url.replace("Tiny", "None");
+    quick(&sandbox, &["pull", "--insecure", "-q", &none]).fails(3, "no such file");
+    quick(&sandbox, &["pull", "-q", "file:/nowhere.gguf"]).fails(1, "cannot read /nowhere.gguf");
+}

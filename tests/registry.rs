@@ -304,10 +304,13 @@ pub fn blob(bytes: &[u8], asked: &Asked) -> Say {
     }
 }
 
+/// A parameter of the query by its name.
+type Parameter<'a> = &'a dyn Fn(&str) -> Option<String>;
+
 fn upload(
     method: &str,
     session: &str,
-    (path, parameter): (&str, &dyn Fn(&str) -> Option<String>),
+    (path, parameter): (&str, Parameter),
     asked: &Asked,
     held: &mut Held,
 ) -> Say {

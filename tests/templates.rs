@@ -11,7 +11,7 @@ use puna::api::native;
 use puna::clock::Local;
 use puna::message::{Message, Think, Tool, ToolCall};
 use puna::prompt::{Chat, Template};
-use puna::reply::{Format, Piece, Reader};
+use puna::reply::{Format, Piece, Reader, Stops, Utf8};
 use serde_json::Value as Json;
 
 /// Friday, the second of January 2026, 15:00, as `record-prompts` has it.
@@ -194,7 +194,11 @@ fn text_for_calls(template: &Template, message: &Message, tools: &[Tool]) -> boo
         .is_ok_and(|rendered| !rendered.notes.is_empty())
 }
 
-/// Reads an answer that comes in two pieces.
+/// What an answer ends with here, as a stop string of the caller's.
+const STOP: &str = "\u{1f6d1}stop";
+
+/// Reads an answer the way a turn does: bytes to characters, up to a stop string, to pieces. It
+/// comes cut in two at a byte.
 fn read(
     format: &Arc<Format>,
     tools: &[Tool],
@@ -202,9 +206,18 @@ fn read(
     text: &str,
     at: usize,
 ) -> (String, String, Vec<ToolCall>) {
+    let stopped = format!("{text}{STOP} and more");
+    let (first, second) = stopped.as_bytes().split_at(at);
+    let (mut utf8, mut stops) = (Utf8::default(), Stops::new(&[STOP.to_string()]));
     let mut reader = Reader::new(format.clone(), tools, prompt);
-    let mut pieces = reader.push(&text[..at]);
-    pieces.extend(reader.push(&text[at..]));
+    let mut pieces = Vec::new();
+    let mut found = false;
+    for bytes in [first, second] {
+        let (passed, here) = stops.push(&utf8.push(bytes));
+        pieces.extend(reader.push(&passed));
+        found = here;
+    }
+    assert!(found, "the stop string of {stopped:?} cut at {at}");
     pieces.extend(reader.finish(false));
     let (mut thinking, mut said, mut calls) = (String::new(), String::new(), Vec::new());
     for piece in pieces {
@@ -229,7 +242,7 @@ const NO_CALLS: &[&str] = &[
 /// made of words between marks: their calls stay text.
 const NOT_READ: &[&str] = &["Kimi-K3", "MiniMax-M3", "muse-glimmer"];
 
-/// Calls are read back from what the template itself writes for them, cut at any place.
+/// Calls are read back from what the template itself writes for them, cut at any byte.
 #[test]
 fn calls_are_read_in_the_shape_that_the_template_shows() {
     let tools = tools();
@@ -297,7 +310,7 @@ fn calls_are_read_in_the_shape_that_the_template_shows() {
             if NOT_READ.contains(&name.as_str()) {
                 continue;
             }
-            for (at, _) in text.char_indices() {
+            for at in 0..text.len() + STOP.len() {
                 let (_, said, found) = read(&format, &tools, &prompt, &text, at);
                 if found != calls[..count] || !said.trim().is_empty() {
                     wrong.push(format!("{name} {count} at {at}: {text:?}\n   said {said:?} called {found:?}\n   {format:?}"));
@@ -313,7 +326,7 @@ fn calls_are_read_in_the_shape_that_the_template_shows() {
         wrong.join("\n")
     );
 }
-/// Thinking is told from the answer by the marks that the template shows, cut at any place.
+/// Thinking is told from the answer by the marks that the template shows, cut at any byte.
 #[test]
 fn thinking_is_read_by_the_marks_that_the_template_shows() {
     let mut thinks = 0;
@@ -332,7 +345,7 @@ fn thinking_is_read_by_the_marks_that_the_template_shows() {
             continue; // The template drops earlier thinking.
         }
         thinks += 1;
-        for (at, _) in text.char_indices() {
+        for at in 0..text.len() + STOP.len() {
             let (thinking, said, _) = read(&format, &[], &prompt, &text, at);
             assert_eq!(
                 (thinking.trim(), said.trim()),

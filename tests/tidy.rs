@@ -18,7 +18,8 @@ const FORMATS: &[&str] = &[
 ];
 const OWNERS: &[&str] = &["client", "config", "engine", "machine", "registry", "store"];
 const DEEDS: &[&str] = &[
-    "bundle", "chat", "create", "dialect", "embed", "list", "model", "pool", "pull", "push", "show",
+    "bench", "bundle", "chat", "create", "dialect", "embed", "list", "model", "pool", "pull",
+    "push", "show",
 ];
 const FACES: &[&str] = &["cli", "server"];
 

@@ -25,7 +25,7 @@ pub fn check(source: &str) -> Result<(), String> {
     }
     let mut parser = Parser::new(source);
     parser.rules()?;
-    if !parser.defined.iter().any(|name| *name == "root") {
+    if !parser.defined.contains(&"root") {
         return Err("it has no rule named root".into());
     }
     let missing = parser.names.iter();

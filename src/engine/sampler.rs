@@ -43,6 +43,12 @@ fn folded(seed: i64) -> u32 {
     }
 }
 
+impl Default for Sampling {
+    fn default() -> Self {
+        Sampling::of(&Options::default())
+    }
+}
+
 impl Sampling {
     /// Reads the sampling options; what is not given takes the API's default.
     pub fn of(options: &Options) -> Self {
@@ -125,6 +131,9 @@ impl Sampling {
 
 #[cfg(test)]
 mod tests {
+    use llama_cpp_2::token::data::LlamaTokenData;
+    use llama_cpp_2::token::data_array::LlamaTokenDataArray;
+
     use super::*;
 
     #[test]
@@ -133,5 +142,57 @@ mod tests {
         assert_ne!(folded(u32::MAX.into()), RANDOM_SEED);
         assert_ne!(folded(1), folded(1 + (1 << 32)));
         assert_ne!(folded(i64::MAX), RANDOM_SEED);
+    }
+
+    /// What is left of four tokens with these logits, likeliest first, and the one that is taken.
+    fn left(sampling: &Sampling, logits: [f32; 4], prompt: &[i32]) -> (Vec<i32>, Option<i32>) {
+        let candidates =
+            (0..4).map(|id| LlamaTokenData::new(LlamaToken(id), logits[id as usize], 0.0));
+        let mut candidates = LlamaTokenDataArray::from_iter(candidates, false);
+        let prompt: Vec<LlamaToken> = prompt.iter().copied().map(LlamaToken).collect();
+        candidates.apply_sampler(&mut sampling.chain(4, 64, &prompt));
+        let ids = candidates.data.iter().map(|token| token.id().0).collect();
+        (ids, candidates.selected_token().map(|token| token.0))
+    }
+
+    #[test]
+    fn the_choice_is_narrowed_before_the_temperature_flattens_it() {
+        let logits = [2.0, 1.0, 0.0, -1.0]; // 64, 24, 9 and 3 %
+        let hot = Sampling {
+            temperature: 100.0,
+            top_k: 0,
+            top_p: 1.0,
+            seed: Some(1),
+            ..Sampling::default()
+        };
+        let narrowed = |change: &dyn Fn(&mut Sampling)| {
+            let mut sampling = hot.clone();
+            change(&mut sampling);
+            left(&sampling, logits, &[]).0
+        };
+        assert_eq!(narrowed(&|_| {}).len(), 4);
+        assert_eq!(narrowed(&|sampling| sampling.top_k = 3), [0, 1, 2]);
+        assert_eq!(narrowed(&|sampling| sampling.top_p = 0.7), [0, 1]);
+        assert_eq!(narrowed(&|sampling| sampling.min_p = 0.1), [0, 1, 2]);
+        assert_eq!(narrowed(&|sampling| sampling.typical_p = 0.2).len(), 1);
+        let both = narrowed(&|sampling| (sampling.top_k, sampling.top_p) = (2, 0.7));
+        assert_eq!(both, [0], "top_p counts what top_k left: 73 %");
+    }
+
+    #[test]
+    fn penalties_come_first_and_count_the_prompt() {
+        let greedy = Sampling {
+            temperature: 0.0,
+            repeat_penalty: 4.0,
+            ..Sampling::default()
+        };
+        let logits = [2.0, 1.0, 0.0, -1.0];
+        assert_eq!(left(&greedy, logits, &[]).1, Some(0));
+        assert_eq!(left(&greedy, logits, &[0]).1, Some(1));
+        let forgetful = Sampling {
+            repeat_last_n: 1,
+            ..greedy
+        };
+        assert_eq!(left(&forgetful, logits, &[0, 3]).1, Some(0));
     }
 }
