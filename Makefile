@@ -9,7 +9,7 @@ SMOL = $(CACHE)/SmolLM2-135M-Instruct.Q4_1.gguf
 PUNA = target/release/puna
 
 .DEFAULT_GOAL := help
-.PHONY: help deps test-deps build model models clients demo test check bench fuzz portable cuda metal vulkan rocm install clean
+.PHONY: help deps test-deps build model models clients demo test check bench compare soak fuzz portable cuda metal vulkan rocm install clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z -]*\):.*## /  \1\t/p' Makefile | expand -t 28
@@ -47,6 +47,13 @@ check: ## everything that CI checks
 bench: build models ## measure speed and memory (prints, never fails by time)
 	benches/run
 	$(CARGO) bench --bench text
+
+compare: build models ## measure the server against llama.cpp's own (PEER=xllamacpp where there is no AVX-512)
+	@PYTHON=$(PYTHON) .ci/peers $(or $(PEER),llama-server)
+	benches/compare $(if $(filter xllamacpp,$(PEER)),--peer benches/xserver --name xllamacpp)
+
+soak: build models ## ten thousand mixed requests to one server (prints, never fails by time)
+	benches/soak
 
 fuzz: build ## feed mutated templates, answers and grammars to what reads them (SECONDS= each)
 	$(CARGO) bench --bench fuzz -- $(or $(SECONDS),60)

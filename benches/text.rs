@@ -47,7 +47,7 @@ fn main() {
         let read = median(ROUNDS, || {
             let mut reader = Reader::new(format.clone(), &[], "");
             tokens.iter().for_each(|token| drop(reader.push(token)));
-            drop(reader.finish());
+            drop(reader.finish(false));
         });
         println!(
             "read an answer\t{name}\t{:.3} us a token",
