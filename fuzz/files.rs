@@ -94,11 +94,13 @@ pub fn modelfile(dice: &mut Dice, seeds: &[Vec<u8>]) {
     ];
     let _ = modelfile::parse(&dice.mutated_bytes(seeds, WORDS)); // An error is an answer too.
     let text = String::from_utf8_lossy(&dice.mutated_bytes(seeds, WORDS)).into_owned();
-    if text.contains("\"\"\"") {
-        return; // No Modelfile can say three quotes in a text.
+    let text = text.replace('\r', ""); // Its lines end in either way.
+    if text.contains("\"\"\"") || text.contains('\0') {
+        return; // No Modelfile can say these.
     }
     let written = format!("FROM a\nSYSTEM {}\n", modelfile::quoted(&text));
-    let again = modelfile::parse(written.as_bytes()).expect("what was written can be read");
+    let again = modelfile::parse(written.as_bytes());
+    let again = again.unwrap_or_else(|error| panic!("{written:?} cannot be read: {error}"));
     let found = again.instructions.last();
     assert!(
         matches!(found, Some(Instruction::System(system)) if *system == text),
