@@ -1,6 +1,8 @@
 //! The server's door: who may ask, how much they may send, who may use the socket.
 
-use std::io::Read;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
 
 use crate::support::{Sandbox, Server};
 
@@ -77,4 +79,27 @@ fn the_socket_is_for_its_owner_alone() {
         done.stdout.to_lowercase().contains("puna-store: "),
         "{done:?}"
     );
+}
+
+/// Forty requests at once, each on a connection that stays: tiny_http would let some wait until others leave.
+#[test]
+fn connections_that_stay_keep_nobody_waiting() {
+    let (_sandbox, server) = started();
+    for round in 0..5 {
+        let mut open: Vec<TcpStream> = (0..40)
+            .map(|_| TcpStream::connect(&server.at).unwrap())
+            .collect();
+        for stream in &mut open {
+            let request = format!("GET /api/version HTTP/1.1\r\nHost: {}\r\n\r\n", server.at);
+            stream.write_all(request.as_bytes()).unwrap();
+        }
+        for (number, stream) in open.iter_mut().enumerate() {
+            let patience = Some(Duration::from_secs(5)); // Less than a head may take.
+            stream.set_read_timeout(patience).unwrap();
+            let mut start = [0; 12];
+            let read = stream.read_exact(&mut start);
+            assert!(read.is_ok(), "round {round}, connection {number}: {read:?}");
+            assert_eq!(&start, b"HTTP/1.1 200");
+        }
+    }
 }

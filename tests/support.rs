@@ -259,7 +259,7 @@ impl Server {
     pub fn send(&self, method: &str, path: &str, body: &str, headers: &str) -> TcpStream {
         let mut stream = TcpStream::connect(&self.at).expect("the server listens");
         stream
-            .set_read_timeout(Some(Duration::from_secs(60)))
+            .set_read_timeout(Some(Duration::from_secs(300)))
             .expect("a timeout");
         let host = if headers.contains("Host:") {
             String::new()

@@ -1,8 +1,9 @@
 //! tiny_http, and nothing else that names it: listeners in, one [`Exchange`] a request out.
 
 use std::io::{self, Read, Write};
-use std::net::TcpListener;
-use std::os::unix::net::UnixListener;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -46,6 +47,31 @@ impl Socket {
         }
     }
 
+    fn is_unix(&self) -> bool {
+        matches!(self, Socket::Unix(_))
+    }
+
+    /// Connects to the socket itself and leaves at once.
+    fn visit(&self) -> io::Result<()> {
+        match self {
+            Socket::Tcp(listener) => {
+                let mut address = listener.local_addr()?;
+                if address.ip().is_unspecified() {
+                    address.set_ip(match address {
+                        SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                        SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+                    });
+                }
+                TcpStream::connect_timeout(&address, VISIT_MAX).map(drop)
+            }
+            Socket::Unix(listener) => {
+                let address = listener.local_addr()?;
+                let path = address.as_pathname().unwrap_or(Path::new(""));
+                UnixStream::connect(path).map(drop)
+            }
+        }
+    }
+
     fn serve(self) -> Result<Server> {
         let server = match self {
             Socket::Tcp(listener) => Server::from_listener(listener, None),
@@ -83,6 +109,12 @@ impl Door {
     /// # Errors
     /// If it cannot be started again.
     pub fn next(&mut self, wait: Duration) -> Result<Option<Exchange>> {
+        if self.sockets.has_unread(self.spare.is_unix()) {
+            // tiny_http counts a thread as free that it has given a connection already, and the next
+            // one waits behind a connection that may stay for hours. A visitor makes it start one
+            // more thread, which takes whoever waits. Without descriptors there is no visit.
+            let _ = self.spare.visit();
+        }
         match self.server.recv_timeout(wait) {
             Ok(None) => {
                 if self.has_lost_acceptor() {
@@ -196,6 +228,8 @@ const PIECE_BYTES: usize = 16 << 10;
 const BODIES_BYTES_MAX: usize = 80 << 20;
 /// A body of more than this has its room from the beginning.
 const LARGE_BYTES: usize = 1 << 20;
+/// A visit of the own socket takes no longer.
+const VISIT_MAX: Duration = Duration::from_millis(100);
 /// Whoever waits to be accepted for so long, while nobody else is, waits for a thread that is gone.
 const ACCEPT_MAX: Duration = Duration::from_millis(500);
 /// An unread body up to this length is read and dropped after the answer; a connection with a

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::thread;
@@ -43,6 +43,8 @@ struct Table {
     asked: Mutex<Vec<u64>>,
     /// TCP connections that were ever seen.
     accepted: AtomicU64,
+    /// Whether bytes lay in a connection that nobody read, at the last look: TCP and Unix.
+    unread: [AtomicBool; 2],
     unix_path: Option<PathBuf>,
     tcp_port: Option<u16>,
 }
@@ -213,6 +215,7 @@ impl Sockets {
             watched: Mutex::default(),
             asked: Mutex::default(),
             accepted: AtomicU64::default(),
+            unread: Default::default(),
             unix_path,
             tcp_port,
         });
@@ -281,6 +284,11 @@ impl Sockets {
         self.0.accepted.load(Ordering::Relaxed)
     }
 
+    /// True once after a look at which bytes lay in a connection, TCP or Unix, that nobody read.
+    pub fn has_unread(&self, unix: bool) -> bool {
+        self.0.unread[usize::from(unix)].swap(false, Ordering::Relaxed)
+    }
+
     /// Requests under way.
     pub fn count(&self) -> usize {
         self.0.live().len()
@@ -290,14 +298,7 @@ impl Sockets {
     /// request; else a client that leaves is noticed when the answer is written.
     fn only_unix(&self, taken: &[u64]) -> Option<OwnedFd> {
         let path = self.0.unix_path.as_ref()?;
-        let mut free = find(|socket| {
-            let local = net::getsockname(socket)
-                .ok()
-                .and_then(|name| rustix::net::SocketAddrUnix::try_from(name).ok());
-            let is_ours = local.and_then(|local| local.path_bytes().map(<[u8]>::to_vec))
-                == Some(path.as_os_str().as_encoded_bytes().to_vec());
-            is_ours && net::getpeername(socket).is_ok() && !taken.contains(&inode(&socket))
-        });
+        let mut free = find(|socket| is_unix(socket, path) && !taken.contains(&inode(&socket)));
         let first = free.pop()?;
         free.iter()
             .all(|other| inode(other) == inode(&first))
@@ -332,10 +333,21 @@ impl Table {
             // SAFETY: as in `find`: the number was open a moment ago, and whatever it is now is
             // only looked at.
             let socket = unsafe { BorrowedFd::borrow_raw(number) };
-            if !self.is_tcp(socket) {
+            let is_tcp = self.is_tcp(socket);
+            let path = self.unix_path.as_ref();
+            let is_unix = || path.is_some_and(|path| is_unix(socket, path));
+            if !is_tcp && !is_unix() {
                 continue;
             }
             let id = inode(&socket);
+            if !busy.contains(&id)
+                && rustix::io::ioctl_fionread(socket).is_ok_and(|bytes| bytes > 0)
+            {
+                self.unread[usize::from(!is_tcp)].store(true, Ordering::Relaxed);
+            }
+            if !is_tcp {
+                continue;
+            }
             // tiny_http has two descriptors of each connection.
             if sockets.insert(id, number).is_none() {
                 let received_bytes = received_bytes(socket);
@@ -423,6 +435,15 @@ fn descriptors() -> Vec<RawFd> {
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|number| *number > 2)
         .collect()
+}
+
+/// True for an accepted connection to this path.
+fn is_unix(socket: BorrowedFd, path: &Path) -> bool {
+    let local = net::getsockname(socket)
+        .ok()
+        .and_then(|name| rustix::net::SocketAddrUnix::try_from(name).ok());
+    let bytes = local.as_ref().and_then(|local| local.path_bytes());
+    bytes == Some(path.as_os_str().as_encoded_bytes()) && net::getpeername(socket).is_ok()
 }
 
 fn peer_of(socket: BorrowedFd) -> Option<SocketAddr> {
