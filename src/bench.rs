@@ -35,6 +35,9 @@ pub struct Row {
 /// Answers computed at once, in turn.
 const SEQUENCES: [usize; 3] = [1, 4, 8];
 
+/// Tokens of the prompts before answers that are measured.
+const SHORT_TOKENS: usize = 8;
+
 /// Measures a model; each row is told as soon as it is known.
 ///
 /// # Errors
@@ -63,7 +66,7 @@ pub fn bench(
     let memory = pool.loaded().first().map_or(0, |loaded| loaded.size_bytes);
     tell(row("memory", format!("{}", memory >> 20), "MiB"))?;
     let mut seed = 0;
-    let mut median = |sequences: usize, pick: fn(&Rates) -> f64| -> Result<f64> {
+    let mut median = |plan: Plan, sequences: usize, pick: fn(&Rates) -> f64| -> Result<f64> {
         let mut rates = Vec::new();
         for _ in 0..plan.runs {
             seed += 1;
@@ -72,11 +75,16 @@ pub fn bench(
         rates.sort_by(f64::total_cmp);
         Ok(rates[rates.len() / 2])
     };
-    let prompt = median(1, |rates| rates.prompt)?;
+    let prompt = median(plan, 1, |rates| rates.prompt)?;
     let what = format!("prompt of {}", plan.prompt_tokens);
     tell(row(&what, format!("{prompt:.1}"), "tokens/s"))?;
+    // Long prompts of the others would count against the first answers.
+    let short = Plan {
+        prompt_tokens: plan.prompt_tokens.min(SHORT_TOKENS),
+        ..plan
+    };
     for sequences in SEQUENCES {
-        let answer = median(sequences, |rates| rates.answer)?;
+        let answer = median(short, sequences, |rates| rates.answer)?;
         let what = format!("answers, {sequences} at once");
         tell(row(&what, format!("{answer:.1}"), "tokens/s"))?;
     }
