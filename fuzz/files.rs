@@ -123,7 +123,7 @@ pub fn manifest(dice: &mut Dice, seeds: &[Vec<u8>]) {
     ];
     let bytes = dice.mutated_bytes(seeds, WORDS);
     if let Ok(manifest) = Manifest::parse(&bytes) {
-        let _ = (manifest.size_bytes(), manifest.digests().count());
+        let _ = (manifest.size_bytes(), manifest.digests().len());
         let written = manifest.bytes();
         let again = Manifest::parse(&written).expect("what was written can be read");
         assert_eq!(again.bytes(), written);

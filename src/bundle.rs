@@ -1,6 +1,7 @@
 //! Models in a tar file: an OCI image layout, so that other tools can carry it too.
 
 use std::collections::HashSet;
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{Read, Write};
 
@@ -25,16 +26,17 @@ const MEMBERS_MAX: usize = 100_000;
 pub fn export(store: &Store, entries: &[Entry], out: &mut dyn Write) -> Result<()> {
     let failed = |error| Error::io("write", "the archive", error);
     let mut tar = Builder::new(out);
-    let mut index = Vec::new();
-    for entry in entries {
-        let bytes = store.manifest_of(entry)?;
-        index.push(json!({
+    let manifests = entries.iter().map(|entry| store.manifest_of(entry));
+    let manifests: Vec<Vec<u8>> = manifests.collect::<Result<_>>()?;
+    let index = entries.iter().zip(&manifests).map(|(entry, bytes)| {
+        json!({
             "mediaType": entry.manifest.media_type,
             "digest": entry.digest.to_string(),
             "size": bytes.len(),
             "annotations": { NAME_KEY: entry.name.full() },
-        }));
-    }
+        })
+    });
+    let index: Vec<Json> = index.collect();
     let index = json!({ "schemaVersion": 2, "manifests": index }).to_string();
     let mut put = |path: &str, size: u64, reader: &mut dyn Read| {
         let mut header = Header::new_gnu();
@@ -46,20 +48,18 @@ pub fn export(store: &Store, entries: &[Entry], out: &mut dyn Write) -> Result<(
     put("oci-layout", LAYOUT.len() as u64, &mut LAYOUT.as_bytes())?;
     put("index.json", index.len() as u64, &mut index.as_bytes())?;
     let mut written = HashSet::new();
-    for entry in entries {
+    for (entry, bytes) in entries.iter().zip(&manifests) {
         if written.insert(entry.digest) {
-            let bytes = store.manifest_of(entry)?;
             put(&member(&entry.digest), bytes.len() as u64, &mut &bytes[..])?;
         }
-        let config = Some(&entry.manifest.config).filter(|config| !config.digest.is_empty());
-        for layer in entry.manifest.layers.iter().chain(config) {
-            let (digest, size) = (layer.digest()?, layer.size.max(0) as u64);
+        for layer in entry.manifest.blobs() {
+            let digest = layer.digest()?;
             if !written.insert(digest) {
                 continue;
             }
-            let path = store.sound_blob(&digest, size)?;
+            let path = store.sound_layer(layer)?;
             let mut file = File::open(&path).map_err(|error| Error::io("read", &path, error))?;
-            put(&member(&digest), size, &mut file)?;
+            put(&member(&digest), layer.size_bytes(), &mut file)?;
         }
     }
     tar.finish().map_err(failed)
@@ -74,14 +74,11 @@ fn member(digest: &Digest) -> String {
 /// # Errors
 /// `Damaged` for what is no such file, or not what it says; then no model of it has a name.
 pub fn import(store: &Store, reader: &mut dyn Read) -> Result<Vec<Name>> {
-    let broken = |why: String| Error::plain(Class::Damaged, format!("the archive: {why}"));
     let mut archive = Archive::new(reader);
-    let members = archive
-        .entries()
-        .map_err(|error| broken(error.to_string()))?;
+    let members = archive.entries().map_err(broken)?;
     let (mut index, mut seen) = (None, HashSet::new());
     for (number, member) in members.enumerate() {
-        let mut member = member.map_err(|error| broken(error.to_string()))?;
+        let mut member = member.map_err(broken)?;
         let path = String::from_utf8_lossy(&member.path_bytes()).into_owned();
         let path = path.trim_start_matches("./").to_string();
         let kind = member.header().entry_type();
@@ -89,10 +86,10 @@ pub fn import(store: &Store, reader: &mut dyn Read) -> Result<Vec<Name>> {
             continue;
         }
         if !kind.is_file() {
-            return Err(broken(format!("{path} is no regular file")));
+            return Err(broken(format_args!("{path} is no regular file")));
         }
         if !seen.insert(path.clone()) || number > MEMBERS_MAX {
-            return Err(broken(format!(
+            return Err(broken(format_args!(
                 "{path} is there twice, or there are too many files"
             )));
         }
@@ -102,18 +99,17 @@ pub fn import(store: &Store, reader: &mut dyn Read) -> Result<Vec<Name>> {
             _ => {
                 let hex = path.strip_prefix("blobs/sha256/").unwrap_or_default();
                 let digest = Digest::parse(&format!("sha256:{hex}"));
-                let digest = digest.map_err(|_| broken(format!("{path} does not belong there")))?;
+                let digest =
+                    digest.map_err(|_| broken(format_args!("{path} does not belong there")))?;
                 store.must_have_room(member.size())?;
                 if store.blob(&digest).is_err() {
-                    store
-                        .put_upload(&digest, &mut member)
-                        .map_err(|error| broken(error.to_string()))?;
+                    store.put_upload(&digest, &mut member).map_err(broken)?;
                 }
             }
         }
     }
-    let index = index.ok_or_else(|| broken("it has no index.json".into()))?;
-    let index: Json = serde_json::from_slice(&index).map_err(|error| broken(error.to_string()))?;
+    let index = index.ok_or_else(|| broken("it has no index.json"))?;
+    let index: Json = serde_json::from_slice(&index).map_err(broken)?;
     let listed = index["manifests"].as_array().cloned().unwrap_or_default();
     let mut models = Vec::new();
     for one in &listed {
@@ -130,20 +126,23 @@ pub fn import(store: &Store, reader: &mut dyn Read) -> Result<Vec<Name>> {
 
 /// A model that the index names: checked, and every blob of it is there.
 fn model(store: &Store, listed: &Json) -> Result<(Name, Manifest, Vec<u8>)> {
-    let broken = |why: &str| Error::plain(Class::Damaged, format!("the archive: {why}"));
     let text = listed["annotations"][NAME_KEY].as_str();
     let name = Name::parse(text.ok_or_else(|| broken("a model without a name"))?)?;
     let digest = listed["digest"].as_str().unwrap_or_default();
-    let digest = Digest::parse(digest).map_err(|error| broken(&error.to_string()))?;
+    let digest = Digest::parse(digest).map_err(broken)?;
     let bytes = store.blob_bytes(&digest, MANIFEST_BYTES_MAX)?;
-    let manifest = Manifest::parse(&bytes).map_err(|error| broken(&error.to_string()))?;
+    let manifest = Manifest::parse(&bytes).map_err(broken)?;
     if manifest.layers.is_empty() {
-        return Err(broken(&format!("{name} has no layers")));
+        return Err(broken(format_args!("{name} has no layers")));
     }
     for layer in &manifest.layers {
-        store.sound_blob(&layer.digest()?, layer.size.max(0) as u64)?;
+        store.sound_layer(layer)?;
     }
     Ok((name, manifest, bytes))
+}
+
+fn broken(why: impl Display) -> Error {
+    Error::plain(Class::Damaged, format!("the archive: {why}"))
 }
 
 /// A member that is held in memory.
@@ -152,10 +151,7 @@ fn small(member: &mut dyn Read, path: &str) -> Result<Vec<u8>> {
     let read = member.take(MANIFEST_BYTES_MAX + 1).read_to_end(&mut bytes);
     read.map_err(|error| Error::io("read", path, error))?;
     match bytes.len() as u64 > MANIFEST_BYTES_MAX {
-        true => Err(Error::plain(
-            Class::Damaged,
-            format!("the archive: {path} is too large"),
-        )),
+        true => Err(broken(format_args!("{path} is too large"))),
         false => Ok(bytes),
     }
 }

@@ -268,36 +268,38 @@ impl Base {
         adapter: &Source,
         report: &mut dyn FnMut(Step),
     ) -> Result<Self> {
-        let header = match adapter {
-            Source::File(path, _) => model::header(path)?,
-            Source::Blob(digest, _) => model::header(&store.blob(digest)?)?,
-            Source::Model(name) => return Err(Error::usage(format!("{name} is no adapter"))),
-        };
-        if header.text("general.type") != Some("adapter") {
-            return Err(Error::usage("the adapter's file holds no LoRA adapter"));
-        }
-        if header.architecture() != self.config.model_family {
-            return Err(Error::usage(format!(
-                "the adapter is for {}, the model is {}",
-                header.architecture(),
-                self.config.model_family
-            )));
-        }
-        let layer = match adapter {
+        let (digest, size_bytes) = match adapter {
             Source::File(path, take) => {
-                let (digest, size_bytes) = store.put_file(path, *take, &mut |_| {})?;
-                Layer::new("adapter", digest, size_bytes)
+                self.must_fit(&model::header(path)?)?;
+                store.put_file(path, *take, &mut |_| {})?
             }
             Source::Blob(digest, _) => {
+                let header = model::header(&store.blob(digest)?)?;
+                self.must_fit(&header)?;
                 store.adopt(digest)?;
-                Layer::new("adapter", *digest, header.file_bytes)
+                (*digest, header.file_bytes)
             }
-            Source::Model(_) => return Ok(self),
+            Source::Model(name) => return Err(Error::usage(format!("{name} is no adapter"))),
         };
         report(Step::Parsing);
         self.layers.retain(|layer| layer.kind() != "adapter");
-        self.layers.push(layer);
+        self.layers.push(Layer::new("adapter", digest, size_bytes));
         Ok(self)
+    }
+
+    /// Refuses what is no adapter for these weights.
+    fn must_fit(&self, adapter: &Header) -> Result<()> {
+        if adapter.text("general.type") != Some("adapter") {
+            return Err(Error::usage("the adapter's file holds no LoRA adapter"));
+        }
+        match adapter.architecture() == self.config.model_family {
+            true => Ok(()),
+            false => Err(Error::usage(format!(
+                "the adapter is for {}, the model is {}",
+                adapter.architecture(),
+                self.config.model_family
+            ))),
+        }
     }
 
     /// Stores the small layers and the config; the order is the reference's.
@@ -348,7 +350,7 @@ impl Base {
         self.config.overlay(&changes.config);
         let config = put("", &self.config.bytes())?;
         Ok(Manifest::new(
-            (config.digest()?, config.size.max(0) as u64),
+            (config.digest()?, config.size_bytes()),
             self.layers,
         ))
     }

@@ -1,5 +1,7 @@
 //! Manifests and configs: JSON to words and back, written byte for byte as the reference does.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
@@ -73,6 +75,11 @@ impl Layer {
     pub fn digest(&self) -> Result<Digest> {
         Digest::parse(&self.digest)
     }
+
+    /// The blob's length in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.size.max(0) as u64
+    }
 }
 
 impl Manifest {
@@ -120,21 +127,22 @@ impl Manifest {
         }
     }
 
-    /// The sum of all layers and the config, in bytes.
-    pub fn size_bytes(&self) -> u64 {
-        self.layers
-            .iter()
-            .chain(Some(&self.config))
-            .map(|layer| layer.size.max(0) as u64)
-            .sum()
+    /// All that is a blob: the layers, and the config, which some old manifests lack.
+    pub fn blobs(&self) -> impl Iterator<Item = &Layer> {
+        let config = Some(&self.config).filter(|config| !config.digest.is_empty());
+        self.layers.iter().chain(config)
     }
 
-    /// Every digest that this manifest needs.
-    pub fn digests(&self) -> impl Iterator<Item = Digest> + '_ {
-        self.layers
-            .iter()
-            .chain(Some(&self.config))
+    /// The sum of all layers and the config, in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.blobs().map(Layer::size_bytes).sum()
+    }
+
+    /// Every digest that this manifest needs, each once, in order.
+    pub fn digests(&self) -> BTreeSet<Digest> {
+        self.blobs()
             .filter_map(|layer| layer.digest().ok())
+            .collect()
     }
 }
 

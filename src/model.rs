@@ -87,9 +87,9 @@ pub fn of_name(store: &Store, label: &str, name: &Name) -> Result<Model> {
     let layer = entry.manifest.layer("model");
     let layer = layer
         .ok_or_else(|| Error::failed(format!("model '{name}' has no weights that puna can run")))?;
-    let file = |layer: &Layer| store.sound_blob(&layer.digest()?, layer.size.max(0) as u64);
-    let weights = file(layer)?;
-    let adapter = entry.manifest.layer("adapter").map(file).transpose()?;
+    let weights = store.sound_layer(layer)?;
+    let adapter = entry.manifest.layer("adapter");
+    let adapter = adapter.map(|layer| store.sound_layer(layer)).transpose()?;
     let header = header(&weights)?;
     let template = template(store, &entry)?;
     let texts = Texts {

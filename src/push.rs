@@ -58,10 +58,9 @@ pub fn push(
     let entry = store.find(name).inspect_err(|_| report(Step::Missing))?;
     let bytes = store.manifest_of(&entry)?;
     let place = registry.place(&entry.name, insecure)?;
-    let config = Some(&entry.manifest.config).filter(|config| !config.digest.is_empty());
-    for layer in entry.manifest.layers.iter().chain(config) {
-        let (digest, size) = (layer.digest()?, layer.size.max(0) as u64);
-        let path = store.sound_blob(&digest, size)?;
+    for layer in entry.manifest.blobs() {
+        let (digest, size) = (layer.digest()?, layer.size_bytes());
+        let path = store.sound_layer(layer)?;
         let from = Name::parse(&layer.from)
             .ok()
             .filter(|_| !layer.from.is_empty());

@@ -4,6 +4,7 @@
 mod download;
 mod limit;
 
+use std::fmt::Display;
 use std::sync::atomic::AtomicBool;
 
 pub use limit::rate;
@@ -204,15 +205,12 @@ fn manifest(registry: &Registry, place: &Place) -> Result<(Vec<u8>, Manifest)> {
     let prefixed =
         |error: Error| Error::plain(error.class(), format!("pull model manifest: {error}"));
     let bytes = registry.manifest(place).map_err(prefixed)?;
-    let broken = |why: &str| Error::plain(Class::Damaged, format!("pull model manifest: {why}"));
-    let start = bytes.trim_ascii_start();
-    if start.starts_with(b"<") {
-        return Err(broken(&format!(
+    if bytes.trim_ascii_start().starts_with(b"<") {
+        return Err(broken(format_args!(
             "{place} answers with a web page: is a proxy or a login page in the way?"
         )));
     }
-    let manifest: Manifest =
-        serde_json::from_slice(&bytes).map_err(|error| broken(&error.to_string()))?;
+    let manifest: Manifest = serde_json::from_slice(&bytes).map_err(broken)?;
     if manifest.layers.is_empty() {
         return Err(broken("it names no layers"));
     }
@@ -224,20 +222,22 @@ fn manifest(registry: &Registry, place: &Place) -> Result<(Vec<u8>, Manifest)> {
     Ok((bytes, manifest))
 }
 
+fn broken(why: impl Display) -> Error {
+    Error::plain(Class::Damaged, format!("pull model manifest: {why}"))
+}
+
 /// The blobs of a manifest with their sizes, each once, in order; the config last.
 fn blobs(manifest: &Manifest) -> Result<Vec<(Digest, u64)>> {
     let mut blobs: Vec<(Digest, u64)> = Vec::new();
-    let config = Some(&manifest.config).filter(|config| !config.digest.is_empty());
-    let broken = |why: String| Error::plain(Class::Damaged, format!("pull model manifest: {why}"));
-    for layer in manifest.layers.iter().chain(config) {
-        let digest = layer.digest().map_err(|error| broken(error.to_string()))?;
+    for layer in manifest.blobs() {
+        let digest = layer.digest().map_err(broken)?;
         if !(0..=BLOB_BYTES_MAX).contains(&layer.size) {
-            return Err(broken(format!("a layer of {} bytes", layer.size)));
+            return Err(broken(format_args!("a layer of {} bytes", layer.size)));
         }
-        let size = layer.size as u64;
+        let size = layer.size_bytes();
         match blobs.iter().find(|(known, _)| *known == digest) {
             Some((_, known)) if *known != size => {
-                return Err(broken(format!("{digest} has two lengths")));
+                return Err(broken(format_args!("{digest} has two lengths")));
             }
             Some(_) => {}
             None => blobs.push((digest, size)),

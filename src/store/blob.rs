@@ -9,6 +9,7 @@ use std::time::UNIX_EPOCH;
 use super::{Store, UNFINISHED, sync_folder};
 use crate::digest::{Digest, HashingWriter};
 use crate::error::{Error, Result};
+use crate::manifest::Layer;
 
 /// Copy in pieces of this size.
 pub(super) const PIECE_BYTES: usize = 1 << 20;
@@ -53,6 +54,14 @@ impl Store {
             )),
             _ => Ok(path),
         }
+    }
+
+    /// As [`Store::sound_blob`], for a layer of a manifest.
+    ///
+    /// # Errors
+    /// The same; `Damaged` also if it names no digest.
+    pub fn sound_layer(&self, layer: &Layer) -> Result<PathBuf> {
+        self.sound_blob(&layer.digest()?, layer.size_bytes())
     }
 
     /// Reads a small blob whole.

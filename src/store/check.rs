@@ -28,11 +28,10 @@ impl Store {
     pub fn check(&self, entries: &[Entry], threads: usize) -> Vec<Checked> {
         let mut todo: Vec<(Digest, u64, String)> = Vec::new();
         for entry in entries {
-            let config = &entry.manifest.config;
-            for layer in entry.manifest.layers.iter().chain([config]) {
+            for layer in entry.manifest.blobs() {
                 let Ok(digest) = layer.digest() else { continue };
                 if todo.iter().all(|(known, ..)| *known != digest) {
-                    todo.push((digest, layer.size.max(0) as u64, entry.name.to_string()));
+                    todo.push((digest, layer.size_bytes(), entry.name.to_string()));
                 }
             }
         }

@@ -2,12 +2,13 @@
 //!
 //! Nothing is collected by starting anything: only by `rm`, `gc`, and after a create or a pull.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::{Origin, Store, UNFINISHED, walk};
+use super::{Entry, Origin, Store, UNFINISHED, walk};
 use crate::digest::Digest;
 use crate::error::{Class, Error, Result};
 use crate::manifest::Manifest;
@@ -70,15 +71,12 @@ impl Store {
         let Some(used) = self.used()? else {
             return Ok(0);
         };
-        let mut count = 0;
-        for digest in manifest
-            .digests()
-            .filter(|digest| !used.contains_key(digest))
-        {
-            self.remove_blob(&digest)?;
-            count += 1;
+        let mut unused = manifest.digests();
+        unused.retain(|digest| !used.contains_key(digest));
+        for digest in &unused {
+            self.remove_blob(digest)?;
         }
-        Ok(count)
+        Ok(unused.len())
     }
 
     /// Removes what no model uses and nobody has touched for so long; with `dry` only tells.
@@ -97,7 +95,7 @@ impl Store {
         let mut files = Vec::new();
         walk(&self.root().join("blobs"), 1, &mut files)?;
         for path in files {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let name = file_name(&path);
             let what = match Digest::parse(&name) {
                 Ok(digest) if !used.contains_key(&digest) => "blob",
                 Err(_) if name.contains("-partial") => "partial",
@@ -105,14 +103,11 @@ impl Store {
             };
             garbage.extend(old(&path, before, what));
         }
-        if !dry {
-            for file in &garbage {
-                let name = file.path.file_name().unwrap_or_default().to_string_lossy();
-                match Digest::parse(&name) {
-                    Ok(digest) => self.remove_blob(&digest)?,
-                    Err(_) => fs::remove_file(&file.path)
-                        .map_err(|error| Error::io("remove", &file.path, error))?,
-                }
+        for file in garbage.iter().filter(|_| !dry) {
+            match Digest::parse(&file_name(&file.path)) {
+                Ok(digest) => self.remove_blob(&digest)?,
+                Err(_) => fs::remove_file(&file.path)
+                    .map_err(|error| Error::io("remove", &file.path, error))?,
             }
         }
         Ok(garbage)
@@ -124,16 +119,14 @@ impl Store {
     /// If the store cannot be read.
     pub fn usage(&self) -> Result<Vec<Usage>> {
         let entries = self.ours().list()?.entries;
-        let used = self.used()?.unwrap_or_default();
+        let used = uses(&entries);
         let length = |digest: &Digest| {
             let path = self.blob_path(digest);
             fs::metadata(path).map_or(0, |meta| meta.len())
         };
         let mut all = Vec::new();
         for entry in &entries {
-            let mut digests: Vec<Digest> = entry.manifest.digests().collect();
-            digests.sort_unstable();
-            digests.dedup();
+            let digests = entry.manifest.digests();
             let own = digests.iter().filter(|digest| used.get(digest) == Some(&1));
             all.push(Usage {
                 what: entry.name.to_string(),
@@ -146,7 +139,7 @@ impl Store {
         walk(&self.root().join("blobs"), 1, &mut files)?;
         let mut rest = [("(partial)", 0), ("(unused)", 0)];
         for path in files {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let name = file_name(&path);
             let bytes = fs::metadata(&path).map_or(0, |meta| meta.len());
             match Digest::parse(&name) {
                 Ok(digest) if used.contains_key(&digest) => {}
@@ -167,19 +160,7 @@ impl Store {
     /// How many models use each blob; `None` if a manifest cannot be read, which may use any.
     fn used(&self) -> Result<Option<HashMap<Digest, usize>>> {
         let ours = self.ours().list()?;
-        if !ours.broken.is_empty() {
-            return Ok(None);
-        }
-        let mut used = HashMap::new();
-        for entry in &ours.entries {
-            let mut digests: Vec<Digest> = entry.manifest.digests().collect();
-            digests.sort_unstable();
-            digests.dedup();
-            for digest in digests {
-                *used.entry(digest).or_insert(0) += 1;
-            }
-        }
-        Ok(Some(used))
+        Ok(ours.broken.is_empty().then(|| uses(&ours.entries)))
     }
 
     fn ours(&self) -> Store {
@@ -192,15 +173,26 @@ impl Store {
         // What cannot be listed now can be another time.
         let _ = walk(&self.root().join("blobs"), 1, &mut files);
         let _ = walk(&self.root().join("manifests"), 4, &mut files);
-        let ours = |path: &PathBuf| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name.starts_with(UNFINISHED)
-        };
-        let files = files.iter().filter(|path| ours(path));
+        let files = files
+            .iter()
+            .filter(|path| file_name(path).starts_with(UNFINISHED));
         files
             .filter_map(|path| old(path, before, "unfinished"))
             .collect()
     }
+}
+
+/// How many of these models use each blob.
+fn uses(entries: &[Entry]) -> HashMap<Digest, usize> {
+    let mut uses = HashMap::new();
+    for digest in entries.iter().flat_map(|entry| entry.manifest.digests()) {
+        *uses.entry(digest).or_insert(0) += 1;
+    }
+    uses
+}
+
+fn file_name(path: &Path) -> Cow<'_, str> {
+    path.file_name().unwrap_or_default().to_string_lossy()
 }
 
 fn old(path: &Path, before: SystemTime, what: &'static str) -> Option<Garbage> {

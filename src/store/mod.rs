@@ -204,13 +204,8 @@ impl Store {
             self.adopt(&digest)?;
         }
         let bytes = self.manifest_of(&entry)?;
-        let old = self.entry(&self.root, target, Origin::Ours).ok();
-        write_whole(&self.manifest_path(&self.root, target), &bytes)?;
-        drop(guard); // As in write_manifest.
-        match old {
-            Some(old) => self.collect(&old.manifest).map(drop),
-            None => Ok(()),
-        }
+        self.write_manifest(guard, target, &entry.manifest, &bytes)
+            .map(drop)
     }
 
     /// A name for a manifest to be written, in the spelling of those that are there.
