@@ -7,11 +7,8 @@ use ureq::Body;
 use ureq::http::Response;
 
 use super::place::shown;
-use super::{Fault, Place, Registry, fault, network, retry_after};
+use super::{Fault, Place, Registry, failed, header, network, passing};
 use crate::error::{Class, Error, Result};
-
-/// Longest body of a failure that is read.
-const FAILURE_BYTES_MAX: u64 = 64 << 10;
 
 /// What a registry sends of a blob.
 pub struct Piece {
@@ -35,18 +32,17 @@ impl Registry {
         ];
         self.patiently(|| {
             let (response, _) = self.get(place, url, &headers)?;
-            let header = |name: &str| response.headers().get(name)?.to_str().ok();
             let total = match response.status().as_u16() {
-                206 => header("Content-Range").and_then(|text| parse(text)?.2),
-                200 => header("Content-Length").and_then(|text| text.parse().ok()),
+                206 => header(&response, "Content-Range").and_then(|text| parse(text)?.2),
+                200 => header(&response, "Content-Length").and_then(|text| text.parse().ok()),
                 404 => {
                     let text = format!("{}: no such file", shown(url));
-                    return Err(Fault::Final(Error::plain(Class::NoModel, text)));
+                    return Err(Error::plain(Class::NoModel, text).into());
                 }
-                status => return Err(fault(status, &[], retry_after(&response))),
+                _ => return Err(failed(response)),
             };
             let silent = || network(format!("{} does not say how long it is", shown(url)));
-            total.ok_or_else(|| Fault::Final(silent()))
+            total.ok_or_else(|| silent().into())
         })
     }
 
@@ -69,53 +65,32 @@ impl Registry {
         }
         let known = resolved.take();
         let (response, at) = self.get(place, known.as_deref().unwrap_or(url), &headers)?;
-        let status = response.status().as_u16();
-        match status {
-            200 | 206 => *resolved = (at != url).then_some(at),
+        let (start, whole) = match response.status().as_u16() {
+            206 if !fits(&response, &range, size) => {
+                let text = "the registry sends another part than was asked for";
+                return Err(passing(network(text)));
+            }
+            206 => (range.start, whole),
+            200 => (0, true),
             // A signed address has its time: the registry gives a new one.
             401 | 403 | 404 | 410 if known.is_some() => {
                 return self.piece(place, url, (range, size), &mut None);
             }
-            _ => {}
-        }
-        match status {
-            206 => {
-                if !fits(&response, &range, size) {
-                    let text = "the registry sends another part than was asked for";
-                    return Err(Fault::Passing(network(text), None));
-                }
-                let start = range.start;
-                let reader = Box::new(response.into_body().into_reader());
-                Ok(Piece {
-                    start,
-                    whole,
-                    reader,
-                })
-            }
-            200 => Ok(Piece {
-                start: 0,
-                whole: true,
-                reader: Box::new(response.into_body().into_reader()),
-            }),
-            status => {
-                let retry = retry_after(&response);
-                let mut text = Vec::new();
-                let body = response.into_body().into_reader().take(FAILURE_BYTES_MAX);
-                // What is told of a failure may be cut: its status counts.
-                let _ = { body }.read_to_end(&mut text);
-                Err(fault(status, &text, retry))
-            }
-        }
+            _ => return Err(failed(response)),
+        };
+        *resolved = (at != url).then_some(at);
+        Ok(Piece {
+            start,
+            whole,
+            reader: Box::new(response.into_body().into_reader()),
+        })
     }
 }
 
 /// True if the answer is the part that was asked for.
 fn fits(response: &Response<Body>, range: &Range<u64>, size: u64) -> bool {
-    let header = response.headers().get("Content-Range");
-    let Some(text) = header.and_then(|header| header.to_str().ok()) else {
-        return false;
-    };
-    parse(text).is_some_and(|(start, end, total)| {
+    let told = header(response, "Content-Range").and_then(parse);
+    told.is_some_and(|(start, end, total)| {
         start == range.start && end < range.end && total.is_none_or(|total| total == size)
     })
 }

@@ -41,6 +41,8 @@ const CONNECT_MAX: Duration = Duration::from_secs(15);
 const TRIES_MAX: u32 = 6;
 /// Longest pause that a registry may ask for.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Longest body of a failure that is read.
+const FAILURE_BYTES_MAX: u64 = 64 << 10;
 /// The type of a manifest.
 const MANIFEST_TYPE: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
@@ -136,27 +138,19 @@ impl Registry {
         let accept = [("Accept", MANIFEST_TYPE.to_string())];
         self.patiently(|| {
             let (response, _) = self.get(place, &url, &accept)?;
-            let status = response.status().as_u16();
-            let retry = retry_after(&response);
+            match response.status().as_u16() {
+                200 => {}
+                404 => return Err(Error::plain(Class::NoModel, "file does not exist").into()),
+                _ => return Err(failed(response)),
+            }
             let mut bytes = Vec::new();
-            let read = response
-                .into_body()
-                .into_reader()
-                .take(MANIFEST_BYTES_MAX + 1)
-                .read_to_end(&mut bytes);
-            match status {
-                200 if bytes.len() as u64 > MANIFEST_BYTES_MAX => Err(Fault::Final(Error::failed(
-                    "the manifest is larger than any manifest",
-                ))),
-                200 => match read {
-                    Ok(_) => Ok(bytes),
-                    Err(error) => Err(Fault::Passing(network(cause(&error)), None)),
-                },
-                404 => Err(Fault::Final(Error::plain(
-                    Class::NoModel,
-                    "file does not exist",
-                ))),
-                status => Err(fault(status, &bytes, retry)),
+            let body = response.into_body().into_reader();
+            body.take(MANIFEST_BYTES_MAX + 1)
+                .read_to_end(&mut bytes)
+                .map_err(|error| passing(network(cause(&error))))?;
+            match bytes.len() as u64 > MANIFEST_BYTES_MAX {
+                true => Err(Error::failed("the manifest is larger than any manifest").into()),
+                false => Ok(bytes),
             }
         })
     }
@@ -226,8 +220,7 @@ impl Registry {
         if response.status().as_u16() != 401 {
             return Ok(response);
         }
-        let header = response.headers().get("WWW-Authenticate");
-        let challenge = header.and_then(|header| Challenge::parse(header.to_str().ok()?));
+        let challenge = header(&response, "WWW-Authenticate").and_then(Challenge::parse);
         let none = || Fault::Final(Error::plain(Class::Denied, "unauthorized: access denied"));
         let challenge = challenge.ok_or_else(none)?;
         let header = self.authorization(&place.origin, &challenge)?;
@@ -327,38 +320,33 @@ fn network(why: impl Into<String>) -> Error {
     Error::plain(Class::Network, why)
 }
 
-/// A status that is no success.
-fn fault(status: u16, body: &[u8], retry: Option<Duration>) -> Fault {
-    let text = one_line(body);
-    let text = format!("{status}: {text}");
+/// What a status that is no success means.
+fn failed(response: Response<Body>) -> Fault {
+    let status = response.status().as_u16();
+    let retry = header(&response, "Retry-After").and_then(|text| text.trim().parse().ok());
+    let mut body = Vec::new();
+    let reader = response.into_body().into_reader();
+    // What is told of a failure may be cut: its status counts.
+    let _ = reader.take(FAILURE_BYTES_MAX).read_to_end(&mut body);
+    let text = format!("{status}: {}", one_line(&body));
     let class = match status {
         401 | 403 => Class::Denied,
         _ => Class::Network,
     };
     let error = Error::plain(class, text.trim_end_matches(": "));
     match status {
-        429 | 500.. => Fault::Passing(error, retry),
+        429 | 500.. => Fault::Passing(error, retry.map(Duration::from_secs)),
         _ => Fault::Final(error),
     }
 }
 
-fn retry_after(response: &Response<Body>) -> Option<Duration> {
-    let header = response.headers().get("Retry-After")?;
-    header
-        .to_str()
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
-        .map(Duration::from_secs)
+fn header<'a>(response: &'a Response<Body>, name: &str) -> Option<&'a str> {
+    response.headers().get(name)?.to_str().ok()
 }
 
 /// Where a redirect leads.
 fn location(response: &Response<Body>, from: &str) -> Result<String, Fault> {
-    let header = response.headers().get("Location");
-    let target = header
-        .and_then(|header| header.to_str().ok())
-        .unwrap_or_default();
+    let target = header(response, "Location").unwrap_or_default();
     absolute(target, from).ok_or_else(|| Fault::Final(network("a redirect that leads nowhere")))
 }
 

@@ -9,12 +9,9 @@ use ureq::{Body, SendBody};
 
 use super::auth::percent;
 use super::place::absolute;
-use super::{Fault, MANIFEST_TYPE, Place, Registry, fault, network, retry_after};
+use super::{Fault, MANIFEST_TYPE, Place, Registry, failed, header, network};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-
-/// Longest body of a failure that is read.
-const FAILURE_BYTES_MAX: u64 = 64 << 10;
 
 /// What became of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,7 +133,7 @@ impl Registry {
                 // The bytes go to an address of its own, the next part to where this answer says.
                 let target = super::location(&response, session)?;
                 let following = header(&response, "Docker-Upload-Location");
-                let following = following.and_then(|next| absolute(&next, session));
+                let following = following.and_then(|next| absolute(next, session));
                 let sent = self.send("PUT", &target, &headers[..2], part_of(path, start, end)?);
                 let sent = sent.map_err(super::passing)?;
                 match sent.status().as_u16() {
@@ -156,29 +153,11 @@ fn part_of(path: &Path, start: u64, end: u64) -> Result<SendBody<'static>> {
     Ok(SendBody::from_owned_reader(file.take(end - start)))
 }
 
-fn header(response: &Response<Body>, name: &str) -> Option<String> {
-    response
-        .headers()
-        .get(name)?
-        .to_str()
-        .ok()
-        .map(str::to_string)
-}
-
 /// Where an upload goes on.
 fn next(response: &Response<Body>, from: &str) -> Result<String, Fault> {
     let target =
         header(response, "Docker-Upload-Location").or_else(|| header(response, "Location"));
     target
-        .and_then(|target| absolute(&target, from))
+        .and_then(|target| absolute(target, from))
         .ok_or_else(|| Fault::Final(network("the registry does not say where to upload")))
-}
-
-fn failed(response: Response<Body>) -> Fault {
-    let (status, retry) = (response.status().as_u16(), retry_after(&response));
-    let mut text = Vec::new();
-    let body = response.into_body().into_reader().take(FAILURE_BYTES_MAX);
-    // What is told of a failure may be cut: its status counts.
-    let _ = { body }.read_to_end(&mut text);
-    fault(status, &text, retry)
 }

@@ -17,13 +17,14 @@ mod understand;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::error::{Class, Error, Result};
+use crate::network::Network;
 use crate::pool::Pool;
 use crate::registry::Registry;
 use crate::store::Store;
@@ -52,7 +53,9 @@ pub struct Listeners {
 pub struct Server {
     store: Store,
     pool: Pool,
-    registry: Registry,
+    network: Network,
+    /// Made when it is first asked for: most servers never ask.
+    registry: OnceLock<Registry>,
     access: Access,
     store_path: Option<String>,
     log: fn(&str),
@@ -82,7 +85,8 @@ pub fn serve(
     let server = Arc::new(Server {
         store,
         pool: pool.clone(),
-        registry: Registry::new(config.network.clone())?,
+        network: config.network.clone(),
+        registry: OnceLock::new(),
         access: Access::new(config.origins.clone(), loopback),
         store_path,
         log,
@@ -114,6 +118,20 @@ pub fn serve(
         let _ = door.join();
     }
     Ok(())
+}
+
+impl Server {
+    /// The way to registries.
+    ///
+    /// # Errors
+    /// As [`Registry::new`].
+    fn registry(&self) -> Result<&Registry> {
+        if let Some(registry) = self.registry.get() {
+            return Ok(registry);
+        }
+        let registry = Registry::new(self.network.clone())?;
+        Ok(self.registry.get_or_init(|| registry))
+    }
 }
 
 fn watch_door(mut door: Door, server: &Arc<Server>, stop: &AtomicBool) {

@@ -138,24 +138,20 @@ const TO_SHOW: &str = "remote model details are unavailable";
 
 /// The name of a model to run: those that run elsewhere are not ours.
 pub fn to_run(text: &str) -> Result<Name> {
-    let name = here(text, TO_RUN)?;
-    if name.is_empty() {
-        return Err(Error::usage("model is required"));
-    }
-    parsed(name)
+    named(here(text, TO_RUN)?)
+}
+
+/// The name of a model to look at.
+fn asked(text: &str) -> Result<Name> {
+    named(here(text, TO_SHOW)?)
 }
 
 /// The name in a request, with the API's words for none and for a wrong one.
-fn asked(text: &str) -> Result<Name> {
-    let name = here(text, TO_SHOW)?;
-    if name.is_empty() {
-        return Err(Error::usage("model is required"));
+pub fn named(text: &str) -> Result<Name> {
+    match text {
+        "" => Err(Error::usage("model is required")),
+        text => Name::parse(text).map_err(|_| Error::usage("invalid model name")),
     }
-    parsed(name)
-}
-
-fn parsed(text: &str) -> Result<Name> {
-    Name::parse(text).map_err(|_| Error::usage("invalid model name"))
 }
 
 /// A name to fetch, without the suffix that says that its model shall be here.

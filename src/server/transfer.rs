@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::Server;
 use super::body::names;
 use super::http::{Exchange, Reply};
 use super::route::{error_reply, reply};
 use super::stream::{RECORD, Stream};
+use super::{Server, models};
 use crate::api::create::Progress;
 use crate::api::transfer::TransferRequest;
 use crate::error::{Error, Result};
@@ -23,12 +23,9 @@ pub fn pull(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
         return;
     };
     let asked = request.and_then(|request| {
-        let name = super::models::local(request.text());
-        let name = name.and_then(Name::parse);
-        Ok((
-            name.map_err(|_| Error::usage("invalid model name"))?,
-            request,
-        ))
+        let bare = models::local(request.text());
+        let bare = bare.map_err(|_| Error::usage("invalid model name"))?;
+        Ok((models::named(bare)?, request))
     });
     let gone = exchange.watch().gone();
     transfer(exchange, headers, asked, |(name, insecure), report| {
@@ -38,7 +35,7 @@ pub fn pull(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
             rate: None,
             cancel: &gone,
         };
-        pull::pull(&server.store, &server.registry, &request, &mut |step| {
+        pull::pull(&server.store, server.registry()?, &request, &mut |step| {
             report(step.record());
         })
     });
@@ -49,18 +46,9 @@ pub fn push(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
     let Some((exchange, request)) = names::<TransferRequest>(exchange) else {
         return;
     };
-    let asked = request.and_then(|request| {
-        if request.text().is_empty() {
-            return Err(Error::usage("model is required"));
-        }
-        let name = Name::parse(request.text());
-        Ok((
-            name.map_err(|_| Error::usage("invalid model name"))?,
-            request,
-        ))
-    });
+    let asked = request.and_then(|request| Ok((models::named(request.text())?, request)));
     transfer(exchange, headers, asked, |name, report| {
-        push::push(&server.store, &server.registry, name, &mut |step| {
+        push::push(&server.store, server.registry()?, name, &mut |step| {
             report(step.record());
         })
     });
