@@ -387,6 +387,8 @@ fn plain_files_become_models() {
         ],
     )
     .ok();
+    quick(&sandbox, &["pull", "--host", "127.0.0.1:9", &url])
+        .fails(2, "a server cannot fetch a file");
     let listed = sandbox.puna(&["ls"], "").ok();
     assert!(
         listed.contains("tiny-1b.q4:latest\t") && listed.contains("mine:v1\t"),

@@ -1,12 +1,12 @@
 //! `puna export` and `puna import`: models in a file, for machines without a network.
 
+use super::keep::entries;
 use super::out::Out;
 use super::parse::Parsed;
 use super::spec::{Command, Completes, QUIET};
 use crate::bundle;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::name::Name;
 
 pub const EXPORT: Command = Command {
     name: "export",
@@ -51,11 +51,7 @@ fn export(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
         ));
     }
     let store = super::store(config);
-    let entries = parsed
-        .operands
-        .iter()
-        .map(|text| store.find(&Name::parse(text)?));
-    let entries = entries.collect::<Result<Vec<_>>>()?;
+    let entries = entries(parsed, &store)?;
     bundle::export(&store, &entries, &mut out.bytes())
 }
 

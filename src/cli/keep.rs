@@ -110,7 +110,10 @@ pub const PATH: Command = Command {
 };
 
 /// The models that are named, or all of our own store.
-fn entries(parsed: &Parsed, store: &Store) -> Result<Vec<Entry>> {
+///
+/// # Errors
+/// `NoModel` for a name that is not there; if the store cannot be read.
+pub fn entries(parsed: &Parsed, store: &Store) -> Result<Vec<Entry>> {
     if parsed.operands.is_empty() {
         let listing = store.list()?;
         listing.broken.iter().for_each(|line| out::complain(line));

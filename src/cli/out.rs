@@ -120,7 +120,12 @@ impl Out {
     /// A progress bar on a terminal's standard error; elsewhere nothing is shown.
     pub fn progress(&self, what: &str, unit: Unit) -> Progress {
         match self.shows_progress() {
-            true => self.bar(what, unit),
+            true => {
+                let target = ProgressDrawTarget::stderr_with_hz(10);
+                let bar = ProgressBar::with_draw_target(Some(0), target);
+                style(&bar, what, unit);
+                Progress(bar)
+            }
             false => Progress(ProgressBar::hidden()),
         }
     }
@@ -128,12 +133,6 @@ impl Out {
     /// True if bars are shown: on a terminal's standard error, unless told to be quiet.
     pub fn shows_progress(&self) -> bool {
         !self.quiet && self.error_is_terminal
-    }
-
-    fn bar(&self, what: &str, unit: Unit) -> Progress {
-        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(10));
-        style(&bar, what, unit);
-        Progress(bar)
     }
 }
 

@@ -1,7 +1,6 @@
 //! `puna pull` and `puna outdated`: models from registries.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::out::{self, Bars, Out, human_bytes};
@@ -9,6 +8,7 @@ use super::parse::Parsed;
 use super::spec::{Command, Completes, Flag, HOST, JSON, QUIET, option, switch};
 use crate::api::create::Progress as Record;
 use crate::api::transfer::TransferRequest;
+use crate::client::Client;
 use crate::config::Config;
 use crate::create::{Changes, Source, create};
 use crate::error::{Class, Error, Result};
@@ -109,7 +109,7 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     if let [url] = &parsed.operands[..]
         && let Some(name) = file_name(url, parsed)?
     {
-        return file(url, &name, rate, parsed, config, out);
+        return file(url, (&name, rate), parsed, config, out);
     }
     let (names, known) = names(parsed, &store)?;
     if names.is_empty() && !parsed.has("all") {
@@ -121,12 +121,7 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
             return Err(Error::usage(text));
         }
         return each(&names, known, |name| {
-            let body = TransferRequest::new(name, parsed.has("insecure"));
-            let mut display = Display::new(parsed, out);
-            for record in server.post::<Record>("/api/pull", &body)? {
-                display.show(record?)?;
-            }
-            Ok(())
+            by_server(&server, "/api/pull", name, parsed, out)
         });
     }
     let registry = Registry::new(config.network.clone())?;
@@ -150,26 +145,50 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
 pub fn one(
     store: &Store,
     registry: &Registry,
-    (name, rate): (&Name, Option<u64>),
+    what: (&Name, Option<u64>),
     parsed: &Parsed,
     out: &mut Out,
 ) -> Result<()> {
-    let cancel: Arc<AtomicBool> = Arc::default();
+    shown(what, parsed, out, |request, report| {
+        pull::pull(store, registry, request, report)
+    })
+}
+
+/// Pulls something at a rate, showing how far it is.
+fn shown(
+    (name, rate): (&Name, Option<u64>),
+    parsed: &Parsed,
+    out: &mut Out,
+    deed: impl FnOnce(&Request, &mut dyn FnMut(pull::Step)) -> Result<()>,
+) -> Result<()> {
     let request = Request {
         name,
         insecure: parsed.has("insecure"),
         rate,
-        cancel: &cancel,
+        cancel: &AtomicBool::new(false),
     };
     let mut display = Display::new(parsed, out);
-    let mut failed = None;
-    pull::pull(store, registry, &request, &mut |step| {
-        if let Err(error) = display.show(step.record()) {
-            failed.get_or_insert(error);
-        }
-    })?;
-    display.show(Record::of("success"))?;
-    failed.map_or(Ok(()), Err)
+    deed(&request, &mut |step| display.take(step.record()))?;
+    display.success()
+}
+
+/// Lets a server do a transfer, showing how far it is.
+///
+/// # Errors
+/// What the server says.
+pub fn by_server(
+    server: &Client,
+    path: &str,
+    name: &Name,
+    parsed: &Parsed,
+    out: &mut Out,
+) -> Result<()> {
+    let body = TransferRequest::new(name, parsed.has("insecure"));
+    let mut display = Display::new(parsed, out);
+    for record in server.post::<Record>(path, &body)? {
+        display.show(record?)?;
+    }
+    Ok(())
 }
 
 /// The name for the model of a plain file, if that is what is to be pulled.
@@ -198,38 +217,28 @@ fn file_name(url: &str, parsed: &Parsed) -> Result<Option<Name>> {
 /// Pulls a GGUF file by its address.
 fn file(
     url: &str,
-    name: &Name,
-    rate: Option<u64>,
+    what: (&Name, Option<u64>),
     parsed: &Parsed,
     config: &Config,
     out: &mut Out,
 ) -> Result<()> {
     let store = super::store(config);
+    if super::named_server(parsed, config)?.is_some() {
+        let text = "a server cannot fetch a file by its address: leave --host out";
+        return Err(Error::usage(text));
+    }
     if let Some(path) = url.strip_prefix("file:") {
         let path = path.strip_prefix("//").unwrap_or(path);
         let source = Source::File(path.into(), Take::Copy);
-        return create(&store, name, &source, &Changes::default(), &mut |_| {});
+        return create(&store, what.0, &source, &Changes::default(), &mut |_| {});
     }
     if url.starts_with("http:") && !parsed.has("insecure") {
         return Err(Error::usage("plain http is used only with --insecure"));
     }
     let registry = Registry::new(config.network.clone())?;
-    let cancel = AtomicBool::new(false);
-    let request = Request {
-        name,
-        insecure: parsed.has("insecure"),
-        rate,
-        cancel: &cancel,
-    };
-    let mut display = Display::new(parsed, out);
-    let mut failed = None;
-    pull::pull_file(&store, &registry, (url, &request), &mut |step| {
-        if let Err(error) = display.show(step.record()) {
-            failed.get_or_insert(error);
-        }
-    })?;
-    display.show(Record::of("success"))?;
-    failed.map_or(Ok(()), Err)
+    shown(what, parsed, out, |request, report| {
+        pull::pull_file(&store, &registry, (url, request), report)
+    })
 }
 
 /// The names to pull, and whether they are those of the store.
@@ -289,6 +298,7 @@ pub struct Display<'a> {
     json: bool,
     bars: Option<Bars>,
     tenths: HashMap<String, u64>,
+    failed: Option<Error>,
 }
 
 impl<'a> Display<'a> {
@@ -300,7 +310,24 @@ impl<'a> Display<'a> {
             out,
             bars: None,
             tenths: HashMap::new(),
+            failed: None,
         }
+    }
+
+    /// Shows one; that it cannot be shown is told at the end.
+    pub fn take(&mut self, record: Record) {
+        if let Err(error) = self.show(record) {
+            self.failed.get_or_insert(error);
+        }
+    }
+
+    /// Shows that all went well.
+    ///
+    /// # Errors
+    /// As [`Display::show`], of this record or of any before it.
+    pub fn success(mut self) -> Result<()> {
+        self.take(Record::of("success"));
+        self.failed.map_or(Ok(()), Err)
     }
 
     /// Shows one.

@@ -2,10 +2,8 @@
 
 use super::out::Out;
 use super::parse::Parsed;
-use super::pull::{Display, INSECURE};
+use super::pull::{Display, INSECURE, by_server};
 use super::spec::{Command, Completes, HOST, JSON, QUIET};
-use crate::api::create::Progress as Record;
-use crate::api::transfer::TransferRequest;
 use crate::config::Config;
 use crate::error::Result;
 use crate::name::Name;
@@ -34,24 +32,14 @@ pub const COMMAND: Command = Command {
 
 fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     let name = Name::parse(&parsed.operands[0])?;
-    let insecure = parsed.has("insecure");
-    let server = super::named_server(parsed, config)?;
-    let mut display = Display::new(parsed, out);
-    if let Some(server) = server {
-        let body = TransferRequest::new(&name, insecure);
-        for record in server.post::<Record>("/api/push", &body)? {
-            display.show(record?)?;
-        }
-        return Ok(());
+    if let Some(server) = super::named_server(parsed, config)? {
+        return by_server(&server, "/api/push", &name, parsed, out);
     }
     let registry = Registry::new(config.network.clone())?;
-    let store = super::store(config);
-    let mut failed = None;
-    push::push(&store, &registry, (&name, insecure), &mut |step| {
-        if let Err(error) = display.show(step.record()) {
-            failed.get_or_insert(error);
-        }
+    let (store, what) = (super::store(config), (&name, parsed.has("insecure")));
+    let mut display = Display::new(parsed, out);
+    push::push(&store, &registry, what, &mut |step| {
+        display.take(step.record());
     })?;
-    display.show(Record::of("success"))?;
-    failed.map_or(Ok(()), Err)
+    display.success()
 }

@@ -153,22 +153,24 @@ pub const COMMAND: Command = Command {
 
 /// Fetches the model first, if that was asked for, or it is missing and somebody watches.
 fn fetch(text: &str, parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
-    let missing = match parsed.value("pull") {
-        Some("always") => false,
-        Some("missing" | "") => true,
-        Some("never") => return Ok(()),
-        None if out.shows_progress() && out.output_is_terminal => true,
-        None => return Ok(()),
+    let watched = out.shows_progress() && out.output_is_terminal;
+    let always = match parsed.value("pull") {
+        Some("always") => true,
+        Some("missing" | "") => false,
+        None if watched => false,
+        Some("never") | None => return Ok(()),
         Some(other) => {
             let text = format!("--pull is missing, always or never, not '{other}'");
             return Err(Error::usage(text));
         }
     };
     let (store, name) = (super::store(config), Name::parse(text)?);
-    match missing.then(|| store.find(&name)) {
-        None => {}
-        Some(Err(error)) if error.is_not_found() => {}
-        Some(found) => return found.map(drop),
+    if !always {
+        match store.find(&name) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
     }
     let registry = Registry::new(config.network.clone())?;
     pull::one(&store, &registry, (&name, None), parsed, out)
