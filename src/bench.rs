@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use crate::engine::{Event, Job, Sampling};
+use crate::engine::{Context, Event, Facts, Job, Sampling};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::options::Options;
@@ -58,10 +58,9 @@ pub fn bench(
     let started = Instant::now();
     let lease = pool.acquire(model, options, None, &cancel, &mut |_| {})?;
     let load_ms = started.elapsed().as_secs_f64() * 1e3;
-    for (what, value) in pool.settings(model, options)? {
+    for (what, value) in settings(lease.engine().facts()) {
         tell(row(what, value, ""))?;
     }
-    tell(row("device", lease.engine().facts().device.clone(), ""))?;
     tell(row("load", format!("{load_ms:.0}"), "ms"))?;
     let memory = pool.loaded().first().map_or(0, |loaded| loaded.size_bytes);
     tell(row("memory", format!("{}", memory >> 20), "MiB"))?;
@@ -89,6 +88,22 @@ pub fn bench(
         tell(row(&what, format!("{answer:.1}"), "tokens/s"))?;
     }
     Ok(())
+}
+
+/// The settings in force, for people.
+fn settings(facts: &Facts) -> Vec<(&'static str, String)> {
+    let mut settings = vec![
+        ("threads", facts.threads.to_string()),
+        ("flash attention", facts.attention.flash.to_string()),
+        ("cache", facts.attention.kv.name().to_string()),
+        ("slice", facts.slice_tokens.to_string()),
+    ];
+    if let Context::Shared { tokens, cells, .. } = facts.context {
+        settings.push(("context", tokens.to_string()));
+        settings.push(("cells", cells.to_string()));
+    }
+    settings.push(("device", facts.device.clone()));
+    settings
 }
 
 struct Rates {

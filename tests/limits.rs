@@ -43,22 +43,28 @@ fn what_a_model_takes_is_known_before() {
     }
 }
 
+/// A server under a limit of the shell's `ulimit`.
+fn serve_under(sandbox: &Sandbox, limit: &str, variables: &[(&str, &str)]) -> Server {
+    let serve = format!("ulimit {limit}; exec \"$0\" serve --host 127.0.0.1:0 --no-socket");
+    let mut command = std::process::Command::new("bash");
+    command
+        .args(["-c", &serve, crate::support::PUNA])
+        .current_dir(&sandbox.home)
+        .env_clear()
+        .env("HOME", &sandbox.home)
+        .env("PATH", "/usr/bin:/bin")
+        .envs(variables.iter().copied());
+    Server::start(command)
+}
+
 #[test]
 fn what_does_not_fit_is_503_with_the_numbers() {
     let sandbox = Sandbox::with_smol();
-    let mut command = std::process::Command::new("bash");
-    let serve = "ulimit -v 1500000; exec \"$0\" serve --host 127.0.0.1:0 --no-socket";
-    command
-        .args(["-c", serve, crate::support::PUNA])
-        .current_dir(&sandbox.home)
-        .env_clear();
-    command
-        .env("HOME", &sandbox.home)
-        .env("PATH", "/usr/bin:/bin");
-    command
-        .env("OLLAMA_CONTEXT_LENGTH", "8192")
-        .env("PUNA_NUM_PARALLEL", "16");
-    let server = Server::start(command);
+    let variables = [
+        ("OLLAMA_CONTEXT_LENGTH", "8192"),
+        ("PUNA_NUM_PARALLEL", "16"),
+    ];
+    let server = serve_under(&sandbox, "-v 1500000", &variables);
     let answer = server.ask("POST", "/api/generate", r#"{"model":"smol"}"#);
     assert_eq!(answer.status, 503, "{answer:?}");
     let error = answer.error();
@@ -209,16 +215,7 @@ fn ten_thousand_connections_leave_room_for_others() {
 #[test]
 fn few_descriptors_do_not_end_the_server() {
     let sandbox = Sandbox::new();
-    let mut command = std::process::Command::new("bash");
-    let serve = "ulimit -n 40; exec \"$0\" serve --host 127.0.0.1:0 --no-socket";
-    command
-        .args(["-c", serve, crate::support::PUNA])
-        .current_dir(&sandbox.home)
-        .env_clear();
-    command
-        .env("HOME", &sandbox.home)
-        .env("PATH", "/usr/bin:/bin");
-    let server = Server::start(command);
+    let server = serve_under(&sandbox, "-n 40", &[]);
     let many: Vec<_> = (0..200).map(|_| TcpStream::connect(&server.at)).collect();
     drop(many);
     eventually("it answers again", Duration::from_secs(20), || {

@@ -31,16 +31,16 @@ impl Worker<'_> {
     pub(super) fn admit(&mut self) {
         let mut next = 0;
         while next < self.waiting.len() {
-            let verdict = self.verdict(next);
-            match verdict {
+            match self.verdict(next) {
                 Verdict::Wait => next += 1,
                 Verdict::Full => return,
-                Verdict::Begin(..) | Verdict::TooLong => {
-                    let work = self.waiting.remove(next);
-                    let mut work = work.expect("it was looked at");
-                    if let Verdict::Begin(index, found) = verdict {
+                Verdict::Begin(index, found) => {
+                    if let Some(work) = self.waiting.remove(next) {
                         self.begin(index, found, work);
-                    } else {
+                    }
+                }
+                Verdict::TooLong => {
+                    if let Some(mut work) = self.waiting.remove(next) {
                         let error = Error::too_long(work.tokens.len(), self.plan.tokens_max);
                         work.send(Event::Failed(error));
                     }

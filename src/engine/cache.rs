@@ -298,7 +298,7 @@ impl<'a> Cache<'a> {
     /// Copies a sequence out of the cache, if that may pay later.
     fn keep(&mut self, index: usize) {
         let whole = LlamaStateSeqFlags::empty();
-        let bytes = self.context.state_seq_get_size_ext(index as i32, whole);
+        let bytes = || self.context.state_seq_get_size_ext(index as i32, whole);
         if self.parked.wants(self.count(index), bytes)
             && let Ok(state) = self.context.state_seq_get(index as i32, whole)
         {

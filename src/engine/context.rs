@@ -8,7 +8,6 @@ use llama_cpp_2::model::LlamaModel;
 
 use super::cache::{Cache, Limits, Memory};
 use super::embed::TEXTS_MAX;
-use super::ffi;
 use super::thread::Ready;
 use super::tune::{self, KvKind};
 use super::worker::Plan;
@@ -45,7 +44,15 @@ pub fn for_answers<'a>(
     };
     // What was read stands in the context once, for one answer.
     let sequences = if ready.encodes { 1 } else { sequences };
-    let batch = batch_tokens(model, ready, spec, (sequences, cells));
+    let slice = tune::slice_tokens(model.n_params(), spec.threads, ready.gpu_layers > 0);
+    // A slice of prompts and a token of each sequence: a larger batch would only take memory, and
+    // time to set up. A model that encodes reads a prompt whole.
+    let batch = match ready.encodes {
+        true => cells.next_multiple_of(CONTEXT_GRAIN) as usize,
+        false => (slice + sequences as usize)
+            .next_multiple_of(tune::GRID)
+            .min(spec.batch_tokens),
+    };
     let params = params(spec, cells.next_multiple_of(CONTEXT_GRAIN), batch as u32)
         .with_n_seq_max(sequences)
         .with_type_k(kind(spec.attention.kv))
@@ -70,7 +77,6 @@ pub fn for_answers<'a>(
         },
         parked_bytes: bytes,
     };
-    let slice = tune::slice_tokens(model.n_params(), spec.threads, ready.gpu_layers > 0);
     let plan = Plan {
         tokens_max: tokens as usize,
         sequences: sequences as usize,
@@ -110,23 +116,6 @@ fn params(spec: &Spec, cells: u32, batch: u32) -> LlamaContextParams {
         .with_flash_attention_policy(i32::from(spec.attention.flash))
         .with_kv_unified(true)
         .with_no_perf(true)
-}
-
-/// Tokens that one decode can hold: a slice of prompts and a token of each sequence. A larger batch
-/// would only take memory, and time to set up. A model that encodes reads a prompt whole.
-fn batch_tokens(
-    model: &LlamaModel,
-    ready: &Ready,
-    spec: &Spec,
-    (sequences, cells): (u32, u32),
-) -> usize {
-    if ready.encodes {
-        return cells.next_multiple_of(CONTEXT_GRAIN) as usize;
-    }
-    let slice = tune::slice_tokens(model.n_params(), spec.threads, ffi::has_gpu());
-    (slice + sequences as usize)
-        .next_multiple_of(tune::GRID)
-        .min(spec.batch_tokens)
 }
 
 /// The token that answers begin with, of a model that encodes.

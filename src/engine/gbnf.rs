@@ -1,12 +1,15 @@
 //! GBNF grammars, checked before llama.cpp reads them: its parser writes what is wrong to standard
 //! error, works by recursion, and keeps every alternative in memory for each token.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Most bytes of a grammar's text.
 const BYTES_MAX: usize = 1 << 20;
 /// Most alternatives of a grammar.
 const ALTERNATIVES_MAX: usize = 10_000;
+/// Most rules, with those that brackets and repetitions stand for: what is checked of them takes
+/// their number squared.
+const RULES_MAX: usize = 10_000;
 /// Most brackets inside each other.
 const NESTED_MAX: usize = 100;
 /// Most repetitions of one item.
@@ -25,17 +28,20 @@ pub fn check(source: &str) -> Result<(), String> {
     }
     let mut parser = Parser::new(source);
     parser.rules()?;
-    if !parser.defined.contains(&"root") {
+    if !parser.defined.contains("root") {
         return Err("it has no rule named root".into());
     }
-    let missing = parser.names.iter();
-    if let Some((name, _)) = missing
-        .into_iter()
-        .find(|(name, _)| !parser.defined.contains(name))
+    if let Some(name) = parser
+        .names
+        .keys()
+        .find(|name| !parser.defined.contains(*name))
     {
         return Err(format!("the rule {name} is used and not defined"));
     }
-    parser.check_recursion()
+    match parser.rules.len() > RULES_MAX {
+        true => Err("it has too many rules".into()),
+        false => parser.check_recursion(),
+    }
 }
 
 /// Something in a sequence.
@@ -54,7 +60,7 @@ struct Parser<'a> {
     at: usize,
     rules: Vec<Alternatives>,
     names: HashMap<&'a str, usize>,
-    defined: Vec<&'a str>,
+    defined: HashSet<&'a str>,
     alternatives: usize,
 }
 
@@ -65,7 +71,7 @@ impl<'a> Parser<'a> {
             at: 0,
             rules: Vec::new(),
             names: HashMap::new(),
-            defined: Vec::new(),
+            defined: HashSet::new(),
             alternatives: 0,
         }
     }
@@ -136,7 +142,7 @@ impl<'a> Parser<'a> {
             }
             self.space(true);
             let number = self.number_of(name);
-            self.defined.push(name);
+            self.defined.insert(name);
             self.rules[number] = self.choice(0)?;
             if !matches!(self.peek(), None | Some('\n' | '\r')) {
                 return self.wrong("the rule does not end with its line");
@@ -305,9 +311,8 @@ impl<'a> Parser<'a> {
                     seen[number] = 2;
                     continue;
                 }
-                match seen[number] {
-                    0 => {}
-                    _ => continue,
+                if seen[number] != 0 {
+                    continue;
                 }
                 seen[number] = 1;
                 open.push((number, true));
@@ -364,6 +369,10 @@ mod tests {
             ")".repeat(100_000)
         );
         let wide = format!("root ::= {}\"a\"", "\"a\" | ".repeat(60_000));
+        let many: Vec<String> = (0..20_000)
+            .map(|at| format!("a{at} ::= a{}", at + 1))
+            .collect();
+        let many = format!("root ::= a0\n{}\na20000 ::= \"a\"", many.join("\n"));
         for (source, words) in [
             ("root ::= foo", "the rule foo is used and not defined"),
             ("foo ::= \"a\"", "no rule named root"),
@@ -380,6 +389,7 @@ mod tests {
             ("root ::= \"\0\"", "NUL"),
             (&deep, "nested too deeply"),
             (&wide, "too many alternatives"),
+            (&many, "too many rules"),
         ] {
             let error = check(source).expect_err(words);
             assert!(error.contains(words), "{error}");

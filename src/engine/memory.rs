@@ -102,37 +102,38 @@ fn windowed(header: &Header, layers: u64) -> u64 {
 fn state_bytes(header: &Header) -> u64 {
     let number = |key: &str| header.arch_integer(key).unwrap_or(0);
     let mamba = number("ssm.inner_size")
-        .saturating_mul(number("ssm.state_size") + number("ssm.conv_kernel"));
+        .saturating_mul(number("ssm.state_size").saturating_add(number("ssm.conv_kernel")));
     let rwkv = number("wkv.head_size").saturating_mul(number("embedding_length"));
     mamba.saturating_add(rwkv).saturating_mul(4)
 }
 
 /// Bytes that one cell takes in a layer: its keys and values.
 fn layer_bytes(header: &Header, kv: KvKind) -> u64 {
-    let width = header.arch_integer("embedding_length").unwrap_or(0);
-    let heads = header
-        .arch_integer("attention.head_count")
-        .unwrap_or(1)
-        .max(1);
     let kv_heads = header
         .arch_integer("attention.head_count_kv")
-        .unwrap_or(heads);
-    let head = width / heads;
-    let keys = header.arch_integer("attention.key_length").unwrap_or(head);
+        .unwrap_or_else(|| heads(header));
+    let keys = head_size(header);
     let values = header
         .arch_integer("attention.value_length")
-        .unwrap_or(head);
+        .unwrap_or_else(|| even_head(header));
     kv.bytes(kv_heads.saturating_mul(keys.saturating_add(values)))
 }
 
 /// The size of one attention head.
 pub fn head_size(header: &Header) -> u64 {
-    let width = header.arch_integer("embedding_length").unwrap_or(0);
-    let heads = header
-        .arch_integer("attention.head_count")
-        .unwrap_or(1)
-        .max(1);
     header
         .arch_integer("attention.key_length")
-        .unwrap_or(width / heads)
+        .unwrap_or_else(|| even_head(header))
+}
+
+/// The size of a head where all of them together are as wide as the model.
+fn even_head(header: &Header) -> u64 {
+    header.arch_integer("embedding_length").unwrap_or(0) / heads(header)
+}
+
+fn heads(header: &Header) -> u64 {
+    header
+        .arch_integer("attention.head_count")
+        .unwrap_or(1)
+        .max(1)
 }

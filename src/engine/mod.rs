@@ -159,6 +159,14 @@ pub struct Facts {
     pub layers: u32,
     /// Tokens of the vocabulary.
     pub vocabulary: i32,
+    /// Threads that compute.
+    pub threads: usize,
+    /// Attention and cache.
+    pub attention: Attention,
+    /// The context's size.
+    pub context: Context,
+    /// Tokens of prompts in one decode.
+    pub slice_tokens: usize,
 }
 
 /// A loaded model. Dropping it waits for running jobs, then frees everything.
@@ -263,14 +271,20 @@ impl Engine {
         spec: Spec,
         progress: &mut dyn FnMut(f32) -> bool,
     ) -> Result<Self> {
+        let (threads, attention, context) = (spec.threads, spec.attention, spec.context);
         let (worker, loaded) = thread::start(backend.clone(), spec, progress)?;
         let model = loaded.model;
+        let on_gpu = loaded.gpu_layers > 0;
         let facts = Facts {
             trained_tokens: model.n_ctx_train(),
             device: device_name(loaded.gpu_layers),
             gpu_layers: loaded.gpu_layers,
             layers: model.n_layer() + 1,
             vocabulary: model.n_vocab(),
+            threads,
+            attention,
+            context,
+            slice_tokens: tune::slice_tokens(model.n_params(), threads, on_gpu),
         };
         Ok(Engine {
             model,

@@ -58,9 +58,9 @@ impl Parked {
         }
     }
 
-    /// True if a copy of so many tokens and bytes would be kept.
-    pub fn wants(&self, tokens: usize, bytes: usize) -> bool {
-        tokens >= TOKENS_MIN && bytes <= self.bytes_max
+    /// True if a copy of so many tokens, and bytes, would be kept.
+    pub fn wants(&self, tokens: usize, bytes: impl FnOnce() -> usize) -> bool {
+        tokens >= TOKENS_MIN && self.bytes_max > 0 && bytes() <= self.bytes_max
     }
 
     /// Keeps a sequence, in place of those that are its beginning.

@@ -287,31 +287,6 @@ impl Pool {
         loaded
     }
 
-    /// The settings with which a model would be loaded, for people.
-    ///
-    /// # Errors
-    /// What is wrong with the options.
-    pub fn settings(
-        &self,
-        model: &Model,
-        options: &Options,
-    ) -> Result<Vec<(&'static str, String)>> {
-        let load = self.load_for(model, options)?;
-        let spec = self.spec(model, &load);
-        let slice = tune::slice_tokens(model.header.parameter_count(), spec.threads, false);
-        let mut settings = vec![
-            ("threads", spec.threads.to_string()),
-            ("flash attention", spec.attention.flash.to_string()),
-            ("cache", spec.attention.kv.name().to_string()),
-            ("slice", slice.to_string()),
-        ];
-        if let Context::Shared { tokens, cells, .. } = spec.context {
-            settings.push(("context", tokens.to_string()));
-            settings.push(("cells", cells.to_string()));
-        }
-        Ok(settings)
-    }
-
     /// Devices that this build can compute on.
     ///
     /// # Errors

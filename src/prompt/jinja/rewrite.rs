@@ -148,7 +148,7 @@ fn statement(tag: &str, source: &str, out: &mut String) {
     match word {
         "generation" => out.push_str(&format!("{open} if true {close}")),
         "endgeneration" => out.push_str(&format!("{open} endif {close}")),
-        "set" => set(open, rest, (close, source), out),
+        "set" => set(open, rest, close, source, out),
         "for" => {
             let names = rest.split_once(" in ").map_or("", |(names, _)| names);
             guarded(
@@ -207,7 +207,7 @@ fn guarded<'a>(
     let _ = open; // The opening delimiter stays as it was.
 }
 
-fn set(open: &str, rest: &str, (close, source): (&str, &str), out: &mut String) {
+fn set(open: &str, rest: &str, close: &str, source: &str, out: &mut String) {
     let Some((target, value)) = assignment(rest) else {
         // `set x` captures what it prints: the filter bounds that.
         return out.push_str(&format!("{open} set {rest} | {BOUNDED} {close}"));
