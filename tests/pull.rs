@@ -299,6 +299,17 @@ fn garbage_goes_when_it_is_old() {
         usage.starts_with("tiny:latest\t") && usage.contains("(partial)\t4\t4\n"),
         "{usage}"
     );
+    // A manifest that cannot be read may use any blob: nothing is removed, and du tells the same.
+    let broken = sandbox
+        .models()
+        .join("manifests/registry.ollama.ai/library/broken/latest");
+    fs::create_dir_all(broken.parent().unwrap()).unwrap();
+    fs::write(&broken, "{").unwrap();
+    sandbox
+        .puna(&["gc", "--older-than", "0"], "")
+        .fails(1, "may use any blob");
+    assert_eq!(sandbox.puna(&["du"], "").ok(), usage);
+    fs::remove_file(&broken).unwrap();
     assert_eq!(sandbox.puna(&["gc", "--older-than", "0"], "").ok(), listed);
     assert!(!unused.exists() && !partial.exists());
     sandbox.puna(&["show", "tiny"], "").ok();
