@@ -278,3 +278,47 @@ fn the_longest_answer_ends_where_the_context_ends() {
     let tokens = json["prompt_eval_count"].as_u64().unwrap() + json["eval_count"].as_u64().unwrap();
     assert!(json["done_reason"] == "stop" || tokens == 64, "{json}");
 }
+
+#[test]
+fn bench_tells_settings_and_then_speeds() {
+    let sandbox = Sandbox::with_smol();
+    let words = ["bench", "smol", "-p", "24", "-n", "4", "--runs", "1"];
+    let done = sandbox.puna(&words, "").ok();
+    let rows: Vec<Vec<&str>> = done
+        .lines()
+        .map(|line| line.split('\t').collect())
+        .collect();
+    let value = |what: &str| {
+        let row = rows.iter().find(|row| row[0] == what);
+        let row = row.unwrap_or_else(|| panic!("no {what}: {done}"));
+        assert_eq!(row.len(), 3, "{row:?}");
+        row[1]
+    };
+    assert_eq!((value("cache"), value("flash attention")), ("f16", "false"));
+    assert_eq!((value("context"), rows[0][0]), ("4096", "threads"));
+    for what in [
+        "load",
+        "memory",
+        "prompt of 24",
+        "answers, 1 at once",
+        "answers, 4 at once",
+        "answers, 8 at once",
+    ] {
+        assert!(value(what).parse::<f64>().unwrap() > 0.0, "{done}");
+    }
+    let other = sandbox.shell(&format!(
+        "PUNA_KV_CACHE_TYPE=q8_0 puna {} --json | head -3",
+        words.join(" ")
+    ));
+    let cache = other.stdout.lines().nth(2).unwrap();
+    assert!(cache.contains(r#""value":"q8_0""#), "{other:?}");
+    sandbox
+        .puna(&["bench", "smol", "-p", "0"], "")
+        .fails(2, "--prompt is a number from 1 on");
+    let long = sandbox.puna(&["bench", "smol", "-p", "5000"], "");
+    assert_eq!(long.status, Some(4), "{long:?}");
+    assert!(
+        long.stderr.contains("5000 tokens") && long.stderr.contains("4096"),
+        "{long:?}"
+    );
+}

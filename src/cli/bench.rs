@@ -35,10 +35,10 @@ pub const COMMAND: Command = Command {
         JSON,
     ],
     about: &[
-        "Loads a model as a server would and measures it: time to load, memory, a prompt alone, and answers of one, \
-         four and eight at once. Each line holds what was measured, a tab, a number, a tab, and its unit; the \
-         settings that were chosen come first, without a unit. PUNA_FLASH_ATTENTION, PUNA_KV_CACHE_TYPE and \
-         PUNA_NUM_THREADS choose others to compare with.",
+        "Loads a model as a server would and measures it: time to load, memory, a prompt alone, and answers behind \
+         short prompts, one, four and eight at once. Each line holds what was measured, a tab, a number, a tab, and \
+         its unit; the settings that were chosen come first, without a unit. PUNA_FLASH_ATTENTION, \
+         PUNA_KV_CACHE_TYPE and PUNA_NUM_THREADS choose others to compare with.",
     ],
     examples: &[
         ("puna bench smol", "measure a model"),
