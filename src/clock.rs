@@ -26,28 +26,32 @@ fn timestamp(time: SystemTime) -> Timestamp {
 #[derive(Debug, Clone, Copy)]
 pub struct Local {
     time: Timestamp,
-    offset: Offset,
+    /// `None`: that of this system, looked up when it is needed, which takes 5 ms.
+    offset: Option<Offset>,
 }
 
 impl Local {
     /// In the zone of this system.
     pub fn here(time: SystemTime) -> Self {
-        let time = timestamp(time);
-        let offset = TimeZone::system().to_offset(time);
-        Local { time, offset }
+        Local {
+            time: timestamp(time),
+            offset: None,
+        }
     }
 
     /// In UTC.
     pub fn utc(time: SystemTime) -> Self {
         Local {
             time: timestamp(time),
-            offset: Offset::UTC,
+            offset: Some(Offset::UTC),
         }
     }
 
     /// As `strftime` writes it; directives that it does not know stay as they are.
     pub fn strftime(self, format: &str) -> String {
-        let time = self.time.to_zoned_datetime(self.offset.to_time_zone());
+        let here = || TimeZone::system().to_offset(self.time);
+        let offset = self.offset.unwrap_or_else(here);
+        let time = self.time.to_zoned_datetime(offset.to_time_zone());
         let lenient = Config::new().lenient(true);
         let text = BrokenDownTime::from(&time).to_string_with_config(&lenient, format);
         text.unwrap_or_default()
@@ -112,7 +116,7 @@ mod tests {
             "2026-11-23 23 23 November Nov Monday Mon 22:04:05 10 PM 26 327 UTC+0000 % %K"
         );
         let east = Local {
-            offset: Offset::constant(3),
+            offset: Some(Offset::constant(3)),
             ..utc
         };
         assert_eq!(east.strftime("%Y-%m-%d %H:%M"), "2026-11-24 01:04");

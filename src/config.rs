@@ -5,7 +5,7 @@
 
 mod network;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::network::Network;
@@ -32,6 +32,10 @@ const VARIABLES: &[(&str, &str)] = &[
     (
         "OLLAMA_MODELS",
         "folder of Ollama's store, only read (default: ~/.ollama/models)",
+    ),
+    (
+        "PUNA_CACHE",
+        "folder of what can be made again (default: puna in the user's cache folder)",
     ),
     (
         "PUNA_HOST, OLLAMA_HOST",
@@ -107,6 +111,8 @@ pub struct Config {
     pub models: PathBuf,
     /// Folder of Ollama's store, if there may be one.
     pub ollama_models: Option<PathBuf>,
+    /// Folder of what can be made again, if there is one.
+    pub cache: Option<PathBuf>,
     /// Where the server listens or is asked.
     pub address: Address,
     /// True if the user named the address.
@@ -147,6 +153,15 @@ impl Config {
         Self::read(&|name| std::env::var(name).ok(), &Folders::of_user())
     }
 
+    /// The cache directory.
+    ///
+    /// # Errors
+    /// `Failed` where the user has none and named none.
+    pub fn cache(&self) -> Result<&Path> {
+        let none = || Error::failed("no cache directory: set PUNA_CACHE to a folder");
+        self.cache.as_deref().ok_or_else(none)
+    }
+
     fn read(variable: &dyn Fn(&str) -> Option<String>, folders: &Folders) -> Result<Self> {
         let plain = |name: &str| {
             variable(name)
@@ -184,6 +199,9 @@ impl Config {
                     .as_ref()
                     .map(|home| home.join(".ollama/models"))
             }),
+            cache: plain("PUNA_CACHE")
+                .map(PathBuf::from)
+                .or_else(|| folders.cache.as_ref().map(|cache| cache.join("puna"))),
             address: host
                 .as_deref()
                 .map(Address::parse)
@@ -217,6 +235,7 @@ impl Config {
 struct Folders {
     home: Option<PathBuf>,
     data: Option<PathBuf>,
+    cache: Option<PathBuf>,
     runtime: Option<PathBuf>,
 }
 
@@ -229,6 +248,7 @@ impl Folders {
         Folders {
             home: dirs::home_dir(),
             data: dirs::data_dir(),
+            cache: dirs::cache_dir(),
             runtime: dirs::runtime_dir()
                 .or_else(by_user)
                 .map(|folder| folder.join("puna")),
@@ -251,7 +271,7 @@ fn checked_socket(socket: Option<PathBuf>) -> Result<Option<PathBuf>> {
     }
 }
 
-fn beside(models: &std::path::Path) -> PathBuf {
+fn beside(models: &Path) -> PathBuf {
     models.parent().unwrap_or(models).join("run")
 }
 
@@ -289,6 +309,7 @@ mod tests {
         let folders = Folders {
             home: home.map(PathBuf::from),
             data: home.map(|home| PathBuf::from(home).join(".local/share")),
+            cache: home.map(|home| PathBuf::from(home).join(".cache")),
             runtime: None,
         };
         let variable = |name: &str| {

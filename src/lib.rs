@@ -28,6 +28,7 @@ pub mod prompt;
 pub mod reply;
 
 // Owners: each of one outside thing.
+pub mod cache;
 pub mod client;
 pub mod config;
 pub mod engine;
@@ -40,6 +41,7 @@ pub mod bench;
 pub mod bundle;
 pub mod chat;
 pub mod create;
+pub mod derive;
 pub mod dialect;
 pub mod embed;
 pub mod list;

@@ -9,9 +9,9 @@ use serde_json::{Value as Json, json};
 use crate::support::{Sandbox, Server};
 
 /// Width of the tiny models.
-const WIDTH: u64 = 32;
+pub const WIDTH: u64 = 32;
 /// Their vocabulary: three marks, the bytes, and filling.
-const TOKENS: u64 = 320;
+pub const TOKENS: u64 = 320;
 
 /// Numbers that look random, the same each time.
 struct Numbers(u64);
@@ -25,7 +25,7 @@ impl Numbers {
     }
 }
 
-fn tensors(writer: &mut Writer, prefix: &str, seed: u64, list: &[(&str, &[u64])]) {
+pub fn tensors(writer: &mut Writer, prefix: &str, seed: u64, list: &[(&str, &[u64])]) {
     let mut numbers = Numbers(seed);
     for (name, shape) in list {
         let count = shape.iter().product::<u64>() as usize;
@@ -41,23 +41,28 @@ fn tensors(writer: &mut Writer, prefix: &str, seed: u64, list: &[(&str, &[u64])]
 
 /// A model of an architecture, with a vocabulary of bytes.
 fn tiny(architecture: &str, keys: &[(&str, u64)]) -> Writer {
+    tiny_of(architecture, keys, TOKENS)
+}
+
+/// The same with another number of tokens.
+pub fn tiny_of(architecture: &str, keys: &[(&str, u64)], tokens: u64) -> Writer {
     let mut writer = Writer::new(architecture);
-    for (key, value) in [
+    let defaults = [
         ("context_length", 256),
         ("embedding_length", WIDTH),
         ("block_count", 1),
         ("feed_forward_length", 64),
-    ]
-    .iter()
-    .chain(keys)
-    {
+    ];
+    let given = |name: &str| keys.iter().any(|(key, _)| *key == name);
+    let defaults = defaults.iter().filter(|(key, _)| !given(key));
+    for (key, value) in defaults.chain(keys) {
         writer.unsigned(&format!("{architecture}.{key}"), *value as u32);
     }
     let bytes = (0..256).map(|byte| format!("<0x{byte:02X}>"));
     let marks = ["<unk>", "<s>", "</s>"].map(String::from);
     let mut texts: Vec<String> = marks.into_iter().chain(bytes).collect();
-    texts.extend((texts.len()..TOKENS as usize).map(|id| format!("t{id}")));
-    let kinds: Vec<i32> = (0..TOKENS)
+    texts.extend((texts.len()..tokens as usize).map(|id| format!("t{id}")));
+    let kinds: Vec<i32> = (0..tokens)
         .map(|id| match id {
             0 => 2,
             1 | 2 => 3,
@@ -67,7 +72,7 @@ fn tiny(architecture: &str, keys: &[(&str, u64)]) -> Writer {
         .collect();
     writer.text("tokenizer.ggml.model", "llama");
     writer.texts("tokenizer.ggml.tokens", &texts);
-    writer.floats("tokenizer.ggml.scores", &vec![0.0; TOKENS as usize]);
+    writer.floats("tokenizer.ggml.scores", &vec![0.0; tokens as usize]);
     writer.integers("tokenizer.ggml.token_type", &kinds);
     writer.bool("tokenizer.ggml.add_bos_token", false);
     writer

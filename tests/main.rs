@@ -10,6 +10,7 @@ mod bundle;
 mod clients;
 mod conformance;
 mod create;
+mod derived;
 mod door;
 mod embed;
 mod gotemplates;

@@ -16,10 +16,12 @@ const FORMATS: &[&str] = &[
     "prompt",
     "reply",
 ];
-const OWNERS: &[&str] = &["client", "config", "engine", "machine", "registry", "store"];
+const OWNERS: &[&str] = &[
+    "cache", "client", "config", "engine", "machine", "registry", "store",
+];
 const DEEDS: &[&str] = &[
-    "bench", "bundle", "chat", "create", "dialect", "embed", "list", "model", "pool", "pull",
-    "push", "show",
+    "bench", "bundle", "chat", "create", "derive", "dialect", "embed", "list", "model", "pool",
+    "pull", "push", "show",
 ];
 const FACES: &[&str] = &["cli", "server"];
 

@@ -1,19 +1,21 @@
 //! Commands that look after the store: `verify`, `gc`, `du` and `path`.
 
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use super::out::{self, Out, human_bytes};
 use super::parse::Parsed;
 use super::pull;
 use super::spec::{Command, Completes, JSON, QUIET, option, switch};
 use crate::config::Config;
+use crate::derive;
 use crate::duration::KeepAlive;
 use crate::error::{Class, Error, Result};
 use crate::machine;
 use crate::model;
 use crate::name::Name;
 use crate::registry::Registry;
-use crate::store::{Entry, Garbage, Origin, Store, Usage};
+use crate::store::{Entry, Origin, Store, Usage};
 
 /// Files younger than this may belong to work that goes on.
 const AGE: Duration = Duration::from_secs(3600);
@@ -63,9 +65,10 @@ pub const GC: Command = Command {
         QUIET,
     ],
     about: &[
-        "Removes blobs that no model uses, partial downloads, and files that a killed process left, if nobody has \
-         touched them for an hour. Each is printed: what it is (blob, partial or unfinished), a tab, its bytes, a tab, \
-         and its path. While another puna adds to the store nothing is removed: status 9.",
+        "Removes blobs that no model uses, partial downloads, files that a killed process left, and files that were \
+         derived from others in the cache, if nobody has touched or used them for an hour. Each is printed: what it is \
+         (blob, partial, unfinished or derived), a tab, its bytes, a tab, and its path. While another puna adds to the \
+         store nothing is removed: status 9.",
         "Nothing is collected by starting a server; rm, and a create or pull that replaces a model, remove what that \
          model alone had used.",
     ],
@@ -84,7 +87,8 @@ pub const DU: Command = Command {
     about: &[
         "Lists each model of puna's own store, the largest first. In a pipe a line holds the name, the bytes of all \
          its blobs, and the bytes that no other model shares, which rm would free. (partial) and (unused) stand for \
-         what gc would remove some day.",
+         what gc would remove some day, (derived) for files in the cache that were made so that llama.cpp can load a \
+         model that was laid out for another engine.",
     ],
     examples: &[("puna du | head -3", "see the largest")],
     completes: Completes::Nothing,
@@ -162,16 +166,35 @@ fn gc(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
         Some(Ok(KeepAlive::Forever)) => return Err(Error::usage("--older-than is a time")),
         Some(Err(error)) => return Err(error),
     };
-    let garbage = super::store(config).gc(age, parsed.has("dry-run"))?;
-    let line = |file: &Garbage| {
-        let path = file.path.display().to_string();
-        vec![file.what.to_string(), file.bytes.to_string(), path]
+    let dry = parsed.has("dry-run");
+    let garbage = super::store(config).gc(age, dry)?;
+    let line = |what: &str, bytes: u64, path: &Path| {
+        vec![what.into(), bytes.to_string(), path.display().to_string()]
     };
-    out.records(&garbage.iter().map(line).collect::<Vec<_>>())
+    let mut lines: Vec<Vec<String>> = garbage
+        .iter()
+        .map(|file| line(file.what, file.bytes, &file.path))
+        .collect();
+    if !derive::files(config).is_empty() {
+        let since = SystemTime::now().checked_sub(age);
+        let since = since.unwrap_or(SystemTime::UNIX_EPOCH);
+        let unused = derive::cache(config)?.remove_unused(since, dry)?;
+        let unused = unused.iter();
+        lines.extend(unused.map(|file| line("derived", file.bytes, &file.path)));
+    }
+    out.records(&lines)
 }
 
 fn du(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
-    let all = super::store(config).usage()?;
+    let mut all = super::store(config).usage()?;
+    let derived = derive::files(config).iter().map(|file| file.bytes).sum();
+    if derived > 0 {
+        all.push(Usage {
+            what: "(derived)".into(),
+            bytes: derived,
+            own_bytes: derived,
+        });
+    }
     if parsed.has("json") {
         let json = |usage: &Usage| serde_json::json!({ "name": usage.what, "size": usage.bytes, "own_size": usage.own_bytes });
         return out.json(&all.iter().map(json).collect::<Vec<_>>());

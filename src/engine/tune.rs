@@ -146,7 +146,9 @@ mod tests {
     fn a_quantised_cache_brings_flash_attention() {
         let header = Header {
             values: Vec::new(),
+            spans: Vec::new(),
             tensors: Vec::new(),
+            data_offset: 0,
             file_bytes: 0,
         };
         let choice = attention(&header, false, Some(false), Some(KvKind::Q8));

@@ -2,15 +2,21 @@
 //!
 //! Pure over any `Read + Seek`; arrays stay in the file and are read only when asked for.
 
+mod derive;
 mod kinds;
+mod plan;
 mod read;
+mod source;
 mod write;
 
+pub use derive::RULES;
 pub use kinds::{TensorKind, file_type_name};
+pub use plan::{Plan, Run};
 pub use read::read;
 pub use write::Writer;
 
 use std::io::{Read, Seek};
+use std::ops::Range;
 
 use crate::error::Result;
 
@@ -71,8 +77,12 @@ impl Tensor {
 pub struct Header {
     /// Key-value pairs in file order, keys unique.
     pub values: Vec<(String, Value)>,
+    /// Where each value lies in the file, its type's number first.
+    pub spans: Vec<Range<u64>>,
     /// Tensor entries in file order.
     pub tensors: Vec<Tensor>,
+    /// Where the tensor data begins.
+    pub data_offset: u64,
     /// Length of the file in bytes.
     pub file_bytes: u64,
 }
@@ -118,6 +128,11 @@ impl Header {
         self.arch_integer("context_length")
     }
 
+    /// The tensor of exactly this name.
+    pub fn tensor(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.iter().find(|tensor| tensor.name == name)
+    }
+
     /// The sum of all tensors' elements.
     pub fn parameter_count(&self) -> u64 {
         self.tensors
@@ -133,8 +148,8 @@ impl Header {
 
     /// True if the model turns text into vectors instead of text.
     pub fn is_embedding(&self) -> bool {
-        self.value(&format!("{}.pooling_type", self.architecture()))
-            .is_some()
+        let pools = self.value(&format!("{}.pooling_type", self.architecture()));
+        pools.is_some() || derive::is_embedding_gemma(self)
     }
 
     /// The quantisation's name, `unknown` where the file does not tell.
@@ -148,6 +163,15 @@ impl Header {
     /// # Errors
     /// If the file cannot be read or has changed since.
     pub fn elements(&self, file: impl Read + Seek, array: &Array) -> Result<Vec<Value>> {
-        read::elements(file, array)
+        source::elements(file, array)
+    }
+
+    /// What must change so that llama.cpp can load a file that was laid out for Ollama's own
+    /// engine; `None` if it can load it as it is.
+    ///
+    /// # Errors
+    /// A text of one line: a layout that is not translated, or a file that cannot be read.
+    pub fn plan(&self, file: impl Read + Seek) -> Result<Option<Plan>, String> {
+        derive::plan(self, file)
     }
 }

@@ -1,45 +1,27 @@
 //! The reader: every length and count meets a cap, and the file's size, before it meets memory.
 
 use std::collections::HashSet;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{Read, Seek};
+use std::ops::Range;
 
-use super::{Array, Header, Tensor, TensorKind, Value};
-use crate::error::{Error, Result};
+use super::source::{FLOAT_32, INTEGER_32, Source, TEXT, UNSIGNED_32};
+use super::{Header, Tensor, TensorKind, Value};
 
-/// Longest text outside arrays; the reference has the same cap.
-const TEXT_BYTES_MAX: u64 = 16 << 20;
-/// All texts outside arrays together.
-const TEXTS_BYTES_MAX: u64 = 64 << 20;
-/// Most elements of an array; the reference has the same cap.
-const ARRAY_ELEMENTS_MAX: u64 = 64 << 20;
-/// Most key-value pairs, and most tensors: the largest known models have about 3 000.
-const ENTRIES_MAX: u64 = 1 << 16;
 /// Most dimensions of a tensor (ggml's GGML_MAX_DIMS).
 const DIMENSIONS_MAX: u32 = 4;
 /// Most layers (llama.cpp's LLAMA_MAX_LAYERS).
 const LAYERS_MAX: u64 = 512;
 /// Largest alignment of tensor data that makes sense.
 const ALIGNMENT_MAX: u64 = 1 << 20;
-/// Read ahead by this much: a header of 2 MiB takes a handful of calls.
-const BUFFER_BYTES: usize = 256 << 10;
-
-const UNSIGNED_32: u32 = 4;
-const INTEGER_32: u32 = 5;
-const FLOAT_32: u32 = 6;
-const TEXT: u32 = 8;
-const ARRAY: u32 = 9;
+/// Alignment of tensor data where the file names none (GGUF's default).
+const ALIGNMENT: u64 = 32;
 
 /// Reads and checks the header of a GGUF file of `file_bytes` bytes.
 ///
 /// # Errors
 /// A text of one line that says what is wrong; the caller adds the path.
 pub fn read(file: impl Read + Seek, file_bytes: u64) -> Result<Header, String> {
-    let mut source = Source {
-        inner: BufReader::with_capacity(BUFFER_BYTES, file),
-        at: 0,
-        file_bytes,
-        texts_bytes: 0,
-    };
+    let mut source = Source::new(file, 0, file_bytes);
     check_magic(
         source
             .bytes::<4>()
@@ -49,42 +31,19 @@ pub fn read(file: impl Read + Seek, file_bytes: u64) -> Result<Header, String> {
     check_version(version)?;
     let tensor_count = source.count("tensors")?;
     let value_count = source.count("key-value pairs")?;
-    let values = read_values(&mut source, value_count)?;
+    let (values, spans) = read_values(&mut source, value_count)?;
     let mut header = Header {
         values,
+        spans,
         tensors: Vec::new(),
+        data_offset: 0,
         file_bytes,
     };
     check_values(&header)?;
     header.tensors = read_tensors(&mut source, tensor_count)?;
-    check_tensors(&header, source.at)?;
+    header.data_offset = source.at.next_multiple_of(alignment(&header)?);
+    check_tensors(&header)?;
     Ok(header)
-}
-
-/// Reads the elements of an array back from the file.
-///
-/// # Errors
-/// If the file cannot be read there any more.
-pub fn elements(mut file: impl Read + Seek, array: &Array) -> Result<Vec<Value>> {
-    let changed = |why: String| Error::failed(format!("cannot read a GGUF array: {why}"));
-    let file_bytes = file
-        .seek(SeekFrom::End(0))
-        .map_err(|error| changed(error.to_string()))?;
-    file.seek(SeekFrom::Start(array.offset))
-        .map_err(|error| changed(error.to_string()))?;
-    let inner = BufReader::with_capacity(BUFFER_BYTES, file);
-    let mut source = Source {
-        inner,
-        at: array.offset,
-        file_bytes,
-        texts_bytes: 0,
-    };
-    let mut values = Vec::new();
-    for _ in 0..array.count {
-        source.texts_bytes = 0;
-        values.push(source.value(array.element).map_err(changed)?);
-    }
-    Ok(values)
 }
 
 fn check_magic(magic: [u8; 4]) -> Result<(), String> {
@@ -110,11 +69,12 @@ fn check_version(version: u32) -> Result<(), String> {
 fn read_values<R: Read + Seek>(
     source: &mut Source<R>,
     count: u64,
-) -> Result<Vec<(String, Value)>, String> {
-    let mut values = Vec::new();
+) -> Result<(Vec<(String, Value)>, Vec<Range<u64>>), String> {
+    let (mut values, mut spans) = (Vec::new(), Vec::new());
     let mut seen = HashSet::new();
     for _ in 0..count {
         let key = source.text()?;
+        let start = source.at;
         let kind = source.u32()?;
         let value = source
             .value(kind)
@@ -123,8 +83,9 @@ fn read_values<R: Read + Seek>(
             return Err(format!("the key {key:.80} is there twice"));
         }
         values.push((key, value));
+        spans.push(start..source.at);
     }
-    Ok(values)
+    Ok((values, spans))
 }
 
 /// The keys that llama.cpp takes on trust.
@@ -211,17 +172,22 @@ fn tensor_bytes(shape: &[u64], kind: TensorKind) -> Option<u64> {
     (elements / kind.block_elements).checked_mul(kind.block_bytes)
 }
 
-fn check_tensors(header: &Header, header_bytes: u64) -> Result<(), String> {
-    let alignment = match header.value("general.alignment") {
-        None => 32,
+/// The alignment of tensor data.
+fn alignment(header: &Header) -> Result<u64, String> {
+    match header.value("general.alignment") {
+        None => Ok(ALIGNMENT),
         Some(Value::Unsigned(value)) if value.is_power_of_two() && *value <= ALIGNMENT_MAX => {
-            *value
+            Ok(*value)
         }
-        Some(_) => return Err("general.alignment is no sensible power of two".into()),
-    };
-    let data_start = header_bytes.next_multiple_of(alignment);
+        Some(_) => Err("general.alignment is no sensible power of two".into()),
+    }
+}
+
+fn check_tensors(header: &Header) -> Result<(), String> {
+    let alignment = alignment(header)?;
     for tensor in &header.tensors {
-        let end = data_start
+        let end = header
+            .data_offset
             .checked_add(tensor.offset)
             .and_then(|start| start.checked_add(tensor.size_bytes));
         if tensor.offset % alignment != 0 || end.is_none_or(|end| end > header.file_bytes) {
@@ -232,139 +198,6 @@ fn check_tensors(header: &Header, header_bytes: u64) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// The file as a stream of little-endian numbers and texts, with its position.
-struct Source<R> {
-    inner: BufReader<R>,
-    at: u64,
-    file_bytes: u64,
-    texts_bytes: u64,
-}
-
-impl<R: Read + Seek> Source<R> {
-    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], String> {
-        let mut bytes = [0; N];
-        self.inner
-            .read_exact(&mut bytes)
-            .map_err(|_| "the header is cut short".to_string())?;
-        self.at += N as u64;
-        Ok(bytes)
-    }
-
-    fn u32(&mut self) -> Result<u32, String> {
-        self.bytes().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Result<u64, String> {
-        self.bytes().map(u64::from_le_bytes)
-    }
-
-    fn count(&mut self, what: &str) -> Result<u64, String> {
-        let count = self.u64()?;
-        if count > ENTRIES_MAX {
-            Err(format!("{count} {what}"))
-        } else {
-            Ok(count)
-        }
-    }
-
-    /// A length that must still fit into the file.
-    fn length(&mut self, cap: u64) -> Result<u64, String> {
-        let length = self.u64()?;
-        if length > cap {
-            return Err(format!("a length of {length}"));
-        }
-        if length > self.file_bytes.saturating_sub(self.at) {
-            return Err("the header is cut short".into());
-        }
-        Ok(length)
-    }
-
-    fn text(&mut self) -> Result<String, String> {
-        let length = self.length(TEXT_BYTES_MAX)?;
-        self.texts_bytes += length;
-        if self.texts_bytes > TEXTS_BYTES_MAX {
-            return Err("too much text".into());
-        }
-        let mut bytes = vec![0; length as usize];
-        self.inner
-            .read_exact(&mut bytes)
-            .map_err(|_| "the header is cut short".to_string())?;
-        self.at += length;
-        Ok(String::from_utf8(bytes)
-            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
-    }
-
-    fn skip(&mut self, count: u64) -> Result<(), String> {
-        if count > self.file_bytes.saturating_sub(self.at) {
-            return Err("the header is cut short".into());
-        }
-        let offset = i64::try_from(count).map_err(|_| format!("a length of {count}"))?;
-        self.inner
-            .seek_relative(offset)
-            .map_err(|error| error.to_string())?;
-        self.at += count;
-        Ok(())
-    }
-
-    fn value(&mut self, kind: u32) -> Result<Value, String> {
-        Ok(match kind {
-            0 => Value::Unsigned(self.bytes::<1>()?[0].into()),
-            1 => Value::Signed(i8::from_le_bytes(self.bytes()?).into()),
-            2 => Value::Unsigned(u16::from_le_bytes(self.bytes()?).into()),
-            3 => Value::Signed(i16::from_le_bytes(self.bytes()?).into()),
-            UNSIGNED_32 => Value::Unsigned(self.u32()?.into()),
-            INTEGER_32 => Value::Signed(i32::from_le_bytes(self.bytes()?).into()),
-            FLOAT_32 => Value::F32(f32::from_le_bytes(self.bytes()?)),
-            7 => Value::Bool(self.bytes::<1>()?[0] != 0),
-            TEXT => Value::Text(self.text()?),
-            ARRAY => Value::Array(self.array()?),
-            10 => Value::Unsigned(self.u64()?),
-            11 => Value::Signed(i64::from_le_bytes(self.bytes()?)),
-            12 => Value::F64(f64::from_le_bytes(self.bytes()?)),
-            _ => return Err(format!("the unknown value type {kind}")),
-        })
-    }
-
-    /// Notes where an array lies and walks over it.
-    fn array(&mut self) -> Result<Array, String> {
-        let element = self.u32()?;
-        let count = self.u64()?;
-        if count > ARRAY_ELEMENTS_MAX {
-            return Err(format!("an array of {count} elements"));
-        }
-        let array = Array {
-            element,
-            count,
-            offset: self.at,
-        };
-        match element {
-            TEXT => {
-                for _ in 0..count {
-                    let length = self.length(TEXT_BYTES_MAX)?;
-                    self.skip(length)?;
-                }
-            }
-            _ => {
-                let size =
-                    element_bytes(element).ok_or_else(|| format!("an array of type {element}"))?;
-                self.skip(count * size)?;
-            }
-        }
-        Ok(array)
-    }
-}
-
-/// The size of an array element of fixed size; nested arrays are not supported by anyone.
-fn element_bytes(kind: u32) -> Option<u64> {
-    match kind {
-        0 | 1 | 7 => Some(1),
-        2 | 3 => Some(2),
-        4..=6 => Some(4),
-        10..=12 => Some(8),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

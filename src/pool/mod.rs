@@ -14,6 +14,7 @@ pub use state::Loaded;
 use state::{Entry, Load, State, Step, least_bytes};
 
 use crate::config::Config;
+use crate::derive;
 use crate::dialect::{Dialect, Dialects, Sources};
 use crate::duration::KeepAlive;
 use crate::engine::memory::{MEMORY_HINT, Need};
@@ -223,10 +224,13 @@ impl Pool {
         progress: Progress,
     ) -> Result<(Engine, Spec)> {
         let backend = self.backend()?;
-        let spec = self.spec(model, load);
         let mut report = |fraction| {
             progress(fraction);
             !cancel.load(Ordering::Relaxed)
+        };
+        let spec = Spec {
+            path: derive::weights(&self.0.config, model, &mut report)?,
+            ..self.spec(model, load)
         };
         let engine = Engine::load(&backend, spec.clone(), &mut report)?;
         Ok((engine, spec))

@@ -10,8 +10,9 @@ mod collect;
 mod lock;
 mod partial;
 
+use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -128,6 +129,10 @@ impl Store {
                 self.list_one(root, &file, origin, &mut listing);
             }
         }
+        let mut seen = HashSet::new(); // Ours come first, and hide Ollama's.
+        listing
+            .entries
+            .retain(|entry| seen.insert(entry.name.clone()));
         listing.entries.sort_by(|a, b| {
             b.modified
                 .cmp(&a.modified)
@@ -155,10 +160,7 @@ impl Store {
             return;
         };
         match self.entry(root, &name, origin) {
-            Ok(entry) if listing.entries.iter().all(|known| known.name != entry.name) => {
-                listing.entries.push(entry)
-            }
-            Ok(_) => {}
+            Ok(entry) => listing.entries.push(entry),
             Err(error) => listing.broken.push(error.to_string()),
         }
     }
@@ -217,11 +219,9 @@ impl Store {
     /// Reads a model's entry from one of the two stores, by exact spelling.
     fn entry(&self, root: &Path, name: &Name, origin: Origin) -> Result<Entry> {
         let path = self.manifest_path(root, name);
-        let bytes = self.manifest_bytes(&path)?;
+        let (bytes, modified) = manifest_bytes(&path)?;
         let manifest =
             Manifest::parse(&bytes).map_err(|error| Error::damaged(&path, error.to_string()))?;
-        let modified = fs::metadata(&path).and_then(|meta| meta.modified());
-        let modified = modified.map_err(|error| Error::io("read", &path, error))?;
         Ok(Entry {
             name: name.clone(),
             manifest,
@@ -236,23 +236,8 @@ impl Store {
     /// # Errors
     /// If they cannot be read.
     pub fn manifest_of(&self, entry: &Entry) -> Result<Vec<u8>> {
-        self.manifest_bytes(&self.manifest_path(self.root_of(entry.origin), &entry.name))
-    }
-
-    fn manifest_bytes(&self, path: &Path) -> Result<Vec<u8>> {
-        let read = |path: &Path| -> io::Result<Vec<u8>> {
-            if fs::metadata(path)?.len() > MANIFEST_BYTES_MAX {
-                return Err(io::Error::other("larger than any manifest"));
-            }
-            fs::read(path)
-        };
-        read(path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
-                Error::no_model(path.display().to_string(), vec![])
-            }
-            io::ErrorKind::IsADirectory => Error::no_model(path.display().to_string(), vec![]),
-            _ => Error::io("read", path, error),
-        })
+        manifest_bytes(&self.manifest_path(self.root_of(entry.origin), &entry.name))
+            .map(|(bytes, _)| bytes)
     }
 
     /// The one function that makes a path of a name.
@@ -275,6 +260,30 @@ impl Store {
     }
 }
 
+/// The bytes of a manifest and when it was written: one file opened once, since a listing reads
+/// hundreds of them.
+fn manifest_bytes(path: &Path) -> Result<(Vec<u8>, SystemTime)> {
+    let read = || -> io::Result<(Vec<u8>, SystemTime)> {
+        let file = File::open(path)?;
+        let meta = file.metadata()?;
+        if meta.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        if meta.len() > MANIFEST_BYTES_MAX {
+            return Err(io::Error::other("larger than any manifest"));
+        }
+        let mut bytes = Vec::with_capacity(meta.len() as usize + 1);
+        file.take(MANIFEST_BYTES_MAX).read_to_end(&mut bytes)?;
+        Ok((bytes, meta.modified()?))
+    };
+    read().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
+            Error::no_model(path.display().to_string(), vec![])
+        }
+        _ => Error::io("read", path, error),
+    })
+}
+
 /// Collects the files exactly `depth` levels below `folder`.
 fn walk(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
     let entries = match fs::read_dir(folder) {
@@ -290,12 +299,11 @@ fn walk(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
         Err(error) => return Err(Error::io("read", folder, error)),
     };
     for entry in entries {
-        let path = entry
-            .map_err(|error| Error::io("read", folder, error))?
-            .path();
+        let entry = entry.map_err(|error| Error::io("read", folder, error))?;
+        let path = entry.path();
         if depth > 1 {
             walk(&path, depth - 1, files)?;
-        } else if !path.is_dir() {
+        } else if entry.file_type().is_ok_and(|kind| kind.is_file()) || !path.is_dir() {
             files.push(path);
         }
     }

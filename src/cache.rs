@@ -1,0 +1,168 @@
+//! The cache directory: files that can be made again, so that losing them costs only time.
+//! Nothing else touches it.
+//!
+//! A file is written beside its name and renamed when it is whole. Makers of one folder exclude
+//! each other by a lock, so that two processes never make the same large file twice.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::error::{Error, Result};
+
+/// Names of unfinished files begin so.
+const UNFINISHED: &str = ".puna-";
+/// The lock of a folder.
+const LOCK: &str = ".lock";
+
+/// A folder of the cache.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    folder: PathBuf,
+}
+
+/// A file in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cached {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// When it was last used.
+    pub used: SystemTime,
+}
+
+impl Cache {
+    /// The folder of this name in the cache directory. Touches nothing.
+    pub fn new(root: &Path, folder: &str) -> Self {
+        Cache {
+            folder: root.join(folder),
+        }
+    }
+
+    /// The file of this name, made by `make` if it is not there; others who want it wait.
+    ///
+    /// # Errors
+    /// What `make` says, or that the folder cannot be written; then nothing is left behind.
+    pub fn file(
+        &self,
+        name: &str,
+        make: &mut dyn FnMut(&mut File) -> Result<()>,
+    ) -> Result<PathBuf> {
+        let path = self.folder.join(name);
+        if touch(&path) {
+            return Ok(path);
+        }
+        let _guard = self.lock()?;
+        if touch(&path) {
+            return Ok(path); // Another process was faster.
+        }
+        let unfinished = Unfinished(self.folder.join(format!("{UNFINISHED}{name}")));
+        let mut file = private(&unfinished.0)?;
+        make(&mut file)?;
+        file.sync_all()
+            .and_then(|()| fs::rename(&unfinished.0, &path))
+            .map_err(|error| Error::io("write", &path, error))?;
+        Ok(path)
+    }
+
+    /// Every file that is there, the longest unused first.
+    pub fn files(&self) -> Vec<Cached> {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let mut files: Vec<Cached> = entries
+            .filter(|entry| entry.file_name() != LOCK)
+            .filter_map(|entry| {
+                let meta = entry.metadata().ok()?;
+                Some(Cached {
+                    path: entry.path(),
+                    bytes: meta.len(),
+                    used: meta.modified().ok()?,
+                })
+            })
+            .collect();
+        files.sort_by(|a, b| a.used.cmp(&b.used).then_with(|| a.path.cmp(&b.path)));
+        files
+    }
+
+    /// Removes the files that nobody has used since then, unless one is being made; with `dry`
+    /// only tells which they are.
+    ///
+    /// # Errors
+    /// If one cannot be removed.
+    pub fn remove_unused(&self, since: SystemTime, dry: bool) -> Result<Vec<Cached>> {
+        let mut files = self.files();
+        files.retain(|file| file.used <= since);
+        if dry || files.is_empty() {
+            return Ok(files);
+        }
+        let Some(_guard) = self.try_lock()? else {
+            return Ok(Vec::new());
+        };
+        for file in &files {
+            fs::remove_file(&file.path).map_err(|error| Error::io("remove", &file.path, error))?;
+        }
+        Ok(files)
+    }
+
+    fn lock(&self) -> Result<File> {
+        let (path, file) = self.lock_file()?;
+        file.lock()
+            .map_err(|error| Error::io("lock", path, error))?;
+        Ok(file)
+    }
+
+    fn try_lock(&self) -> Result<Option<File>> {
+        let (path, file) = self.lock_file()?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(error)) => Err(Error::io("lock", path, error)),
+        }
+    }
+
+    fn lock_file(&self) -> Result<(PathBuf, File)> {
+        use std::os::unix::fs::DirBuilderExt;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.folder)
+            .map_err(|error| Error::io("make", &self.folder, error))?;
+        let path = self.folder.join(LOCK);
+        let file = private(&path)?;
+        Ok((path, file))
+    }
+}
+
+/// A file that only its owner may read: what lies here may tell what was asked.
+fn private(path: &Path) -> Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| Error::io("write", path, error))
+}
+
+/// Notes that a file is used; false if it is not there.
+fn touch(path: &Path) -> bool {
+    match File::options().append(true).open(path) {
+        // A file system that keeps no times only makes the file look unused.
+        Ok(file) => _ = file.set_modified(SystemTime::now()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return false,
+        Err(_) => return path.is_file(), // Only readable: good enough to use.
+    }
+    true
+}
+
+/// A file that is removed again unless it was renamed.
+struct Unfinished(PathBuf);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // After the rename there is nothing to remove, which is the error expected here.
+        let _ = fs::remove_file(&self.0);
+    }
+}

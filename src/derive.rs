@@ -1,0 +1,107 @@
+//! The file that llama.cpp loads: a model's own, or one derived from it, made once and cached.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use crate::cache::{Cache, Cached};
+use crate::config::Config;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::gguf::{Header, Plan, RULES};
+use crate::model::Model;
+
+/// The folder of derived files in the cache.
+const FOLDER: &str = "derived";
+/// Copy in pieces of this size, and look in between whether it is still wanted.
+const PIECE_BYTES: u64 = 64 << 20;
+
+/// The file to load for a model. `progress` gets the part that is copied, 0..=1, and says whether
+/// to go on.
+///
+/// # Errors
+/// A layout that is not translated; no room or right to write the derived file; `Cancelled`.
+pub fn weights(
+    config: &Config,
+    model: &Model,
+    progress: &mut dyn FnMut(f32) -> bool,
+) -> Result<PathBuf> {
+    let path = &model.weights;
+    let open = || File::open(path).map_err(|error| Error::io("read", path, error));
+    let plan = model.header.plan(open()?);
+    let plan = plan.map_err(|why| Error::failed(format!("cannot load {}: {why}", model.label)))?;
+    let Some(plan) = plan else {
+        return Ok(path.clone());
+    };
+    let name = file_name(path)?;
+    cache(config)?.file(&name, &mut |target| {
+        write(&plan, &model.header, (path, &open()?), target, progress)
+    })
+}
+
+/// All derived files.
+pub fn files(config: &Config) -> Vec<Cached> {
+    cache(config).map_or_else(|_| Vec::new(), |cache| cache.files())
+}
+
+/// The cache of derived files.
+///
+/// # Errors
+/// If there is no cache directory.
+pub fn cache(config: &Config) -> Result<Cache> {
+    Ok(Cache::new(config.cache()?, FOLDER))
+}
+
+/// The name of a file derived from this one, as it is now, by the rules in force.
+fn file_name(path: &Path) -> Result<String> {
+    let wrong = |error| Error::io("read", path, error);
+    let real = path.canonicalize().map_err(wrong)?;
+    let meta = real.metadata().map_err(wrong)?;
+    let modified = meta.modified().map_err(wrong)?;
+    let modified = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let what = format!(
+        "{}\n{} {} {RULES}",
+        real.display(),
+        meta.len(),
+        modified.as_nanos()
+    );
+    Ok(format!("{}.gguf", Digest::of(what.as_bytes()).hex()))
+}
+
+fn write(
+    plan: &Plan,
+    header: &Header,
+    (path, source): (&Path, &File),
+    target: &mut File,
+    progress: &mut dyn FnMut(f32) -> bool,
+) -> Result<()> {
+    let unreadable = |error| Error::io("read", path, error);
+    let unwritable = |error| Error::io("write", "the derived file in the cache", error);
+    let (bytes, runs) = plan.header(header, source).map_err(unreadable)?;
+    target.write_all(&bytes).map_err(unwritable)?;
+    let all: u64 = runs.iter().map(|run| run.bytes).sum();
+    let mut copied = 0;
+    for run in runs {
+        let mut from = source;
+        from.seek(SeekFrom::Start(run.source)).map_err(unreadable)?;
+        target
+            .seek(SeekFrom::Start(run.target))
+            .map_err(unwritable)?;
+        let mut left = run.bytes;
+        while left > 0 {
+            // std copies from file to file in the kernel, which shares blocks where it can.
+            let piece = &mut from.take(left.min(PIECE_BYTES));
+            let count = io::copy(piece, target).map_err(unwritable)?;
+            if count == 0 {
+                return Err(unreadable(io::ErrorKind::UnexpectedEof.into()));
+            }
+            left -= count;
+            copied += count;
+            if !progress(copied as f32 / all as f32) {
+                return Err(Error::cancelled());
+            }
+        }
+    }
+    Ok(())
+}

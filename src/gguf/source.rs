@@ -1,0 +1,218 @@
+//! A GGUF file as a stream of numbers, texts and arrays, each held against a cap and the file's size.
+
+use std::io::{BufReader, Read, Seek, SeekFrom};
+
+use super::{Array, Value};
+use crate::error::{Error, Result};
+
+/// Longest text outside arrays; the reference has the same cap.
+const TEXT_BYTES_MAX: u64 = 16 << 20;
+/// All texts outside arrays together.
+const TEXTS_BYTES_MAX: u64 = 64 << 20;
+/// Most elements of an array; the reference has the same cap.
+const ARRAY_ELEMENTS_MAX: u64 = 64 << 20;
+/// Most key-value pairs, and most tensors: the largest known models have about 3 000.
+const ENTRIES_MAX: u64 = 1 << 16;
+/// Read ahead by this much: a header of 2 MiB takes a handful of calls.
+const BUFFER_BYTES: usize = 256 << 10;
+
+// GGUF's numbers for the types of values.
+pub const UNSIGNED_32: u32 = 4;
+pub const INTEGER_32: u32 = 5;
+pub const FLOAT_32: u32 = 6;
+pub const TEXT: u32 = 8;
+const ARRAY: u32 = 9;
+
+/// The file as a stream of little-endian numbers and texts, with its position.
+pub struct Source<R> {
+    inner: BufReader<R>,
+    /// How many bytes were read.
+    pub at: u64,
+    file_bytes: u64,
+    texts_bytes: u64,
+}
+
+impl<R: Read + Seek> Source<R> {
+    /// A file of so many bytes, which stands at this one.
+    pub fn new(file: R, at: u64, file_bytes: u64) -> Self {
+        Source {
+            inner: BufReader::with_capacity(BUFFER_BYTES, file),
+            at,
+            file_bytes,
+            texts_bytes: 0,
+        }
+    }
+
+    /// The next bytes.
+    pub fn bytes<const N: usize>(&mut self) -> Result<[u8; N], String> {
+        let mut bytes = [0; N];
+        self.inner
+            .read_exact(&mut bytes)
+            .map_err(|_| "the header is cut short".to_string())?;
+        self.at += N as u64;
+        Ok(bytes)
+    }
+
+    /// A 32-bit number.
+    pub fn u32(&mut self) -> Result<u32, String> {
+        self.bytes().map(u32::from_le_bytes)
+    }
+
+    /// A 64-bit number.
+    pub fn u64(&mut self) -> Result<u64, String> {
+        self.bytes().map(u64::from_le_bytes)
+    }
+
+    /// A number of entries.
+    pub fn count(&mut self, what: &str) -> Result<u64, String> {
+        let count = self.u64()?;
+        if count > ENTRIES_MAX {
+            Err(format!("{count} {what}"))
+        } else {
+            Ok(count)
+        }
+    }
+
+    /// A length that must still fit into the file.
+    pub fn length(&mut self, cap: u64) -> Result<u64, String> {
+        let length = self.u64()?;
+        if length > cap {
+            return Err(format!("a length of {length}"));
+        }
+        if length > self.file_bytes.saturating_sub(self.at) {
+            return Err("the header is cut short".into());
+        }
+        Ok(length)
+    }
+
+    /// A text with its length before it.
+    pub fn text(&mut self) -> Result<String, String> {
+        let length = self.length(TEXT_BYTES_MAX)?;
+        self.texts_bytes += length;
+        if self.texts_bytes > TEXTS_BYTES_MAX {
+            return Err("too much text".into());
+        }
+        let mut bytes = vec![0; length as usize];
+        self.inner
+            .read_exact(&mut bytes)
+            .map_err(|_| "the header is cut short".to_string())?;
+        self.at += length;
+        Ok(String::from_utf8(bytes)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+    }
+
+    /// Passes over some bytes.
+    pub fn skip(&mut self, count: u64) -> Result<(), String> {
+        if count > self.file_bytes.saturating_sub(self.at) {
+            return Err("the header is cut short".into());
+        }
+        let offset = i64::try_from(count).map_err(|_| format!("a length of {count}"))?;
+        self.inner
+            .seek_relative(offset)
+            .map_err(|error| error.to_string())?;
+        self.at += count;
+        Ok(())
+    }
+
+    /// A value of this type.
+    pub fn value(&mut self, kind: u32) -> Result<Value, String> {
+        Ok(match kind {
+            0 => Value::Unsigned(self.bytes::<1>()?[0].into()),
+            1 => Value::Signed(i8::from_le_bytes(self.bytes()?).into()),
+            2 => Value::Unsigned(u16::from_le_bytes(self.bytes()?).into()),
+            3 => Value::Signed(i16::from_le_bytes(self.bytes()?).into()),
+            UNSIGNED_32 => Value::Unsigned(self.u32()?.into()),
+            INTEGER_32 => Value::Signed(i32::from_le_bytes(self.bytes()?).into()),
+            FLOAT_32 => Value::F32(f32::from_le_bytes(self.bytes()?)),
+            7 => Value::Bool(self.bytes::<1>()?[0] != 0),
+            TEXT => Value::Text(self.text()?),
+            ARRAY => Value::Array(self.array()?),
+            10 => Value::Unsigned(self.u64()?),
+            11 => Value::Signed(i64::from_le_bytes(self.bytes()?)),
+            12 => Value::F64(f64::from_le_bytes(self.bytes()?)),
+            _ => return Err(format!("the unknown value type {kind}")),
+        })
+    }
+
+    /// Notes where an array lies and walks over it.
+    fn array(&mut self) -> Result<Array, String> {
+        let element = self.u32()?;
+        let count = self.u64()?;
+        if count > ARRAY_ELEMENTS_MAX {
+            return Err(format!("an array of {count} elements"));
+        }
+        let array = Array {
+            element,
+            count,
+            offset: self.at,
+        };
+        match element {
+            TEXT => {
+                for _ in 0..count {
+                    let length = self.length(TEXT_BYTES_MAX)?;
+                    self.skip(length)?;
+                }
+            }
+            _ => {
+                let size =
+                    element_bytes(element).ok_or_else(|| format!("an array of type {element}"))?;
+                self.skip(count * size)?;
+            }
+        }
+        Ok(array)
+    }
+}
+
+/// The size of an array element of fixed size; nested arrays are not supported by anyone.
+fn element_bytes(kind: u32) -> Option<u64> {
+    match kind {
+        0 | 1 | 7 => Some(1),
+        2 | 3 => Some(2),
+        4..=6 => Some(4),
+        10..=12 => Some(8),
+        _ => None,
+    }
+}
+
+/// Reads the elements of an array back from the file.
+///
+/// # Errors
+/// If the file cannot be read there any more.
+pub fn elements(mut file: impl Read + Seek, array: &Array) -> Result<Vec<Value>> {
+    let changed = |why: String| Error::failed(format!("cannot read a GGUF array: {why}"));
+    let file_bytes = file
+        .seek(SeekFrom::End(0))
+        .map_err(|error| changed(error.to_string()))?;
+    file.seek(SeekFrom::Start(array.offset))
+        .map_err(|error| changed(error.to_string()))?;
+    let mut source = Source::new(file, array.offset, file_bytes);
+    let mut values = Vec::new();
+    for _ in 0..array.count {
+        source.texts_bytes = 0;
+        values.push(source.value(array.element).map_err(changed)?);
+    }
+    Ok(values)
+}
+
+/// The bytes that the first `count` elements of an array take in the file.
+///
+/// # Errors
+/// If the file cannot be read there any more.
+pub fn prefix_bytes(
+    mut file: impl Read + Seek,
+    array: &Array,
+    count: u64,
+    file_bytes: u64,
+) -> Result<u64, String> {
+    if let Some(size) = element_bytes(array.element) {
+        return Ok(count.min(array.count) * size);
+    }
+    file.seek(SeekFrom::Start(array.offset))
+        .map_err(|error| error.to_string())?;
+    let mut source = Source::new(file, array.offset, file_bytes);
+    for _ in 0..count.min(array.count) {
+        let length = source.length(TEXT_BYTES_MAX)?;
+        source.skip(length)?;
+    }
+    Ok(source.at - array.offset)
+}
