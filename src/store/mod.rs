@@ -264,7 +264,7 @@ impl Store {
 /// hundreds of them.
 fn manifest_bytes(path: &Path) -> Result<(Vec<u8>, SystemTime)> {
     let read = || -> io::Result<(Vec<u8>, SystemTime)> {
-        let file = File::open(path)?;
+        let mut file = File::open(path)?;
         let meta = file.metadata()?;
         if meta.is_dir() {
             return Err(io::ErrorKind::IsADirectory.into());
@@ -272,8 +272,8 @@ fn manifest_bytes(path: &Path) -> Result<(Vec<u8>, SystemTime)> {
         if meta.len() > MANIFEST_BYTES_MAX {
             return Err(io::Error::other("larger than any manifest"));
         }
-        let mut bytes = Vec::with_capacity(meta.len() as usize + 1);
-        file.take(MANIFEST_BYTES_MAX).read_to_end(&mut bytes)?;
+        let mut bytes = vec![0; meta.len() as usize];
+        file.read_exact(&mut bytes)?; // A manifest is renamed into place whole.
         Ok((bytes, meta.modified()?))
     };
     read().map_err(|error| match error.kind() {
@@ -286,6 +286,19 @@ fn manifest_bytes(path: &Path) -> Result<(Vec<u8>, SystemTime)> {
 
 /// Collects the files exactly `depth` levels below `folder`.
 fn walk(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
+    for (path, is_folder) in entries(folder)? {
+        if depth > 1 {
+            walk(&path, depth - 1, files)?;
+        } else if !is_folder {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// What lies in a folder, and whether it is a folder too; nothing if there is no such folder.
+fn entries(folder: &Path) -> Result<Vec<(PathBuf, bool)>> {
+    let wrong = |error| Error::io("read", folder, error);
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error)
@@ -294,20 +307,22 @@ fn walk(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
             ) =>
         {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        Err(error) => return Err(Error::io("read", folder, error)),
+        Err(error) => return Err(wrong(error)),
     };
+    let mut found = Vec::new();
     for entry in entries {
-        let entry = entry.map_err(|error| Error::io("read", folder, error))?;
+        let entry = entry.map_err(wrong)?;
         let path = entry.path();
-        if depth > 1 {
-            walk(&path, depth - 1, files)?;
-        } else if entry.file_type().is_ok_and(|kind| kind.is_file()) || !path.is_dir() {
-            files.push(path);
-        }
+        let is_folder = match entry.file_type() {
+            Ok(kind) if kind.is_file() => false,
+            Ok(kind) if kind.is_dir() => true,
+            _ => path.is_dir(), // A link, or a file system that does not say.
+        };
+        found.push((path, is_folder));
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Writes a file whole or not at all: beside it, synced, renamed.
