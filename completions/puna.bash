@@ -4,16 +4,16 @@ _puna() {
     local IFS=$' \t\n'
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        COMPREPLY=($(compgen -W 'run render list ls show pull outdated push create cp rm verify gc du path export import bench serve start ps stop help version completions man --help --version' -- "$word"))
+        COMPREPLY=($(compgen -W 'run render list ls show pull outdated push create cp rm verify gc du path export import bench config doctor serve start ps stop help version completions man --help --version' -- "$word"))
         return
     fi
     case $before in
         -o|--option) compopt -o nospace 2>/dev/null; COMPREPLY=($(compgen -W 'num_ctx= num_batch= num_gpu= main_gpu= use_mmap= use_mlock= adapter_scale= num_thread= draft_num_predict= num_keep= seed= num_predict= top_k= top_p= min_p= typical_p= repeat_last_n= temperature= repeat_penalty= presence_penalty= frequency_penalty= stop= parse_special=' -- "$word")); return ;;
-        --file|--format|--grammar|--jinja|--messages|--schema|--socket|--template|--tools|-f) COMPREPLY=($(compgen -f -- "$word")); return ;;
+        --attach|--continue|--file|--format|--grammar|--jinja|--messages|--schema|--socket|--template|--tools|--transcript|-a|-f) COMPREPLY=($(compgen -f -- "$word")); return ;;
     esac
     local flags=
     case $command in
-        run) flags='--system --messages --option --seed --temperature --num-predict --num-ctx --raw --overflow --think --hidethinking --tools --tool-choice --format --schema --grammar --json --verbose --quiet --local --host --keepalive --pull --insecure --dimensions --truncate --log --help' ;;
+        run) flags='--system --messages --option --seed --temperature --num-predict --num-ctx --raw --overflow --think --hidethinking --attach --tools --tool-choice --format --schema --grammar --json --verbose --quiet --nowordwrap --transcript --continue --local --host --keepalive --pull --insecure --dimensions --truncate --log --help' ;;
         render) flags='--messages --tools --system --option --think --raw --overflow --num-ctx --template --jinja --tokens --quiet --help' ;;
         list|ls) flags='--json --quiet --help' ;;
         show) flags='--json --verbose --modelfile --parameters --system --template --license --help' ;;
@@ -30,6 +30,8 @@ _puna() {
         export) flags='--help' ;;
         import) flags='--quiet --help' ;;
         bench) flags='--prompt --num-predict --runs --option --json --help' ;;
+        config) flags='--json --help' ;;
+        doctor) flags='--json --host --help' ;;
         serve|start) flags='--host --socket --no-socket --log --quiet --help' ;;
         ps) flags='--json --host --help' ;;
         stop) flags='--host --quiet --help' ;;
@@ -58,9 +60,9 @@ _puna() {
         export) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
         bench) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
         stop) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
-        help) COMPREPLY=($(compgen -W 'run render list ls show pull outdated push create cp rm verify gc du path export import bench serve start ps stop help version completions man' -- "$word")) ;;
+        help) COMPREPLY=($(compgen -W 'run render list ls show pull outdated push create cp rm verify gc du path export import bench config doctor serve start ps stop help version completions man' -- "$word")) ;;
         completions) COMPREPLY=($(compgen -W 'bash zsh fish' -- "$word")) ;;
-        man) COMPREPLY=($(compgen -W 'run render list ls show pull outdated push create cp rm verify gc du path export import bench serve start ps stop help version completions man' -- "$word")) ;;
+        man) COMPREPLY=($(compgen -W 'run render list ls show pull outdated push create cp rm verify gc du path export import bench config doctor serve start ps stop help version completions man' -- "$word")) ;;
     esac
 }
 COMP_WORDBREAKS=${COMP_WORDBREAKS//:/}

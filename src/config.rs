@@ -1,9 +1,11 @@
 //! Every setting, read once from the environment, with its origin.
 //!
-//! `PUNA_X` wins over `OLLAMA_X`, which has the same meaning so that existing scripts work. The
-//! only place that names environment variables or asks for the user's folders.
+//! `PUNA_X` wins over `OLLAMA_X`, which has the same meaning so that existing scripts work, and both
+//! win over the one optional file. The only place that names environment variables or asks for the user's folders.
 
 mod network;
+mod shown;
+mod sources;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,6 +15,9 @@ use crate::network::Network;
 use crate::address::Address;
 use crate::duration::KeepAlive;
 use crate::error::{Error, Result};
+use sources::Sources;
+
+pub use shown::Setting;
 
 /// Where the store is when there is no home.
 const MODELS_WITHOUT_HOME: &str = "/var/lib/puna/models";
@@ -20,11 +25,19 @@ const MODELS_WITHOUT_HOME: &str = "/var/lib/puna/models";
 const KEEP_ALIVE: Duration = Duration::from_secs(300);
 /// Requests that may wait for a model.
 const QUEUE_MAX: usize = 512;
+/// A server's context where nothing names one: the reference's on a machine without a large GPU.
+const CONTEXT_TOKENS: u32 = 4096;
+/// Answers that one model computes at once.
+const PARALLEL: u32 = 8;
 /// Models kept loaded at once on a CPU.
 const LOADED_MAX: usize = 3;
 
 /// Variables that puna reads, each with its line in the manual. `X` stands for both prefixes.
 const VARIABLES: &[(&str, &str)] = &[
+    (
+        "PUNA_CONFIG",
+        "configuration file; empty: none (default: puna/config in the user's configuration folder)",
+    ),
     (
         "PUNA_MODELS",
         "folder of the store (default: puna/models in the user's data folder)",
@@ -78,6 +91,14 @@ const VARIABLES: &[(&str, &str)] = &[
         "cache type: f16, q8_0, q4_0 (default f16)",
     ),
     (
+        "PUNA_NOHISTORY, OLLAMA_NOHISTORY",
+        "1: sessions keep no history of prompts",
+    ),
+    (
+        "NO_COLOR",
+        "sessions use no colour; neither do they where TERM is dumb",
+    ),
+    (
         "PUNA_NUM_THREADS",
         "threads to compute with (default: one for each core)",
     ),
@@ -90,6 +111,14 @@ const VARIABLES: &[(&str, &str)] = &[
 /// All of them.
 pub fn variables() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
     VARIABLES.iter().chain(network::VARIABLES)
+}
+
+/// Keys of the file: our variables without their beginning, in lower case.
+fn keys() -> Vec<String> {
+    let names = variables().flat_map(|(names, _)| names.split(", "));
+    let ours = names.filter(|name| name.starts_with("PUNA_") && *name != "PUNA_CONFIG");
+    let ours = ours.map(sources::key);
+    ours.chain(["ollama_models".to_string()]).collect()
 }
 
 /// The variable by which OpenMP is told how often a thread spins before it sleeps.
@@ -113,6 +142,10 @@ pub struct Config {
     pub ollama_models: Option<PathBuf>,
     /// Folder of what can be made again, if there is one.
     pub cache: Option<PathBuf>,
+    /// Where sessions keep their prompts, if they do.
+    pub history: Option<PathBuf>,
+    /// The terminal shows no colour, or shall show none.
+    pub plain: bool,
     /// Where the server listens or is asked.
     pub address: Address,
     /// True if the user named the address.
@@ -122,9 +155,9 @@ pub struct Config {
     /// How long models stay loaded.
     pub keep_alive: KeepAlive,
     /// A server's default context in tokens.
-    pub context_tokens: Option<u32>,
+    pub context_tokens: u32,
     /// Answers computed at once by one model.
-    pub parallel: Option<u32>,
+    pub parallel: u32,
     /// Models loaded at once.
     pub loaded_max: usize,
     /// Requests that may wait for a model.
@@ -141,6 +174,10 @@ pub struct Config {
     pub tensor_split: Vec<f32>,
     /// How registries are reached.
     pub network: Network,
+    /// The configuration file, which need not be there.
+    pub file: Option<PathBuf>,
+    /// Where settings came from that are not the default: key and origin.
+    found: Vec<(String, String)>,
 }
 
 impl Config {
@@ -163,45 +200,34 @@ impl Config {
     }
 
     fn read(variable: &dyn Fn(&str) -> Option<String>, folders: &Folders) -> Result<Self> {
-        let plain = |name: &str| {
-            variable(name)
-                .map(|value| trimmed(&value))
-                .filter(|value| !value.is_empty())
+        let file = match variable("PUNA_CONFIG") {
+            Some(path) => (!path.is_empty()).then(|| PathBuf::from(path)),
+            None => below(&folders.config, "puna/config"),
         };
-        let either = |name: &str| {
-            plain(&format!("PUNA_{name}")).or_else(|| plain(&format!("OLLAMA_{name}")))
-        };
+        let sources = Sources::new(variable, file.as_deref(), &keys())?;
+        let plain = |name: &str| sources.plain(name);
+        let either = |name: &str| sources.either(name);
         let number = |name: &str| {
             either(name)
                 .and_then(|value| value.parse::<u32>().ok())
                 .filter(|value| *value > 0)
         };
-        let models = plain("PUNA_MODELS").map(PathBuf::from);
-        let models = models.or_else(|| folders.data.as_ref().map(|data| data.join("puna/models")));
-        let models = models.unwrap_or_else(|| MODELS_WITHOUT_HOME.into());
-        let ollama_models = plain("OLLAMA_MODELS").map(PathBuf::from);
+        let Places {
+            models,
+            ollama_models,
+            cache,
+            history,
+            socket,
+        } = Places::find(&sources, folders);
         let host = either("HOST");
-        let socket = match variable("PUNA_SOCKET") {
-            Some(path) => (!path.is_empty()).then(|| PathBuf::from(path)),
-            None => Some(
-                folders
-                    .runtime
-                    .clone()
-                    .unwrap_or_else(|| beside(&models))
-                    .join("puna.sock"),
-            ),
-        };
-        Ok(Config {
+        let config = Config {
+            file,
+            found: Vec::new(),
             home: folders.home.clone(),
-            ollama_models: ollama_models.or_else(|| {
-                folders
-                    .home
-                    .as_ref()
-                    .map(|home| home.join(".ollama/models"))
-            }),
-            cache: plain("PUNA_CACHE")
-                .map(PathBuf::from)
-                .or_else(|| folders.cache.as_ref().map(|cache| cache.join("puna"))),
+            ollama_models,
+            cache,
+            history,
+            plain: plain("NO_COLOR").is_some() || plain("TERM").is_some_and(|term| term == "dumb"),
             address: host
                 .as_deref()
                 .map(Address::parse)
@@ -212,8 +238,8 @@ impl Config {
             keep_alive: either("KEEP_ALIVE")
                 .and_then(|value| KeepAlive::parse_lenient(&value).ok())
                 .unwrap_or(KeepAlive::For(KEEP_ALIVE)),
-            context_tokens: number("CONTEXT_LENGTH"),
-            parallel: number("NUM_PARALLEL"),
+            context_tokens: number("CONTEXT_LENGTH").unwrap_or(CONTEXT_TOKENS),
+            parallel: number("NUM_PARALLEL").unwrap_or(PARALLEL),
             loaded_max: number("MAX_LOADED_MODELS").map_or(LOADED_MAX, |count| count as usize),
             queue_max: number("MAX_QUEUE").map_or(QUEUE_MAX, |count| count as usize),
             origins: either("ORIGINS")
@@ -227,7 +253,9 @@ impl Config {
             network: network::read(&plain, folders),
             tensor_split: numbers(plain("PUNA_TENSOR_SPLIT")),
             models,
-        })
+        };
+        let found = sources.found();
+        Ok(Config { found, ..config })
     }
 }
 
@@ -236,6 +264,8 @@ struct Folders {
     home: Option<PathBuf>,
     data: Option<PathBuf>,
     cache: Option<PathBuf>,
+    state: Option<PathBuf>,
+    config: Option<PathBuf>,
     runtime: Option<PathBuf>,
 }
 
@@ -249,11 +279,53 @@ impl Folders {
             home: dirs::home_dir(),
             data: dirs::data_dir(),
             cache: dirs::cache_dir(),
+            state: dirs::state_dir().or_else(dirs::data_dir),
+            config: dirs::config_dir(),
             runtime: dirs::runtime_dir()
                 .or_else(by_user)
                 .map(|folder| folder.join("puna")),
         }
     }
+}
+
+/// Where things are kept.
+struct Places {
+    models: PathBuf,
+    ollama_models: Option<PathBuf>,
+    cache: Option<PathBuf>,
+    history: Option<PathBuf>,
+    socket: Option<PathBuf>,
+}
+
+impl Places {
+    fn find(sources: &Sources, folders: &Folders) -> Self {
+        let named = |name: &str| sources.plain(name).map(PathBuf::from);
+        let models = named("PUNA_MODELS").or_else(|| below(&folders.data, "puna/models"));
+        let models = models.unwrap_or_else(|| MODELS_WITHOUT_HOME.into());
+        // An empty variable means none, an absent one the usual place.
+        let socket = sources
+            .raw("PUNA_SOCKET")
+            .or_else(|| sources.plain("PUNA_SOCKET"));
+        let usual = || folders.runtime.clone().unwrap_or_else(|| beside(&models));
+        let forgets = sources
+            .either("NOHISTORY")
+            .and_then(|value| switched(&value));
+        Places {
+            ollama_models: named("OLLAMA_MODELS")
+                .or_else(|| below(&folders.home, ".ollama/models")),
+            cache: named("PUNA_CACHE").or_else(|| below(&folders.cache, "puna")),
+            history: below(&folders.state, "puna/history").filter(|_| forgets != Some(true)),
+            socket: match socket {
+                Some(path) => (!path.is_empty()).then(|| PathBuf::from(path)),
+                None => Some(usual().join("puna.sock")),
+            },
+            models,
+        }
+    }
+}
+
+fn below(folder: &Option<PathBuf>, path: &str) -> Option<PathBuf> {
+    folder.as_ref().map(|folder| folder.join(path))
 }
 
 /// The longest path a Unix socket may have on every system puna runs on (macOS: 104 with its NUL).
@@ -273,10 +345,6 @@ fn checked_socket(socket: Option<PathBuf>) -> Result<Option<PathBuf>> {
 
 fn beside(models: &Path) -> PathBuf {
     models.parent().unwrap_or(models).join("run")
-}
-
-fn trimmed(value: &str) -> String {
-    value.trim().trim_matches(['"', '\'']).to_string()
 }
 
 /// Whether something is on, as the reference reads it; `None`: as is best.
@@ -310,6 +378,8 @@ mod tests {
             home: home.map(PathBuf::from),
             data: home.map(|home| PathBuf::from(home).join(".local/share")),
             cache: home.map(|home| PathBuf::from(home).join(".cache")),
+            state: None,
+            config: None,
             runtime: None,
         };
         let variable = |name: &str| {

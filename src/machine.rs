@@ -54,6 +54,41 @@ pub fn gpus() -> Vec<&'static str> {
         .collect()
 }
 
+/// The processor's name, as the system tells it.
+pub fn processor() -> Option<String> {
+    cpuinfo(&["model name", "Model", "Hardware"])
+}
+
+/// What of the processor speeds llama.cpp up: its name, whether the processor has it, and whether
+/// this build uses it without looking first.
+pub fn features() -> Vec<(&'static str, bool, bool)> {
+    let flags = cpuinfo(&["flags", "Features"]).unwrap_or_default();
+    let has = |flag: &str| flags.split_whitespace().any(|known| known == flag);
+    let known = [
+        ("avx2", "avx2", cfg!(target_feature = "avx2")),
+        ("avx512f", "avx512f", cfg!(target_feature = "avx512f")),
+        (
+            "avx512_vnni",
+            "avx512_vnni",
+            cfg!(target_feature = "avx512vnni"),
+        ),
+        ("amx_int8", "amx_int8", cfg!(target_feature = "amx-int8")),
+        ("asimddp", "dotprod", cfg!(target_feature = "dotprod")),
+        ("i8mm", "i8mm", cfg!(target_feature = "i8mm")),
+    ];
+    let told = known.map(|(flag, name, used)| (name, has(flag), used));
+    told.into_iter()
+        .filter(|(_, has, used)| *has || *used)
+        .collect()
+}
+
+/// The first value under one of these keys.
+fn cpuinfo(keys: &[&str]) -> Option<String> {
+    let text = fs::read_to_string("/proc/cpuinfo").ok()?;
+    let mut pairs = text.lines().filter_map(|line| line.split_once(':'));
+    pairs.find_map(|(key, value)| keys.contains(&key.trim()).then(|| value.trim().to_string()))
+}
+
 fn physical_cores() -> Option<usize> {
     let entries = fs::read_dir("/sys/devices/system/cpu").ok()?;
     let siblings = entries.filter_map(Result::ok).filter_map(|entry| {

@@ -28,6 +28,16 @@ impl Message {
             ..Message::default()
         }
     }
+
+    /// Adds a piece of an answer to the assistant's message.
+    pub fn add(&mut self, delta: &Delta) {
+        match delta {
+            Delta::Text(text) => self.content.push_str(text),
+            Delta::Thinking(text) => self.thinking.get_or_insert_default().push_str(text),
+            Delta::Call { call, .. } => self.tool_calls.push(call.clone()),
+            Delta::Logprob(_) | Delta::Finish(_) => {}
+        }
+    }
 }
 
 /// A call of a function by the assistant.

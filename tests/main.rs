@@ -30,6 +30,8 @@ mod reuse;
 mod scheduling;
 mod scripted;
 mod serve;
+mod session;
+mod settings;
 mod store;
 mod support;
 mod templates;

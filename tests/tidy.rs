@@ -35,6 +35,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("use tar", &["src/bundle.rs"]),
     ("lexopt", &["src/cli/parse.rs"]),
     ("indicatif", &["src/cli/out.rs"]),
+    ("rustyline", &["src/cli/repl.rs"]),
     ("println!", &[]),
     ("eprintln!", &[]),
     ("stdout()", &["src/cli/out.rs"]),

@@ -5,23 +5,68 @@ use std::time::Instant;
 use super::ask::Ask;
 use super::out::{self, Out, Unit};
 use super::parse::Parsed;
+use super::wrap::Wrap;
 use crate::api::native::{ChatRequest, Common, GenerateRequest, Message as WireMessage};
 use crate::api::options::to_json;
 use crate::api::records::{self, ChatRecord, GenerateRecord, Record};
-use crate::chat::{self, Part, Promise, Request};
+use crate::chat::{self, Part, Promise, Request, Turn};
 use crate::client::{Client, Records};
 use crate::config::Config;
 use crate::duration;
+use crate::engine::{Level, Sink};
 use crate::error::{Class, Error, Result};
 use crate::machine;
-use crate::message::{Delta, Finish, Reason, Think, Usage};
-use crate::model;
+use crate::message::{Delta, Finish, Message, Reason, Think, Usage};
+use crate::model::{self, Model};
 use crate::pool::{Policy, Pool};
 
-/// Answers in this process; returns where it was computed.
+/// A model in this process.
+pub struct Here {
+    pool: Pool,
+    model: Model,
+    log: (Level, Sink),
+}
+
+impl Here {
+    /// Finds the model; it is loaded with the first answer.
+    ///
+    /// # Errors
+    /// What is wrong with the name, the file, or `--log`.
+    pub fn open(operand: &str, parsed: &Parsed, config: &Config) -> Result<Self> {
+        let log = out::log(parsed.value("log"))?;
+        Ok(Here {
+            model: model::open(&super::store(config), operand)?,
+            pool: Pool::new(config.clone(), Policy::OneShot, log),
+            log,
+        })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Starts an answer, with the load's progress on a terminal.
+    ///
+    /// # Errors
+    /// Everything that can be wrong with the model or the request.
+    pub fn start(&self, request: Request, out: &Out) -> Result<Turn> {
+        let progress = out.progress("loading", Unit::Percent);
+        let turn = chat::start(&self.pool, request, &mut |fraction| {
+            progress.show((fraction * 100.0) as u64, 100)
+        })?;
+        drop(progress);
+        if self.log.0 == Level::Debug {
+            turn.notes().iter().for_each(|note| out.note(note));
+        }
+        Ok(turn)
+    }
+}
+
+/// Answers once in this process; returns where it was computed.
 ///
 /// # Errors
-/// Everything that can be wrong with the model or the request.
+/// As [`Here::open`] and [`Here::start`].
 pub fn here(
     ask: &Ask,
     parsed: &Parsed,
@@ -29,21 +74,12 @@ pub fn here(
     started: Instant,
     printer: &mut Printer,
 ) -> Result<Option<String>> {
-    let model = model::open(&super::store(config), &ask.model)?;
+    let here = Here::open(&ask.model, parsed, config)?;
     let request = Request {
         started,
-        ..ask.request(&model)
+        ..ask.request(&here.model)
     };
-    let log = out::log(parsed.value("log"))?;
-    let pool = Pool::new(config.clone(), Policy::OneShot, log);
-    let progress = printer.out.progress("loading", Unit::Percent);
-    let mut turn = chat::start(&pool, request, &mut |fraction| {
-        progress.show((fraction * 100.0) as u64, 100)
-    })?;
-    drop(progress);
-    if log.0 == crate::engine::Level::Debug {
-        turn.notes().iter().for_each(|note| printer.out.note(note));
-    }
+    let mut turn = here.start(request, printer.out)?;
     for delta in &mut turn {
         printer.print(delta?)?;
     }
@@ -58,16 +94,14 @@ pub fn here(
     Ok(Some(device))
 }
 
-/// Lets a server answer; it does not tell where it computes.
+/// What takes an answer, piece by piece.
+pub type Take<'a> = &'a mut dyn FnMut(Delta) -> Result<()>;
+
+/// Lets a server answer.
 ///
 /// # Errors
-/// What the server says, or that it cannot be reached.
-pub fn by_server(
-    client: &Client,
-    ask: &Ask,
-    keep_alive: Option<&str>,
-    printer: &mut Printer,
-) -> Result<Option<String>> {
+/// What the server says, or that it cannot be reached; what `take` says.
+pub fn by_server(client: &Client, ask: &Ask, keep_alive: Option<&str>, take: Take) -> Result<()> {
     for (given, what) in [
         (matches!(ask.promise, Promise::Grammar(_)), "--grammar"),
         (ask.tool_choice.is_some(), "--tool-choice"),
@@ -89,7 +123,7 @@ pub fn by_server(
         stream: Some(true),
         options: to_json(&ask.options),
         keep_alive: keep_alive.map(seconds),
-        truncate: Some(false),
+        truncate: Some(ask.forgets),
         shift: Some(false),
         think: ask.think.map(|think| match think {
             Think::On | Think::Off => think.is_on().into(),
@@ -109,7 +143,7 @@ pub fn by_server(
             ..GenerateRequest::default()
         };
         let records: Records<GenerateRecord> = client.post("/api/generate", &body)?;
-        return print_records(records, printer, &ask.promise, GenerateRecord::deltas);
+        return take_records(records, take, &ask.promise, GenerateRecord::deltas);
     }
     let messages = ask.conversation();
     let body = ChatRequest {
@@ -118,17 +152,17 @@ pub fn by_server(
         tools: ask.tools.0.clone(),
     };
     let records: Records<ChatRecord> = client.post("/api/chat", &body)?;
-    print_records(records, printer, &ask.promise, ChatRecord::deltas)
+    take_records(records, take, &ask.promise, ChatRecord::deltas)
 }
 
-/// Prints what a server answers. What was promised is checked here once more: not every server
+/// Hands on what a server answers. What was promised is checked here once more: not every server
 /// keeps a promise.
-fn print_records<T: serde::de::DeserializeOwned>(
+fn take_records<T: serde::de::DeserializeOwned>(
     records: Records<T>,
-    printer: &mut Printer,
+    take: Take,
     promise: &Promise,
     deltas: impl Fn(T) -> Vec<Delta>,
-) -> Result<Option<String>> {
+) -> Result<()> {
     let mut text = String::new();
     for record in records {
         for delta in deltas(record?) {
@@ -140,10 +174,10 @@ fn print_records<T: serde::de::DeserializeOwned>(
                 Delta::Finish(finish) => Some(finish.reason),
                 _ => None,
             };
-            printer.print(delta)?;
+            take(delta)?;
             match reason {
-                Some(Reason::Stop) => return promise.check(&text).map(|()| None),
-                Some(_) => return Ok(None),
+                Some(Reason::Stop) => return promise.check(&text),
+                Some(_) => return Ok(()),
                 None => {}
             }
         }
@@ -163,8 +197,9 @@ pub struct Printer<'a> {
     shows_thinking: bool,
     thinks: bool,
     wrote: bool,
-    called: bool,
     newlines: usize,
+    wrap: Option<Wrap>,
+    message: Message,
     finish: Option<Finish>,
 }
 
@@ -177,10 +212,17 @@ impl<'a> Printer<'a> {
             shows_thinking,
             thinks: false,
             wrote: false,
-            called: false,
             newlines: 0,
+            wrap: None,
+            message: Message::new("assistant", ""),
             finish: None,
         }
+    }
+
+    /// The same, with lines broken between words.
+    pub fn wrapped(mut self) -> Self {
+        self.wrap = Some(Wrap::default());
+        self
     }
 
     /// Prints a piece of the answer.
@@ -188,7 +230,7 @@ impl<'a> Printer<'a> {
     /// # Errors
     /// `Closed` if the reader has gone, else what the system says.
     pub fn print(&mut self, delta: Delta) -> Result<()> {
-        self.called |= matches!(delta, Delta::Call { .. });
+        self.message.add(&delta);
         if let Some(record) = &mut self.record {
             if let Delta::Finish(finish) = &delta {
                 self.finish = Some(Finish {
@@ -213,6 +255,7 @@ impl<'a> Printer<'a> {
                 self.newlines = 1; // Text behind a record begins a line of its own.
                 self.wrote = true;
                 self.end_thinking();
+                self.flush()?;
                 self.out.write(&format!("{before}{line}"))
             }
             Delta::Finish(finish) => {
@@ -234,7 +277,19 @@ impl<'a> Printer<'a> {
         self.end_thinking();
         self.wrote = true;
         let held = "\n".repeat(std::mem::replace(&mut self.newlines, newlines));
-        self.out.write(&(held + body))
+        let text = held + body;
+        match &mut self.wrap {
+            Some(wrap) => self.out.write(&wrap.push(&text, out::width())),
+            None => self.out.write(&text),
+        }
+    }
+
+    /// Writes the word that waits for its end.
+    fn flush(&mut self) -> Result<()> {
+        match &mut self.wrap {
+            Some(wrap) => self.out.write(&wrap.finish(out::width())),
+            None => Ok(()),
+        }
     }
 
     fn end_thinking(&mut self) {
@@ -245,7 +300,22 @@ impl<'a> Printer<'a> {
 
     /// True if a call was printed.
     pub fn called(&self) -> bool {
-        self.called
+        !self.message.tool_calls.is_empty()
+    }
+
+    /// What was answered so far, as a message of the conversation.
+    pub fn message(&self) -> Message {
+        self.message.clone()
+    }
+
+    /// Ends an answer that was cut off.
+    ///
+    /// # Errors
+    /// As [`Printer::print`].
+    pub fn cut(mut self) -> Result<()> {
+        self.end_thinking();
+        self.flush()?;
+        self.out.write("\n")
     }
 
     /// Ends the answer.
@@ -254,6 +324,7 @@ impl<'a> Printer<'a> {
     /// As [`Printer::print`]; and if the answer had no end.
     pub fn finish(mut self) -> Result<Finish> {
         self.end_thinking();
+        self.flush()?;
         let finish = self
             .finish
             .ok_or_else(|| Error::failed("the answer stopped without an end"))?;

@@ -6,6 +6,7 @@ use serde_json::Value as Json;
 
 use super::parse::Parsed;
 use super::spec::{Flag, maybe, option, switch};
+use super::transcript;
 use crate::api::native;
 use crate::chat::{self, Input, Overflow, Part, Promise, Request, ToolChoice};
 use crate::error::{Class, Error, Result};
@@ -60,12 +61,20 @@ pub const OVERFLOW: Flag = option(
     "where the prompt does not fit: keep its head or tail, or drop its middle",
 );
 
+pub const ATTACH: Flag = option(
+    "attach",
+    Some('a'),
+    "FILE",
+    "put a text file before the prompt, under its name; may be repeated",
+);
+
 /// A prompt on standard input larger than this is refused: no context holds it.
 const PROMPT_BYTES_MAX: u64 = 64 << 20;
 /// Largest file of tools, of a schema, of a grammar or of messages.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// What was asked on the command line.
+#[derive(Clone)]
 pub struct Ask {
     /// The model's name or path.
     pub model: String,
@@ -89,6 +98,8 @@ pub struct Ask {
     pub promise: Promise,
     /// What to keep of too long a prompt.
     pub overflow: Option<Part>,
+    /// The oldest messages may go where the conversation does not fit.
+    pub forgets: bool,
 }
 
 impl Ask {
@@ -97,11 +108,32 @@ impl Ask {
     /// # Errors
     /// `Usage` for what is wrong with the command line, `Schema` for a schema that is none.
     pub fn of(parsed: &Parsed) -> Result<Self> {
+        let words = &parsed.operands[1..];
+        once(parsed, words.iter().any(|word| word == "-"))?;
+        let mut ask = Self::without_prompt(parsed)?;
+        let attached = attachments(parsed)?;
+        // Messages or files may say all there is to say.
+        let told = !ask.messages.is_empty() || !attached.is_empty();
+        let alone = words.is_empty() && told && (attached.is_empty() || is_watched());
+        let prompt = match alone {
+            true => String::new(),
+            false => prompt(words, ask.raw)?,
+        };
+        ask.prompt = attached + &prompt;
+        Ok(ask)
+    }
+
+    /// The same without the prompt: what a session starts from.
+    ///
+    /// # Errors
+    /// As [`Ask::of`].
+    pub fn without_prompt(parsed: &Parsed) -> Result<Self> {
         let raw = parsed.has("raw");
-        let messages = match parsed.value("messages") {
+        let mut messages = match parsed.value("messages") {
             Some(path) => messages(path)?,
             None => Vec::new(),
         };
+        messages.extend(transcript::earlier(parsed)?);
         let tools = match parsed.value("tools") {
             Some(path) => tools(path)?,
             None => Vec::new(),
@@ -112,8 +144,6 @@ impl Ask {
                 Error::usage(format!("--overflow is head, tail or middle, not '{word}'"))
             })
         });
-        let words = &parsed.operands[1..];
-        once(parsed, words.iter().any(|word| word == "-"))?;
         let ask = Ask {
             model: parsed.operands[0].clone(),
             options: options(parsed)?,
@@ -126,12 +156,10 @@ impl Ask {
                 tools.clone(),
                 tools.iter().map(native::tool).collect::<Result<_>>()?,
             ),
-            prompt: match words.is_empty() && !messages.is_empty() {
-                true => String::new(),
-                false => prompt(words, raw)?,
-            },
+            prompt: String::new(),
             messages,
             raw,
+            forgets: false,
         };
         if ask.raw && (ask.system.is_some() || !ask.messages.is_empty() || !ask.tools.1.is_empty())
         {
@@ -170,7 +198,11 @@ impl Ask {
             think: self.think,
             promise: self.promise.clone(),
             options: self.options.clone(),
-            overflow: self.overflow.map_or(Overflow::Error, Overflow::Keep),
+            overflow: match self.overflow {
+                Some(part) => Overflow::Keep(part),
+                None if self.forgets => Overflow::Truncate,
+                None => Overflow::Error,
+            },
             ..Request::new(model, input)
         }
     }
@@ -183,6 +215,7 @@ fn once(parsed: &Parsed, prompt: bool) -> Result<()> {
         .value("format")
         .and_then(|word| word.strip_prefix('@'));
     let files = flags.into_iter().chain([format]).flatten();
+    let files = files.chain(parsed.values("attach"));
     match files.filter(|file| *file == "-").count() + usize::from(prompt) {
         0 | 1 => Ok(()),
         _ => Err(Error::usage("standard input can be read once only")),
@@ -309,6 +342,32 @@ pub fn file(path: &str) -> Result<String> {
     String::from_utf8(bytes).map_err(|_| Error::usage(format!("{path} is not UTF-8 text")))
 }
 
+/// The texts of all files that `--attach` names.
+fn attachments(parsed: &Parsed) -> Result<String> {
+    parsed.values("attach").map(attachment).collect()
+}
+
+/// A text file as it stands in a prompt: a line with its name, then its content.
+///
+/// # Errors
+/// If it cannot be read, is too large, or is no text.
+pub fn attachment(path: &str) -> Result<String> {
+    let bytes = super::read_input(path, FILE_BYTES_MAX)?;
+    let text = String::from_utf8(bytes)
+        .ok()
+        .filter(|text| !text.contains('\0'));
+    let text = text.ok_or_else(|| {
+        Error::usage(format!(
+            "{path} is no text: only texts can be attached so far"
+        ))
+    })?;
+    Ok(format!("==> {path} <==\n{}\n\n", text.trim_end()))
+}
+
+fn is_watched() -> bool {
+    std::io::stdin().is_terminal()
+}
+
 /// The prompt from the words after the model, standard input, or both.
 fn prompt(words: &[String], raw: bool) -> Result<String> {
     let named = words.iter().any(|word| word == "-");
@@ -327,7 +386,7 @@ fn prompt(words: &[String], raw: bool) -> Result<String> {
             false => Ok(spoken),
         };
     }
-    if !named && std::io::stdin().is_terminal() {
+    if !named && is_watched() {
         return Err(no_prompt());
     }
     let mut piped = Vec::new();

@@ -99,7 +99,8 @@ fn flag_text(flag: &Flag) -> String {
     format!("{short}--{}{value}", flag.long)
 }
 
-fn capitalised(text: &str) -> String {
+/// A text whose first letter is a capital.
+pub fn capitalised(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or(String::new(), |first| {
         first.to_uppercase().chain(letters).collect()

@@ -38,26 +38,28 @@ pub const COMMAND: Command = Command {
 };
 
 fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
-    let store = super::store(config);
-    let prefix = parsed
-        .operands
-        .first()
-        .map(|text| text.to_lowercase())
-        .unwrap_or_default();
-    let begins = |name: &str| name.to_lowercase().starts_with(&prefix);
+    let prefix = parsed.operands.first().map(|text| text.to_lowercase());
+    let prefix = prefix.unwrap_or_default();
     if parsed.has("json") {
-        let (tags, broken) = list::tags(&store)?;
+        let begins = |name: &str| name.to_lowercase().starts_with(&prefix);
+        let (tags, broken) = list::tags(&super::store(config))?;
         broken.iter().for_each(|line| out.note(line));
         let tags: Vec<_> = tags.into_iter().filter(|tag| begins(&tag.name)).collect();
         return out.json(&tags);
     }
-    let listing = store.list()?;
+    print(&prefix, config, out)
+}
+
+/// Prints the models whose names begin so.
+///
+/// # Errors
+/// If the store cannot be read, or the output not be written.
+pub fn print(prefix: &str, config: &Config, out: &mut Out) -> Result<()> {
+    let listing = super::store(config).list()?;
     listing.broken.iter().for_each(|line| out.note(line));
-    let entries: Vec<&Entry> = listing
-        .entries
-        .iter()
-        .filter(|entry| begins(&entry.name.to_string()))
-        .collect();
+    let prefix = prefix.to_lowercase();
+    let begins = |entry: &&Entry| entry.name.to_string().to_lowercase().starts_with(&prefix);
+    let entries: Vec<&Entry> = listing.entries.iter().filter(begins).collect();
     if out.output_is_terminal {
         let rows: Vec<Vec<String>> = entries.iter().map(|entry| row(entry)).collect();
         return out.table(&["NAME", "ID", "SIZE", "MODIFIED"], &rows);

@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use unicode_width::UnicodeWidthStr;
 
 use crate::engine::{Level, Sink};
 use crate::error::{Error, Result};
@@ -199,6 +200,16 @@ pub fn complain(text: &str) {
     let _ = writeln!(io::stderr(), "puna: {text}");
 }
 
+/// Columns where the width of the terminal is not known.
+const COLUMNS: usize = 80;
+
+/// Columns of the terminal that output goes to, as it is now.
+pub fn width() -> usize {
+    let size = rustix::termios::tcgetwinsize(io::stdout());
+    let columns = size.map_or(0, |size| usize::from(size.ws_col));
+    if columns == 0 { COLUMNS } else { columns }
+}
+
 /// How much of llama.cpp's log the user asked for, and where it goes.
 ///
 /// # Errors
@@ -268,7 +279,7 @@ fn aligned(lines: &[Vec<String>]) -> String {
         lines
             .iter()
             .filter_map(|line| line.get(column))
-            .map(|cell| cell.chars().count())
+            .map(|cell| cell.width())
             .max()
     };
     let widths: Vec<usize> = (0..columns)
@@ -276,10 +287,10 @@ fn aligned(lines: &[Vec<String>]) -> String {
         .collect();
     let mut text = String::new();
     for line in lines {
-        let cells = line
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:width$}"));
+        let cells = line.iter().zip(&widths).map(|(cell, width)| {
+            let filling = width.saturating_sub(cell.width());
+            format!("{cell}{}", " ".repeat(filling))
+        });
         text.push_str(cells.collect::<Vec<_>>().join("    ").trim_end());
         text.push('\n');
     }
@@ -335,6 +346,11 @@ mod tests {
             ]),
             "A      BB\nccc    d\n"
         );
+        let wide = aligned(&[
+            vec!["草原".into(), "x".into()],
+            vec!["ab".into(), "y".into()],
+        ]);
+        assert_eq!(wide, "草原    x\nab      y\n");
         assert_eq!(harmless("a\x1b[31mb\u{7}\n\tc"), "a[31mb\n\tc");
     }
 }

@@ -1,21 +1,26 @@
 //! `puna run`: a prompt in, the answer on standard output.
 
+use std::io::IsTerminal;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::again;
-use super::answer::{self, Printer};
-use super::ask::{Ask, MESSAGES, OPTION, OVERFLOW, RAW, SYSTEM, THINK, TOOL_CHOICE, TOOLS};
+use super::answer::{self, Here, Printer};
+use super::ask::{ATTACH, Ask, MESSAGES, OPTION, OVERFLOW, RAW, SYSTEM, THINK, TOOL_CHOICE, TOOLS};
 use super::out::{self, Out};
 use super::parse::Parsed;
 use super::pull;
+use super::repl::{self, Partner};
 use super::spec::{Command, Completes, HOST, JSON, QUIET, maybe, option, switch};
+use super::transcript::{CONTINUE, TRANSCRIPT, Transcript};
 use super::vector;
-use crate::chat::{Promise, ToolChoice};
+use crate::chat::{self, Promise, ToolChoice};
+use crate::client::Client;
 use crate::config::Config;
 use crate::duration::KeepAlive;
 use crate::engine::Level;
 use crate::error::{Class, Error, Result};
-use crate::message::Reason;
+use crate::message::{Message, Reason};
 use crate::model;
 use crate::name::Name;
 use crate::registry::Registry;
@@ -48,6 +53,7 @@ pub const COMMAND: Command = Command {
         OVERFLOW,
         THINK,
         switch("hidethinking", None, "do not print the thinking"),
+        ATTACH,
         TOOLS,
         TOOL_CHOICE,
         option(
@@ -75,6 +81,13 @@ pub const COMMAND: Command = Command {
             "print timings and the device on standard error",
         ),
         QUIET,
+        switch(
+            "nowordwrap",
+            None,
+            "in a session, leave the breaking of lines to the terminal",
+        ),
+        TRANSCRIPT,
+        CONTINUE,
         switch(
             "local",
             None,
@@ -110,6 +123,12 @@ pub const COMMAND: Command = Command {
          and no -, standard input is left alone, so that run works inside a while read loop.",
         "A model that can think does so before it answers, unless --think=false is given. Thinking is printed on \
          standard error, and only if --think asks for it.",
+        "On a terminal without a prompt a session begins: each line is a prompt, /? lists its commands, Ctrl-C ends an \
+         answer and Ctrl-D the session. Text between \"\"\" may have several lines; so may what is pasted. The oldest \
+         messages are left out once the conversation does not fit the context, and a note says so.",
+        "With --transcript each turn is added to a file, a message a line; --continue goes on from such a file. Both \
+         work in a pipe and in a session. --attach puts text files before the prompt, each under a line with its name; \
+         paths in a prompt are never opened.",
         "With --tools the model may call functions: each call is printed as a line of JSON, with its name and \
          arguments. With --format, --schema or --grammar every token is chosen so that the whole answer follows; an \
          answer that was cut ends with status 6.",
@@ -141,6 +160,14 @@ pub const COMMAND: Command = Command {
         (
             "puna run smol --schema person.json < letter.txt | jq .name",
             "take data out of a text",
+        ),
+        (
+            "puna run smol -a notes.txt 'Summarise this file.'",
+            "ask about a file",
+        ),
+        (
+            "puna run smol --continue chat.jsonl 'And why?'",
+            "go on with a conversation",
         ),
         (
             "puna run smol 'Say hello' --json | jq -r .response",
@@ -176,11 +203,56 @@ fn fetch(text: &str, parsed: &Parsed, config: &Config, out: &mut Out) -> Result<
     pull::one(&store, &registry, (&name, None), parsed, out)
 }
 
+/// True if somebody sits there who gave no prompt yet.
+fn is_session(parsed: &Parsed, out: &Out) -> bool {
+    let asks = ["json", "raw", "attach", "messages"];
+    parsed.operands.len() == 1
+        && out.output_is_terminal
+        && std::io::stdin().is_terminal()
+        && !asks.iter().any(|flag| parsed.has(flag))
+}
+
+/// A session with a model in this process or with a server.
+fn talk(
+    server: Option<Client>,
+    mut ask: Ask,
+    parsed: &Parsed,
+    config: &Config,
+    out: &mut Out,
+) -> Result<()> {
+    let partner = match server {
+        Some(client) => {
+            let keep_alive = parsed.value("keepalive").map(str::to_string);
+            Partner::There(Arc::new(client), keep_alive)
+        }
+        None => {
+            let here = Here::open(&ask.model, parsed, config)?;
+            if here.model().header.is_embedding() {
+                return Err(Error::usage(
+                    "the model turns text into vectors: give it a text",
+                ));
+            }
+            let options = chat::options_in_force(here.model(), &ask.options);
+            if options.int("num_ctx").is_none() {
+                // As a server would: the conversation grows.
+                let tokens = config.context_tokens.to_string();
+                ask.options.set_text("num_ctx", &tokens)?;
+            }
+            Partner::Here(here)
+        }
+    };
+    repl::talk(partner, ask, parsed, config, out)
+}
+
 fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     again::with_short_spins(); // Before standard input is read.
     let started = Instant::now();
     let log = out::log(parsed.value("log"))?;
-    let ask = Ask::of(parsed)?;
+    let talks = is_session(parsed, out);
+    let ask = match talks {
+        true => Ask::without_prompt(parsed)?,
+        false => Ask::of(parsed)?,
+    };
     if let Some(text) = parsed.value("keepalive") {
         KeepAlive::parse_lenient(text)?; // Only checked here: the server reads it again.
     }
@@ -193,11 +265,20 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     if !model::is_path(&ask.model) && super::named_server(parsed, config)?.is_none() {
         fetch(&ask.model, parsed, config, out)?;
     }
+    if talks {
+        return talk(server, ask, parsed, config, out);
+    }
+    let mut transcript = Transcript::of(parsed)?;
     let must_call = ToolChoice::of_json(ask.tool_choice.as_ref())?.requires();
     let shows_thinking = ask.think.is_some() && !parsed.has("hidethinking");
     let mut printer = Printer::new(out, &ask.model, parsed.has("json"), shows_thinking);
     let answered = match &server {
-        Some(client) => answer::by_server(client, &ask, parsed.value("keepalive"), &mut printer),
+        Some(client) => {
+            let keep_alive = parsed.value("keepalive");
+            let mut take = |delta| printer.print(delta);
+            // It does not tell where it computes.
+            answer::by_server(client, &ask, keep_alive, &mut take).map(|()| None)
+        }
         None => answer::here(&ask, parsed, config, started, &mut printer),
     };
     let device = match answered {
@@ -208,7 +289,13 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
         answered => answered?,
     };
     let called = printer.called();
+    let said = printer.message();
     let finish = printer.finish()?;
+    if let Some(transcript) = &mut transcript {
+        let prompt = (!ask.prompt.is_empty()).then(|| Message::new("user", &ask.prompt));
+        let turn: Vec<Message> = prompt.into_iter().chain([said]).collect();
+        transcript.add(ask.system.as_deref(), &turn)?;
+    }
     if parsed.has("verbose") {
         answer::tell_timings(out, &finish.usage, device.as_deref());
     }

@@ -83,14 +83,26 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
             out.write(&(text.trim_end_matches('\n').to_string() + "\n"))
         };
     }
-    let rows = rows(&model, out.output_is_terminal);
-    if out.output_is_terminal {
-        return out.table(&["WHAT", "VALUE"], &rows);
-    }
-    out.records(&rows)
+    table(&model, out)
 }
 
-fn section_text(model: &Model, section: &str) -> Result<String> {
+/// Prints what a model is: for people on a terminal, else a line a fact.
+///
+/// # Errors
+/// If the output cannot be written.
+pub fn table(model: &Model, out: &mut Out) -> Result<()> {
+    let rows = rows(model, out.output_is_terminal);
+    match out.output_is_terminal {
+        true => out.table(&["WHAT", "VALUE"], &rows),
+        false => out.records(&rows),
+    }
+}
+
+/// The text of one of the sections that have a flag.
+///
+/// # Errors
+/// If the model's file cannot be read again.
+pub fn section_text(model: &Model, section: &str) -> Result<String> {
     let shown = show::show(model, false)?;
     Ok(match section {
         "modelfile" => shown.modelfile,

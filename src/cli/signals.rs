@@ -1,5 +1,5 @@
-//! Signals: a server ends when told to, and by the signal itself. Everything else keeps the
-//! system's defaults, so that Ctrl-C ends a run at once, also during a load.
+//! Signals: a server ends when told to, and by the signal itself; a session's answer ends by Ctrl-C.
+//! Everything else keeps the system's defaults, so that Ctrl-C ends a run at once, also during a load.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,6 +8,32 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 
 use crate::error::{Error, Result};
+
+/// Notes Ctrl-C, which in a session ends only the answer.
+pub struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    /// Notes SIGINT from now on.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn on_signal() -> Result<Self> {
+        let wanted = Arc::default();
+        flag::register(SIGINT, Arc::clone(&wanted))
+            .map_err(|error| Error::failed(format!("cannot watch for signals: {error}")))?;
+        Ok(Interrupt(wanted))
+    }
+
+    /// Set once the signal has come.
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        self.0.clone()
+    }
+
+    /// Forgets a signal that came earlier.
+    pub fn forget(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
 
 /// Notes the signals that end a server.
 pub struct Stop {

@@ -129,6 +129,8 @@ pub const COMMANDS: &[&Command] = &[
     &super::bundle::EXPORT,
     &super::bundle::IMPORT,
     &super::bench::COMMAND,
+    &super::config::COMMAND,
+    &super::doctor::COMMAND,
     &super::serve::COMMAND,
     &super::ps::COMMAND,
     &super::stop::COMMAND,

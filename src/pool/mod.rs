@@ -24,12 +24,8 @@ use crate::machine;
 use crate::model::Model;
 use crate::options::Options;
 
-/// A server's context where nothing names one: the reference's on a machine without a large GPU.
-const CONTEXT_TOKENS: u32 = 4096;
 /// The least context there is.
 const CONTEXT_TOKENS_MIN: u32 = 4;
-/// Answers that one model computes at once.
-const SEQUENCES: u32 = 8;
 /// llama.cpp computes at most this many at once (LLAMA_MAX_SEQ).
 const SEQUENCES_MAX: u32 = 256;
 /// The cache of a shared context may take this part of all memory (one in so many).
@@ -385,7 +381,7 @@ impl Pool {
         let batch_tokens = options
             .int("num_batch")
             .map(|tokens| tokens.clamp(BATCH_TOKENS_MIN, BATCH_TOKENS_MAX) as u32);
-        let default = self.0.config.context_tokens.unwrap_or(CONTEXT_TOKENS);
+        let default = self.0.config.context_tokens;
         let context = match (self.0.policy, asked) {
             _ if model.header.is_embedding() => {
                 let longest = batch_tokens.unwrap_or(TEXT_TOKENS);
@@ -431,12 +427,7 @@ impl Pool {
     /// Cells for several answers at once: as many as their share of memory allows, never fewer
     /// than one answer may need. Total memory decides, so that equal requests give equal contexts.
     fn shared_context(&self, model: &Model, tokens: u32) -> Context {
-        let sequences = self
-            .0
-            .config
-            .parallel
-            .unwrap_or(SEQUENCES)
-            .min(SEQUENCES_MAX);
+        let sequences = self.0.config.parallel.min(SEQUENCES_MAX);
         let need = Need::of(&model.header, self.attention(model).kv);
         let allowed = machine::total_bytes() / CACHE_SHARE / need.cell_bytes.max(1);
         let cells = u64::from(tokens) * u64::from(sequences.div_ceil(FILLED_SHARE));

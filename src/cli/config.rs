@@ -1,0 +1,67 @@
+//! `puna config`: the settings in force and where each came from.
+
+use super::out::Out;
+use super::parse::Parsed;
+use super::spec::{Command, Completes, JSON};
+use crate::config::{Config, Setting};
+use crate::error::{Error, Result};
+use crate::name;
+
+pub const COMMAND: Command = Command {
+    name: "config",
+    alias: None,
+    summary: "print the settings in force and where each came from",
+    operands: "[KEY]",
+    arity: (0, 1),
+    flags: &[JSON],
+    about: &[
+        "Prints each setting: its key, a tab, its value, a tab, and its origin, which is a variable of the \
+         environment, a line of the configuration file, or default. With KEY only that value is printed. See \
+         puna-config(5) for the file.",
+    ],
+    examples: &[
+        ("puna config", "see what is set where"),
+        (
+            "du -sh \"$(puna config models)\"",
+            "use a setting in a script",
+        ),
+    ],
+    completes: Completes::Nothing,
+    run,
+};
+
+fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
+    let settings = config.settings();
+    let wanted = match parsed.operands.first() {
+        None => settings,
+        Some(key) => {
+            let Some(setting) = settings.iter().find(|setting| setting.key == key) else {
+                let keys = settings.iter().map(|setting| setting.key);
+                let near = name::nearest(key, keys);
+                let near = near.first().map(|near| format!(": is it {near}?"));
+                let near = near.unwrap_or_default();
+                return Err(Error::usage(format!("no setting is called '{key}'{near}")));
+            };
+            if !parsed.has("json") {
+                return out.write(&format!("{}\n", setting.value));
+            }
+            vec![setting.clone()]
+        }
+    };
+    if parsed.has("json") {
+        let json = |setting: &Setting| serde_json::json!({ "key": setting.key, "value": setting.value, "origin": setting.origin });
+        return out.json(&wanted.iter().map(json).collect::<Vec<_>>());
+    }
+    let row = |setting: &Setting| {
+        vec![
+            setting.key.to_string(),
+            setting.value.clone(),
+            setting.origin.clone(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = wanted.iter().map(row).collect();
+    match out.output_is_terminal {
+        true => out.table(&["KEY", "VALUE", "ORIGIN"], &rows),
+        false => out.records(&rows),
+    }
+}

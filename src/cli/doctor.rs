@@ -1,0 +1,353 @@
+//! `puna doctor`: what puna finds on this machine, and for what is wrong the command that mends it.
+
+use std::fs;
+use std::path::Path;
+
+use super::out::{Out, human_bytes};
+use super::parse::Parsed;
+use super::spec::{Command, Completes, HOST, JSON};
+use crate::client::Client;
+use crate::config::Config;
+use crate::derive;
+use crate::engine::Level;
+use crate::error::{Class, Error, Result};
+use crate::machine;
+use crate::pool::{Policy, Pool};
+use crate::store::Origin;
+
+pub const COMMAND: Command = Command {
+    name: "doctor",
+    alias: None,
+    summary: "tell what puna finds on this machine, and what mends what is wrong",
+    operands: "",
+    arity: (0, 0),
+    flags: &[JSON, HOST],
+    about: &[
+        "Looks at processor, GPU, memory, store, cache, configuration and server. Each line holds what was looked at, \
+         a tab, ok, note or bad, a tab, what was found, and for what can be better a tab and the command that mends \
+         it. The status is 13 if anything is bad.",
+        "It answers why a GPU is not used, why a connection is refused and why answers are slow, as far as the machine \
+         tells: how fast a model is, puna bench tells.",
+    ],
+    examples: &[
+        ("puna doctor", "look at everything"),
+        (
+            "puna doctor | grep -v '\tok\t'",
+            "see only what could be better",
+        ),
+    ],
+    completes: Completes::Nothing,
+    run,
+};
+
+/// How something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Ok,
+    Note,
+    Bad,
+}
+
+impl State {
+    fn word(self) -> &'static str {
+        match self {
+            State::Ok => "ok",
+            State::Note => "note",
+            State::Bad => "bad",
+        }
+    }
+}
+
+/// What was found about one thing.
+struct Finding {
+    what: &'static str,
+    state: State,
+    found: String,
+    /// The command that mends it; empty: nothing to mend.
+    mend: String,
+}
+
+fn finding(what: &'static str, state: State, found: impl Into<String>, mend: &str) -> Finding {
+    Finding {
+        what,
+        state,
+        found: found.into(),
+        mend: mend.to_string(),
+    }
+}
+
+fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
+    let mut findings = processor(config);
+    findings.push(gpu(config)?);
+    findings.push(memory());
+    findings.extend(store(config));
+    findings.push(cache(config));
+    findings.push(settings(config));
+    findings.push(server(parsed, config)?);
+    if parsed.has("json") {
+        let json = |finding: &Finding| {
+            serde_json::json!({
+                "what": finding.what,
+                "state": finding.state.word(),
+                "found": finding.found,
+                "mend": finding.mend,
+            })
+        };
+        out.json(&findings.iter().map(json).collect::<Vec<_>>())?;
+    } else {
+        let row = |finding: &Finding| {
+            let mut row = vec![
+                finding.what.to_string(),
+                finding.state.word().to_string(),
+                finding.found.clone(),
+            ];
+            row.extend((!finding.mend.is_empty()).then(|| finding.mend.clone()));
+            row
+        };
+        let rows: Vec<Vec<String>> = findings.iter().map(row).collect();
+        match out.output_is_terminal {
+            true => out.table(&["WHAT", "STATE", "FOUND", "TO MEND IT"], &rows)?,
+            false => out.records(&rows)?,
+        }
+    }
+    match findings.iter().any(|finding| finding.state == State::Bad) {
+        true => Err(Error::plain(Class::No, "something is wrong")),
+        false => Ok(()),
+    }
+}
+
+fn processor(config: &Config) -> Vec<Finding> {
+    let name = machine::processor().unwrap_or_else(|| "unknown".into());
+    let cores = machine::cores();
+    let mut found = vec![finding(
+        "processor",
+        State::Ok,
+        format!("{name}, {cores} cores"),
+        "",
+    )];
+    let features = machine::features();
+    let words = |wanted: fn(&(&str, bool, bool)) -> bool| -> String {
+        let names = features
+            .iter()
+            .filter(|feature| wanted(feature))
+            .map(|(name, ..)| *name);
+        names.collect::<Vec<_>>().join(" ")
+    };
+    let (used, idle) = (
+        words(|(_, has, used)| *has && *used),
+        words(|(_, has, used)| *has && !*used),
+    );
+    let missing = words(|(_, has, used)| !*has && *used);
+    found.push(
+        match (
+            missing.is_empty(),
+            idle.is_empty(),
+            cfg!(feature = "portable"),
+        ) {
+            (false, ..) => {
+                let text = format!("built for {missing}, which this processor lacks");
+                finding("build", State::Bad, text, "make build")
+            }
+            (true, _, true) => finding(
+                "build",
+                State::Ok,
+                "for every processor, chosen at the start",
+                "",
+            ),
+            (true, false, false) => {
+                let text = format!("does not use {idle}, which this processor has");
+                finding("build", State::Note, text, "make build")
+            }
+            (true, true, false) => finding("build", State::Ok, format!("uses {used}"), ""),
+        },
+    );
+    if let Some(threads) = config.threads.filter(|threads| *threads > cores) {
+        let text = format!("{threads} threads on {cores} cores are slower than one for each");
+        found.push(finding(
+            "threads",
+            State::Note,
+            text,
+            "unset PUNA_NUM_THREADS",
+        ));
+    }
+    found
+}
+
+/// Why a GPU is used or not.
+fn gpu(config: &Config) -> Result<Finding> {
+    let pool = Pool::new(config.clone(), Policy::OneShot, (Level::Off, |_| {}));
+    let devices: Vec<String> = pool.devices()?;
+    let usable: Vec<&String> = devices
+        .iter()
+        .filter(|name| !name.starts_with("CPU"))
+        .collect();
+    let seen = machine::gpus();
+    Ok(match (usable.first(), seen.first()) {
+        (Some(device), _) => finding("gpu", State::Ok, (*device).clone(), ""),
+        (None, Some(maker)) => {
+            let (what, make) = match *maker {
+                "AMD" => ("rocm", "make rocm"),
+                _ => ("cuda", "make cuda"),
+            };
+            let text = match cfg!(any(feature = "cuda", feature = "rocm", feature = "vulkan")) {
+                true => format!("a GPU by {maker} is there, but its driver does not answer"),
+                false => format!("a GPU by {maker} is there, but this build has no {what}"),
+            };
+            finding("gpu", State::Note, text, make)
+        }
+        (None, None) => finding(
+            "gpu",
+            State::Ok,
+            "none is there: the processor computes",
+            "",
+        ),
+    })
+}
+
+fn memory() -> Finding {
+    let (free, total) = (machine::free_bytes(), machine::total_bytes());
+    let text = format!("{} free of {}", human_bytes(free), human_bytes(total));
+    match free < total / 10 {
+        true => finding("memory", State::Note, text, "puna ps; puna stop MODEL"),
+        false => finding("memory", State::Ok, text, ""),
+    }
+}
+
+fn store(config: &Config) -> Vec<Finding> {
+    let store = super::store(config);
+    let root = store.root().display().to_string();
+    let listing = match store.list() {
+        Ok(listing) => listing,
+        Err(error) => {
+            return vec![finding(
+                "store",
+                State::Bad,
+                error.to_string(),
+                "puna config models",
+            )];
+        }
+    };
+    let count = |origin: Origin| {
+        let entries = listing.entries.iter();
+        entries.filter(|entry| entry.origin == origin).count()
+    };
+    let mut text = format!("{} models in {root}", count(Origin::Ours));
+    if count(Origin::Ollama) > 0 {
+        text += &format!(", {} more of Ollama's", count(Origin::Ollama));
+    }
+    let mut found = vec![match writable(store.root()) {
+        true => finding("store", State::Ok, text, ""),
+        false => finding(
+            "store",
+            State::Bad,
+            format!("{root} cannot be written"),
+            "puna config models",
+        ),
+    }];
+    let broken = listing.broken.iter();
+    found.extend(
+        broken.map(|line| finding("store", State::Bad, line.as_str(), "puna verify --repair")),
+    );
+    let usage = store.usage().unwrap_or_default();
+    let unused = usage.iter().filter(|usage| usage.what.starts_with('('));
+    let bytes: u64 = unused.map(|usage| usage.bytes).sum();
+    if bytes > 0 {
+        let text = format!("{} belong to no model", human_bytes(bytes));
+        found.push(finding("store", State::Note, text, "puna gc"));
+    }
+    found
+}
+
+/// True if files can be made in a folder, or in the nearest one above it that is there.
+fn writable(folder: &Path) -> bool {
+    let there = folder.ancestors().find(|folder| folder.exists());
+    let access = rustix::fs::Access::WRITE_OK;
+    there.is_some_and(|folder| folder.is_dir() && rustix::fs::access(folder, access).is_ok())
+}
+
+fn cache(config: &Config) -> Finding {
+    let Ok(root) = config.cache() else {
+        let text = "there is no folder for it";
+        return finding(
+            "cache",
+            State::Note,
+            text,
+            "export PUNA_CACHE=/path/to/a/folder",
+        );
+    };
+    let bytes: u64 = derive::files(config).iter().map(|file| file.bytes).sum();
+    let text = format!("{} in {}", human_bytes(bytes), root.display());
+    match writable(root) {
+        true => finding("cache", State::Ok, text, ""),
+        false => finding(
+            "cache",
+            State::Note,
+            format!("{} cannot be written", root.display()),
+            "export PUNA_CACHE=/path/to/a/folder",
+        ),
+    }
+}
+
+fn settings(config: &Config) -> Finding {
+    let set = config
+        .settings()
+        .iter()
+        .filter(|setting| setting.origin != "default")
+        .count();
+    let file = config
+        .file
+        .as_ref()
+        .filter(|file| fs::metadata(file).is_ok());
+    let text = match file {
+        Some(file) => format!("{set} set; {} is read", file.display()),
+        None => format!("{set} set; there is no file"),
+    };
+    finding("configuration", State::Ok, text, "")
+}
+
+/// Whether a server answers, and who.
+fn server(parsed: &Parsed, config: &Config) -> Result<Finding> {
+    if let Some(client) = super::named_server(parsed, config)? {
+        return Ok(match client.greeting() {
+            Some(line) => finding(
+                "server",
+                State::Ok,
+                format!("the one named says: {line}"),
+                "",
+            ),
+            None => {
+                let text = "the one named does not answer";
+                finding(
+                    "server",
+                    State::Bad,
+                    text,
+                    "puna serve, or unset PUNA_HOST and OLLAMA_HOST",
+                )
+            }
+        });
+    }
+    if super::own_server(config).is_some() {
+        return Ok(finding(
+            "server",
+            State::Ok,
+            "our own runs and reads this store",
+            "",
+        ));
+    }
+    let other = Client::at(&config.address).greeting();
+    Ok(match other {
+        Some(line) => {
+            let text = format!("another one answers at {}: {line}", config.address);
+            finding(
+                "server",
+                State::Note,
+                text,
+                "puna serve --host 127.0.0.1:11435",
+            )
+        }
+        None => {
+            let text = "none runs; run needs none";
+            finding("server", State::Ok, text, "puna serve &")
+        }
+    })
+}

@@ -1,0 +1,372 @@
+//! `puna run` on a terminal without a prompt: a session of prompts and answers.
+//!
+//! The only place that names rustyline.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::time::{Duration, Instant};
+
+use rustyline::completion::{Completer, FilenameCompleter, Pair};
+use rustyline::error::ReadlineError;
+use rustyline::highlight::Highlighter;
+use rustyline::hint::Hinter;
+use rustyline::history::FileHistory;
+use rustyline::validate::{ValidationContext, ValidationResult, Validator};
+use rustyline::{ColorMode, CompletionType, Context, Editor, Helper};
+
+use super::answer::{self, Here, Printer};
+use super::ask::{self, Ask};
+use super::out::{self, Out};
+use super::parse::Parsed;
+use super::session::{self, Session};
+use super::signals::Interrupt;
+use super::slash::{self, Completion, Slash};
+use super::studio;
+use super::transcript::Transcript;
+use crate::client::Client;
+use crate::config::Config;
+use crate::duration::KeepAlive;
+use crate::error::{Class, Error, Result};
+use crate::message::{Delta, Message, Usage};
+
+/// Shown on an empty line.
+const HINT: &str = "Send a message (/? for help)";
+/// Prompts that are kept.
+const HISTORY_MAX: usize = 1000;
+/// How often an answer that comes from a server looks for Ctrl-C.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Who answers.
+pub enum Partner {
+    /// A model in this process.
+    Here(Here),
+    /// A server, and how long it keeps the model.
+    There(Arc<Client>, Option<String>),
+}
+
+type Input = Editor<Typing, FileHistory>;
+
+/// Talks until the user leaves.
+///
+/// # Errors
+/// What is wrong with the terminal, the model or the server at the beginning. Later failures are
+/// told, and the session goes on.
+pub fn talk(
+    mut partner: Partner,
+    ask: Ask,
+    parsed: &Parsed,
+    config: &Config,
+    out: &mut Out,
+) -> Result<()> {
+    let interrupt = Interrupt::on_signal()?;
+    let mut transcript = Transcript::of(parsed)?;
+    let mut session = Session {
+        verbose: parsed.has("verbose"),
+        wraps: !parsed.has("nowordwrap"),
+        keeps_history: config.history.is_some(),
+        shows_thinking: !parsed.has("hidethinking"),
+        attached: Vec::new(),
+        ask: Ask {
+            forgets: true,
+            ..ask
+        },
+    };
+    let mut input = editor(config).map_err(unreadable)?;
+    if let Partner::Here(here) = &partner {
+        replay(&here.model().messages, out)?;
+    }
+    loop {
+        let line = match input.readline(">>> ") {
+            Ok(line) => line,
+            Err(ReadlineError::Interrupted) => {
+                out.write("Use Ctrl + d or /bye to exit.\n")?;
+                continue;
+            }
+            Err(ReadlineError::Eof) => return Ok(()),
+            Err(error) => return Err(unreadable(error)),
+        };
+        if line.trim().is_empty() {
+            continue;
+        }
+        remember(&mut input, &line, &session, config);
+        let mut turning = Turning {
+            partner: &partner,
+            interrupt: &interrupt,
+            transcript: &mut transcript,
+        };
+        if !line.trim_start().starts_with('/') || session::dragged(&line).is_some() {
+            if let Some(prompt) = prompt(&line, &mut session, &mut input, out)? {
+                turning.take(&mut session, prompt, out)?;
+            }
+            continue;
+        }
+        match slash::parse(&line) {
+            Ok(Slash::Bye) => return Ok(()),
+            Ok(Slash::Retry) => match session.undo() {
+                Some(prompt) => turning.take(&mut session, prompt, out)?,
+                None => out.note("there is no prompt to answer again"),
+            },
+            Ok(slash) => {
+                let done = studio::obey(slash, &mut session, &mut partner, parsed, config, out);
+                done.or_else(|error| survive(&error, out))?;
+            }
+            Err(error) => out.tell(&error.to_string()),
+        }
+    }
+}
+
+/// The prompt that a line stands for; a dragged file is offered first.
+fn prompt(
+    line: &str,
+    session: &mut Session,
+    input: &mut Input,
+    out: &mut Out,
+) -> Result<Option<Message>> {
+    let Some(path) = session::dragged(line) else {
+        return Ok(Some(session.prompt(slash::unquoted(line.trim()))));
+    };
+    let question = format!("Attach {path} to the next prompt? [y/N] ");
+    match input.readline(&question) {
+        Ok(answer) if answer.trim().eq_ignore_ascii_case("y") => {
+            match ask::attachment(&path) {
+                Ok(text) => session.attached.push(text),
+                Err(error) => survive(&error, out)?,
+            }
+            Ok(None)
+        }
+        Ok(_) => Ok(Some(session.prompt(line.trim()))),
+        Err(_) => Ok(None),
+    }
+}
+
+/// A turn with what it needs.
+struct Turning<'a> {
+    partner: &'a Partner,
+    interrupt: &'a Interrupt,
+    transcript: &'a mut Option<Transcript>,
+}
+
+impl Turning<'_> {
+    /// Asks, prints the answer and remembers both. Failures are told; the prompt is then forgotten.
+    fn take(&mut self, session: &mut Session, prompt: Message, out: &mut Out) -> Result<()> {
+        session.ask.messages.push(prompt.clone());
+        self.interrupt.forget();
+        let mut printer = Printer::new(out, &session.ask.model, false, session.shows_thinking);
+        if session.wraps {
+            printer = printer.wrapped();
+        }
+        let answered = self.answer(&session.ask, &mut printer);
+        let said = printer.message();
+        let usage = match answered {
+            Ok(()) => Some(printer.finish()?.usage),
+            Err(error) if error.class() == Class::Cancelled => {
+                printer.cut()?;
+                None
+            }
+            Err(error) => {
+                session.ask.messages.pop();
+                return survive(&error, out);
+            }
+        };
+        if !said.content.is_empty() || !said.tool_calls.is_empty() {
+            session.ask.messages.push(said.clone());
+            if let Some(transcript) = self.transcript {
+                let added = transcript.add(session.ask.system.as_deref(), &[prompt, said]);
+                added.or_else(|error| survive(&error, out))?;
+            }
+        }
+        out.write("\n")?;
+        if let Some(usage) = usage {
+            tell(&usage, session.verbose, out);
+        }
+        Ok(())
+    }
+
+    fn answer(&self, ask: &Ask, printer: &mut Printer) -> Result<()> {
+        match self.partner {
+            Partner::Here(here) => {
+                let request = crate::chat::Request {
+                    cancel: self.interrupt.flag(),
+                    keep_alive: Some(KeepAlive::Forever),
+                    started: Instant::now(),
+                    ..ask.request(here.model())
+                };
+                let mut turn = here.start(request, printer.out)?;
+                turn.try_for_each(|delta| printer.print(delta?))
+            }
+            Partner::There(client, keep_alive) => {
+                by_server(client, ask, keep_alive.clone(), self.interrupt, printer)
+            }
+        }
+    }
+}
+
+/// Lets a server answer on a thread of its own, so that Ctrl-C need not wait for its next word.
+fn by_server(
+    client: &Arc<Client>,
+    ask: &Ask,
+    keep_alive: Option<String>,
+    interrupt: &Interrupt,
+    printer: &mut Printer,
+) -> Result<()> {
+    let (sender, receiver) = sync_channel::<Result<Delta>>(16);
+    let (client, ask) = (client.clone(), ask.clone());
+    std::thread::spawn(move || {
+        let mut take = |delta| sender.send(Ok(delta)).map_err(|_| Error::cancelled());
+        if let Err(error) = answer::by_server(&client, &ask, keep_alive.as_deref(), &mut take) {
+            // Nobody listens any more: the session was quicker.
+            let _ = sender.send(Err(error));
+        }
+    });
+    loop {
+        match receiver.recv_timeout(LOOK) {
+            Ok(delta) => printer.print(delta?)?,
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if interrupt.flag().load(Ordering::Relaxed) {
+            return Err(Error::cancelled());
+        }
+    }
+}
+
+fn tell(usage: &Usage, verbose: bool, out: &Out) {
+    if usage.truncated_tokens > 0 {
+        let dropped = usage.truncated_tokens;
+        out.note(&format!(
+            "the beginning of the conversation no longer fits: {dropped} tokens were left out"
+        ));
+    }
+    if verbose {
+        answer::tell_timings(out, usage, None);
+    }
+}
+
+/// Tells an error and goes on, unless nobody is there any more.
+fn survive(error: &Error, out: &Out) -> Result<()> {
+    match error.class() {
+        Class::Closed => Err(Error::plain(Class::Closed, "the terminal is gone")),
+        _ => {
+            out.tell(&format!("error: {error}"));
+            Ok(())
+        }
+    }
+}
+
+/// Prints the messages that the model's Modelfile brings.
+fn replay(messages: &[Message], out: &mut Out) -> Result<()> {
+    for message in messages {
+        let text = out::harmless(&message.content);
+        match message.role.as_str() {
+            "user" => out.write(&format!(">>> {text}\n"))?,
+            "assistant" => out.write(&format!("{text}\n\n"))?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn unreadable(error: ReadlineError) -> Error {
+    Error::failed(format!("cannot read from the terminal: {error}"))
+}
+
+fn editor(config: &Config) -> rustyline::Result<Input> {
+    let colour = match config.plain {
+        true => ColorMode::Disabled,
+        false => ColorMode::Enabled,
+    };
+    let settings = rustyline::Config::builder()
+        .max_history_size(HISTORY_MAX)?
+        .completion_type(CompletionType::List)
+        .color_mode(colour)
+        .bracketed_paste(true)
+        .build();
+    let mut input = Editor::with_config(settings)?;
+    input.set_helper(Some(Typing {
+        config: config.clone(),
+        files: FilenameCompleter::new(),
+        told: AtomicBool::new(false),
+    }));
+    if let Some(path) = &config.history {
+        // There is none before the first session.
+        let _ = input.load_history(path);
+    }
+    Ok(input)
+}
+
+/// Keeps a line for this session and, if wanted, for others.
+fn remember(input: &mut Input, line: &str, session: &Session, config: &Config) {
+    // A line that cannot be kept is only not there to come back to.
+    let _ = input.add_history_entry(line);
+    let Some(path) = config.history.as_ref().filter(|_| session.keeps_history) else {
+        return;
+    };
+    let folder = path.parent().map(PathBuf::from).unwrap_or_default();
+    let _ = std::fs::create_dir_all(folder);
+    let _ = input.append_history(path);
+}
+
+/// What helps while a line is typed.
+struct Typing {
+    config: Config,
+    files: FilenameCompleter,
+    told: AtomicBool,
+}
+
+impl Helper for Typing {}
+
+impl Validator for Typing {
+    fn validate(&self, context: &mut ValidationContext) -> rustyline::Result<ValidationResult> {
+        self.told.store(true, Ordering::Relaxed);
+        Ok(match slash::is_open(context.input()) {
+            true => ValidationResult::Incomplete,
+            false => ValidationResult::Valid(None),
+        })
+    }
+}
+
+impl Hinter for Typing {
+    type Hint = String;
+
+    /// The hint of the first empty line: once something was sent, it is known.
+    fn hint(&self, line: &str, _: usize, _: &Context) -> Option<String> {
+        let new = !self.told.load(Ordering::Relaxed);
+        (new && line.is_empty()).then(|| HINT.to_string())
+    }
+}
+
+impl Highlighter for Typing {
+    fn highlight_hint<'h>(&self, hint: &'h str) -> Cow<'h, str> {
+        Cow::Owned(format!("\x1b[90m{hint}\x1b[0m"))
+    }
+}
+
+impl Completer for Typing {
+    type Candidate = Pair;
+
+    fn complete(
+        &self,
+        line: &str,
+        at: usize,
+        context: &Context,
+    ) -> rustyline::Result<(usize, Vec<Pair>)> {
+        let pair = |word: String| Pair {
+            display: word.trim_end().to_string(),
+            replacement: word,
+        };
+        match slash::complete(&line[..at]) {
+            Completion::Words(start, words) => Ok((start, words.into_iter().map(pair).collect())),
+            Completion::Model(start) => {
+                let typed = &line[start..at];
+                let names = studio::names(&self.config).into_iter();
+                let fitting = names.filter(|name| name.starts_with(typed));
+                Ok((start, fitting.map(pair).collect()))
+            }
+            Completion::File => self.files.complete(line, at, context),
+            Completion::None => Ok((at, Vec::new())),
+        }
+    }
+}
