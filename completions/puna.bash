@@ -20,7 +20,7 @@ _puna() {
         pull) flags='--all --check --name --limit-rate --insecure --host --json --quiet --help' ;;
         outdated) flags='--insecure --quiet --help' ;;
         push) flags='--insecure --host --json --quiet --help' ;;
-        create) flags='--file --link --quiet --help' ;;
+        create) flags='--file --link --quantize --requantize --quiet --help' ;;
         cp) flags='--help' ;;
         rm) flags='--force --help' ;;
         verify) flags='--repair --insecure --quiet --help' ;;

@@ -110,6 +110,8 @@ complete -c puna -n '__fish_seen_subcommand_from push' -l help -s h -d 'print th
 complete -c puna -n '__fish_seen_subcommand_from push' -F -a '(puna ls 2>/dev/null | cut -f1)'
 complete -c puna -n '__fish_seen_subcommand_from create' -l file -s f -r -F -d 'the Modelfile; - is standard input (default: Modelfile)'
 complete -c puna -n '__fish_seen_subcommand_from create' -l link -d 'hard-link the GGUF instead of copying it; it must then stay as it is'
+complete -c puna -n '__fish_seen_subcommand_from create' -l quantize -x -d 'turn the weights into this type, such as q4_K_M or q8_0'
+complete -c puna -n '__fish_seen_subcommand_from create' -l requantize -d 'with --quantize, take weights that are quantised already'
 complete -c puna -n '__fish_seen_subcommand_from create' -l quiet -s q -d 'print no notes and no progress'
 complete -c puna -n '__fish_seen_subcommand_from create' -l help -s h -d 'print this help'
 complete -c puna -n '__fish_seen_subcommand_from create' -F -a '(puna ls 2>/dev/null | cut -f1)'

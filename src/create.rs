@@ -6,14 +6,17 @@ use std::path::{Path, PathBuf};
 
 use crate::api;
 use crate::digest::Digest;
+use crate::engine::quantize::{Quantize, quantize};
 use crate::error::{Class, Error, Result};
-use crate::gguf::Header;
+use crate::gguf::{self, Header};
 use crate::json;
+use crate::machine;
 use crate::manifest::{Config, Layer, Manifest};
 use crate::model;
 use crate::modelfile::{Instruction, Modelfile};
 use crate::name::Name;
 use crate::options::{Options, RETIRED};
+use crate::pool::Pool;
 use crate::prompt::GoTemplate;
 use crate::store::{Store, Take};
 
@@ -26,6 +29,8 @@ pub enum Step {
     Copied(u64, u64),
     /// Something the user should know; creation goes on.
     Note(String),
+    /// The weights are being quantised: from which type to which, tensors done, of how many.
+    Quantizing(String, String, u64, u64),
     /// A layer is in; true: it was there before.
     Layer(Digest, bool),
     /// All layers are in: the name is written.
@@ -44,7 +49,7 @@ pub enum Source {
 }
 
 /// What is laid over the source. What is empty leaves the source's own.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Clone, Default)]
 pub struct Changes {
     /// Replaces the TEMPLATE.
     pub template: String,
@@ -58,8 +63,44 @@ pub struct Changes {
     pub messages: Vec<(String, String)>,
     /// Replaces the LoRA adapter: a file, or one that is in the store already.
     pub adapter: Option<Source>,
+    /// The type to quantise the weights to.
+    pub quantize: Option<Quantizing>,
     /// Fields of the config.
     pub config: Config,
+}
+
+/// A type of weights to change to.
+#[derive(Clone)]
+pub struct Quantizing {
+    /// llama.cpp's number of it.
+    pub file_type: u64,
+    /// Its name.
+    pub name: &'static str,
+    /// Also from weights that are quantised already, which loses twice.
+    pub again: bool,
+    /// Whose llama.cpp does it.
+    pub pool: Pool,
+}
+
+impl Quantizing {
+    /// By its name in any case.
+    ///
+    /// # Errors
+    /// `Usage` with all names.
+    pub fn parse(text: &str, again: bool, pool: &Pool) -> Result<Self> {
+        let Some((file_type, name)) = gguf::file_type(text) else {
+            let names = gguf::file_types().collect::<Vec<_>>().join(", ");
+            return Err(Error::usage(format!(
+                "no type of weights is called '{text}': {names}"
+            )));
+        };
+        Ok(Quantizing {
+            file_type,
+            name,
+            again,
+            pool: pool.clone(),
+        })
+    }
 }
 
 /// Where the files that a Modelfile names are looked for.
@@ -95,6 +136,10 @@ pub fn create(
     };
     let base = match &changes.adapter {
         Some(adapter) => base.adapted(store, adapter, report)?,
+        None => base,
+    };
+    let base = match &changes.quantize {
+        Some(to) => base.quantized(store, to, report)?,
         None => base,
     };
     let manifest = base.with(store, changes, report)?;
@@ -259,6 +304,52 @@ impl Base {
             layers,
             options: model.options,
         })
+    }
+
+    /// The same with weights of another type; as it is if they have that type.
+    fn quantized(
+        mut self,
+        store: &Store,
+        to: &Quantizing,
+        report: &mut dyn FnMut(Step),
+    ) -> Result<Self> {
+        let layer = self.layers.iter_mut().find(|layer| layer.kind() == "model");
+        let layer = layer.ok_or_else(|| Error::usage("the model has no weights to quantise"))?;
+        let source = store.sound_layer(layer)?;
+        let header = model::header(&source)?;
+        let from = header.file_type();
+        if from == to.name {
+            return Ok(self);
+        }
+        if !header.is_float() && !to.again {
+            let text = format!(
+                "the weights are quantised already ({from}): only F16, BF16 and F32 lose nothing twice, and \
+                 --requantize does it all the same"
+            );
+            return Err(Error::usage(text));
+        }
+        let backend = to.pool.backend()?;
+        let (digest, size_bytes) = store.put_made(&mut |target| {
+            let job = Quantize {
+                source: &source,
+                target,
+                file_type: to.file_type as u32,
+                again: to.again,
+                threads: machine::cores(),
+            };
+            let mut progress = |done, all| {
+                report(Step::Quantizing(from.into(), to.name.into(), done, all));
+            };
+            quantize(&backend, &job, &mut progress)
+        })?;
+        let from = layer.from.clone();
+        *layer = Layer {
+            from,
+            ..Layer::new("model", digest, size_bytes)
+        };
+        let told = model::config_of(&model::header(&store.blob(&digest)?)?);
+        self.config.file_type = told.file_type;
+        Ok(self)
     }
 
     /// Puts an adapter to the weights, in place of one that was there.

@@ -24,6 +24,7 @@ mod promised;
 mod prompts;
 mod pull;
 mod push;
+mod quantize;
 mod registry;
 mod remote;
 mod reuse;

@@ -2,14 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use super::out::{Out, Unit};
+use super::out::{self, Out, Unit};
 use super::parse::Parsed;
 use super::spec::{Command, Completes, QUIET, option, switch};
 use crate::config::Config;
-use crate::create::{Places, Step, create, of_modelfile};
+use crate::create::{Places, Quantizing, Step, create, of_modelfile};
 use crate::error::{Error, Result};
 use crate::modelfile::{self, MODELFILE_BYTES_MAX};
 use crate::name::Name;
+use crate::pool::{Policy, Pool};
 use crate::store::Take;
 
 pub const COMMAND: Command = Command {
@@ -30,6 +31,17 @@ pub const COMMAND: Command = Command {
             None,
             "hard-link the GGUF instead of copying it; it must then stay as it is",
         ),
+        option(
+            "quantize",
+            None,
+            "TYPE",
+            "turn the weights into this type, such as q4_K_M or q8_0",
+        ),
+        switch(
+            "requantize",
+            None,
+            "with --quantize, take weights that are quantised already",
+        ),
         QUIET,
     ],
     about: &[
@@ -39,6 +51,8 @@ pub const COMMAND: Command = Command {
         "A Modelfile holds one instruction a line: FROM, SYSTEM, TEMPLATE, PARAMETER name value, LICENSE, MESSAGE \
          role text; # begins a comment. A value in \" or \"\"\" may span lines. A TEMPLATE takes \
          the place of the template inside the GGUF.",
+        "With --quantize the weights are turned into a smaller type by llama.cpp, from F32, F16 or BF16; from others \
+         only with --requantize, since they lose twice. Types that need an importance matrix are refused.",
         "Nothing stands under a final name before it is whole: a create that is killed or runs out of space leaves \
          the store as it was.",
     ],
@@ -46,6 +60,10 @@ pub const COMMAND: Command = Command {
         (
             "echo 'FROM ./model.gguf' | puna create smol -f -",
             "bring a GGUF file into the store",
+        ),
+        (
+            "echo 'FROM ./model-f16.gguf' | puna create small -f - --quantize q4_K_M",
+            "quantise a model",
         ),
         (
             "printf 'FROM smol\\nSYSTEM Answer in one word.\\n' | puna create terse -f -",
@@ -74,11 +92,18 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     let progress = out.progress("creating", Unit::Bytes);
     let mut notes = Vec::new();
     let mut report = |step| match step {
-        Step::Copied(done, total) => progress.show(done, total),
+        Step::Copied(done, total) | Step::Quantizing(_, _, done, total) => {
+            progress.show(done, total);
+        }
         Step::Note(text) => notes.push(text),
         Step::Parsing | Step::Layer(..) | Step::Naming => {}
     };
-    let (source, changes) = of_modelfile(&modelfile, places, &mut report)?;
+    let (source, mut changes) = of_modelfile(&modelfile, places, &mut report)?;
+    let again = parsed.has("requantize");
+    let quantize = parsed.value("quantize");
+    let pool = Pool::new(config.clone(), Policy::OneShot, out::log(None)?);
+    let quantize = quantize.map(|text| Quantizing::parse(text, again, &pool));
+    changes.quantize = quantize.transpose()?;
     create(&super::store(config), &name, &source, &changes, &mut report)?;
     drop(progress);
     notes.iter().for_each(|text| out.note(text));

@@ -1,5 +1,5 @@
-//! The only file that calls llama.cpp's C API directly, for the four things llama-cpp-2 hides:
-//! the log callback, a cancellable load that may skip repacking, and fitting layers to a GPU.
+//! The only file that calls llama.cpp's C API directly, for what llama-cpp-2 hides: the log
+//! callback, a cancellable load that may skip repacking, fitting layers to a GPU, and quantising.
 
 #![allow(unsafe_code)]
 
@@ -11,6 +11,7 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_sys_2 as sys;
 
 use super::log::Log;
+use super::quantize::Quantize;
 
 /// What a load may be told.
 pub struct LoadParams<'a> {
@@ -125,6 +126,22 @@ pub fn load(
         window_tokens: u32::try_from(window).unwrap_or(0),
         encodes,
     })
+}
+
+/// Writes a file with weights of another type; false if llama.cpp refuses.
+pub fn quantize(job: &Quantize) -> bool {
+    let text = |path: &Path| CString::new(path.as_os_str().as_encoded_bytes());
+    let (Ok(source), Ok(target)) = (text(job.source), text(job.target)) else {
+        return false;
+    };
+    // SAFETY: a plain getter of a plain struct.
+    let mut c = unsafe { sys::llama_model_quantize_default_params() };
+    c.nthread = i32::try_from(job.threads).unwrap_or(0);
+    c.ftype = job.file_type as sys::llama_ftype;
+    c.allow_requantize = job.again;
+    // SAFETY: both paths are NUL-terminated and `c` points at nothing; llama.cpp catches its own
+    // exceptions and answers 0 when all is written.
+    unsafe { sys::llama_model_quantize(source.as_ptr(), target.as_ptr(), &raw const c) == 0 }
 }
 
 /// Parts for as many devices as llama.cpp reads; empty if none were given.

@@ -26,6 +26,8 @@ pub struct Log {
     level: Level,
     sink: Sink,
     error: Mutex<String>,
+    /// What a line such as `[  3/ 272]` counted last.
+    counted: Mutex<(u64, u64)>,
 }
 
 impl Log {
@@ -35,6 +37,7 @@ impl Log {
             level,
             sink,
             error: Mutex::new(String::new()),
+            counted: Mutex::default(),
         }
     }
 
@@ -50,6 +53,12 @@ impl Log {
                 error.extend(text.chars().take(ERROR_BYTES_MAX));
             }
         }
+        if let Some(count) = count(text) {
+            *self
+                .counted
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner()) = count;
+        }
         let wanted = match level {
             sys::GGML_LOG_LEVEL_ERROR | sys::GGML_LOG_LEVEL_WARN => Level::Warn,
             _ => Level::Debug,
@@ -57,6 +66,14 @@ impl Log {
         if wanted <= self.level && !text.is_empty() {
             (self.sink)(text);
         }
+    }
+
+    /// How much of a long piece of work is done, of how much, by llama.cpp's own count.
+    pub fn counted(&self) -> (u64, u64) {
+        *self
+            .counted
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// The first error since the last call, without llama.cpp's function name in front.
@@ -76,5 +93,29 @@ impl Log {
                 }
             });
         (!text.is_empty()).then(|| text.replace('\n', " "))
+    }
+}
+
+/// The count at the beginning of a line: `[   3/ 272] blk.0...` is 3 of 272.
+fn count(line: &str) -> Option<(u64, u64)> {
+    let (inner, _) = line.strip_prefix('[')?.split_once(']')?;
+    let (done, all) = inner.split_once('/')?;
+    Some((done.trim().parse().ok()?, all.trim().parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_counted_and_the_first_error_kept() {
+        let log = Log::new(Level::Off, |_| {});
+        log.record(sys::GGML_LOG_LEVEL_INFO, "[   3/ 272] blk.0.x - [64, 2]\n");
+        log.record(sys::GGML_LOG_LEVEL_INFO, "[x] no count");
+        assert_eq!(log.counted(), (3, 272));
+        log.record(sys::GGML_LOG_LEVEL_ERROR, "some_function: it broke\n");
+        log.record(sys::GGML_LOG_LEVEL_ERROR, "later");
+        assert_eq!(log.take_error().as_deref(), Some("it broke"));
+        assert_eq!(log.take_error(), None);
     }
 }

@@ -15,6 +15,7 @@ mod likely;
 mod log;
 pub mod memory;
 mod parked;
+pub mod quantize;
 mod sampler;
 mod thread;
 pub mod tune;

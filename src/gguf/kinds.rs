@@ -51,6 +51,19 @@ pub fn file_type_name(number: u64) -> &'static str {
         .map_or("unknown", |(_, name)| name)
 }
 
+/// The number and full name of a file type by its name in any case; `Q4_K` is `Q4_K_M`, and so on.
+pub fn file_type(name: &str) -> Option<(u64, &'static str)> {
+    let name = name.to_uppercase();
+    let medium = format!("{name}_M");
+    let fits = |known: &&(u64, &'static str)| known.1 == name || known.1 == medium;
+    FILE_TYPES.iter().find(fits).copied()
+}
+
+/// The names of all file types.
+pub fn file_types() -> impl Iterator<Item = &'static str> {
+    FILE_TYPES.iter().map(|(_, name)| *name)
+}
+
 #[rustfmt::skip]
 const FILE_TYPES: &[(u64, &str)] = &[
     (0, "F32"), (1, "F16"), (2, "Q4_0"), (3, "Q4_1"), (7, "Q8_0"), (8, "Q5_0"), (9, "Q5_1"),

@@ -10,7 +10,7 @@ mod source;
 mod write;
 
 pub use derive::RULES;
-pub use kinds::{TensorKind, file_type_name};
+pub use kinds::{TensorKind, file_type, file_type_name, file_types};
 pub use plan::{Plan, Run};
 pub use read::read;
 pub use write::Writer;
@@ -156,6 +156,12 @@ impl Header {
     pub fn file_type(&self) -> &'static str {
         self.integer("general.file_type")
             .map_or("unknown", file_type_name)
+    }
+
+    /// True if no tensor is quantised.
+    pub fn is_float(&self) -> bool {
+        let float = |tensor: &Tensor| matches!(tensor.kind.name, "F32" | "F16" | "BF16" | "F64");
+        self.tensors.iter().all(float)
     }
 
     /// The elements of an array, read from the file this header came from.

@@ -295,7 +295,11 @@ impl Pool {
         Ok(self.backend()?.devices())
     }
 
-    fn backend(&self) -> Result<Arc<Backend>> {
+    /// llama.cpp, started if need be.
+    ///
+    /// # Errors
+    /// If it cannot start.
+    pub fn backend(&self) -> Result<Arc<Backend>> {
         if let Some(backend) = self.0.backend.get() {
             return Ok(backend.clone());
         }

@@ -11,19 +11,22 @@ use super::route::{error_reply, reply};
 use super::stream::{RECORD, Stream};
 use crate::api::create::{CreateRequest, Progress};
 use crate::api::options::from_json;
-use crate::create::{self, Changes, Source, Step};
+use crate::create::{self, Changes, Quantizing, Source, Step};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::json;
 use crate::manifest::Config;
 use crate::message::Message;
 use crate::name::Name;
+use crate::pool::Pool;
 use crate::prompt::GoTemplate;
 
 type Headers = Vec<(&'static str, String)>;
 
-/// Types that the reference's route quantises to.
-const QUANTS: [&str; 5] = ["F32", "F16", "Q4_K_S", "Q4_K_M", "Q8_0"];
+/// Types that the route quantises to: the reference's, and the one that its text leaves out.
+const QUANTS: [&str; 6] = ["F32", "F16", "Q4_K_S", "Q4_K_M", "Q8_0", "BF16"];
+/// The digest that the reference gives to weights in the making.
+const NO_DIGEST: &str = "0000000000000000000";
 
 /// `POST /api/create`.
 pub fn create(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
@@ -36,13 +39,13 @@ pub fn create(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
         Err(error) => return reply(exchange, Err(error), &headers),
     };
     let streams = request.stream.unwrap_or(true);
-    let recipe = recipe(request, files);
+    let recipe = recipe(request, files, &server.pool);
     let success = Progress::of("success");
     if !streams {
         let made = recipe.and_then(|(source, changes)| {
             create::create(&server.store, &name, &source, &changes, &mut |_| {})
         });
-        let reply = match made {
+        let reply = match made.map_err(quantized_already) {
             Ok(()) => Reply {
                 status: 200,
                 body: json::line(&success),
@@ -63,6 +66,7 @@ pub fn create(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
         };
         create::create(&server.store, &name, &source, &changes, &mut report)
     });
+    let made = made.map_err(quantized_already);
     let made = made.and_then(|()| stream.send(&success));
     stream.end(made);
 }
@@ -96,12 +100,20 @@ pub fn blob(server: &Arc<Server>, mut exchange: Exchange, headers: Headers) {
 
 /// The record of a step, if it has one.
 fn progress(step: &Step) -> Option<Progress> {
+    if let Step::Quantizing(from, to, done, total) = step {
+        return Some(Progress {
+            digest: NO_DIGEST.into(),
+            total: *total,
+            completed: *done,
+            ..Progress::of(format!("quantizing {from} model to {to}"))
+        });
+    }
     Some(Progress::of(match step {
         Step::Parsing => "parsing GGUF".to_string(),
         Step::Layer(digest, true) => format!("using existing layer {digest}"),
         Step::Layer(digest, false) => format!("creating new layer {digest}"),
         Step::Naming => "writing manifest".to_string(),
-        Step::Copied(..) | Step::Note(_) => return None,
+        Step::Copied(..) | Step::Note(_) | Step::Quantizing(..) => return None,
     }))
 }
 
@@ -131,7 +143,11 @@ fn target(request: &CreateRequest) -> Result<(Name, Vec<(String, Digest)>)> {
 ///
 /// # Errors
 /// What is wrong with the request.
-fn recipe(request: CreateRequest, files: Vec<(String, Digest)>) -> Result<(Source, Changes)> {
+fn recipe(
+    request: CreateRequest,
+    files: Vec<(String, Digest)>,
+    pool: &Pool,
+) -> Result<(Source, Changes)> {
     if !request.remote_host.is_empty() {
         return Err(Error::usage("bad remote"));
     }
@@ -154,7 +170,7 @@ fn recipe(request: CreateRequest, files: Vec<(String, Digest)>) -> Result<(Sourc
         GoTemplate::compile(&request.template)
             .map_err(|error| Error::usage(format!("template error: {error}")))?;
     }
-    check_quantize(&quantize)?;
+    let quantize = quantizing(&quantize, pool)?;
     let messages = request.messages.into_iter().map(|wire| {
         let message: Message = wire.into();
         (message.role, message.content)
@@ -167,6 +183,7 @@ fn recipe(request: CreateRequest, files: Vec<(String, Digest)>) -> Result<(Sourc
         licenses: licenses(&request.license)?,
         options: from_json(&request.parameters)?,
         messages: messages.collect(),
+        quantize,
         config: Config {
             renderer: request.renderer,
             parser: request.parser,
@@ -198,18 +215,27 @@ fn files_only(map: &Option<Map<String, Json>>) -> Result<()> {
     }
 }
 
-fn check_quantize(asked: &str) -> Result<()> {
-    let asked = asked.to_uppercase().replace("Q4_K_M", "Q4_K");
-    let known = |kind: &&&str| kind.replace("Q4_K_M", "Q4_K") == asked;
-    match QUANTS.iter().find(known) {
-        _ if asked.is_empty() => Ok(()),
-        Some(_) => Err(Error::failed(
-            "quantization is only supported for F16, BF16 and F32 models",
-        )),
+/// The type to quantise to, in the words of the route.
+fn quantizing(asked: &str, pool: &Pool) -> Result<Option<Quantizing>> {
+    if asked.is_empty() {
+        return Ok(None);
+    }
+    let parsed = Quantizing::parse(asked, false, pool).ok();
+    match parsed.filter(|to| QUANTS.contains(&to.name)) {
+        Some(to) => Ok(Some(to)),
         None => Err(Error::failed(format!(
-            "unsupported quantization type {asked} - supported types are {}",
-            QUANTS.join(", ")
+            "unsupported quantization type {} - supported types are {}",
+            asked.to_uppercase(),
+            QUANTS[..5].join(", ")
         ))),
+    }
+}
+
+/// The route's words for weights that are quantised already.
+fn quantized_already(error: Error) -> Error {
+    match error.to_string().contains("--requantize") {
+        true => Error::failed("quantization is only supported for F16, BF16 and F32 models"),
+        false => error,
     }
 }
 

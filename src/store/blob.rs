@@ -131,6 +131,20 @@ impl Store {
         self.keep(unfinished, digest, size_bytes)
     }
 
+    /// Stores the file that `make` writes at the path it is given. Call with the shared lock held.
+    ///
+    /// # Errors
+    /// What `make` says; if the file cannot be read. Then nothing is left behind.
+    pub fn put_made(&self, make: &mut dyn FnMut(&Path) -> Result<()>) -> Result<(Digest, u64)> {
+        let unfinished = Unfinished::create(&self.blobs()?)?;
+        make(&unfinished.path)?;
+        let read = File::open(&unfinished.path);
+        let read = read.map_err(|error| Error::io("read", &unfinished.path, error))?;
+        let (digest, size_bytes) = hash(read, &unfinished.path, &mut |_| {})?;
+        self.keep(unfinished, &digest, size_bytes)?;
+        Ok((digest, size_bytes))
+    }
+
     fn put_reader(
         &self,
         reader: impl Read,
