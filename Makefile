@@ -9,7 +9,7 @@ SMOL = $(CACHE)/SmolLM2-135M-Instruct.Q4_1.gguf
 PUNA = target/release/puna
 
 .DEFAULT_GOAL := help
-.PHONY: help deps test-deps build model models clients demo test check bench compare soak fuzz portable cuda metal vulkan rocm install clean
+.PHONY: help deps test-deps build model models clients demo test test-sdk check bench compare soak fuzz portable cuda metal vulkan rocm install clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z -]*\):.*## /  \1\t/p' Makefile | expand -t 28
@@ -40,6 +40,10 @@ demo: build model ## build, fetch the small model, answer a piped prompt
 test: test-deps models clients ## run all tests
 	$(CARGO) test --release -- --skip alone::
 	$(CARGO) test --release --test puna alone:: -- --test-threads=1
+
+test-sdk: build models ## run the suites of OpenAI's and Anthropic's SDKs against a server
+	$(CARGO) test --release --test puna -- minilm:: embed::
+	@$(PYTHON) .ci/sdk
 
 check: ## everything that CI checks
 	.ci/run

@@ -40,6 +40,16 @@ pub fn total_bytes() -> u64 {
         .min(own.unwrap_or(u64::MAX))
 }
 
+/// Memory of this process that is in RAM, in bytes; 0 where nothing tells.
+pub fn resident_bytes() -> u64 {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm
+        .split_whitespace()
+        .nth(1)
+        .and_then(|pages| pages.parse::<u64>().ok());
+    pages.unwrap_or(0) * rustix::param::page_size() as u64
+}
+
 /// Names of GPUs whose drivers are there, whatever this build can use.
 pub fn gpus() -> Vec<&'static str> {
     let known = [

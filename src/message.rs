@@ -157,6 +157,8 @@ pub struct Finish {
     pub usage: Usage,
     /// Token ids of the prompt and the answer, for `/api/generate`'s `context`.
     pub context: Vec<i32>,
+    /// The stop string of the request that ended it, if one did.
+    pub stop: Option<String>,
 }
 
 /// Why an answer ended.

@@ -324,6 +324,7 @@ fn finish(word: &str, metrics: Metrics) -> Delta {
         reason,
         usage: metrics.into(),
         context: Vec::new(),
+        stop: None,
     }))
 }
 

@@ -102,6 +102,8 @@ pub struct Request<'a> {
     pub promise: Promise,
     /// Tell how likely each token was, and so many of the likeliest at its place.
     pub likely: Option<usize>,
+    /// Tokens that are made likelier or less likely, by what is added to their logits.
+    pub bias: Vec<(i32, f32)>,
     /// Text put before the rendered prompt: tokens of an earlier answer.
     pub context: Vec<i32>,
     /// Options of this request, over the model's own.
@@ -130,6 +132,7 @@ impl<'a> Request<'a> {
             template: None,
             promise: Promise::None,
             likely: None,
+            bias: Vec::new(),
             context: Vec::new(),
             options: Options::default(),
             keep_alive: None,
@@ -211,7 +214,10 @@ pub fn start(pool: &Pool, request: Request, progress: Progress) -> Result<Turn> 
     let job = Job {
         prompt: prompt.tokens.clone(),
         answer_tokens,
-        sampling: Sampling::of(&options),
+        sampling: Sampling {
+            bias: request.bias.clone(),
+            ..Sampling::of(&options)
+        },
         visible: match &format {
             Some(format) => engine.specials()?.within(&format.marks()),
             None => Vec::new(),

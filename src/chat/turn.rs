@@ -18,6 +18,8 @@ pub struct Turn {
     lease: Lease,
     utf8: Utf8,
     stops: Stops,
+    /// Stop strings that the request or the model named; others are marks of the template.
+    own_stops: Vec<String>,
     /// Tells thinking and calls from text; raw prompts have none.
     reader: Option<Reader>,
     promise: Promise,
@@ -63,7 +65,8 @@ impl Turn {
             load: begun.load,
             ..Usage::default()
         };
-        let mut stops = options.texts("stop").unwrap_or_default().to_vec();
+        let own_stops = options.texts("stop").unwrap_or_default().to_vec();
+        let mut stops = own_stops.clone();
         // What is held to a grammar ends by it: a mark in it is text.
         let free = request.promise == Promise::None;
         stops.extend(
@@ -81,6 +84,7 @@ impl Turn {
             lease: begun.lease,
             utf8: Utf8::default(),
             stops: Stops::new(&stops),
+            own_stops,
             reader: format.map(|format| Reader::new(format, tools, &prompt.text)),
             promise: request.promise.clone(),
             promised: String::new(),
@@ -104,6 +108,11 @@ impl Turn {
             0 => facts.device.clone(),
             layers => format!("{}, {layers} of {} layers", facts.device, facts.layers),
         }
+    }
+
+    /// What is known of the cost so far: the prompt's tokens.
+    pub fn usage(&self) -> Usage {
+        self.usage
     }
 
     /// How the conversation was changed to suit the template.
@@ -217,6 +226,11 @@ impl Turn {
             reason,
             usage: self.usage,
             context: std::mem::take(&mut self.context),
+            stop: self
+                .stops
+                .hit()
+                .filter(|hit| self.own_stops.iter().any(|own| own == hit))
+                .map(str::to_string),
         })));
     }
 }

@@ -48,6 +48,10 @@ pub const COMMAND: Command = Command {
         "Routes: GET /, /api/version, /api/tags, /api/ps, /api/status; POST /api/show, /api/generate, /api/chat, \
          /api/embed, /api/embeddings, /api/create, /api/pull, /api/push, /api/copy; HEAD and POST /api/blobs; DELETE \
          /api/delete. Answers stream as newline-delimited JSON, a record as soon as there is a token.",
+        "The dialects of OpenAI and Anthropic are there too: /v1/chat/completions, /v1/completions, /v1/embeddings, \
+         /v1/models, /v1/responses and /v1/responses/input_tokens, /v1/messages and /v1/messages/count_tokens. Nothing \
+         is stored between requests. Small tools find /health, /tokenize, /detokenize, /apply-template, /infill and \
+         /metrics (Prometheus).",
         "SIGTERM and SIGINT let running answers finish for a few seconds, then cut them; the process is gone within \
          five seconds, by the signal itself.",
     ],

@@ -2,6 +2,7 @@
 
 use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
+use llama_cpp_2::token::logit_bias::LlamaLogitBias;
 
 use crate::options::Options;
 
@@ -31,6 +32,8 @@ pub struct Sampling {
     pub frequency_penalty: f32,
     /// Seed of the random choice; `None`: from the system.
     pub seed: Option<u32>,
+    /// Tokens that are made likelier or less likely, by what is added to their logits.
+    pub bias: Vec<(i32, f32)>,
 }
 
 /// A seed in 32 bits, as llama.cpp takes it; the one that means "random" there is none.
@@ -70,6 +73,7 @@ impl Sampling {
             presence_penalty: float("presence_penalty", 0.0),
             frequency_penalty: float("frequency_penalty", 0.0),
             seed: options.int("seed").filter(|seed| *seed >= 0).map(folded),
+            bias: Vec::new(),
         }
     }
 
@@ -81,6 +85,14 @@ impl Sampling {
         prompt: &[LlamaToken],
     ) -> LlamaSampler {
         let mut chain = Vec::new();
+        if !self.bias.is_empty() {
+            let biases = self.bias.iter();
+            let biases = biases.map(|(id, bias)| LlamaLogitBias::new(LlamaToken(*id), *bias));
+            chain.push(LlamaSampler::logit_bias(
+                vocabulary,
+                &biases.collect::<Vec<_>>(),
+            ));
+        }
         let last_n = match usize::try_from(self.repeat_last_n) {
             Ok(count) => count.min(context_tokens),
             Err(_) => context_tokens,

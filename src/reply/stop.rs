@@ -5,6 +5,7 @@
 pub struct Stops {
     stops: Vec<String>,
     held: String,
+    hit: Option<String>,
 }
 
 impl Stops {
@@ -17,7 +18,13 @@ impl Stops {
                 .cloned()
                 .collect(),
             held: String::new(),
+            hit: None,
         }
+    }
+
+    /// The stop string that was found.
+    pub fn hit(&self) -> Option<&str> {
+        self.hit.as_deref()
     }
 
     /// Takes more text; returns what cannot belong to a stop string, and whether one was found.
@@ -26,9 +33,10 @@ impl Stops {
         let found = self
             .stops
             .iter()
-            .filter_map(|stop| self.held.find(stop.as_str()))
-            .min();
-        if let Some(at) = found {
+            .filter_map(|stop| Some((self.held.find(stop.as_str())?, stop)))
+            .min_by_key(|(at, _)| *at);
+        if let Some((at, stop)) = found {
+            self.hit = Some(stop.clone());
             let mut held = std::mem::take(&mut self.held);
             held.truncate(at);
             return (held, true);

@@ -8,7 +8,8 @@ const METHODS: &str = "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS";
 const HEADERS: &str = "Authorization,Content-Type,User-Agent,Accept,X-Requested-With,Openai-Beta,X-Stainless-Arch,\
                        X-Stainless-Async,X-Stainless-Custom-Poll-Interval,X-Stainless-Helper-Method,X-Stainless-Lang,\
                        X-Stainless-Os,X-Stainless-Package-Version,X-Stainless-Poll-Helper,X-Stainless-Retry-Count,\
-                       X-Stainless-Runtime,X-Stainless-Runtime-Version,X-Stainless-Timeout";
+                       X-Stainless-Runtime,X-Stainless-Runtime-Version,X-Stainless-Timeout,X-Api-Key,\
+                       Anthropic-Version,Anthropic-Beta,Anthropic-Dangerous-Direct-Browser-Access";
 const MAX_AGE_S: &str = "43200";
 const HOSTS: [&str; 4] = ["localhost", "127.0.0.1", "0.0.0.0", "[::1]"];
 const SCHEMES: [&str; 5] = [

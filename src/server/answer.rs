@@ -12,7 +12,7 @@ use super::understand::{self, Asked};
 use crate::api::native::{ChatRequest, GenerateRequest};
 use crate::api::options::from_json;
 use crate::api::records::{ChatRecord, GenerateRecord, Record};
-use crate::chat::{self, Input, Overflow, Prompter, Request};
+use crate::chat::{self, Input, Overflow, Prompt, Prompter, Request};
 use crate::duration::KeepAlive;
 use crate::error::{Error, Result};
 use crate::json;
@@ -81,7 +81,11 @@ fn load_or_unload(server: &Server, exchange: &Exchange, asked: &Asked) -> Result
     acquire(server, exchange, asked).map(|_lease| "load")
 }
 
-fn acquire(server: &Server, exchange: &Exchange, asked: &Asked) -> Result<crate::pool::Lease> {
+/// The engine for a request.
+///
+/// # Errors
+/// As for any load.
+pub fn acquire(server: &Server, exchange: &Exchange, asked: &Asked) -> Result<crate::pool::Lease> {
     let options = chat::options_in_force(&asked.model, &from_json(&asked.common.options)?);
     let gone = exchange.watch().gone();
     server
@@ -90,7 +94,10 @@ fn acquire(server: &Server, exchange: &Exchange, asked: &Asked) -> Result<crate:
 }
 
 /// The request as the deed takes it.
-fn request<'a>(exchange: &Exchange, asked: &'a Asked) -> Result<Request<'a>> {
+///
+/// # Errors
+/// If there is no prompt, or an option is wrong.
+pub fn request<'a>(exchange: &Exchange, asked: &'a Asked) -> Result<Request<'a>> {
     let input = asked
         .input
         .clone()
@@ -116,23 +123,44 @@ fn request<'a>(exchange: &Exchange, asked: &'a Asked) -> Result<Request<'a>> {
     })
 }
 
-fn render(server: &Server, exchange: &Exchange, asked: &Asked) -> Result<String> {
+/// The prompt's text.
+///
+/// # Errors
+/// As for any answer.
+pub fn render(server: &Server, exchange: &Exchange, asked: &Asked) -> Result<String> {
+    Ok(prompt(server, exchange, asked)?.text)
+}
+
+/// How many tokens the prompt has.
+///
+/// # Errors
+/// As for any answer.
+pub fn count(server: &Server, exchange: &Exchange, asked: &Asked) -> Result<usize> {
+    match asked.input {
+        Some(_) => Ok(prompt(server, exchange, asked)?.tokens.len()),
+        None => Ok(0),
+    }
+}
+
+fn prompt(server: &Server, exchange: &Exchange, asked: &Asked) -> Result<Prompt> {
     let lease = acquire(server, exchange, asked)?;
     let request = request(exchange, asked)?;
     let dialect = request.dialect(&server.pool)?;
     let options = chat::options_in_force(&asked.model, &request.options);
     let prompter = Prompter::new(&request, &dialect, lease.engine(), &options);
-    Ok(prompter.prompt(lease.context_tokens)?.text)
+    prompter.prompt(lease.context_tokens)
 }
 
 fn start(server: &Server, exchange: &Exchange, asked: &Asked) -> Result<chat::Turn> {
     chat::start(&server.pool, request(exchange, asked)?, &mut |_| {})
 }
 
-/// What a raw prompt leaves out of its records. What was dropped is told in the log as well.
-fn shown(server: &Server, asked: &Asked, mut delta: Delta) -> Delta {
+/// What a raw prompt leaves out of its records. The answer's end is counted, and what was dropped is
+/// told in the log.
+pub fn shown(server: &Server, asked: &Asked, mut delta: Delta) -> Delta {
     if let Delta::Finish(finish) = &delta {
         let usage = &finish.usage;
+        server.counters.answer(&asked.common.model, usage);
         if usage.truncated_tokens + usage.shifted_tokens > 0 {
             (server.log)(&format!(
                 "{}: {} tokens of the prompt and {} of the context were dropped to make them fit",
@@ -162,6 +190,7 @@ fn stream<R: Record>(server: &Server, exchange: Exchange, headers: Headers, aske
         }
         Ok(())
     });
+    server.counters.outcome(&outcome);
     stream.end(outcome);
 }
 

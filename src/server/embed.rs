@@ -27,20 +27,7 @@ pub fn embed(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
         return;
     };
     let answer = request.and_then(|request| {
-        let texts = request.texts()?;
-        if request.model.trim().is_empty() {
-            let text = format!("model '{}' not found", request.model);
-            return Err(Error::plain(Class::NoModel, text));
-        }
-        let model = find(server, &request.model)?;
-        let request_of = |texts| Asked {
-            texts,
-            truncate: request.truncate.unwrap_or(true),
-            dimensions: usize::try_from(request.dimensions).ok(),
-            options: &request.options,
-            keep_alive: request.keep_alive.as_ref(),
-        };
-        let embedded = vectors(server, &exchange, &model, request_of(texts))?;
+        let embedded = of_request(server, &exchange, &request)?;
         let mut record = EmbedRecord {
             model: request.model.clone(),
             embeddings: embedded.vectors,
@@ -54,6 +41,31 @@ pub fn embed(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
         Ok(json::line(&record))
     });
     reply(exchange, answer, &headers);
+}
+
+/// The vectors that a request asks for.
+///
+/// # Errors
+/// What is wrong with the request or its texts.
+pub fn of_request(
+    server: &Server,
+    exchange: &Exchange,
+    request: &EmbedRequest,
+) -> Result<Embedded> {
+    let texts = request.texts()?;
+    if request.model.trim().is_empty() {
+        let text = format!("model '{}' not found", request.model);
+        return Err(Error::plain(Class::NoModel, text));
+    }
+    let model = find(server, &request.model)?;
+    let asked = Asked {
+        texts,
+        truncate: request.truncate.unwrap_or(true),
+        dimensions: usize::try_from(request.dimensions).ok(),
+        options: &request.options,
+        keep_alive: request.keep_alive.as_ref(),
+    };
+    vectors(server, exchange, &model, asked)
 }
 
 /// `POST /api/embeddings`.

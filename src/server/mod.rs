@@ -2,13 +2,18 @@
 
 mod access;
 mod answer;
+mod anthropic;
 mod body;
+mod compat;
+mod counters;
 mod create;
 mod crowd;
 mod embed;
 mod http;
 mod models;
+mod openai;
 mod route;
+mod small;
 mod sockets;
 mod stream;
 mod transfer;
@@ -29,6 +34,7 @@ use crate::pool::Pool;
 use crate::registry::Registry;
 use crate::store::Store;
 use access::Access;
+use counters::Counters;
 use http::{Door, Exchange, Socket};
 use sockets::Sockets;
 
@@ -60,6 +66,7 @@ pub struct Server {
     store_path: Option<String>,
     log: fn(&str),
     requests: AtomicUsize,
+    counters: Counters,
 }
 
 /// Serves until `stop` is set, then lets running answers finish or cuts them, within 5 s.
@@ -91,6 +98,7 @@ pub fn serve(
         store_path,
         log,
         requests: AtomicUsize::new(0),
+        counters: Counters::default(),
     });
     let unix_path = listeners.unix.as_ref().map(|(_, path)| path.clone());
     let tcp_port = listeners
@@ -150,6 +158,7 @@ fn spawn(server: &Arc<Server>, exchange: Exchange) {
     let handle = move || {
         // Counts down also if the handler panics.
         let _count = Count(server.clone());
+        server.counters.request();
         if under_way < REQUESTS_MAX {
             route::route(&server, exchange);
         } else {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Server;
 use super::access::Verdict;
 use super::http::{Exchange, Reply};
-use super::{answer, create, embed, models, transfer};
+use super::{answer, anthropic, create, embed, models, openai, small, transfer};
 use crate::api::native::ErrorBody;
 use crate::client::STORE_HEADER;
 use crate::error::{Class, Error, Result};
@@ -38,6 +38,30 @@ const ROUTES: &[(&str, &[&str], Handler)] = &[
     ("/api/push", &["POST"], transfer::push),
     ("/api/copy", &["POST"], models::copy),
     ("/api/delete", &["DELETE"], models::delete),
+    ("/v1/chat/completions", &["POST"], openai::chat),
+    ("/v1/completions", &["POST"], openai::completions),
+    ("/v1/embeddings", &["POST"], openai::embeddings),
+    ("/v1/responses", &["POST"], openai::responses),
+    (
+        "/v1/responses/input_tokens",
+        &["POST"],
+        openai::input_tokens,
+    ),
+    ("/v1/models", &["GET"], openai::models),
+    ("/v1/models/*name", &["GET"], openai::model),
+    ("/v1/messages", &["POST"], anthropic::messages),
+    (
+        "/v1/messages/count_tokens",
+        &["POST"],
+        anthropic::count_tokens,
+    ),
+    ("/health", &["GET"], small::health),
+    ("/v1/health", &["GET"], small::health),
+    ("/tokenize", &["POST"], small::tokenize),
+    ("/detokenize", &["POST"], small::detokenize),
+    ("/apply-template", &["POST"], small::apply_template),
+    ("/infill", &["POST"], small::infill),
+    ("/metrics", &["GET"], small::metrics),
 ];
 
 /// Answers a request.
@@ -65,14 +89,15 @@ pub fn route(server: &Arc<Server>, exchange: Exchange) {
     }
 }
 
-/// True for the path of a route; a last part that begins with a colon stands for any word.
+/// True for the path of a route; a last part that begins with a colon stands for any word, one that
+/// begins with a star for any words.
 fn is_of(path: &str, route: &str) -> bool {
-    match route.split_once(':') {
-        None => path == route,
-        Some((folder, _)) => path
-            .strip_prefix(folder)
-            .is_some_and(|word| !word.is_empty() && !word.contains('/')),
-    }
+    let Some(at) = route.find([':', '*']) else {
+        return path == route;
+    };
+    let words = &route[at..at + 1] == "*";
+    path.strip_prefix(&route[..at])
+        .is_some_and(|rest| !rest.is_empty() && (words || !rest.contains('/')))
 }
 
 fn wrong_method(methods: &[&str]) -> Reply {

@@ -1,0 +1,268 @@
+//! Anthropic's messages: requests to the native ones.
+
+pub mod telling;
+
+use serde_json::{Map, Value as Json, json};
+
+use super::native::{ChatRequest, Common, Message};
+use super::openai::{integer, native, number, text};
+use crate::error::{Error, Result};
+
+/// A request, and whether its answer comes as a stream.
+///
+/// # Errors
+/// `Usage` with what is wrong, in the reference's order.
+pub fn messages(body: &Map<String, Json>) -> Result<(ChatRequest, bool)> {
+    if text(body, "model")?.is_empty() {
+        return Err(Error::usage("model is required"));
+    }
+    let limit = integer(body, "max_tokens")?.filter(|limit| *limit > 0);
+    let Some(limit) = limit else {
+        return Err(Error::usage("max_tokens is required and must be positive"));
+    };
+    let mut request = conversation(body)?;
+    request
+        .common
+        .options
+        .insert("num_predict".into(), limit.into());
+    Ok((request, body.get("stream") == Some(&Json::Bool(true))))
+}
+
+/// The same without a limit: what only counts tokens has none.
+///
+/// # Errors
+/// `Usage` with what is wrong.
+pub fn conversation(body: &Map<String, Json>) -> Result<ChatRequest> {
+    let list = body.get("messages").and_then(Json::as_array);
+    let Some(list) = list.filter(|list| !list.is_empty()) else {
+        return Err(Error::usage("messages is required"));
+    };
+    let mut turns = Vec::new();
+    let system = system(body.get("system"));
+    if !system.is_empty() {
+        turns.push(native(json!({ "role": "system", "content": system }))?);
+    }
+    for message in list {
+        turns.extend(turn(message)?);
+    }
+    let tools = body.get("tools").and_then(Json::as_array);
+    let tools = tools
+        .into_iter()
+        .flatten()
+        .map(tool)
+        .collect::<Result<_>>()?;
+    Ok(ChatRequest {
+        common: Common {
+            model: text(body, "model")?.to_string(),
+            options: options(body)?,
+            think: think(body),
+            format: schema(body),
+            tool_choice: tool_choice(body.get("tool_choice")),
+            ..Common::default()
+        },
+        messages: turns,
+        tools,
+    })
+}
+
+fn system(given: Option<&Json>) -> String {
+    match given {
+        Some(Json::String(text)) => text.clone(),
+        Some(Json::Array(blocks)) => blocks
+            .iter()
+            .filter(|block| block["type"] == "text")
+            .filter_map(|block| block["text"].as_str())
+            .collect(),
+        _ => String::new(),
+    }
+}
+
+fn options(body: &Map<String, Json>) -> Result<Map<String, Json>> {
+    let mut options = Map::new();
+    for key in ["temperature", "top_p"] {
+        if let Some(value) = number(body, key)? {
+            options.insert(key.into(), json!(value));
+        }
+    }
+    if let Some(value) = integer(body, "top_k")? {
+        options.insert("top_k".into(), json!(value));
+    }
+    if let Some(Json::Array(stops)) = body.get("stop_sequences")
+        && !stops.is_empty()
+    {
+        options.insert("stop".into(), json!(stops));
+    }
+    Ok(options)
+}
+
+/// Whether to think; a model that cannot is not asked to.
+fn think(body: &Map<String, Json>) -> Option<Json> {
+    match body
+        .get("thinking")
+        .and_then(|thinking| thinking["type"].as_str())
+    {
+        Some("enabled") => return Some(true.into()),
+        Some("disabled") => return Some(false.into()),
+        _ => {}
+    }
+    let config = body.get("output_config")?;
+    let effort = config["effort"].as_str()?.trim().to_lowercase();
+    match effort.as_str() {
+        "low" | "medium" | "high" | "max" => Some(effort.into()),
+        "xhigh" => Some("high".into()),
+        _ => None,
+    }
+}
+
+fn schema(body: &Map<String, Json>) -> Option<Json> {
+    let format = &body.get("output_config")?["format"];
+    let schema = format.get("schema").filter(|schema| schema.is_object());
+    (format["type"] == "json_schema").then(|| schema.cloned())?
+}
+
+fn tool_choice(given: Option<&Json>) -> Option<Json> {
+    match given?["type"].as_str()? {
+        "any" => Some("required".into()),
+        "tool" => Some(json!({ "function": { "name": given?["name"] } })),
+        word @ ("auto" | "none") => Some(word.into()),
+        _ => None,
+    }
+}
+
+/// A tool as a function, with its schema as it is.
+fn tool(tool: &Json) -> Result<Json> {
+    let kind = tool["type"].as_str().unwrap_or_default();
+    if kind.starts_with("web_search") {
+        return Err(Error::usage(
+            "web_search runs on servers of others: there is none here",
+        ));
+    }
+    Ok(json!({ "type": "function", "function": {
+        "name": tool["name"],
+        "description": tool["description"].as_str().unwrap_or_default(),
+        "parameters": tool.get("input_schema").cloned().unwrap_or_else(|| json!({})),
+    }}))
+}
+
+/// What a message says, with its tool results as messages of their own: before it if a user says
+/// them, else behind it.
+fn turn(message: &Json) -> Result<Vec<Message>> {
+    let role = message["role"].as_str().unwrap_or_default().to_lowercase();
+    let blocks = match &message["content"] {
+        Json::String(text) => {
+            let plain = native(json!({ "role": role, "content": text }))?;
+            return Ok(vec![plain]);
+        }
+        Json::Array(blocks) => blocks,
+        _ => return Ok(Vec::new()),
+    };
+    let (mut content, mut thinking) = (String::new(), None);
+    let (mut images, mut calls, mut results) = (Vec::new(), Vec::new(), Vec::new());
+    for block in blocks {
+        match block["type"].as_str().unwrap_or_default() {
+            "text" => content += block["text"].as_str().unwrap_or_default(),
+            "thinking" => thinking = block["thinking"].as_str(),
+            "image" => images.push(image(block)?),
+            "tool_use" => calls.push(call(block)?),
+            "tool_result" => results.push(result(block)?),
+            _ => {} // Documents and the like have no place in a prompt here.
+        }
+    }
+    let said = !(content.is_empty() && images.is_empty() && calls.is_empty() && thinking.is_none());
+    let own = native(json!({
+        "role": role,
+        "content": content,
+        "thinking": thinking,
+        "images": images,
+        "tool_calls": calls,
+    }))?;
+    let own = said.then_some(own);
+    Ok(match role.as_str() {
+        "user" => results.into_iter().chain(own).collect(),
+        _ => own.into_iter().chain(results).collect(),
+    })
+}
+
+fn image(block: &Json) -> Result<String> {
+    let source = &block["source"];
+    match source["type"].as_str() {
+        Some("base64") => Ok(source["data"].as_str().unwrap_or_default().to_string()),
+        Some(other) => Err(Error::usage(format!(
+            "invalid image source type: {other}. Only base64 images are supported."
+        ))),
+        None => Err(Error::usage("invalid image source")),
+    }
+}
+
+fn call(block: &Json) -> Result<Json> {
+    for field in ["id", "name"] {
+        if block[field].as_str().unwrap_or_default().is_empty() {
+            let text = format!("tool_use block missing required '{field}' field");
+            return Err(Error::usage(text));
+        }
+    }
+    let input = block.get("input").filter(|input| input.is_object());
+    let arguments = input.cloned().unwrap_or_else(|| json!({}));
+    Ok(json!({ "id": block["id"], "function": { "name": block["name"], "arguments": arguments } }))
+}
+
+fn result(block: &Json) -> Result<Message> {
+    let content = match &block["content"] {
+        Json::String(text) => text.clone(),
+        Json::Array(inner) => {
+            let texts = inner.iter().filter_map(|block| block["text"].as_str());
+            texts.collect()
+        }
+        _ => String::new(),
+    };
+    let failed = block["is_error"] == true;
+    native(json!({
+        "role": "tool",
+        "tool_call_id": block["tool_use_id"],
+        // Templates know no failed results: the text has to say so.
+        "content": if failed { format!("Error: {content}") } else { content },
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message;
+
+    #[test]
+    fn blocks_become_messages_with_their_calls_and_results() {
+        let body = json!({
+            "model": "m", "max_tokens": 9, "system": [{ "type": "text", "text": "s" }],
+            "messages": [
+                { "role": "user", "content": "hi" },
+                { "role": "assistant", "content": [
+                    { "type": "thinking", "thinking": "hm", "signature": "" },
+                    { "type": "tool_use", "id": "t1", "name": "f", "input": { "x": 1 } }] },
+                { "role": "user", "content": [
+                    { "type": "text", "text": "so?" },
+                    { "type": "tool_result", "tool_use_id": "t1", "is_error": true, "content": "no" }] },
+            ],
+        });
+        let (request, stream) = messages(body.as_object().unwrap()).unwrap();
+        assert!(!stream);
+        let told: Vec<message::Message> = request.messages.into_iter().map(Into::into).collect();
+        let roles: Vec<&str> = told.iter().map(|message| message.role.as_str()).collect();
+        assert_eq!(roles, ["system", "user", "assistant", "tool", "user"]);
+        assert_eq!(told[2].thinking.as_deref(), Some("hm"));
+        assert_eq!(told[2].tool_calls[0].arguments, "{\"x\":1}");
+        assert_eq!(told[3].content, "Error: no");
+        assert_eq!(request.common.options["num_predict"], 9);
+    }
+
+    #[test]
+    fn what_is_missing_is_named_in_order() {
+        let wrong = |body: Json| messages(body.as_object().unwrap()).unwrap_err().to_string();
+        assert_eq!(wrong(json!({})), "model is required");
+        let text = "max_tokens is required and must be positive";
+        assert_eq!(wrong(json!({ "model": "m", "max_tokens": 0 })), text);
+        assert_eq!(
+            wrong(json!({ "model": "m", "max_tokens": 1 })),
+            "messages is required"
+        );
+    }
+}

@@ -1,0 +1,365 @@
+//! OpenAI's answers: chat completions and completions, whole or as chunks, and errors.
+
+use serde_json::{Value as Json, json};
+
+use crate::api::event::{Event, Teller};
+use crate::error::Error;
+use crate::message::{Delta, Finish, Logprob, Message, Reason, ToolCall, Usage};
+
+/// The reference's word for the build: clients may look for it.
+const FINGERPRINT: &str = "fp_ollama";
+
+/// An error's body, by its HTTP status.
+pub fn error_body(message: &str, status: u16) -> Json {
+    let kind = match status {
+        400 => "invalid_request_error",
+        404 => "not_found_error",
+        _ => "api_error",
+    };
+    json!({ "error": { "message": message, "type": kind, "param": null, "code": null } })
+}
+
+/// What an answer cost.
+fn usage_json(usage: &Usage) -> Json {
+    json!({
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.answer_tokens,
+        "total_tokens": usage.prompt_tokens + usage.answer_tokens,
+        "prompt_tokens_details": { "cached_tokens": usage.cached_tokens },
+    })
+}
+
+/// One of the answers to a prompt.
+#[derive(Debug, Default)]
+struct Choice {
+    message: Message,
+    /// Likelihoods of tokens that no chunk has carried yet, and those of all.
+    pending: Vec<Json>,
+    logprobs: Vec<Json>,
+    opened: bool,
+    finish: Option<Finish>,
+}
+
+/// What both kinds of completion share.
+pub struct Head {
+    /// The answer's id.
+    pub id: String,
+    /// When it was made, in Unix seconds.
+    pub created: u64,
+    /// The model as asked.
+    pub model: String,
+    /// A stream ends with what it cost.
+    pub include_usage: bool,
+}
+
+/// Tells a chat completion.
+pub struct Chat {
+    head: Head,
+    choices: Vec<Choice>,
+}
+
+impl Chat {
+    /// One with so many answers.
+    pub fn new(head: Head, choices: usize) -> Self {
+        Chat {
+            head,
+            choices: (0..choices).map(|_| Choice::default()).collect(),
+        }
+    }
+
+    fn chunk(&self, choices: Json) -> Json {
+        json!({
+            "id": self.head.id,
+            "object": "chat.completion.chunk",
+            "created": self.head.created,
+            "model": self.head.model,
+            "system_fingerprint": FINGERPRINT,
+            "choices": choices,
+        })
+    }
+
+    fn piece(&mut self, index: usize, mut delta: Json) -> Event {
+        let choice = &mut self.choices[index];
+        if !std::mem::replace(&mut choice.opened, true) {
+            let mut first = json!({ "role": "assistant" });
+            let fields = delta.as_object_mut().into_iter().flatten();
+            fields.for_each(|(key, value)| first[key] = value.take());
+            delta = first;
+        }
+        let mut told = json!({ "index": index, "delta": delta, "finish_reason": null });
+        let pending = std::mem::take(&mut choice.pending);
+        if !pending.is_empty() {
+            told["logprobs"] = json!({ "content": pending });
+        }
+        Event::new(self.chunk(json!([told])))
+    }
+
+    fn ended(&mut self, index: usize) -> Vec<Event> {
+        let mut events = Vec::new();
+        let choice = &self.choices[index];
+        if !choice.opened || !choice.pending.is_empty() {
+            events.push(self.piece(index, json!({ "content": "" })));
+        }
+        let reason = self.choices[index].reason();
+        let last = json!([{ "index": index, "delta": {}, "finish_reason": reason }]);
+        events.push(Event::new(self.chunk(last)));
+        if self.head.include_usage && self.choices.iter().all(|choice| choice.finish.is_some()) {
+            let mut chunk = self.chunk(json!([]));
+            chunk["usage"] = usage_json(&usage_of(&self.choices));
+            events.push(Event::new(chunk));
+        }
+        events
+    }
+}
+
+impl Choice {
+    fn reason(&self) -> &'static str {
+        match self.finish.as_ref().map(|finish| finish.reason) {
+            Some(Reason::Stop) if !self.message.tool_calls.is_empty() => "tool_calls",
+            Some(reason) => reason.word(),
+            None => "stop",
+        }
+    }
+}
+
+/// The prompt was computed once for all choices; every one has its own answer.
+fn usage_of(choices: &[Choice]) -> Usage {
+    let all = choices.iter().filter_map(|choice| choice.finish.as_ref());
+    let first = all
+        .clone()
+        .next()
+        .map(|finish| finish.usage)
+        .unwrap_or_default();
+    Usage {
+        answer_tokens: all.map(|finish| finish.usage.answer_tokens).sum(),
+        ..first
+    }
+}
+
+/// A call, with its place among all calls of the answer.
+fn call_json(call: &ToolCall, index: usize) -> Json {
+    json!({
+        "id": call.id,
+        "index": index,
+        "type": "function",
+        "function": { "name": call.name, "arguments": call.arguments },
+    })
+}
+
+fn logprob_json(likely: &Logprob) -> Json {
+    let one = |likely: &Logprob| {
+        json!({
+            "token": String::from_utf8_lossy(&likely.bytes),
+            "logprob": likely.logprob,
+            "bytes": likely.bytes,
+        })
+    };
+    let mut told = one(likely);
+    told["top_logprobs"] = likely.top.iter().map(one).collect();
+    told
+}
+
+impl Teller for Chat {
+    fn open(&mut self, _: &Usage) -> Vec<Event> {
+        Vec::new()
+    }
+
+    fn tell(&mut self, index: usize, delta: Delta) -> Vec<Event> {
+        let choice = &mut self.choices[index];
+        choice.message.add(&delta);
+        match delta {
+            Delta::Logprob(likely) => {
+                let likely = logprob_json(&likely);
+                choice.pending.push(likely.clone());
+                choice.logprobs.push(likely);
+                Vec::new()
+            }
+            Delta::Thinking(text) => {
+                vec![self.piece(index, json!({ "content": "", "reasoning": text }))]
+            }
+            Delta::Text(text) => vec![self.piece(index, json!({ "content": text }))],
+            Delta::Call { index: place, call } => {
+                let calls = json!([call_json(&call, place)]);
+                vec![self.piece(index, json!({ "content": "", "tool_calls": calls }))]
+            }
+            Delta::Finish(finish) => {
+                choice.finish = Some(*finish);
+                self.ended(index)
+            }
+        }
+    }
+
+    fn fail(&mut self, error: &Error) -> Vec<Event> {
+        vec![Event::new(error_body(&error.to_string(), 500))]
+    }
+
+    fn whole(&mut self) -> Json {
+        let told = |(index, choice): (usize, &Choice)| {
+            let mut message = json!({ "role": "assistant", "content": choice.message.content });
+            if let Some(thinking) = &choice.message.thinking {
+                message["reasoning"] = thinking.as_str().into();
+            }
+            let calls = choice.message.tool_calls.iter().enumerate();
+            if !choice.message.tool_calls.is_empty() {
+                message["tool_calls"] = calls.map(|(at, call)| call_json(call, at)).collect();
+            }
+            let mut told = json!({
+                "index": index,
+                "message": message,
+                "finish_reason": choice.reason(),
+            });
+            if !choice.logprobs.is_empty() {
+                told["logprobs"] = json!({ "content": choice.logprobs });
+            }
+            told
+        };
+        json!({
+            "id": self.head.id,
+            "object": "chat.completion",
+            "created": self.head.created,
+            "model": self.head.model,
+            "system_fingerprint": FINGERPRINT,
+            "choices": self.choices.iter().enumerate().map(told).collect::<Vec<_>>(),
+            "usage": usage_json(&usage_of(&self.choices)),
+        })
+    }
+
+    fn end(&self) -> &'static str {
+        "data: [DONE]\n\n"
+    }
+}
+
+/// Tells a completion.
+pub struct Completion {
+    head: Head,
+    choices: Vec<Choice>,
+    loads: bool,
+}
+
+impl Completion {
+    /// One with so many answers; `loads`: an empty prompt only loads the model.
+    pub fn new(head: Head, choices: usize, loads: bool) -> Self {
+        Completion {
+            head,
+            choices: (0..choices).map(|_| Choice::default()).collect(),
+            loads,
+        }
+    }
+
+    fn reason(&self, finish: &Finish) -> &'static str {
+        match self.loads {
+            true => "load",
+            false => finish.reason.word(),
+        }
+    }
+
+    fn record(&self, choices: Json) -> Json {
+        json!({
+            "id": self.head.id,
+            "object": "text_completion",
+            "created": self.head.created,
+            "model": self.head.model,
+            "system_fingerprint": FINGERPRINT,
+            "choices": choices,
+        })
+    }
+}
+
+/// Likelihoods as completions tell them: a list for each fact.
+fn likely_lists(logprobs: &[Json]) -> Json {
+    let mut offset = 0;
+    let (mut offsets, mut tops) = (Vec::new(), Vec::new());
+    for likely in logprobs {
+        offsets.push(offset);
+        offset += likely["token"].as_str().unwrap_or_default().chars().count();
+        let top = likely["top_logprobs"].as_array().into_iter().flatten();
+        let pair = |top: &Json| {
+            (
+                top["token"].as_str().unwrap_or_default().to_string(),
+                top["logprob"].clone(),
+            )
+        };
+        tops.push(top.map(pair).collect::<serde_json::Map<_, _>>());
+    }
+    let all = |key: &str| {
+        logprobs
+            .iter()
+            .map(|likely| likely[key].clone())
+            .collect::<Vec<_>>()
+    };
+    json!({
+        "tokens": all("token"),
+        "token_logprobs": all("logprob"),
+        "top_logprobs": tops,
+        "text_offset": offsets,
+    })
+}
+
+impl Teller for Completion {
+    fn open(&mut self, _: &Usage) -> Vec<Event> {
+        Vec::new()
+    }
+
+    fn tell(&mut self, index: usize, delta: Delta) -> Vec<Event> {
+        let choice = &mut self.choices[index];
+        choice.message.add(&delta);
+        match delta {
+            Delta::Logprob(likely) => {
+                let likely = logprob_json(&likely);
+                choice.pending.push(likely.clone());
+                choice.logprobs.push(likely);
+                Vec::new()
+            }
+            Delta::Text(text) => {
+                let mut told = json!({ "text": text, "index": index, "finish_reason": null });
+                let pending = std::mem::take(&mut choice.pending);
+                if !pending.is_empty() {
+                    told["logprobs"] = likely_lists(&pending);
+                }
+                vec![Event::new(self.record(json!([told])))]
+            }
+            // This dialect has no place for thinking and calls.
+            Delta::Thinking(_) | Delta::Call { .. } => Vec::new(),
+            Delta::Finish(finish) => {
+                choice.finish = Some(*finish.clone());
+                let reason = self.reason(&finish);
+                let last = json!([{ "text": "", "index": index, "finish_reason": reason }]);
+                let mut events = vec![Event::new(self.record(last))];
+                let all = self.choices.iter().all(|choice| choice.finish.is_some());
+                if self.head.include_usage && all {
+                    let mut record = self.record(json!([]));
+                    record["usage"] = usage_json(&usage_of(&self.choices));
+                    events.push(Event::new(record));
+                }
+                events
+            }
+        }
+    }
+
+    fn fail(&mut self, error: &Error) -> Vec<Event> {
+        vec![Event::new(error_body(&error.to_string(), 500))]
+    }
+
+    fn whole(&mut self) -> Json {
+        let told = |(index, choice): (usize, &Choice)| {
+            let reason = choice.finish.as_ref().map(|finish| self.reason(finish));
+            let mut told = json!({
+                "text": choice.message.content,
+                "index": index,
+                "finish_reason": reason,
+            });
+            if !choice.logprobs.is_empty() {
+                told["logprobs"] = likely_lists(&choice.logprobs);
+            }
+            told
+        };
+        let choices = self.choices.iter().enumerate().map(told).collect();
+        let mut record = self.record(choices);
+        record["usage"] = usage_json(&usage_of(&self.choices));
+        record
+    }
+
+    fn end(&self) -> &'static str {
+        "data: [DONE]\n\n"
+    }
+}

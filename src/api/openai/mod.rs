@@ -1,0 +1,385 @@
+//! OpenAI's chat completions, completions and embeddings: requests to the native ones.
+//!
+//! Read as the reference reads them, with the repairs that keep clients from losing data: one
+//! message stays one message, schemas stay as they are, every name of a limit counts.
+
+pub mod answers;
+mod conversation;
+
+use serde_json::{Map, Value as Json, json};
+
+pub use conversation::{image, native};
+
+use super::native::{ChatRequest, Common, EmbedRequest, GenerateRequest};
+use crate::error::{Error, Result};
+
+/// Most answers to one prompt.
+const CHOICES_MAX: i64 = 16;
+
+/// What a chat or a completion asks for, beside the native request.
+#[derive(Debug, Clone, Default)]
+pub struct Extras {
+    /// The answer comes as a stream.
+    pub stream: bool,
+    /// A stream ends with what it cost.
+    pub include_usage: bool,
+    /// Answers to give.
+    pub choices: usize,
+    /// Tokens that are made likelier or less likely.
+    pub bias: Vec<(i32, f32)>,
+}
+
+/// A chat completion.
+///
+/// # Errors
+/// `Usage` with what is wrong.
+pub fn chat(body: &Map<String, Json>) -> Result<(ChatRequest, Extras)> {
+    let extras = extras(body)?;
+    let list = match body.get("messages") {
+        Some(Json::Array(list)) if !list.is_empty() => list,
+        None | Some(Json::Null | Json::Array(_)) => {
+            return Err(Error::usage("[] is too short - 'messages'"));
+        }
+        Some(_) => return Err(Error::usage("messages is a list")),
+    };
+    let logprobs = body.get("logprobs") == Some(&Json::Bool(true));
+    let request = ChatRequest {
+        common: Common {
+            model: text(body, "model")?.to_string(),
+            options: options(body, true)?,
+            think: think(body)?,
+            format: format(body)?,
+            logprobs,
+            top_logprobs: integer(body, "top_logprobs")?.unwrap_or(0),
+            tool_choice: tool_choice(body),
+            grammar: text(body, "grammar")?.to_string(),
+            render_only: body.get("_debug_render_only") == Some(&Json::Bool(true)),
+            ..Common::default()
+        },
+        messages: conversation::messages(list)?,
+        tools: body
+            .get("tools")
+            .and_then(Json::as_array)
+            .cloned()
+            .unwrap_or_default(),
+    };
+    Ok((request, extras))
+}
+
+/// A completion: the prompt as a user's turn, or with what follows a gap.
+///
+/// # Errors
+/// `Usage` with what is wrong.
+pub fn completion(body: &Map<String, Json>) -> Result<(GenerateRequest, Extras)> {
+    let mut options = options(body, false)?;
+    for key in ["frequency_penalty", "presence_penalty"] {
+        options.entry(key).or_insert(0.into());
+    }
+    let likely = integer(body, "logprobs")?.unwrap_or(0);
+    let request = GenerateRequest {
+        common: Common {
+            model: text(body, "model")?.to_string(),
+            options,
+            logprobs: likely > 0,
+            top_logprobs: likely,
+            ..Common::default()
+        },
+        prompt: text(body, "prompt")?.to_string(),
+        suffix: text(body, "suffix")?.to_string(),
+        ..GenerateRequest::default()
+    };
+    Ok((request, extras(body)?))
+}
+
+/// Embeddings, and whether the vectors go out in base64.
+///
+/// # Errors
+/// `Usage` with what is wrong.
+pub fn embedding(body: &Map<String, Json>) -> Result<(EmbedRequest, bool)> {
+    let encoding = text(body, "encoding_format")?.to_lowercase();
+    if !matches!(encoding.as_str(), "" | "float" | "base64") {
+        return Err(Error::usage(format!(
+            "Invalid value for 'encoding_format' = {encoding}. Supported values: ['float', 'base64']."
+        )));
+    }
+    let input = match body.get("input") {
+        None | Some(Json::Null) => return Err(Error::usage("invalid input")),
+        Some(Json::Array(list)) if list.is_empty() => return Err(Error::usage("invalid input")),
+        Some(Json::String(text)) => json!([text]),
+        Some(Json::Array(list)) if list.iter().all(Json::is_string) => json!(list),
+        Some(_) => return Err(Error::usage("invalid input type")),
+    };
+    let request = EmbedRequest {
+        model: text(body, "model")?.to_string(),
+        input,
+        dimensions: integer(body, "dimensions")?.unwrap_or(0),
+        ..EmbedRequest::default()
+    };
+    Ok((request, encoding == "base64"))
+}
+
+fn extras(body: &Map<String, Json>) -> Result<Extras> {
+    let choices = integer(body, "n")?.unwrap_or(1);
+    if !(1..=CHOICES_MAX).contains(&choices) {
+        return Err(Error::usage(format!(
+            "n is a number from 1 to {CHOICES_MAX}"
+        )));
+    }
+    let stream_options = body.get("stream_options");
+    Ok(Extras {
+        stream: body.get("stream") == Some(&Json::Bool(true)),
+        include_usage: stream_options.is_some_and(|options| options["include_usage"] == true),
+        choices: choices as usize,
+        bias: bias(body.get("logit_bias"))?,
+    })
+}
+
+/// Token ids and what is added to their likelihood; keys that are no ids name no token.
+fn bias(given: Option<&Json>) -> Result<Vec<(i32, f32)>> {
+    let mut biases = Vec::new();
+    for (key, value) in given.and_then(Json::as_object).into_iter().flatten() {
+        let Some(value) = value.as_f64().filter(|value| value.abs() <= 100.0) else {
+            return Err(Error::usage(format!(
+                "logit_bias of '{key}' is a number from -100 to 100"
+            )));
+        };
+        if let Ok(id) = key.parse() {
+            biases.push((id, value as f32));
+        }
+    }
+    Ok(biases)
+}
+
+/// The native options. Temperature and nucleus are OpenAI's defaults where nothing is said, also
+/// over the model's own: scripts written for the reference see that.
+fn options(body: &Map<String, Json>, chat: bool) -> Result<Map<String, Json>> {
+    let mut options = Map::new();
+    for key in ["temperature", "top_p"] {
+        let given = number(body, key)?.filter(|value| chat || key != "top_p" || *value != 0.0);
+        options.insert(key.into(), json!(given.unwrap_or(1.0)));
+    }
+    for key in ["frequency_penalty", "presence_penalty"] {
+        if let Some(value) = number(body, key)? {
+            options.insert(key.into(), json!(value));
+        }
+    }
+    if let Some(seed) = integer(body, "seed")? {
+        options.insert("seed".into(), json!(seed));
+    }
+    let limit = match integer(body, "max_completion_tokens")? {
+        None => integer(body, "max_tokens")?,
+        limit => limit,
+    };
+    if let Some(limit) = limit {
+        options.insert("num_predict".into(), json!(limit));
+    }
+    match body.get("stop") {
+        None | Some(Json::Null) => {}
+        Some(Json::String(text)) => _ = options.insert("stop".into(), json!([text])),
+        Some(Json::Array(list)) if chat || list.iter().all(Json::is_string) => {
+            let texts: Vec<&Json> = list.iter().filter(|item| item.is_string()).collect();
+            options.insert("stop".into(), json!(texts));
+        }
+        Some(other) => {
+            return Err(Error::usage(format!(
+                "invalid type for 'stop' field: {}",
+                kind(other)
+            )));
+        }
+    }
+    Ok(options)
+}
+
+/// `reasoning.effort`, else `reasoning_effort`, as the native `think`.
+fn think(body: &Map<String, Json>) -> Result<Option<Json>> {
+    let effort = match body.get("reasoning") {
+        Some(Json::Object(reasoning)) => reasoning.get("effort"),
+        _ => body.get("reasoning_effort"),
+    };
+    effort_to_think(effort)
+}
+
+/// An effort's word as the native `think`; `None`: as the model does.
+///
+/// # Errors
+/// `Usage` for a word that is none.
+pub fn effort_to_think(effort: Option<&Json>) -> Result<Option<Json>> {
+    let word = match effort {
+        None | Some(Json::Null) => return Ok(None),
+        Some(Json::String(word)) => word.as_str(),
+        Some(_) => return Err(Error::usage("reasoning effort is a string")),
+    };
+    Ok(match word {
+        "" => None,
+        "none" => Some(false.into()),
+        "minimal" | "low" => Some("low".into()),
+        "medium" => Some("medium".into()),
+        "high" => Some("high".into()),
+        "max" | "xhigh" | "ultra" => Some("max".into()),
+        other => {
+            return Err(Error::usage(format!(
+                "invalid reasoning value: \"{other}\" (must be \"none\", \"minimal\", \"low\", \"medium\", \"high\" or \
+                 \"max\")"
+            )));
+        }
+    })
+}
+
+fn format(body: &Map<String, Json>) -> Result<Option<Json>> {
+    let Some(given) = body
+        .get("response_format")
+        .filter(|given| given.is_object())
+    else {
+        return Ok(None);
+    };
+    let kind = given["type"]
+        .as_str()
+        .unwrap_or_default()
+        .trim()
+        .to_lowercase();
+    let schema = match kind.as_str() {
+        "json_object" => given.get("schema"),
+        "json_schema" => given["json_schema"].get("schema"),
+        _ => return Ok(None),
+    };
+    Ok(match schema.filter(|schema| schema.is_object()) {
+        Some(schema) => Some(schema.clone()),
+        None => (kind == "json_object").then(|| "json".into()),
+    })
+}
+
+/// OpenAI's ways to say which function must be called, as the native one.
+fn tool_choice(body: &Map<String, Json>) -> Option<Json> {
+    let choice = body.get("tool_choice").filter(|choice| !choice.is_null())?;
+    match choice["type"].as_str() {
+        // Any of those that are listed: the nearest thing is any at all.
+        Some("allowed_tools") => Some(choice["allowed_tools"]["mode"].clone()),
+        _ => Some(choice.clone()),
+    }
+}
+
+/// A text field; absent is empty.
+///
+/// # Errors
+/// `Usage` if it is something else.
+pub fn text<'a>(body: &'a Map<String, Json>, key: &str) -> Result<&'a str> {
+    match body.get(key) {
+        None | Some(Json::Null) => Ok(""),
+        Some(Json::String(text)) => Ok(text),
+        Some(other) => Err(wrong(key, "a string", other)),
+    }
+}
+
+/// A whole number.
+///
+/// # Errors
+/// `Usage` if it is something else.
+pub fn integer(body: &Map<String, Json>, key: &str) -> Result<Option<i64>> {
+    match body.get(key) {
+        None | Some(Json::Null) => Ok(None),
+        Some(value) => match value.as_i64() {
+            Some(number) => Ok(Some(number)),
+            None => Err(wrong(key, "a whole number", value)),
+        },
+    }
+}
+
+/// A number.
+///
+/// # Errors
+/// `Usage` if it is something else.
+pub fn number(body: &Map<String, Json>, key: &str) -> Result<Option<f64>> {
+    match body.get(key) {
+        None | Some(Json::Null) => Ok(None),
+        Some(value) => match value.as_f64() {
+            Some(number) => Ok(Some(number)),
+            None => Err(wrong(key, "a number", value)),
+        },
+    }
+}
+
+fn wrong(key: &str, what: &str, found: &Json) -> Error {
+    Error::usage(format!("{key} is {what}, not {found:.80}"))
+}
+
+/// The reference's word for a value's type.
+fn kind(value: &Json) -> &'static str {
+    match value {
+        Json::Null => "<nil>",
+        Json::Bool(_) => "bool",
+        Json::Number(_) => "float64",
+        Json::String(_) => "string",
+        Json::Array(_) => "[]interface {}",
+        Json::Object(_) => "map[string]interface {}",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(body: Json) -> Result<(ChatRequest, Extras)> {
+        chat(body.as_object().unwrap())
+    }
+
+    #[test]
+    fn a_conversation_keeps_its_messages_calls_and_ids() {
+        let (request, _) = asked(json!({
+            "model": "m",
+            "messages": [
+                { "role": "developer", "content": [{ "type": "text", "text": "a" }, { "type": "text", "text": "b" }] },
+                { "role": "assistant", "content": null, "reasoning_content": "hm", "tool_calls": [
+                    { "id": "c1", "type": "function", "function": { "name": "f", "arguments": "{\"x\":1}" } }] },
+                { "role": "tool", "tool_call_id": "c1", "content": [{ "type": "text", "text": "ok" }] },
+            ],
+        }))
+        .unwrap();
+        let messages: Vec<crate::message::Message> =
+            request.messages.into_iter().map(Into::into).collect();
+        assert_eq!(
+            (messages[0].role.as_str(), messages[0].content.as_str()),
+            ("system", "a\nb")
+        );
+        assert_eq!(messages[1].thinking.as_deref(), Some("hm"));
+        assert_eq!(messages[1].tool_calls[0].arguments, "{\"x\":1}");
+        assert_eq!(messages[2].tool_name.as_deref(), Some("f"));
+        assert_eq!(messages[2].tool_call_id.as_deref(), Some("c1"));
+    }
+
+    #[test]
+    fn limits_and_formats_have_all_their_names() {
+        let with = |key: &str, value: Json| {
+            let mut body =
+                json!({ "model": "m", "messages": [{ "role": "user", "content": "x" }] });
+            body[key] = value;
+            asked(body).map(|(request, extras)| (request.common, extras))
+        };
+        let limit = |key| with(key, json!(7)).unwrap().0.options["num_predict"].clone();
+        assert_eq!(
+            (limit("max_tokens"), limit("max_completion_tokens")),
+            (json!(7), json!(7))
+        );
+        let format = |value| with("response_format", value).unwrap().0.format;
+        assert_eq!(
+            format(json!({ "type": "json_object" })),
+            Some("json".into())
+        );
+        let schema = json!({ "type": "object" });
+        let wanted = json!({ "type": "json_schema", "json_schema": { "schema": schema } });
+        assert_eq!(format(wanted), Some(schema));
+        assert_eq!(format(json!({ "type": "text" })), None);
+        let think =
+            |word: &str| with("reasoning_effort", json!(word)).map(|(common, _)| common.think);
+        assert_eq!(think("none").unwrap(), Some(false.into()));
+        assert_eq!(think("xhigh").unwrap(), Some("max".into()));
+        assert!(think("loud").is_err());
+        assert_eq!(with("n", json!(3)).unwrap().1.choices, 3);
+        assert!(with("n", json!(0)).is_err() && with("n", json!(99)).is_err());
+        let bias = with("logit_bias", json!({ "5": -100, "foo": 0 }))
+            .unwrap()
+            .1
+            .bias;
+        assert_eq!(bias, [(5, -100.0)]);
+        assert!(with("temperature", json!("hot")).is_err());
+    }
+}

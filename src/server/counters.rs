@@ -1,0 +1,168 @@
+//! What the server has done since it started, as Prometheus reads it.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::{Class, Error, Result};
+use crate::machine;
+use crate::message::Usage;
+use crate::pool::Loaded;
+
+/// Models that are counted by their names; further ones are counted as `other`.
+const MODELS_MAX: usize = 256;
+
+/// Counters of one model.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    answers: u64,
+    prompt_tokens: u64,
+    cached_tokens: u64,
+    answer_tokens: u64,
+    dropped_tokens: u64,
+    wait_s: f64,
+    prompt_s: f64,
+    answer_s: f64,
+}
+
+/// Names, help and values of a model's counters.
+type Column = (&'static str, &'static str, fn(&Counts) -> f64);
+
+const COLUMNS: &[Column] = &[
+    ("puna_answers_total", "Answers finished.", |counts| {
+        counts.answers as f64
+    }),
+    ("puna_prompt_tokens_total", "Tokens of prompts.", |counts| {
+        counts.prompt_tokens as f64
+    }),
+    (
+        "puna_cached_tokens_total",
+        "Of these, found in the cache.",
+        |counts| counts.cached_tokens as f64,
+    ),
+    ("puna_answer_tokens_total", "Tokens generated.", |counts| {
+        counts.answer_tokens as f64
+    }),
+    (
+        "puna_dropped_tokens_total",
+        "Tokens dropped so that something fits.",
+        |counts| counts.dropped_tokens as f64,
+    ),
+    (
+        "puna_wait_seconds_total",
+        "Time until a model was ready.",
+        |counts| counts.wait_s,
+    ),
+    (
+        "puna_prompt_seconds_total",
+        "Time spent on prompts.",
+        |counts| counts.prompt_s,
+    ),
+    (
+        "puna_answer_seconds_total",
+        "Time spent on answers.",
+        |counts| counts.answer_s,
+    ),
+];
+
+/// All counters.
+#[derive(Debug, Default)]
+pub struct Counters {
+    requests: AtomicU64,
+    cancelled: AtomicU64,
+    models: Mutex<BTreeMap<String, Counts>>,
+}
+
+impl Counters {
+    /// A request came.
+    pub fn request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A stream ended, perhaps because its client left before the answer was done.
+    pub fn outcome(&self, outcome: &Result<()>) {
+        let left = |error: &Error| error.class() == Class::Cancelled;
+        if outcome.as_ref().is_err_and(left) {
+            self.cancelled.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// An answer of a model is done.
+    pub fn answer(&self, model: &str, usage: &Usage) {
+        let mut models = self
+            .models
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let known = models.contains_key(model) || models.len() < MODELS_MAX;
+        let counts = models
+            .entry(if known { model } else { "other" }.to_string())
+            .or_default();
+        counts.answers += 1;
+        counts.prompt_tokens += usage.prompt_tokens as u64;
+        counts.cached_tokens += usage.cached_tokens as u64;
+        counts.answer_tokens += usage.answer_tokens as u64;
+        counts.dropped_tokens += (usage.truncated_tokens + usage.shifted_tokens) as u64;
+        counts.wait_s += usage.load.as_secs_f64();
+        counts.prompt_s += usage.prompt.as_secs_f64();
+        counts.answer_s += usage.answer.as_secs_f64();
+    }
+
+    /// Everything as text, with what is loaded just now.
+    pub fn text(&self, loaded: &[Loaded]) -> String {
+        let one = |name: &str, kind: &str, help: &str, value: u64| {
+            format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n")
+        };
+        let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let mut text = one(
+            "puna_requests_total",
+            "counter",
+            "Requests.",
+            value(&self.requests),
+        );
+        text += &one(
+            "puna_cancelled_total",
+            "counter",
+            "Answers that nobody waited for.",
+            value(&self.cancelled),
+        );
+        text += &one(
+            "puna_resident_bytes",
+            "gauge",
+            "Memory of the process.",
+            machine::resident_bytes(),
+        );
+        let models = self
+            .models
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .clone();
+        for (name, help, of) in COLUMNS {
+            text += &format!("# HELP {name} {help}\n# TYPE {name} counter\n");
+            for (model, counts) in &models {
+                text += &format!("{name}{{model=\"{}\"}} {}\n", escaped(model), of(counts));
+            }
+        }
+        text +=
+            "# HELP puna_model_bytes Memory of a loaded model.\n# TYPE puna_model_bytes gauge\n";
+        for model in loaded {
+            let name = model
+                .name
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            text += &format!(
+                "puna_model_bytes{{model=\"{}\"}} {}\n",
+                escaped(&name),
+                model.size_bytes
+            );
+        }
+        text
+    }
+}
+
+/// A label's value.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}

@@ -1,0 +1,217 @@
+//! What small tools ask a server for: whether it lives, tokens of a text, the prompt of a
+//! conversation, a gap filled, counters.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::{Map, Value as Json, json};
+
+use super::Server;
+use super::answer;
+use super::compat::{self, Headers, Question, read};
+use super::http::{Exchange, Reply};
+use super::openai::named;
+use super::understand;
+use crate::api::event::{Event, Teller};
+use crate::api::native::{ChatRequest, Common, GenerateRequest};
+use crate::api::openai::answers::error_body;
+use crate::api::openai::{self, text};
+use crate::error::{Error, Result};
+use crate::message::{Delta, Finish, Usage};
+use crate::options::Options;
+use crate::pool::Lease;
+
+/// Tokens of one request to `/detokenize`.
+const TOKENS_MAX: usize = 1 << 20;
+
+/// `GET /health`.
+pub fn health(_: &Arc<Server>, exchange: Exchange, headers: Headers) {
+    compat::reply(
+        exchange,
+        Ok(json!({ "status": "ok" })),
+        &headers,
+        error_body,
+    );
+}
+
+/// `POST /tokenize`.
+pub fn tokenize(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
+    by_engine(server, exchange, headers, |lease, body| {
+        let flag =
+            |key: &str, default: bool| body.get(key).and_then(Json::as_bool).unwrap_or(default);
+        let (begin, special) = (flag("add_special", false), flag("parse_special", true));
+        let content = text(body, "content")?;
+        let engine = lease.engine();
+        let tokens = engine.tokens(content, begin && engine.wants_begin(), special);
+        let pieces = tokens
+            .iter()
+            .map(|id| json!({ "id": id, "piece": engine.text(&[*id]) }));
+        Ok(match flag("with_pieces", false) {
+            true => json!({ "tokens": pieces.collect::<Vec<_>>() }),
+            false => json!({ "tokens": tokens }),
+        })
+    });
+}
+
+/// `POST /detokenize`.
+pub fn detokenize(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
+    by_engine(server, exchange, headers, |lease, body| {
+        let list = body.get("tokens").and_then(Json::as_array);
+        let list = list.ok_or_else(|| Error::usage("tokens is a list of token ids"))?;
+        if list.len() > TOKENS_MAX {
+            return Err(Error::usage(format!("more than {TOKENS_MAX} tokens")));
+        }
+        let vocabulary = i64::from(lease.engine().facts().vocabulary);
+        let id = |value: &Json| {
+            let id = value.as_i64().filter(|id| (0..vocabulary).contains(id));
+            let id = id.and_then(|id| i32::try_from(id).ok());
+            id.ok_or_else(|| Error::usage(format!("{value} is no token of this model")))
+        };
+        let ids = list.iter().map(id).collect::<Result<Vec<i32>>>()?;
+        Ok(json!({ "content": lease.engine().text(&ids) }))
+    });
+}
+
+/// Answers with what the engine of the model that the body names can tell.
+fn by_engine(
+    server: &Arc<Server>,
+    exchange: Exchange,
+    headers: Headers,
+    tell: impl Fn(&Lease, &Map<String, Json>) -> Result<Json>,
+) {
+    let Some((exchange, body)) = read(exchange) else {
+        return;
+    };
+    let told = body.and_then(|body| {
+        let model = named(server, &body)?;
+        let gone = exchange.watch().gone();
+        let options = Options::default();
+        let lease = server
+            .pool
+            .acquire(&model, &options, None, &gone, &mut |_| {})?;
+        tell(&lease, &body)
+    });
+    compat::reply(exchange, told, &headers, error_body);
+}
+
+/// `POST /apply-template`: the prompt that a conversation becomes.
+pub fn apply_template(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
+    let Some((exchange, body)) = read(exchange) else {
+        return;
+    };
+    let told = body.and_then(|body| {
+        let (request, _): (ChatRequest, _) = openai::chat(&body)?;
+        let asked = understand::chat(server, request, Instant::now())?;
+        let prompt = answer::render(server, &exchange, &asked)?;
+        Ok(json!({ "prompt": prompt }))
+    });
+    compat::reply(exchange, told, &headers, error_body);
+}
+
+/// `POST /infill`: what stands between two texts.
+pub fn infill(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
+    let started = Instant::now();
+    let Some((exchange, body)) = read(exchange) else {
+        return;
+    };
+    let question = body.and_then(|body| {
+        let before = text(&body, "input_prefix")?.to_string() + text(&body, "prompt")?;
+        let after = text(&body, "input_suffix")?.to_string();
+        if before.is_empty() || after.is_empty() {
+            return Err(Error::usage("input_prefix and input_suffix are required"));
+        }
+        let mut options = Map::new();
+        for (key, option) in [
+            ("n_predict", "num_predict"),
+            ("temperature", "temperature"),
+            ("seed", "seed"),
+        ] {
+            options.extend(
+                body.get(key)
+                    .map(|value| (option.to_string(), value.clone())),
+            );
+        }
+        let request = GenerateRequest {
+            common: Common {
+                model: text(&body, "model")?.to_string(),
+                options,
+                ..Common::default()
+            },
+            prompt: before,
+            suffix: after,
+            ..GenerateRequest::default()
+        };
+        Ok(Question {
+            asked: understand::generate(server, request, started)?,
+            stream: body.get("stream") == Some(&Json::Bool(true)),
+            choices: 1,
+            bias: Vec::new(),
+            teller: Infill::default(),
+        })
+    });
+    compat::answer(server, exchange, headers, question, error_body);
+}
+
+/// Tells the text of a gap.
+#[derive(Default)]
+struct Infill {
+    content: String,
+    finish: Option<Finish>,
+}
+
+impl Infill {
+    fn told(&self, content: &str) -> Json {
+        let usage = self
+            .finish
+            .as_ref()
+            .map(|finish| finish.usage)
+            .unwrap_or_default();
+        json!({
+            "content": content,
+            "stop": self.finish.is_some(),
+            "tokens_predicted": usage.answer_tokens,
+            "tokens_evaluated": usage.prompt_tokens,
+            "tokens_cached": usage.cached_tokens,
+            "truncated": usage.truncated_tokens > 0,
+        })
+    }
+}
+
+impl Teller for Infill {
+    fn open(&mut self, _: &Usage) -> Vec<Event> {
+        Vec::new()
+    }
+
+    fn tell(&mut self, _: usize, delta: Delta) -> Vec<Event> {
+        match delta {
+            Delta::Text(text) => {
+                self.content += &text;
+                vec![Event::new(self.told(&text))]
+            }
+            Delta::Finish(finish) => {
+                self.finish = Some(*finish);
+                vec![Event::new(self.told(""))]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn fail(&mut self, error: &Error) -> Vec<Event> {
+        vec![Event::new(error_body(&error.to_string(), 500))]
+    }
+
+    fn whole(&mut self) -> Json {
+        self.told(&self.content)
+    }
+}
+
+/// `GET /metrics`: counters in Prometheus's text format.
+pub fn metrics(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
+    let reply = Reply {
+        status: 200,
+        kind: "text/plain; version=0.0.4; charset=utf-8",
+        body: server.counters.text(&server.pool.loaded()),
+        ..Reply::default()
+    };
+    exchange.reply(reply, &headers);
+}
