@@ -4,16 +4,21 @@ _puna() {
     local IFS=$' \t\n'
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        COMPREPLY=($(compgen -W 'run render list ls show pull outdated push create cp rm verify gc du path export import bench config doctor serve start ps stop help version completions man --help --version' -- "$word"))
+        COMPREPLY=($(compgen -W 'run map choose tokens embed nearest render list ls show pull outdated push create cp rm verify gc du path export import bench config doctor serve start ps stop help version completions man --help --version' -- "$word"))
         return
     fi
     case $before in
         -o|--option) compopt -o nospace 2>/dev/null; COMPREPLY=($(compgen -W 'num_ctx= num_batch= num_gpu= main_gpu= use_mmap= use_mlock= adapter_scale= num_thread= draft_num_predict= num_keep= seed= num_predict= top_k= top_p= min_p= typical_p= repeat_last_n= temperature= repeat_penalty= presence_penalty= frequency_penalty= stop= parse_special=' -- "$word")); return ;;
-        --attach|--continue|--file|--format|--grammar|--jinja|--messages|--schema|--socket|--template|--tools|--transcript|-a|-f) COMPREPLY=($(compgen -f -- "$word")); return ;;
+        --attach|--continue|--file|--format|--grammar|--jinja|--messages|--resume|--schema|--socket|--template|--tools|--transcript|-a|-f) COMPREPLY=($(compgen -f -- "$word")); return ;;
     esac
     local flags=
     case $command in
         run) flags='--system --messages --option --seed --temperature --num-predict --num-ctx --raw --overflow --think --hidethinking --attach --tools --tool-choice --format --schema --grammar --json --verbose --quiet --nowordwrap --transcript --continue --local --host --keepalive --pull --insecure --dimensions --truncate --log --help' ;;
+        map) flags='--prompt --jsonl --tsv --null --jobs --resume --choose --schema --format --grammar --system --option --seed --temperature --num-predict --num-ctx --json --quiet --help' ;;
+        choose) flags='--question --status --sure --system --option --json --quiet --help' ;;
+        tokens) flags='--ids --pieces --head --tail --split --json --help' ;;
+        embed) flags='--f32 --dimensions --option --json --quiet --help' ;;
+        nearest) flags='--top --option --json --quiet --help' ;;
         render) flags='--messages --tools --system --option --think --raw --overflow --num-ctx --template --jinja --tokens --quiet --help' ;;
         list|ls) flags='--json --quiet --help' ;;
         show) flags='--json --verbose --modelfile --parameters --system --template --license --help' ;;
@@ -46,6 +51,11 @@ _puna() {
     fi
     case $command in
         run) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
+        map) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
+        choose) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
+        tokens) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
+        embed) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
+        nearest) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
         render) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
         list|ls) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
         show) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
@@ -60,9 +70,9 @@ _puna() {
         export) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
         bench) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
         stop) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
-        help) COMPREPLY=($(compgen -W 'run render list ls show pull outdated push create cp rm verify gc du path export import bench config doctor serve start ps stop help version completions man' -- "$word")) ;;
+        help) COMPREPLY=($(compgen -W 'run map choose tokens embed nearest render list ls show pull outdated push create cp rm verify gc du path export import bench config doctor serve start ps stop help version completions man' -- "$word")) ;;
         completions) COMPREPLY=($(compgen -W 'bash zsh fish' -- "$word")) ;;
-        man) COMPREPLY=($(compgen -W 'run render list ls show pull outdated push create cp rm verify gc du path export import bench config doctor serve start ps stop help version completions man' -- "$word")) ;;
+        man) COMPREPLY=($(compgen -W 'run map choose tokens embed nearest render list ls show pull outdated push create cp rm verify gc du path export import bench config doctor serve start ps stop help version completions man' -- "$word")) ;;
     esac
 }
 COMP_WORDBREAKS=${COMP_WORDBREAKS//:/}

@@ -43,6 +43,10 @@ pub enum Class {
     Denied,
     /// The answer is no.
     No,
+    /// Some of many records failed.
+    Records,
+    /// The exit status is the answer.
+    Told(u8),
     /// The one who asked has gone, or asked to stop.
     Cancelled,
     /// The reader of our output closed the pipe.

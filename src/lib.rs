@@ -40,6 +40,7 @@ pub mod store;
 pub mod bench;
 pub mod bundle;
 pub mod chat;
+pub mod choose;
 pub mod create;
 pub mod derive;
 pub mod dialect;

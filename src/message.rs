@@ -140,6 +140,8 @@ pub enum Delta {
 /// How likely the model found a token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Logprob {
+    /// The token's id.
+    pub id: i32,
     /// The token's bytes; they may be a part of a character.
     pub bytes: Vec<u8>,
     /// Natural logarithm of its probability.

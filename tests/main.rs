@@ -19,6 +19,7 @@ mod kinds;
 mod limits;
 mod load;
 mod manual;
+mod map;
 mod minilm;
 mod pipes;
 mod promised;

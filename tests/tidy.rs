@@ -20,8 +20,8 @@ const OWNERS: &[&str] = &[
     "cache", "client", "config", "engine", "machine", "registry", "store",
 ];
 const DEEDS: &[&str] = &[
-    "bench", "bundle", "chat", "create", "derive", "dialect", "embed", "list", "model", "pool",
-    "pull", "push", "show",
+    "bench", "bundle", "chat", "choose", "create", "derive", "dialect", "embed", "list", "model",
+    "pool", "pull", "push", "show",
 ];
 const FACES: &[&str] = &["cli", "server"];
 

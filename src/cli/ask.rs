@@ -69,7 +69,7 @@ pub const ATTACH: Flag = option(
 );
 
 /// A prompt on standard input larger than this is refused: no context holds it.
-const PROMPT_BYTES_MAX: u64 = 64 << 20;
+pub const PROMPT_BYTES_MAX: u64 = 64 << 20;
 /// Largest file of tools, of a schema, of a grammar or of messages.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 

@@ -5,20 +5,26 @@ mod answer;
 mod ask;
 mod bench;
 mod bundle;
+mod choose;
 mod complete;
 mod config;
 mod copy;
 mod create;
 mod doctor;
+mod fill;
 mod help;
+mod journal;
 mod keep;
 mod list;
 mod man;
+mod map;
+mod mapping;
 mod out;
 mod parse;
 mod ps;
 mod pull;
 mod push;
+mod records;
 mod remove;
 mod render;
 mod repl;
@@ -31,8 +37,10 @@ mod slash;
 mod spec;
 mod stop;
 mod studio;
+mod tokens;
 mod transcript;
 mod vector;
+mod vectors;
 mod wrap;
 
 use std::ffi::OsString;
@@ -50,7 +58,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(()) => 0,
         Err(error) => {
             // A no is told by the status alone.
-            if !matches!(error.class(), Class::Closed | Class::No) {
+            if !matches!(error.class(), Class::Closed | Class::No | Class::Told(_)) {
                 out::complain(&error.to_string());
             }
             spec::status(error.class())

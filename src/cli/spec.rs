@@ -113,6 +113,11 @@ pub const HELP: Flag = switch("help", Some('h'), "print this help");
 /// Every command, in the order of the manual.
 pub const COMMANDS: &[&Command] = &[
     &super::run::COMMAND,
+    &super::map::COMMAND,
+    &super::choose::COMMAND,
+    &super::tokens::COMMAND,
+    &super::vectors::EMBED,
+    &super::vectors::NEAREST,
     &super::render::COMMAND,
     &super::list::COMMAND,
     &super::show::COMMAND,
@@ -198,5 +203,7 @@ pub fn status(class: Class) -> u8 {
         Class::Memory => 11,
         Class::Denied => 12,
         Class::No => 13,
+        Class::Records => 14,
+        Class::Told(status) => status,
     }
 }

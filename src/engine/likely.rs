@@ -10,6 +10,7 @@ use crate::message::Logprob;
 pub fn told(vocab: LlamaVocab, logits: &[f32], chosen: LlamaToken, count: usize) -> Logprob {
     let (logprob, top) = logprobs(logits, chosen.0, count);
     let one = |id, logprob| Logprob {
+        id,
         bytes: vocab.token_to_piece(LlamaToken(id), true, None),
         logprob,
         top: Vec::new(),

@@ -206,6 +206,7 @@ pub fn error_reply(error: &Error) -> Reply {
         Class::Network => 502,
         Class::TimedOut => 504,
         Class::Failed | Class::Damaged | Class::Closed | Class::Cut | Class::No => 500,
+        Class::Records | Class::Told(_) => 500,
     };
     Reply {
         status,

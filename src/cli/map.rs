@@ -1,0 +1,270 @@
+//! `puna map`: one load, many records. Answers come out in the order of their records, each as soon
+//! as it and all before it are there.
+//!
+//! The parts that do it are in `mapping.rs`.
+
+use std::sync::mpsc::{channel, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use super::again;
+use super::ask::{Ask, OPTION, SYSTEM};
+use super::fill::Template;
+use super::journal::Journal;
+use super::mapping::{Printer, Reader, Work};
+use super::out::{self, Out};
+use super::parse::Parsed;
+use super::records::Format;
+use super::spec::{Command, Completes, JSON, QUIET, option, switch};
+use crate::chat::Promise;
+use crate::config::Config;
+use crate::error::{Class, Error, Result};
+use crate::model::{self, Model};
+use crate::pool::{Policy, Pool};
+
+/// Answers computed at once where nobody says how many.
+const JOBS: usize = 8;
+/// Most of them.
+const JOBS_MAX: usize = 64;
+/// Records between reading and printing, for each answer at once: enough that a long one holds up
+/// no others.
+const WINDOW: usize = 8;
+
+pub const COMMAND: Command = Command {
+    name: "map",
+    alias: None,
+    summary: "answer a prompt for each record of standard input",
+    operands: "MODEL",
+    arity: (1, 1),
+    flags: &[
+        option(
+            "prompt",
+            Some('p'),
+            "TEMPLATE",
+            "the prompt: {} is the record, {name} a field, {{ }} braces",
+        ),
+        switch("jsonl", None, "records are JSON objects, a line each"),
+        switch(
+            "tsv",
+            None,
+            "records are fields between tabs; the first line names them",
+        ),
+        switch(
+            "null",
+            Some('0'),
+            "records end with NUL instead of a newline",
+        ),
+        option(
+            "jobs",
+            Some('j'),
+            "N",
+            "answers computed at once (default 8)",
+        ),
+        option(
+            "resume",
+            None,
+            "FILE",
+            "keep a journal in FILE, and do not answer again what stands there",
+        ),
+        option("choose", None, "A,B,C", "answer with one of these"),
+        option(
+            "schema",
+            None,
+            "FILE",
+            "answer in JSON of the schema in FILE",
+        ),
+        option(
+            "format",
+            None,
+            "json|@FILE",
+            "answer in JSON, or in JSON of the schema in FILE",
+        ),
+        option(
+            "grammar",
+            None,
+            "FILE",
+            "answer in a text of the GBNF grammar in FILE",
+        ),
+        SYSTEM,
+        OPTION,
+        option("seed", None, "N", "same seed, same answers"),
+        option(
+            "temperature",
+            None,
+            "T",
+            "0: always the likeliest token; higher is wilder",
+        ),
+        option(
+            "num-predict",
+            Some('n'),
+            "N",
+            "generate at most N tokens for each record",
+        ),
+        option("num-ctx", None, "N", "tokens of context for each record"),
+        JSON,
+        QUIET,
+    ],
+    about: &[
+        "Loads the model once, fills the template with each record, and prints one line for each answer, in the order \
+         of the records. Newlines, tabs and backslashes in an answer are escaped, so that line N belongs to record N; \
+         --json prints an object with input, output, tokens, ms and, if something went wrong, error.",
+        "A record that fails gives an empty line, or an object with its error, and a note; the others go on, and the \
+         status is then 14. So does an answer that was cut by the token limit where --schema, --format, --grammar or \
+         --choose promised a whole.",
+        "With --resume a run that was killed goes on: records whose prompt and settings are the same are printed from \
+         the journal without computing anything. Of an endless input only a window of records is held.",
+        "A beginning that all prompts share, such as instructions, is computed once.",
+    ],
+    examples: &[
+        (
+            "puna map smol -p 'Translate to French: {}' -n 40 < lines.txt",
+            "answer for each line",
+        ),
+        (
+            "puna map smol -p 'Is this spam? {subject}' --jsonl --choose yes,no < mails.jsonl | sort | uniq -c",
+            "classify records",
+        ),
+        (
+            "puna map smol -p 'Summarise: {}' --resume done.journal --json < long.txt > out.jsonl",
+            "go on after a crash",
+        ),
+    ],
+    completes: Completes::Models,
+    run,
+};
+
+fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
+    again::with_short_spins(); // Before standard input is read.
+    let template = Template::parse(parsed.value("prompt").unwrap_or("{}"))?;
+    let format = format(parsed)?;
+    let jobs = jobs(parsed)?;
+    let ask = ask(parsed)?;
+    let journal = parsed.value("resume").map(Journal::open).transpose()?;
+    let model = model::open(&super::store(config), &ask.model)?;
+    let settings = settings(parsed, &model);
+    // A server's way to compute: several answers at once in one context.
+    let mut config = config.clone();
+    config.parallel = jobs as u32;
+    let work = Arc::new(Work {
+        pool: Pool::new(config, Policy::Server, out::log(None)?),
+        model,
+        ask,
+    });
+    let window = WINDOW * jobs;
+    let (permits, permitted) = sync_channel(window);
+    let (to_workers, tasks) = sync_channel(window);
+    let (to_printer, done) = channel();
+    let reader = Reader {
+        template,
+        settings,
+        permits,
+        to_workers,
+    };
+    let failed = to_printer.clone();
+    thread::spawn(move || reader.read(format, &failed));
+    let tasks = Arc::new(Mutex::new(tasks));
+    let journal = journal.map(|journal| Arc::new(Mutex::new(journal)));
+    for _ in 0..jobs {
+        let (work, tasks, to_printer) = (work.clone(), tasks.clone(), to_printer.clone());
+        let journal = journal.clone();
+        thread::spawn(move || work.answer_all(&tasks, journal.as_deref(), &to_printer));
+    }
+    drop(to_printer);
+    let printer = Printer {
+        json: parsed.has("json"),
+        answers_json: matches!(work.ask.promise, Promise::Json | Promise::Schema(_)),
+        out,
+        journal: journal.as_deref(),
+        failures: 0,
+    };
+    let failures = printer.print_all(&done, &permitted)?;
+    // The process ends now: to free a model piece by piece first would take 20 ms.
+    std::mem::forget(work);
+    match failures {
+        0 => Ok(()),
+        1 => Err(Error::plain(Class::Records, "1 record failed")),
+        count => Err(Error::plain(
+            Class::Records,
+            format!("{count} records failed"),
+        )),
+    }
+}
+
+fn format(parsed: &Parsed) -> Result<Format> {
+    let given = [
+        ("jsonl", Format::Json),
+        ("tsv", Format::Tabs),
+        ("null", Format::Nul),
+    ];
+    let given: Vec<_> = given
+        .into_iter()
+        .filter(|(flag, _)| parsed.has(flag))
+        .collect();
+    match given[..] {
+        [] => Ok(Format::Lines),
+        [(_, format)] => Ok(format),
+        _ => Err(Error::usage("--jsonl, --tsv and --null exclude each other")),
+    }
+}
+
+fn jobs(parsed: &Parsed) -> Result<usize> {
+    let Some(text) = parsed.value("jobs") else {
+        return Ok(JOBS);
+    };
+    let jobs = text
+        .parse()
+        .ok()
+        .filter(|jobs| (1..=JOBS_MAX).contains(jobs));
+    jobs.ok_or_else(|| {
+        Error::usage(format!(
+            "--jobs is a number from 1 to {JOBS_MAX}, not '{text}'"
+        ))
+    })
+}
+
+/// What each record is asked with; only the prompt differs.
+fn ask(parsed: &Parsed) -> Result<Ask> {
+    let mut ask = Ask::without_prompt(parsed)?;
+    if let Some(list) = parsed.value("choose") {
+        if ask.promise != Promise::None {
+            return Err(Error::usage(
+                "--choose, --schema, --format and --grammar exclude each other",
+            ));
+        }
+        let choices: Vec<&str> = list
+            .split(',')
+            .filter(|choice| !choice.is_empty())
+            .collect();
+        if choices.is_empty() {
+            return Err(Error::usage("--choose needs words between commas"));
+        }
+        let quoted: Vec<String> = choices.iter().map(|choice| format!("{choice:?}")).collect();
+        ask.promise = Promise::Grammar(format!("root ::= {}", quoted.join(" | ")));
+    }
+    Ok(ask)
+}
+
+/// All that answers depend on beside their prompts.
+fn settings(parsed: &Parsed, model: &Model) -> String {
+    let mut text = match model.digest {
+        Some(digest) => digest.to_string(),
+        None => format!("{} {:?}", model.weights.display(), model.modified),
+    };
+    for flag in [
+        "option",
+        "seed",
+        "temperature",
+        "num-predict",
+        "num-ctx",
+        "system",
+        "choose",
+        "schema",
+        "format",
+        "grammar",
+    ] {
+        for value in parsed.values(flag) {
+            text += &format!("\n{flag}={value}");
+        }
+    }
+    text
+}

@@ -1,0 +1,233 @@
+//! `puna tokens`: counts and cuts texts in tokens, as `wc`, `head`, `tail` and `split` do in lines.
+
+use super::ask::PROMPT_BYTES_MAX;
+use super::out::{self, Out};
+use super::parse::Parsed;
+use super::spec::{Command, Completes, JSON, option, switch};
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::model;
+use crate::options::Options;
+use crate::pool::{Policy, Pool};
+
+pub const COMMAND: Command = Command {
+    name: "tokens",
+    alias: None,
+    summary: "count or cut texts in a model's tokens",
+    operands: "MODEL [FILE...]",
+    arity: (1, usize::MAX),
+    flags: &[
+        switch("ids", None, "print each token's id, one a line"),
+        switch("pieces", None, "print each token's id, a tab, and its text"),
+        option(
+            "head",
+            None,
+            "N",
+            "print the beginning of the text, at most N tokens",
+        ),
+        option(
+            "tail",
+            None,
+            "N",
+            "print the end of the text, at most N tokens",
+        ),
+        option(
+            "split",
+            None,
+            "N",
+            "print the text in pieces of at most N tokens, a piece a line, cut between lines or sentences",
+        ),
+        JSON,
+    ],
+    about: &[
+        "Counts the tokens of standard input, or of each FILE; - stands for standard input. A file's line holds its \
+         count, a tab, and its name; with several files a line with the total comes last.",
+        "--split escapes newlines, tabs and backslashes within a piece, so that each is one line; --json prints \
+         pieces as JSON texts. A piece is cut between words or characters only where a sentence alone is longer.",
+    ],
+    examples: &[
+        ("puna tokens smol < notes.txt", "count tokens"),
+        (
+            "puna tokens smol notes.txt letter.txt",
+            "count those of files",
+        ),
+        (
+            "puna tokens smol --head 100 < notes.txt | puna run smol - 'Summarise this.'",
+            "ask about what fits",
+        ),
+    ],
+    completes: Completes::Models,
+    run,
+};
+
+fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
+    let ways = ["ids", "pieces", "head", "tail", "split"];
+    let way: Vec<&str> = ways.into_iter().filter(|way| parsed.has(way)).collect();
+    if way.len() > 1 {
+        let text = format!("--{} and --{} exclude each other", way[0], way[1]);
+        return Err(Error::usage(text));
+    }
+    let model = model::open(&super::store(config), &parsed.operands[0])?;
+    let pool = Pool::new(config.clone(), Policy::OneShot, out::log(None)?);
+    let lease = pool.acquire(
+        &model,
+        &Options::default(),
+        None,
+        &false.into(),
+        &mut |_| {},
+    )?;
+    let engine = lease.engine();
+    let files = &parsed.operands[1..];
+    if way.is_empty() {
+        return count(engine, files, parsed.has("json"), out);
+    }
+    let mut text = String::new();
+    for file in files {
+        text += &read(file)?;
+    }
+    if files.is_empty() {
+        text = read("-")?;
+    }
+    let number = |way: &str| number(parsed.value(way).unwrap_or_default(), way);
+    match way[0] {
+        "head" => {
+            let n = number("head")?;
+            out.write(&text[..longest(engine, &text, &characters(&text), n)])
+        }
+        "tail" => {
+            let n = number("tail")?;
+            out.write(&text[tail(engine, &text, n)..])
+        }
+        "split" => {
+            let pieces = split(engine, &text, number("split")?);
+            match parsed.has("json") {
+                true => out.json(&pieces),
+                false => {
+                    let lines = pieces.into_iter().map(|piece| vec![piece.to_string()]);
+                    out.records(&lines.collect::<Vec<_>>())
+                }
+            }
+        }
+        way => {
+            let ids = engine.tokens(&text, false, false);
+            let row = |id: &i32| match way {
+                "ids" => vec![id.to_string()],
+                _ => vec![id.to_string(), engine.text(&[*id])],
+            };
+            out.records(&ids.iter().map(row).collect::<Vec<_>>())
+        }
+    }
+}
+
+fn read(file: &str) -> Result<String> {
+    let bytes = super::read_input(file, PROMPT_BYTES_MAX)?;
+    let name = if file == "-" { "standard input" } else { file };
+    String::from_utf8(bytes).map_err(|_| Error::usage(format!("{name} is not UTF-8 text")))
+}
+
+fn number(text: &str, flag: &str) -> Result<usize> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| Error::usage(format!("--{flag} is a number from 1 on, not '{text}'")))
+}
+
+fn counted(engine: &Engine, text: &str) -> usize {
+    engine.tokens(text, false, false).len()
+}
+
+fn count(engine: &Engine, files: &[String], json: bool, out: &mut Out) -> Result<()> {
+    if files.is_empty() {
+        let tokens = counted(engine, &read("-")?);
+        return match json {
+            true => out.json(&[serde_json::json!({ "tokens": tokens })]),
+            false => out.write(&format!("{tokens}\n")),
+        };
+    }
+    let mut rows = Vec::new();
+    for file in files {
+        rows.push((counted(engine, &read(file)?), file.as_str()));
+    }
+    if json {
+        let json =
+            |(tokens, file): &(usize, &str)| serde_json::json!({ "file": file, "tokens": tokens });
+        return out.json(&rows.iter().map(json).collect::<Vec<_>>());
+    }
+    if files.len() > 1 {
+        rows.push((rows.iter().map(|(tokens, _)| tokens).sum(), "total"));
+    }
+    let line = |(tokens, file): &(usize, &str)| vec![tokens.to_string(), file.to_string()];
+    out.records(&rows.iter().map(line).collect::<Vec<_>>())
+}
+
+/// Every place between two characters, and the end.
+fn characters(text: &str) -> Vec<usize> {
+    text.char_indices()
+        .skip(1)
+        .map(|(at, _)| at)
+        .chain([text.len()])
+        .collect()
+}
+
+/// The last of some places up to which the text has at most `n` tokens; 0 if none has.
+///
+/// Counting is nearly monotonous in the length, which is what the search needs.
+fn longest(engine: &Engine, text: &str, places: &[usize], n: usize) -> usize {
+    let fits = |at: &usize| counted(engine, &text[..*at]) <= n;
+    // A token has at most a few dozen bytes: what lies far behind need not be counted.
+    let count = places.partition_point(fits);
+    count.checked_sub(1).map_or(0, |last| places[last])
+}
+
+/// Where the longest end of at most `n` tokens begins.
+fn tail(engine: &Engine, text: &str, n: usize) -> usize {
+    let places: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
+    let too_long = |at: &usize| counted(engine, &text[*at..]) > n;
+    let first = places.partition_point(too_long);
+    places.get(first).copied().unwrap_or(text.len())
+}
+
+/// The text in pieces of at most `n` tokens.
+fn split<'a>(engine: &Engine, text: &'a str, n: usize) -> Vec<&'a str> {
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while !rest.trim().is_empty() {
+        // What is certainly too long is not counted: a token is a byte at least, and seldom 32.
+        let mut window = rest.len().min(n.saturating_mul(32));
+        while !rest.is_char_boundary(window) {
+            window -= 1;
+        }
+        let near = &rest[..window];
+        let at = [
+            sentences(near, rest.len() == window),
+            words(near),
+            characters(near),
+        ]
+        .iter()
+        .map(|places| longest(engine, near, places, n))
+        .find(|at| *at > 0)
+        .unwrap_or_else(|| near.chars().next().map_or(0, char::len_utf8));
+        let (piece, behind) = rest.split_at(at);
+        if !piece.trim().is_empty() {
+            pieces.push(piece.trim());
+        }
+        rest = behind;
+    }
+    pieces
+}
+
+/// Ends of lines and sentences; the end of the text too, if it is whole.
+fn sentences(text: &str, is_whole: bool) -> Vec<usize> {
+    let bytes = text.as_bytes();
+    let ends = |at: usize| match bytes[at] {
+        b'\n' => true,
+        b' ' => at > 0 && matches!(bytes[at - 1], b'.' | b'!' | b'?'),
+        _ => false,
+    };
+    let places = (0..bytes.len()).filter(|at| ends(*at)).map(|at| at + 1);
+    places.chain(is_whole.then_some(text.len())).collect()
+}
+
+fn words(text: &str) -> Vec<usize> {
+    let blanks = text.char_indices().filter(|(_, c)| c.is_whitespace());
+    blanks.map(|(at, c)| at + c.len_utf8()).collect()
+}

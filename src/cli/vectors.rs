@@ -1,0 +1,251 @@
+//! `puna embed` and `puna nearest`: lines to vectors, and the lines nearest to a question.
+
+use std::io::{BufRead, Write};
+use std::sync::Arc;
+
+use super::ask::{OPTION, options};
+use super::out::{self, Out};
+use super::parse::Parsed;
+use super::spec::{Command, Completes, JSON, QUIET, option, switch};
+use super::vector::DIMENSIONS;
+use crate::config::Config;
+use crate::embed::{self, Request};
+use crate::error::{Error, Result};
+use crate::model::{self, Model};
+use crate::pool::{Policy, Pool};
+
+/// Lines in one request to the model.
+const LINES: usize = 64;
+/// The longest line, or vector, that is read.
+const LINE_BYTES_MAX: u64 = 16 << 20;
+
+pub const EMBED: Command = Command {
+    name: "embed",
+    alias: None,
+    summary: "turn lines into vectors",
+    operands: "MODEL",
+    arity: (1, 1),
+    flags: &[
+        switch(
+            "f32",
+            None,
+            "print only the numbers, as raw little-endian 32-bit floats",
+        ),
+        DIMENSIONS,
+        OPTION,
+        JSON,
+        QUIET,
+    ],
+    about: &[
+        "Reads lines from standard input and prints each, a tab, and its vector: numbers with blanks between them. \
+         Backslashes, tabs and carriage returns in a line are escaped. Vectors have length 1. Lines come out in \
+         their order, as soon as they are computed; a line that is longer than the model reads is cut.",
+    ],
+    examples: &[(
+        "puna embed mini < titles.txt > titles.vectors",
+        "make vectors of lines",
+    )],
+    completes: Completes::Models,
+    run: embed,
+};
+
+pub const NEAREST: Command = Command {
+    name: "nearest",
+    alias: None,
+    summary: "sort lines by how near they are to a text",
+    operands: "MODEL TEXT",
+    arity: (2, 2),
+    flags: &[
+        option("top", None, "N", "print only the N nearest"),
+        OPTION,
+        JSON,
+        QUIET,
+    ],
+    about: &[
+        "Reads what embed prints from standard input, and prints each line's nearness to TEXT, a tab, and the line, \
+         the nearest first. Nearness is the cosine of the angle between the two vectors: 1 for the same meaning. The \
+         model must be the one that made the vectors.",
+    ],
+    examples: &[
+        (
+            "puna nearest mini 'a tale of the sea' --top 3 < titles.vectors",
+            "search among lines",
+        ),
+        (
+            "puna embed mini < titles.txt | puna nearest mini 'whales' --top 1 | cut -f2",
+            "find one line",
+        ),
+    ],
+    completes: Completes::Models,
+    run: nearest,
+};
+
+/// A model that makes vectors.
+struct Maker {
+    pool: Pool,
+    model: Model,
+    dimensions: Option<usize>,
+    options: crate::options::Options,
+}
+
+impl Maker {
+    fn open(parsed: &Parsed, config: &Config) -> Result<Self> {
+        let model = model::open(&super::store(config), &parsed.operands[0])?;
+        if !model.header.is_embedding() {
+            let text = format!(
+                "{} makes texts, not vectors: take a model for embeddings",
+                model.label
+            );
+            return Err(Error::usage(text));
+        }
+        let dimensions = parsed
+            .value("dimensions")
+            .map(|text| positive("dimensions", text));
+        Ok(Maker {
+            model,
+            pool: Pool::new(config.clone(), Policy::Server, out::log(None)?),
+            dimensions: dimensions.transpose()?,
+            options: options(parsed)?,
+        })
+    }
+
+    /// The vector of each text; one without any tokens has none.
+    fn vectors(&self, texts: Vec<String>) -> Result<Vec<Vec<f32>>> {
+        let request = Request {
+            model: &self.model,
+            texts,
+            truncate: true,
+            dimensions: self.dimensions,
+            options: self.options.clone(),
+            keep_alive: None,
+            cancel: Arc::default(),
+        };
+        Ok(embed::embed(&self.pool, &request, &mut |_| {})?.vectors)
+    }
+}
+
+fn positive(flag: &str, text: &str) -> Result<usize> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| Error::usage(format!("--{flag} is a number above 0, not '{text}'")))
+}
+
+/// The next line without its newline; `None` at the end.
+fn line(input: &mut impl BufRead) -> Result<Option<String>> {
+    let mut bytes = Vec::new();
+    let mut limited = std::io::Read::take(input, LINE_BYTES_MAX);
+    let wrong = |error| Error::io("read", "standard input", error);
+    if limited.read_until(b'\n', &mut bytes).map_err(wrong)? == 0 {
+        return Ok(None);
+    }
+    if bytes.len() as u64 == LINE_BYTES_MAX {
+        return Err(Error::usage(
+            "a line of standard input is longer than 16 MiB",
+        ));
+    }
+    let end = bytes.strip_suffix(b"\n").map_or(bytes.len(), <[u8]>::len);
+    bytes.truncate(end);
+    let text = String::from_utf8(bytes);
+    text.map(Some)
+        .map_err(|_| Error::usage("standard input is not UTF-8 text"))
+}
+
+fn embed(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
+    let maker = Maker::open(parsed, config)?;
+    let mut input = std::io::stdin().lock();
+    let mut is_over = false;
+    while !is_over {
+        let mut texts = Vec::new();
+        while texts.len() < LINES {
+            match line(&mut input)? {
+                Some(text) => texts.push(text),
+                None => {
+                    is_over = true;
+                    break;
+                }
+            }
+        }
+        if texts.is_empty() {
+            break;
+        }
+        let vectors = maker.vectors(texts.clone())?;
+        if parsed.has("f32") {
+            let bytes: Vec<u8> = vectors
+                .iter()
+                .flatten()
+                .flat_map(|x| x.to_le_bytes())
+                .collect();
+            let written = out.bytes().write_all(&bytes);
+            written.map_err(|error| Error::io("write", "standard output", error))?;
+        } else if parsed.has("json") {
+            let pairs = texts.iter().zip(&vectors);
+            let json = pairs
+                .map(|(text, vector)| serde_json::json!({ "text": text, "embedding": vector }));
+            out.json(&json.collect::<Vec<_>>())?;
+        } else {
+            let rows = texts.into_iter().zip(vectors).map(|(text, vector)| {
+                let numbers: Vec<String> = vector.iter().map(f32::to_string).collect();
+                vec![text, numbers.join(" ")]
+            });
+            out.records(&rows.collect::<Vec<_>>())?;
+        }
+    }
+    Ok(())
+}
+
+fn nearest(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
+    let top = parsed
+        .value("top")
+        .map(|text| positive("top", text))
+        .transpose()?;
+    let maker = Maker::open(parsed, config)?;
+    let wanted = maker.vectors(vec![parsed.operands[1].clone()])?;
+    let wanted = wanted.into_iter().next().unwrap_or_default();
+    let mut input = std::io::stdin().lock();
+    let mut found: Vec<(f32, String)> = Vec::new();
+    let mut number = 0;
+    while let Some(record) = line(&mut input)? {
+        number += 1;
+        let (text, vector) = record.rsplit_once('\t').ok_or_else(|| {
+            Error::usage(format!("line {number} of standard input has no vector"))
+        })?;
+        let numbers = vector
+            .split(' ')
+            .map(str::parse)
+            .collect::<Result<Vec<f32>, _>>();
+        let vector = numbers.map_err(|_| {
+            Error::usage(format!(
+                "line {number} of standard input: its vector is no list of numbers"
+            ))
+        })?;
+        if vector.len() != wanted.len() {
+            return Err(Error::usage(format!(
+                "line {number} of standard input has a vector of {} numbers, the model makes {}",
+                vector.len(),
+                wanted.len()
+            )));
+        }
+        let nearness: f32 = vector.iter().zip(&wanted).map(|(a, b)| a * b).sum();
+        found.push((nearness, text.to_string()));
+        // Memory stays bounded where only the nearest are wanted.
+        if top.is_some_and(|top| found.len() >= 2 * top.max(LINES)) {
+            sort(&mut found, top);
+        }
+    }
+    sort(&mut found, top);
+    if parsed.has("json") {
+        let json =
+            |(score, text): &(f32, String)| serde_json::json!({ "score": score, "text": text });
+        return out.json(&found.iter().map(json).collect::<Vec<_>>());
+    }
+    // The texts are escaped already.
+    let lines = found
+        .iter()
+        .map(|(score, text)| format!("{score:.4}\t{text}\n"));
+    out.write(&lines.collect::<String>())
+}
+
+/// The nearest first; of those that are as near, the earlier first.
+fn sort(found: &mut Vec<(f32, String)>, top: Option<usize>) {
+    found.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    found.truncate(top.unwrap_or(usize::MAX));
+}

@@ -1,0 +1,369 @@
+//! Records in, records out: `map`, and what stands beside it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
+
+use serde_json::Value as Json;
+
+use crate::minilm;
+use crate::support::{Sandbox, eventually};
+
+const MAP: [&str; 6] = ["map", "smol", "-n", "4", "--temperature", "0"];
+
+fn map(sandbox: &Sandbox, words: &[&str], input: &str) -> crate::support::Done {
+    sandbox.puna(&[&MAP, words].concat(), input)
+}
+
+fn objects(text: &str) -> Vec<Json> {
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[test]
+fn answers_come_in_the_order_of_their_records() {
+    let sandbox = Sandbox::with_smol();
+    let input: String = (0..40).map(|number| format!("word{number}\n")).collect();
+    let out = map(&sandbox, &["-p", "Repeat: {}", "--json", "-j", "5"], &input).ok();
+    let inputs: Vec<Json> = objects(&out)
+        .iter()
+        .map(|object| object["input"].clone())
+        .collect();
+    let wanted: Vec<Json> = (0..40)
+        .map(|number| format!("word{number}").into())
+        .collect();
+    assert_eq!(inputs, wanted);
+    assert!(
+        objects(&out)
+            .iter()
+            .all(|object| object["tokens"].as_u64() <= Some(4) && object.get("error").is_none())
+    );
+    let lines = map(
+        &sandbox,
+        &["-p", "Write two lines about {}."],
+        "the sea\nthe sky\n",
+    )
+    .ok();
+    assert_eq!(lines.lines().count(), 2, "an answer is a line: {lines:?}");
+}
+
+#[test]
+fn records_have_four_forms_and_fields_fill_the_prompt() {
+    let sandbox = Sandbox::with_smol();
+    let one = |words: &[&str], input: &str| {
+        let out = map(&sandbox, &[words, &["--json"]].concat(), input).ok();
+        objects(&out)
+            .into_iter()
+            .map(|object| object["input"].clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        one(&["--jsonl", "-p", "{title}"], "{\"title\":\"x\",\"n\":1}\n")[0]["n"],
+        1
+    );
+    assert_eq!(one(&["--tsv", "-p", "{b}"], "a\tb\n1\t2\n")[0]["b"], "2");
+    assert_eq!(one(&["-0"], "two\nlines\0next\0"), ["two\nlines", "next"]);
+    map(&sandbox, &["-p", "{"], "x\n").fails(2, "the prompt has a brace alone");
+    map(&sandbox, &["--jsonl", "--tsv"], "x\n").fails(2, "exclude each other");
+    map(&sandbox, &["-j", "0"], "x\n").fails(2, "--jobs is a number from 1 to 64");
+    assert_eq!(map(&sandbox, &[], "").ok(), "");
+}
+
+#[test]
+fn a_failed_record_is_told_and_the_others_go_on() {
+    let sandbox = Sandbox::with_smol();
+    let input = "{\"a\":\"x\"}\nnonsense\n{\"b\":1}\n{\"a\":\"y\"}\n";
+    let done = map(&sandbox, &["--jsonl", "-p", "{a}", "--json"], input);
+    assert_eq!(done.status, Some(14), "{done:?}");
+    let errors: Vec<String> = objects(&done.stdout)
+        .iter()
+        .map(|object| object["error"].as_str().unwrap_or("").to_string())
+        .collect();
+    assert!(errors[0].is_empty() && errors[3].is_empty(), "{errors:?}");
+    assert!(errors[1].starts_with("no JSON"), "{errors:?}");
+    assert_eq!(errors[2], "the record has no field 'a'");
+    assert!(
+        done.stderr.contains("record 2: no JSON") && done.stderr.ends_with("2 records failed\n"),
+        "{done:?}"
+    );
+    let plain = map(&sandbox, &["--jsonl", "-p", "{a}", "-q"], input);
+    assert_eq!(
+        plain.stdout.lines().filter(|line| line.is_empty()).count(),
+        2
+    );
+    // What was promised whole and was cut has failed too.
+    sandbox.file(
+        "s.json",
+        r#"{"type":"object","properties":{"a":{"type":"string","minLength":50}},"required":["a"]}"#,
+    );
+    let cut = map(&sandbox, &["--schema", "s.json", "--json"], "x\n");
+    assert_eq!(cut.status, Some(14));
+    assert!(
+        objects(&cut.stdout)[0]["error"]
+            .as_str()
+            .unwrap()
+            .contains("cut"),
+        "{cut:?}"
+    );
+}
+
+#[test]
+fn choices_and_schemas_hold_each_answer() {
+    let sandbox = Sandbox::with_smol();
+    let out = map(
+        &sandbox,
+        &["-p", "Is {} an animal?", "--choose", "yes,no,not \"sure\""],
+        "cat\nstone\n",
+    )
+    .ok();
+    assert!(
+        out.lines()
+            .all(|line| ["yes", "no", "not \"sure\""].contains(&line)),
+        "{out}"
+    );
+    sandbox.file("b.json", r#"{"type":"object","properties":{"ok":{"type":"boolean"}},"required":["ok"],"additionalProperties":false}"#);
+    let out = map(
+        &sandbox,
+        &["--schema", "b.json", "-n", "40"],
+        "is it so?\nand so?\n",
+    )
+    .ok();
+    assert!(
+        objects(&out).iter().all(|object| object["ok"].is_boolean()),
+        "{out}"
+    );
+    map(&sandbox, &["--schema", "b.json", "--choose", "a"], "x\n").fails(2, "exclude each other");
+}
+
+#[test]
+fn an_endless_input_ends_with_its_reader() {
+    let sandbox = Sandbox::with_smol();
+    let done = sandbox.shell("yes hello | puna map smol -n 2 | head -3; echo ${PIPESTATUS[1]}");
+    let lines: Vec<&str> = done.stdout.lines().collect();
+    assert_eq!((lines.len(), lines[3]), (4, "0"), "{done:?}");
+}
+
+#[test]
+fn an_answer_does_not_wait_for_the_next_record() {
+    let sandbox = Sandbox::with_smol();
+    let mut child = sandbox
+        .command(&MAP)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    for word in ["one", "two"] {
+        writeln!(input, "{word}").unwrap();
+        assert!(!lines.next().unwrap().unwrap().is_empty());
+    }
+    drop(input);
+    assert!(lines.next().is_none());
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn a_killed_run_goes_on_where_it_was() {
+    let sandbox = Sandbox::with_smol();
+    let input: String = (0..30)
+        .map(|number| format!("Repeat the word word{number}.\n"))
+        .collect();
+    let words = ["--resume", "done.journal", "--json", "-j", "2"];
+    let whole = map(&sandbox, &["--json", "-j", "2"], &input).ok();
+    let mut child = sandbox
+        .command(&[&MAP[..], &words].concat())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(input.as_bytes())
+        .unwrap();
+    let journal = sandbox.home.join("done.journal");
+    let lines = || {
+        std::fs::read_to_string(&journal)
+            .unwrap_or_default()
+            .lines()
+            .count()
+    };
+    eventually(
+        "ten records are done",
+        std::time::Duration::from_secs(60),
+        || lines() >= 10,
+    );
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // A line that the kill cut short counts for nothing.
+    let mut file = std::fs::File::options()
+        .append(true)
+        .open(&journal)
+        .unwrap();
+    file.write_all(b"{\"record\":29,\"sha").unwrap();
+    let old: Vec<Json> = {
+        let text = std::fs::read_to_string(&journal).unwrap();
+        text.lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect()
+    };
+    let resumed = map(&sandbox, &words, &input).ok();
+    let (resumed, whole) = (objects(&resumed), objects(&whole));
+    assert_eq!(resumed.len(), 30);
+    for (entry, object) in old.iter().zip(&resumed) {
+        assert_eq!(
+            (&entry["output"], &entry["ms"]),
+            (&object["output"], &object["ms"]),
+            "printed from the journal"
+        );
+    }
+    let inputs = |objects: &[Json]| {
+        objects
+            .iter()
+            .map(|object| object["input"].clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(inputs(&resumed), inputs(&whole));
+    assert_eq!(lines(), 30);
+    // Other settings are other answers.
+    map(
+        &sandbox,
+        &["--resume", "done.journal", "-s", "Shout."],
+        "Repeat the word word0.\n",
+    )
+    .ok();
+    assert_eq!(lines(), 31);
+    sandbox.file("x.journal", "nonsense\n");
+    map(&sandbox, &["--resume", "x.journal"], "x\n")
+        .fails(2, "x.journal, line 1: no journal of map");
+}
+
+#[test]
+fn choose_weighs_whole_texts_and_tells_by_its_status() {
+    let sandbox = Sandbox::with_smol();
+    let choose = |words: &[&str]| {
+        let common = ["choose", "smol", "-Q", "What is the capital of France?"];
+        sandbox.puna(&[&common, words].concat(), "Please answer.\n")
+    };
+    let json = choose(&["Berlin", "Paris", "Paris in Texas", "--json"]).ok();
+    let told: Json = serde_json::from_str(&json).unwrap();
+    let all = told["probabilities"].as_object().unwrap();
+    let sum: f64 = all.values().map(|share| share.as_f64().unwrap()).sum();
+    assert!((sum - 1.0).abs() < 1e-6, "{told}");
+    assert!(all["Paris"].as_f64() > all["Berlin"].as_f64(), "{told}");
+    let line = choose(&["Berlin", "Paris"]).ok();
+    assert!(line.starts_with("Paris\t0."), "{line}");
+    assert_eq!(
+        choose(&["Berlin", "Paris"]).ok(),
+        line,
+        "nothing is sampled"
+    );
+    assert_eq!(choose(&["Berlin", "Paris", "--status"]).status, Some(1));
+    let unsure = choose(&["Berlin", "Paris", "--status", "--sure", "1"]);
+    assert_eq!(
+        (unsure.status, unsure.stdout.split('\t').next()),
+        (Some(120), Some("unsure"))
+    );
+    choose(&["red", "red"]).fails(2, "the choice 'red' is there twice");
+    choose(&["Berlin", "Paris", "--sure", "2"]).fails(2, "--sure is a number from 0 to 1");
+    let failed = sandbox.puna(&["choose", "none", "a", "b", "--status"], "x");
+    assert_eq!(failed.status, Some(121));
+    assert!(
+        failed.stderr.contains("model 'none' not found"),
+        "{failed:?}"
+    );
+}
+
+#[test]
+fn tokens_are_counted_and_cut() {
+    let sandbox = Sandbox::with_smol();
+    let tokens =
+        |words: &[&str], input: &str| sandbox.puna(&[&["tokens", "smol"], words].concat(), input);
+    assert_eq!(tokens(&[], "hello world").ok(), "2\n");
+    assert_eq!(tokens(&["--ids"], "hello world").ok(), "28120\n905\n");
+    assert_eq!(
+        tokens(&["--pieces"], "hello world").ok(),
+        "28120\thello\n905\t world\n"
+    );
+    assert_eq!(tokens(&[], "").ok(), "0\n");
+    let text = "One sentence is here. Another one follows it! And a third?\nA new line.";
+    for n in ["1", "3", "7"] {
+        let head = tokens(&["--head", n], text).ok();
+        let tail = tokens(&["--tail", n], text).ok();
+        assert!(
+            text.starts_with(&head) && text.ends_with(&tail),
+            "{head:?} {tail:?}"
+        );
+        for part in [head, tail] {
+            let count: usize = tokens(&[], &part).ok().trim().parse().unwrap();
+            assert!(count <= n.parse().unwrap(), "{part:?}");
+        }
+    }
+    let pieces = tokens(&["--split", "6", "--json"], text).ok();
+    let pieces: Vec<String> = pieces
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(pieces[0], "One sentence is here.");
+    let bare = |text: &str| text.split_whitespace().collect::<String>();
+    assert_eq!(bare(&pieces.join(" ")), bare(text));
+    sandbox.file("a.txt", "hello");
+    sandbox.file("b.txt", "hello world");
+    assert_eq!(
+        tokens(&["a.txt", "b.txt"], "").ok(),
+        "1\ta.txt\n2\tb.txt\n3\ttotal\n"
+    );
+    tokens(&["--head", "0"], "x").fails(2, "--head is a number from 1 on");
+    tokens(&["--ids", "--pieces"], "x").fails(2, "exclude each other");
+    tokens(&["none.txt"], "").fails(1, "cannot read none.txt");
+}
+
+#[test]
+fn lines_become_vectors_and_the_nearest_are_found() {
+    let sandbox = Sandbox::with_smol();
+    sandbox.create("mini", &format!("FROM {}\n", minilm::minilm().display()));
+    let lines = "a whale in the ocean\na pile of stones\tand\\sand\nthe stock market\n";
+    let vectors = sandbox.puna(&["embed", "mini"], lines).ok();
+    assert_eq!(vectors.lines().count(), 3);
+    assert!(
+        vectors
+            .lines()
+            .nth(1)
+            .unwrap()
+            .starts_with("a pile of stones\\tand\\\\sand\t")
+    );
+    let nearest = sandbox
+        .puna(
+            &["nearest", "mini", "fish and the sea", "--top", "2"],
+            &vectors,
+        )
+        .ok();
+    let first = nearest.lines().next().unwrap();
+    assert!(first.ends_with("\ta whale in the ocean"), "{nearest}");
+    assert_eq!(nearest.lines().count(), 2);
+    let all = sandbox
+        .puna(&["nearest", "mini", "beach", "--json"], &vectors)
+        .ok();
+    assert_eq!(objects(&all).len(), 3);
+    let raw = sandbox
+        .shell("printf 'a\\nb\\n' | puna embed mini --f32 | wc -c")
+        .ok();
+    assert_eq!(raw.trim(), (2 * 384 * 4).to_string());
+    let json = sandbox
+        .puna(&["embed", "mini", "--json", "--dimensions", "8"], "x\n")
+        .ok();
+    assert_eq!(objects(&json)[0]["embedding"].as_array().unwrap().len(), 8);
+    sandbox
+        .puna(&["embed", "smol"], "x\n")
+        .fails(2, "makes texts, not vectors");
+    sandbox
+        .puna(&["nearest", "mini", "x"], "no vector\n")
+        .fails(2, "line 1 of standard input has no vector");
+    sandbox
+        .puna(&["nearest", "mini", "x"], "a\t1 2\n")
+        .fails(2, "a vector of 2 numbers");
+}
