@@ -42,7 +42,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Who answers.
 pub enum Partner {
     /// A model in this process.
-    Here(Here),
+    Here(Box<Here>),
     /// A server, and how long it keeps the model.
     There(Arc<Client>, Option<String>),
 }

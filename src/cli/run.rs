@@ -238,7 +238,7 @@ fn talk(
                 let tokens = config.context_tokens.to_string();
                 ask.options.set_text("num_ctx", &tokens)?;
             }
-            Partner::Here(here)
+            Partner::Here(Box::new(here))
         }
     };
     repl::talk(partner, ask, parsed, config, out)

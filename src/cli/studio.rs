@@ -99,7 +99,7 @@ fn load(
 ) -> Result<()> {
     out.write(&format!("Loading model '{name}'\n"))?;
     match partner {
-        Partner::Here(here) => *here = Here::open(&name, parsed, config)?,
+        Partner::Here(here) => **here = Here::open(&name, parsed, config)?,
         Partner::There(client, _) => _ = told(client, &name)?,
     }
     session.ask.model = name;

@@ -66,10 +66,10 @@ fn check_version(version: u32) -> Result<(), String> {
     }
 }
 
-fn read_values<R: Read + Seek>(
-    source: &mut Source<R>,
-    count: u64,
-) -> Result<(Vec<(String, Value)>, Vec<Range<u64>>), String> {
+/// Keys with their values, and where each value lies.
+type Values = (Vec<(String, Value)>, Vec<Range<u64>>);
+
+fn read_values<R: Read + Seek>(source: &mut Source<R>, count: u64) -> Result<Values, String> {
     let (mut values, mut spans) = (Vec::new(), Vec::new());
     let mut seen = HashSet::new();
     for _ in 0..count {
