@@ -72,12 +72,15 @@ cuda metal vulkan rocm: deps ## build with a GPU backend (needs its SDK)
 
 install: ## copy the built binary, manuals and completions to PREFIX
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 \
+		$(DESTDIR)$(PREFIX)/share/man/man5 $(DESTDIR)$(PREFIX)/share/man/man7 \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions \
 		$(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 	install -m 755 $(PUNA) $(DESTDIR)$(PREFIX)/bin/puna
 	for library in target/release/lib*.so*; do \
 		test ! -e "$$library" || cp -P "$$library" $(DESTDIR)$(PREFIX)/bin/; done
 	install -m 644 man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	install -m 644 man/*.5 $(DESTDIR)$(PREFIX)/share/man/man5/
+	install -m 644 man/*.7 $(DESTDIR)$(PREFIX)/share/man/man7/
 	install -m 644 completions/puna.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/puna
 	install -m 644 completions/_puna $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_puna
 	install -m 644 completions/puna.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/puna.fish

@@ -56,6 +56,7 @@ complete -c puna -n '__fish_seen_subcommand_from run' -l quiet -s q -d 'print no
 complete -c puna -n '__fish_seen_subcommand_from run' -l nowordwrap -d 'in a session, leave the breaking of lines to the terminal'
 complete -c puna -n '__fish_seen_subcommand_from run' -l transcript -r -F -d 'add each turn to FILE, a message a line as JSON'
 complete -c puna -n '__fish_seen_subcommand_from run' -l continue -r -F -d 'go on from such a FILE, and add to it unless --transcript names another'
+complete -c puna -n '__fish_seen_subcommand_from run' -l timeout -x -d 'end after so long, such as 90s, with what there is of the answer and status 10'
 complete -c puna -n '__fish_seen_subcommand_from run' -l local -d 'run in this process even if a server is there'
 complete -c puna -n '__fish_seen_subcommand_from run' -l host -x -d 'use the server at this address'
 complete -c puna -n '__fish_seen_subcommand_from run' -l keepalive -x -d 'how long a server keeps the model loaded'

@@ -25,6 +25,9 @@ const RECORD_BYTES_MAX: u64 = 64 << 20;
 /// How long a server may take to accept a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
+/// How long a server may take to greet.
+const GREETING_MAX: Duration = Duration::from_secs(2);
+
 /// A way to one server.
 pub struct Client {
     agent: Agent,
@@ -91,7 +94,9 @@ impl Client {
 
     /// What `GET /` answers: a line that tells who is there.
     pub fn greeting(&self) -> Option<String> {
-        let mut response = self.agent.get(format!("{}/", self.base)).call().ok()?;
+        let request = self.agent.get(format!("{}/", self.base)).config();
+        let request = request.timeout_global(Some(GREETING_MAX)).build();
+        let mut response = request.call().ok()?;
         response
             .body_mut()
             .with_config()

@@ -79,6 +79,9 @@ fn write(
     let unreadable = |error| Error::io("read", path, error);
     let unwritable = |error| Error::io("write", "the derived file in the cache", error);
     let (bytes, runs) = plan.header(header, source).map_err(unreadable)?;
+    if runs.iter().map(|run| run.bytes).sum::<u64>() > header.file_bytes {
+        return Err(Error::damaged(path, "its tensors overlap"));
+    }
     target.write_all(&bytes).map_err(unwritable)?;
     let all: u64 = runs.iter().map(|run| run.bytes).sum();
     let mut copied = 0;

@@ -334,6 +334,10 @@ fn responses_are_told_item_by_item() {
     assert_eq!(&last["response"]["output"][0]["content"][0]["text"], text);
     let count = post(&server, "/v1/responses/input_tokens", &body);
     assert_eq!(count["input_tokens"], whole["usage"]["input_tokens"]);
+    // The whole is counted, also where it would not fit.
+    let long = json!({ "model": "smol", "input": "word ".repeat(9000) });
+    let count = post(&server, "/v1/responses/input_tokens", &long);
+    assert!(count["input_tokens"].as_u64().unwrap() > 8000, "{count}");
     let chained = json!({ "model": "smol", "input": "x", "previous_response_id": "resp_1" });
     let answer = server.ask("POST", "/v1/responses", &chained.to_string());
     assert_eq!(answer.status, 400);

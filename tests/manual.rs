@@ -31,6 +31,59 @@ fn assert_fresh(path: &str, printed: &str) {
     );
 }
 
+/// Pages that are no command's.
+const PAGES: [&str; 4] = ["config.5", "modelfile.5", "scripting.7", "api.7"];
+
+/// Lines of shell on a page: what stands between `.RS` and `.RE`.
+fn recipes(roff: &str) -> Vec<String> {
+    let blocks = roff.split(".RS\n").skip(1);
+    let plain = |block: &str| {
+        let lines = block.split("\n.RE").next().unwrap();
+        let lines = lines
+            .replace("\\e", "\\")
+            .replace("\\-", "-")
+            .replace("\\(aq", "'");
+        lines
+            .replace("\\(ti", "~")
+            .replace("\\(ha", "^")
+            .replace("\\&", "")
+    };
+    blocks.map(plain).collect()
+}
+
+#[test]
+fn recipes_of_the_manual_work() {
+    let sandbox = Sandbox::with_smol();
+    sandbox.create(
+        "mini",
+        &format!("FROM {}\n", crate::minilm::minilm().display()),
+    );
+    sandbox.file(
+        "notes.txt",
+        "The sea was calm. The ship sailed at dawn.\n".repeat(20),
+    );
+    sandbox.file("words.txt", "cat\nhouse\nriver\n");
+    sandbox.file(
+        "letter.txt",
+        "Dear Sir, my name is Anna and I have won a prize.\n",
+    );
+    let schema = r#"{"type":"object","properties":{"name":{"type":"string","maxLength":20}},
+        "required":["name"],"additionalProperties":false}"#;
+    sandbox.file("person.json", schema);
+    let mut count = 0;
+    for page in ["modelfile.5", "scripting.7"] {
+        let roff = sandbox.puna(&["man", page], "").ok();
+        let shown = ["[Unit]", "30 6 ", "0 3 ", "FROM "];
+        let lines = recipes(&roff).into_iter();
+        for line in lines.filter(|line| !shown.iter().any(|start| line.starts_with(start))) {
+            let done = sandbox.shell(&line);
+            assert_eq!(done.status, Some(0), "{line}: {done:?}");
+            count += 1;
+        }
+    }
+    assert!(count >= 11, "{count} recipes were found");
+}
+
 #[test]
 fn committed_manuals_are_fresh() {
     let sandbox = Sandbox::new();
@@ -41,9 +94,13 @@ fn committed_manuals_are_fresh() {
             &sandbox.puna(&["man", command], "").ok(),
         );
     }
+    for page in PAGES {
+        let printed = sandbox.puna(&["man", page], "").ok();
+        assert_fresh(&format!("man/puna-{page}"), &printed);
+    }
     assert_eq!(
         fs::read_dir(project("man")).unwrap().count(),
-        commands().len() + 1
+        commands().len() + 1 + PAGES.len()
     );
 }
 

@@ -86,6 +86,16 @@ fn a_failed_record_is_told_and_the_others_go_on() {
         done.stderr.contains("record 2: no JSON") && done.stderr.ends_with("2 records failed\n"),
         "{done:?}"
     );
+    let bytes = sandbox.shell("printf 'one\\n\\xe9\\ntwo\\n' | puna map smol -n 2 --json");
+    let errors: Vec<Json> = objects(&bytes.stdout)
+        .iter()
+        .map(|object| object["error"].clone())
+        .collect();
+    assert_eq!(
+        (bytes.status, &errors[1]),
+        (Some(14), &Json::from("the record is not UTF-8 text"))
+    );
+    assert!(errors[0].is_null() && errors[2].is_null(), "{bytes:?}");
     let plain = map(&sandbox, &["--jsonl", "-p", "{a}", "-q"], input);
     assert_eq!(
         plain.stdout.lines().filter(|line| line.is_empty()).count(),
@@ -112,13 +122,18 @@ fn choices_and_schemas_hold_each_answer() {
     let sandbox = Sandbox::with_smol();
     let out = map(
         &sandbox,
-        &["-p", "Is {} an animal?", "--choose", "yes,no,not \"sure\""],
+        &[
+            "-p",
+            "Is {} an animal?",
+            "--choose",
+            "yes,no,not \"sure\",हाँ",
+        ],
         "cat\nstone\n",
     )
     .ok();
     assert!(
         out.lines()
-            .all(|line| ["yes", "no", "not \"sure\""].contains(&line)),
+            .all(|line| ["yes", "no", "not \"sure\"", "हाँ"].contains(&line)),
         "{out}"
     );
     sandbox.file("b.json", r#"{"type":"object","properties":{"ok":{"type":"boolean"}},"required":["ok"],"additionalProperties":false}"#);
@@ -237,6 +252,12 @@ fn a_killed_run_goes_on_where_it_was() {
     )
     .ok();
     assert_eq!(lines(), 31);
+    // What is no journal stays as it is.
+    let other = sandbox.file("other.json", "{\"a\":1}");
+    map(&sandbox, &["--resume", "other.json"], "x\n").fails(2, "other.json is no journal of map");
+    assert_eq!(std::fs::read_to_string(other).unwrap(), "{\"a\":1}");
+    let cut = sandbox.file("cut.journal", b"{\"record\":0,\"output\":\"\xc3");
+    map(&sandbox, &["--resume", cut.to_str().unwrap()], "x\n").ok();
     sandbox.file("x.journal", "nonsense\n");
     map(&sandbox, &["--resume", "x.journal"], "x\n")
         .fails(2, "x.journal, line 1: no journal of map");
@@ -270,6 +291,9 @@ fn choose_weighs_whole_texts_and_tells_by_its_status() {
     );
     choose(&["red", "red"]).fails(2, "the choice 'red' is there twice");
     choose(&["Berlin", "Paris", "--sure", "2"]).fails(2, "--sure is a number from 0 to 1");
+    let broken = sandbox.shell("PUNA_HOST=:x puna choose smol a b --status < /dev/null");
+    assert_eq!(broken.status, Some(121), "{broken:?}");
+    assert_eq!(choose(&["Berlin", "--status"]).status, Some(121));
     let failed = sandbox.puna(&["choose", "none", "a", "b", "--status"], "x");
     assert_eq!(failed.status, Some(121));
     assert!(
@@ -349,6 +373,8 @@ fn lines_become_vectors_and_the_nearest_are_found() {
         .puna(&["nearest", "mini", "beach", "--json"], &vectors)
         .ok();
     assert_eq!(objects(&all).len(), 3);
+    let plain = |object: &Json| object["text"] == "a pile of stones\tand\\sand";
+    assert!(objects(&all).iter().any(plain), "{all}");
     let raw = sandbox
         .shell("printf 'a\\nb\\n' | puna embed mini --f32 | wc -c")
         .ok();

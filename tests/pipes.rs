@@ -322,3 +322,44 @@ fn bench_tells_settings_and_then_speeds() {
         "{long:?}"
     );
 }
+
+#[test]
+fn a_run_that_times_out_prints_what_there_is() {
+    let sandbox = Sandbox::with_smol();
+    let words = [
+        "run",
+        "smol",
+        "Write a long story about the sea, in ten chapters.",
+        "-n",
+        "4000",
+        "--num-ctx",
+        "8000",
+        "-o",
+        "stop=zzzz",
+        "--timeout",
+        "3s",
+    ];
+    let done = sandbox.puna(&words, "");
+    assert_eq!(done.status, Some(10), "{done:?}");
+    assert!(
+        done.stdout.len() > 20 && done.stdout.ends_with('\n'),
+        "{done:?}"
+    );
+    assert!(done.stderr.contains("timed out"), "{done:?}");
+    let server = sandbox.serve(&[]);
+    let through = sandbox.puna(&[&words[..], &["--host", &server.at]].concat(), "");
+    assert_eq!(through.status, Some(10), "{through:?}");
+    let json = sandbox.puna(&[&words[..], &["--json"]].concat(), "");
+    let record: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!((json.status, &record["done"]), (Some(10), &false.into()));
+    sandbox
+        .puna(&["run", "smol", "x", "--timeout", "soon"], "")
+        .fails(2, "soon");
+    assert!(
+        sandbox
+            .puna(&["run", "smol", "Hi", "-n", "2", "--timeout", "1m"], "")
+            .ok()
+            .len()
+            > 1
+    );
+}

@@ -198,7 +198,8 @@ fn settings_last_and_models_are_saved_and_loaded() {
     terminal.says("/show system");
     terminal.sees("Answer like a pirate.");
     terminal.says("/show parameters");
-    terminal.sees("User defined parameters:");
+    let screen = terminal.sees("User defined parameters:");
+    assert!(!screen.contains("num_ctx"), "{screen}");
     terminal.says("/clear");
     terminal.sees("Cleared session context");
     terminal.press("C-d");
@@ -341,6 +342,14 @@ fn a_transcript_grows_by_turns_and_is_gone_on_with() {
     assert_eq!(messages()[2]["content"].as_str().unwrap(), first.trim_end());
     run(&["--continue", "chat.jsonl", "Who am I?"]).ok();
     assert_eq!(roles(&messages())[3..], ["user", "assistant"]);
+    // The same in a pipe; and a last line without an end is ended.
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.trim_end()).unwrap();
+    let piped = ["run", "smol", "-n", "4", "--continue", "chat.jsonl"];
+    sandbox.puna(&piped, "And why?\n").ok();
+    let all = messages();
+    assert_eq!(all[all.len() - 2]["content"], "And why?");
+    assert_eq!(all.len(), 7);
     // Elsewhere: the old conversation stays as it is.
     run(&[
         "--continue",
@@ -350,7 +359,7 @@ fn a_transcript_grows_by_turns_and_is_gone_on_with() {
         "Again?",
     ])
     .ok();
-    assert_eq!(messages().len(), 5);
+    assert_eq!(messages().len(), 7);
     std::fs::write(&path, "{\"role\":\"user\",\"content\":\"a\"}\nnonsense\n").unwrap();
     run(&["--continue", "chat.jsonl", "x"]).fails(2, "chat.jsonl, line 2: no message");
     run(&["--transcript", "/nowhere/x", "hi"]).fails(1, "cannot write /nowhere/x");

@@ -51,6 +51,21 @@ fn errors_have_the_shape_of_their_dialect() {
             r#"{"model":"smol","input":[{"type":"x"}]}"#,
             "unknown input item type",
         ),
+        (
+            "/v1/chat/completions",
+            r#"{"model":"smol","stream":"yes","messages":[{"role":"user","content":"x"}]}"#,
+            "stream is true or false",
+        ),
+        (
+            "/v1/messages",
+            r#"{"model":"smol","max_tokens":1,"stop_sequences":[1],"messages":[{"role":"user","content":"x"}]}"#,
+            "list of strings",
+        ),
+        (
+            "/v1/messages",
+            r#"{"model":"smol","max_tokens":1,"messages":[{"role":"user","content":{"type":"text"}}]}"#,
+            "content is a string",
+        ),
         ("/tokenize", r#"{"content":"x"}"#, "model is required"),
         (
             "/detokenize",

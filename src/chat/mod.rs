@@ -215,7 +215,7 @@ pub fn start(pool: &Pool, request: Request, progress: Progress) -> Result<Turn> 
         prompt: prompt.tokens.clone(),
         answer_tokens,
         sampling: Sampling {
-            bias: request.bias.clone(),
+            bias: known(&request.bias, engine.facts().vocabulary),
             ..Sampling::of(&options)
         },
         visible: match &format {
@@ -259,4 +259,10 @@ fn refuse_unsupported(request: &Request, dialect: &Dialect) -> Result<()> {
         "\"{}\" does not support {lacking}",
         request.model.label
     )))
+}
+
+/// The biases of tokens that the vocabulary has.
+fn known(bias: &[(i32, f32)], vocabulary: i32) -> Vec<(i32, f32)> {
+    let known = bias.iter().filter(|(id, _)| (0..vocabulary).contains(id));
+    known.copied().collect()
 }

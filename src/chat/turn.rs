@@ -18,7 +18,7 @@ pub struct Turn {
     lease: Lease,
     utf8: Utf8,
     stops: Stops,
-    /// Stop strings that the request or the model named; others are marks of the template.
+    /// Stop strings that the request named; others are the model's own.
     own_stops: Vec<String>,
     /// Tells thinking and calls from text; raw prompts have none.
     reader: Option<Reader>,
@@ -65,8 +65,8 @@ impl Turn {
             load: begun.load,
             ..Usage::default()
         };
-        let own_stops = options.texts("stop").unwrap_or_default().to_vec();
-        let mut stops = own_stops.clone();
+        let own_stops = request.options.texts("stop").unwrap_or_default().to_vec();
+        let mut stops = options.texts("stop").unwrap_or_default().to_vec();
         // What is held to a grammar ends by it: a mark in it is text.
         let free = request.promise == Promise::None;
         stops.extend(

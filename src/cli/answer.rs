@@ -1,6 +1,10 @@
 //! An answer on the command line: from this process or a server, printed as it comes.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::ask::Ask;
 use super::out::{self, Out, Unit};
@@ -19,6 +23,9 @@ use crate::machine;
 use crate::message::{Delta, Finish, Message, Reason, Think, Usage};
 use crate::model::{self, Model};
 use crate::pool::{Policy, Pool};
+
+/// How often an answer that comes from a server looks whether it is still wanted.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// A model in this process.
 pub struct Here {
@@ -71,12 +78,13 @@ pub fn here(
     ask: &Ask,
     parsed: &Parsed,
     config: &Config,
-    started: Instant,
+    (started, cancel): (Instant, &Arc<AtomicBool>),
     printer: &mut Printer,
 ) -> Result<Option<String>> {
     let here = Here::open(&ask.model, parsed, config)?;
     let request = Request {
         started,
+        cancel: cancel.clone(),
         ..ask.request(&here.model)
     };
     let mut turn = here.start(request, printer.out)?;
@@ -153,6 +161,39 @@ pub fn by_server(client: &Client, ask: &Ask, keep_alive: Option<&str>, take: Tak
     };
     let records: Records<ChatRecord> = client.post("/api/chat", &body)?;
     take_records(records, take, &ask.promise, ChatRecord::deltas)
+}
+
+/// The same, but ends as soon as `cancel` is set, also while the server says nothing: it answers a
+/// thread of its own, which ends with its next word.
+///
+/// # Errors
+/// As [`by_server`]; `Cancelled`.
+pub fn by_server_until(
+    client: &Arc<Client>,
+    ask: &Ask,
+    keep_alive: Option<String>,
+    cancel: &AtomicBool,
+    take: Take,
+) -> Result<()> {
+    let (sender, receiver) = sync_channel::<Result<Delta>>(16);
+    let (client, ask) = (client.clone(), ask.clone());
+    thread::spawn(move || {
+        let mut take = |delta| sender.send(Ok(delta)).map_err(|_| Error::cancelled());
+        if let Err(error) = by_server(&client, &ask, keep_alive.as_deref(), &mut take) {
+            // Nobody listens any more: the other side was quicker.
+            let _ = sender.send(Err(error));
+        }
+    });
+    loop {
+        match receiver.recv_timeout(LOOK) {
+            Ok(delta) => take(delta?)?,
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if cancel.load(Ordering::Relaxed) {
+            return Err(Error::cancelled());
+        }
+    }
 }
 
 /// Hands on what a server answers. What was promised is checked here once more: not every server
@@ -298,11 +339,6 @@ impl<'a> Printer<'a> {
         }
     }
 
-    /// True if a call was printed.
-    pub fn called(&self) -> bool {
-        !self.message.tool_calls.is_empty()
-    }
-
     /// What was answered so far, as a message of the conversation.
     pub fn message(&self) -> Message {
         self.message.clone()
@@ -315,7 +351,10 @@ impl<'a> Printer<'a> {
     pub fn cut(mut self) -> Result<()> {
         self.end_thinking();
         self.flush()?;
-        self.out.write("\n")
+        match self.record {
+            Some(record) => self.out.json(&[record]),
+            None => self.out.write("\n"),
+        }
     }
 
     /// Ends the answer.
@@ -358,7 +397,7 @@ pub fn tell_timings(out: &Out, usage: &Usage, device: Option<&str>) {
     }
 }
 
-fn rate(tokens: usize, duration: std::time::Duration) -> String {
+fn rate(tokens: usize, duration: Duration) -> String {
     match duration.as_secs_f64() {
         0.0 => "-".into(),
         seconds => format!("{:.2} tokens/s", tokens as f64 / seconds),

@@ -113,7 +113,7 @@ impl Ask {
         let mut ask = Self::without_prompt(parsed)?;
         let attached = attachments(parsed)?;
         // Messages or files may say all there is to say.
-        let told = !ask.messages.is_empty() || !attached.is_empty();
+        let told = parsed.has("messages") || !attached.is_empty();
         let alone = words.is_empty() && told && (attached.is_empty() || is_watched());
         let prompt = match alone {
             true => String::new(),

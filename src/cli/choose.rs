@@ -4,9 +4,11 @@ use super::ask::{Ask, OPTION, SYSTEM};
 use super::out::{self, Out, Unit};
 use super::parse::Parsed;
 use super::spec::{Command, Completes, JSON, QUIET, option, switch};
+use crate::chat::Request;
 use crate::choose::{CHOICES_MAX, choose};
 use crate::config::Config;
 use crate::error::{Class, Error, Result};
+use crate::message::Think;
 use crate::model;
 use crate::pool::{Policy, Pool};
 
@@ -14,7 +16,7 @@ use crate::pool::{Policy, Pool};
 const CONTEXT_TOKENS_MORE: usize = 2048;
 /// `--status` where no choice is sure enough, and where puna fails.
 const UNSURE: u8 = 120;
-const FAILED: u8 = 121;
+pub const FAILED: u8 = 121;
 
 pub const COMMAND: Command = Command {
     name: "choose",
@@ -70,7 +72,7 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     match chosen(parsed, config, out) {
         Ok(status) if tells && status > 0 => Err(Error::plain(Class::Told(status), "")),
         Ok(_) => Ok(()),
-        Err(error) if tells && error.class() != Class::Closed => {
+        Err(error) if tells => {
             out::complain(&error.to_string());
             Err(Error::plain(Class::Told(FAILED), ""))
         }
@@ -99,7 +101,13 @@ fn chosen(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<u8> {
     }
     let pool = Pool::new(config.clone(), Policy::OneShot, out::log(None)?);
     let progress = out.progress("loading", Unit::Percent);
-    let shares = choose(&pool, ask.request(&model), choices, &mut |fraction| {
+    let request = ask.request(&model);
+    let thinks = request.dialect(&pool)?.can("thinking");
+    let request = Request {
+        think: request.think.or(thinks.then_some(Think::Off)), // Else it would be weighed within a thought.
+        ..request
+    };
+    let shares = choose(&pool, request, choices, &mut |fraction| {
         progress.show((fraction * 100.0) as u64, 100)
     })?;
     drop(progress);
@@ -111,23 +119,43 @@ fn chosen(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<u8> {
     } else {
         "unsure"
     };
-    if parsed.has("json") {
+    let status = if is_sure { likeliest as u8 } else { UNSURE };
+    let told = tell(
+        parsed.has("json"),
+        out,
+        word,
+        shares[likeliest],
+        choices,
+        &shares,
+    );
+    // The process ends now: to free a model piece by piece first would take 20 ms.
+    std::mem::forget(pool);
+    match told {
+        // Nobody reads the word: the status still tells it.
+        Err(error) if error.class() == Class::Closed && parsed.has("status") => Ok(status),
+        told => told.map(|()| status),
+    }
+}
+
+fn tell(
+    json: bool,
+    out: &mut Out,
+    word: &str,
+    share: f64,
+    choices: &[String],
+    shares: &[f64],
+) -> Result<()> {
+    if json {
         let all = choices
             .iter()
             .cloned()
             .zip(shares.iter().map(|share| (*share).into()));
         let all: serde_json::Map<String, serde_json::Value> = all.collect();
-        out.json(&[serde_json::json!({
-            "choice": word,
-            "probability": shares[likeliest],
-            "probabilities": all,
-        })])?;
-    } else {
-        out.records(&[vec![word.to_string(), format!("{:.2}", shares[likeliest])]])?;
+        let record =
+            serde_json::json!({ "choice": word, "probability": share, "probabilities": all });
+        return out.json(&[record]);
     }
-    // The process ends now: to free a model piece by piece first would take 20 ms.
-    std::mem::forget(pool);
-    Ok(if is_sure { likeliest as u8 } else { UNSURE })
+    out.records(&[vec![word.to_string(), format!("{share:.2}")]])
 }
 
 fn probability(text: &str) -> Result<f64> {

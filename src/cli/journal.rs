@@ -16,6 +16,9 @@ use crate::json;
 /// A journal larger than this is none.
 const BYTES_MAX: u64 = 4 << 30;
 
+/// How every line begins.
+const BEGINNING: &[u8] = b"{\"record\":";
+
 /// What became of a record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
@@ -63,12 +66,21 @@ impl Journal {
             let text = format!("{path} is in use by another run");
             return Err(Error::plain(crate::error::Class::Busy, text));
         }
-        let mut text = String::new();
-        let read = Read::take(&mut file, BYTES_MAX).read_to_string(&mut text);
+        let mut bytes = Vec::new();
+        let read = Read::take(&mut file, BYTES_MAX + 1).read_to_end(&mut bytes);
         read.map_err(|error| Error::io("read", path, error))?;
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        let whole = bytes
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |end| end + 1);
+        let (lines, rest) = bytes.split_at(whole);
+        // Only what a kill cut short is written over: nothing else is taken for a journal.
+        let is_cut = rest.starts_with(BEGINNING) || BEGINNING.starts_with(rest);
+        let text = std::str::from_utf8(lines).ok();
+        let text = text.filter(|_| is_cut && bytes.len() as u64 <= BYTES_MAX);
+        let text = text.ok_or_else(|| Error::usage(format!("{path} is no journal of map")))?;
         let mut done = HashMap::new();
-        for (number, line) in text[..whole].lines().enumerate() {
+        for (number, line) in text.lines().enumerate() {
             let entry: Entry = serde_json::from_str(line).map_err(|error| {
                 Error::usage(format!(
                     "{path}, line {}: no journal of map: {error}",

@@ -2,6 +2,7 @@
 
 use super::help;
 use super::out::Out;
+use super::pages::{Block, PAGES, Page};
 use super::parse::Parsed;
 use super::spec::{self, COMMANDS, Command, Completes, Flag, HELP, STATUSES};
 use crate::config::{self, Config};
@@ -12,11 +13,12 @@ pub const COMMAND: Command = Command {
     name: "man",
     alias: None,
     summary: "print a manual page",
-    operands: "[COMMAND]",
+    operands: "[COMMAND|PAGE]",
     arity: (0, 1),
     flags: &[],
     about: &[
-        "Prints the roff source of puna(1), or of a command's page, for man -l and for packages.",
+        "Prints the roff source of puna(1), or of a command's page, for man -l and for packages. Pages that are no \
+         command's are config.5, modelfile.5, scripting.7 and api.7.",
     ],
     examples: &[(
         "puna man run > puna-run.1",
@@ -29,13 +31,58 @@ pub const COMMAND: Command = Command {
 fn run(parsed: &Parsed, _: &Config, out: &mut Out) -> Result<()> {
     match parsed.operands.first() {
         None => out.write(&main_page()),
-        Some(name) => match spec::command(name) {
-            Some(known) => out.write(&page(known)),
-            None => Err(Error::usage(format!(
-                "no manual for '{name}': it is no command"
+        Some(name) => match (spec::command(name), other_page(name)) {
+            (Some(known), _) => out.write(&page(known)),
+            (None, Some(known)) => out.write(&set(known)),
+            (None, None) => Err(Error::usage(format!(
+                "no manual for '{name}': it is no command and no page"
             ))),
         },
     }
+}
+
+/// A page by its name and section, such as `config.5`.
+fn other_page(name: &str) -> Option<&'static Page> {
+    let named = |page: &&Page| name == format!("{}.{}", page.name, page.section);
+    PAGES.iter().find(named)
+}
+
+/// A page that is no command's.
+fn set(page: &Page) -> String {
+    let mut text = title(&format!("puna-{}", page.name), page.section, page.summary);
+    for block in page.blocks {
+        text += &match block {
+            Block::Head(head) => format!(".SH {head}\n"),
+            Block::Text(words) => paragraphs(&[words]),
+            Block::Entry(word, meaning) => {
+                format!(".TP\n.B {}\n{}\n", escaped(word), escaped(meaning))
+            }
+            Block::Show(lines) | Block::Run(lines) => {
+                let lines: Vec<String> = lines.lines().map(escaped).collect();
+                format!(".PP\n.nf\n.RS\n{}\n.RE\n.fi\n", lines.join("\n"))
+            }
+            Block::Keys => keys(),
+        };
+    }
+    text + ".SH SEE ALSO\n.BR puna (1)\n"
+}
+
+/// The keys of the configuration file: our variables without their beginning.
+fn keys() -> String {
+    let mut text = String::new();
+    for (names, meaning) in config::variables() {
+        let ours = names
+            .split(", ")
+            .filter_map(|name| name.strip_prefix("PUNA_"));
+        for key in ours.filter(|key| *key != "CONFIG") {
+            text += &format!(
+                ".TP\n.B {}\n{}\n",
+                escaped(&key.to_lowercase()),
+                escaped(meaning)
+            );
+        }
+    }
+    text
 }
 
 /// The page of puna itself.
@@ -126,14 +173,23 @@ fn flag_entry(flag: &Flag) -> String {
 }
 
 fn head(name: &str, summary: &str) -> String {
+    title(name, 1, summary) + ".SH SYNOPSIS\n"
+}
+
+fn title(name: &str, section: u8, summary: &str) -> String {
     let (upper, name, summary) = (
         escaped(&name.to_uppercase()),
         escaped(name),
         escaped(summary),
     );
     let version = env!("CARGO_PKG_VERSION");
+    let kind = match section {
+        5 => "File Formats",
+        7 => "Miscellanea",
+        _ => "User Commands",
+    };
     format!(
-        ".TH {upper} 1 \"\" \"puna {version}\" \"User Commands\"\n.SH NAME\n{name} \\- {summary}\n.SH SYNOPSIS\n"
+        ".TH {upper} {section} \"\" \"puna {version}\" \"{kind}\"\n.SH NAME\n{name} \\- {summary}\n"
     )
 }
 

@@ -3,6 +3,7 @@
 //!
 //! The parts that do it are in `mapping.rs`.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -12,15 +13,16 @@ use super::ask::{Ask, OPTION, SYSTEM};
 use super::fill::Template;
 use super::journal::Journal;
 use super::mapping::{Printer, Reader, Work};
-use super::out::{self, Out};
+use super::out::{self, Out, Unit};
 use super::parse::Parsed;
 use super::records::Format;
 use super::spec::{Command, Completes, JSON, QUIET, option, switch};
-use crate::chat::Promise;
+use crate::chat::{Promise, options_in_force};
 use crate::config::Config;
+use crate::duration::KeepAlive;
 use crate::error::{Class, Error, Result};
 use crate::model::{self, Model};
-use crate::pool::{Policy, Pool};
+use crate::pool::{Lease, Policy, Pool};
 
 /// Answers computed at once where nobody says how many.
 const JOBS: usize = 8;
@@ -141,15 +143,14 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     let ask = ask(parsed)?;
     let journal = parsed.value("resume").map(Journal::open).transpose()?;
     let model = model::open(&super::store(config), &ask.model)?;
-    let settings = settings(parsed, &model);
+    let settings = settings(parsed, config, &ask, &model);
     // A server's way to compute: several answers at once in one context.
     let mut config = config.clone();
     config.parallel = jobs as u32;
-    let work = Arc::new(Work {
-        pool: Pool::new(config, Policy::Server, out::log(None)?),
-        model,
-        ask,
-    });
+    let pool = Pool::new(config, Policy::Server, out::log(None)?);
+    // Loaded once, and kept: what is wrong with the model is wrong with all records.
+    let lease = load(&pool, &model, &ask, out)?;
+    let work = Arc::new(Work { pool, model, ask });
     let window = WINDOW * jobs;
     let (permits, permitted) = sync_channel(window);
     let (to_workers, tasks) = sync_channel(window);
@@ -160,8 +161,7 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
         permits,
         to_workers,
     };
-    let failed = to_printer.clone();
-    thread::spawn(move || reader.read(format, &failed));
+    let reading = thread::spawn(move || reader.read(format));
     let tasks = Arc::new(Mutex::new(tasks));
     let journal = journal.map(|journal| Arc::new(Mutex::new(journal)));
     for _ in 0..jobs {
@@ -178,8 +178,11 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
         failures: 0,
     };
     let failures = printer.print_all(&done, &permitted)?;
+    // The workers have ended, so the reader has too.
+    let read = reading.join();
+    read.unwrap_or_else(|_| Err(Error::failed("reading standard input failed")))?;
     // The process ends now: to free a model piece by piece first would take 20 ms.
-    std::mem::forget(work);
+    std::mem::forget(lease);
     match failures {
         0 => Ok(()),
         1 => Err(Error::plain(Class::Records, "1 record failed")),
@@ -188,6 +191,23 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
             format!("{count} records failed"),
         )),
     }
+}
+
+fn load(pool: &Pool, model: &Model, ask: &Ask, out: &Out) -> Result<Lease> {
+    if model.header.is_embedding() {
+        let text = format!("{} makes vectors, not texts: see embed", model.label);
+        return Err(Error::usage(text));
+    }
+    let options = options_in_force(model, &ask.options);
+    let progress = out.progress("loading", Unit::Percent);
+    let stays = Some(KeepAlive::Forever);
+    pool.acquire(
+        model,
+        &options,
+        stays,
+        &AtomicBool::new(false),
+        &mut |fraction| progress.show((fraction * 100.0) as u64, 100),
+    )
 }
 
 fn format(parsed: &Parsed) -> Result<Format> {
@@ -238,14 +258,24 @@ fn ask(parsed: &Parsed) -> Result<Ask> {
         if choices.is_empty() {
             return Err(Error::usage("--choose needs words between commas"));
         }
-        let quoted: Vec<String> = choices.iter().map(|choice| format!("{choice:?}")).collect();
+        let quoted: Vec<String> = choices.iter().map(|choice| quoted(choice)).collect();
         ask.promise = Promise::Grammar(format!("root ::= {}", quoted.join(" | ")));
     }
     Ok(ask)
 }
 
+/// A text as GBNF writes it.
+fn quoted(text: &str) -> String {
+    let text = text.replace('\\', "\\\\").replace('"', "\\\"");
+    let text = text
+        .replace('\n', "\\n")
+        .replace('\r', "\\r")
+        .replace('\t', "\\t");
+    format!("\"{text}\"")
+}
+
 /// All that answers depend on beside their prompts.
-fn settings(parsed: &Parsed, model: &Model) -> String {
+fn settings(parsed: &Parsed, config: &Config, ask: &Ask, model: &Model) -> String {
     let mut text = match model.digest {
         Some(digest) => digest.to_string(),
         None => format!("{} {:?}", model.weights.display(), model.modified),
@@ -266,5 +296,6 @@ fn settings(parsed: &Parsed, model: &Model) -> String {
             text += &format!("\n{flag}={value}");
         }
     }
-    text
+    // What a file held counts, not what it is called; and where a context ends, an answer does.
+    text + &format!("\n{:?}\n{}", ask.promise, config.context_tokens)
 }

@@ -63,26 +63,23 @@ pub struct Reader {
 
 impl Reader {
     /// Reads until the input ends or nobody prints any more.
-    pub fn read(self, format: Format, failed: &Sender<Result<Done>>) {
+    ///
+    /// # Errors
+    /// If the input cannot be read on; what was read before is answered.
+    pub fn read(self, format: Format) -> Result<()> {
         let mut records = Records::new(std::io::stdin().lock(), format);
         for number in 0.. {
             if self.permits.send(()).is_err() {
-                return; // Nobody prints any more.
+                return Ok(()); // Nobody prints any more.
             }
-            let record = match records.next() {
-                Ok(Some(record)) => record,
-                Ok(None) => return,
-                Err(error) => {
-                    // As above.
-                    let _ = failed.send(Err(error));
-                    return;
-                }
+            let Some(record) = records.next()? else {
+                return Ok(());
             };
-            let task = self.task(number, record);
-            if self.to_workers.send(task).is_err() {
-                return; // As above.
+            if self.to_workers.send(self.task(number, record)).is_err() {
+                return Ok(()); // As above.
             }
         }
+        Ok(())
     }
 
     fn task(&self, record: u64, read: Result<Record>) -> Task {
@@ -216,7 +213,7 @@ impl Work {
     }
 }
 
-/// True for what no other record would fare better with.
+/// True for what no other record would fare better with. The model is loaded by then.
 fn is_fatal(error: &Error) -> bool {
     matches!(
         error.class(),
@@ -265,7 +262,10 @@ impl Printer<'_> {
                 let _ = permitted.try_recv();
             }
         }
-        Ok(self.failures)
+        match waiting.is_empty() {
+            true => Ok(self.failures),
+            false => Err(Error::failed(format!("record {} was lost", next + 1))),
+        }
     }
 
     fn print(&mut self, done: Done) -> Result<()> {

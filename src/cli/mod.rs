@@ -20,6 +20,7 @@ mod man;
 mod map;
 mod mapping;
 mod out;
+mod pages;
 mod parse;
 mod ps;
 mod pull;
@@ -54,6 +55,12 @@ use parse::Parsed;
 
 /// Runs the command that the words name and returns the exit status.
 pub fn main(words: impl IntoIterator<Item = OsString>) -> u8 {
+    let words: Vec<OsString> = words.into_iter().collect();
+    // With it every failure has one status, also that of the words themselves.
+    let told = words
+        .first()
+        .is_some_and(|word| word == choose::COMMAND.name)
+        && words.iter().any(|word| word == "--status");
     match run(words) {
         Ok(()) => 0,
         Err(error) => {
@@ -61,7 +68,11 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> u8 {
             if !matches!(error.class(), Class::Closed | Class::No | Class::Told(_)) {
                 out::complain(&error.to_string());
             }
-            spec::status(error.class())
+            match error.class() {
+                Class::Told(status) => status,
+                _ if told => choose::FAILED,
+                class => spec::status(class),
+            }
         }
     }
 }

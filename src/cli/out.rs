@@ -273,6 +273,25 @@ fn escaped(field: &str) -> String {
         .replace('\n', "\\n")
 }
 
+/// A field of a line as it was before it was escaped.
+pub fn unescaped(field: &str) -> String {
+    let mut plain = String::new();
+    let mut letters = field.chars();
+    while let Some(c) = letters.next() {
+        plain.push(match c {
+            '\\' => match letters.next() {
+                Some('t') => '\t',
+                Some('r') => '\r',
+                Some('n') => '\n',
+                Some(other) => other,
+                None => '\\',
+            },
+            c => c,
+        });
+    }
+    plain
+}
+
 fn aligned(lines: &[Vec<String>]) -> String {
     let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
@@ -339,6 +358,7 @@ mod tests {
     #[test]
     fn fields_and_tables_are_lines() {
         assert_eq!(escaped("a\tb\\c\r\n"), "a\\tb\\\\c\\r\\n");
+        assert_eq!(unescaped(&escaped("a\tb\\c\r\n")), "a\tb\\c\r\n");
         assert_eq!(
             aligned(&[
                 vec!["A".into(), "BB".into()],

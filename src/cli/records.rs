@@ -72,7 +72,6 @@ pub struct Records<R> {
     input: R,
     format: Format,
     names: Vec<String>,
-    number: u64,
 }
 
 impl<R: BufRead> Records<R> {
@@ -82,7 +81,6 @@ impl<R: BufRead> Records<R> {
             input,
             format,
             names: Vec::new(),
-            number: 0,
         }
     }
 
@@ -92,10 +90,11 @@ impl<R: BufRead> Records<R> {
     /// If the input cannot be read, or a record is too long to go on behind it.
     pub fn next(&mut self) -> Result<Option<Result<Record>>> {
         loop {
-            let Some(text) = self.text()? else {
-                return Ok(None);
+            let text = match self.text()? {
+                None => return Ok(None),
+                Some(Err(error)) => return Ok(Some(Err(error))),
+                Some(Ok(text)) => text,
             };
-            self.number += 1;
             if self.format == Format::Tabs && self.names.is_empty() {
                 self.names = text.split('\t').map(str::to_string).collect();
                 continue;
@@ -104,7 +103,7 @@ impl<R: BufRead> Records<R> {
         }
     }
 
-    fn text(&mut self) -> Result<Option<String>> {
+    fn text(&mut self) -> Result<Option<Result<String>>> {
         let end = if self.format == Format::Nul { 0 } else { b'\n' };
         let mut bytes = Vec::new();
         let mut limited = Read::take(&mut self.input, RECORD_BYTES_MAX);
@@ -125,8 +124,9 @@ impl<R: BufRead> Records<R> {
             bytes.pop();
         }
         let text = String::from_utf8(bytes);
-        text.map(Some)
-            .map_err(|_| Error::usage("standard input is not UTF-8 text"))
+        Ok(Some(
+            text.map_err(|_| Error::usage("the record is not UTF-8 text")),
+        ))
     }
 
     fn record(&self, text: String) -> Result<Record> {

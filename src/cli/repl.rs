@@ -6,8 +6,7 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustyline::completion::{Completer, FilenameCompleter, Pair};
 use rustyline::error::ReadlineError;
@@ -26,18 +25,17 @@ use super::signals::Interrupt;
 use super::slash::{self, Completion, Slash};
 use super::studio;
 use super::transcript::Transcript;
+use crate::chat::{Request, options_in_force};
 use crate::client::Client;
 use crate::config::Config;
 use crate::duration::KeepAlive;
 use crate::error::{Class, Error, Result};
-use crate::message::{Delta, Message, Usage};
+use crate::message::{Message, Usage};
 
 /// Shown on an empty line.
 const HINT: &str = "Send a message (/? for help)";
 /// Prompts that are kept.
 const HISTORY_MAX: usize = 1000;
-/// How often an answer that comes from a server looks for Ctrl-C.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// Who answers.
 pub enum Partner {
@@ -96,6 +94,7 @@ pub fn talk(
             partner: &partner,
             interrupt: &interrupt,
             transcript: &mut transcript,
+            context_tokens: config.context_tokens,
         };
         if !line.trim_start().starts_with('/') || session::dragged(&line).is_some() {
             if let Some(prompt) = prompt(&line, &mut session, &mut input, out)? {
@@ -147,6 +146,8 @@ struct Turning<'a> {
     partner: &'a Partner,
     interrupt: &'a Interrupt,
     transcript: &'a mut Option<Transcript>,
+    /// Tokens of context where nobody names them.
+    context_tokens: u32,
 }
 
 impl Turning<'_> {
@@ -188,7 +189,16 @@ impl Turning<'_> {
     fn answer(&self, ask: &Ask, printer: &mut Printer) -> Result<()> {
         match self.partner {
             Partner::Here(here) => {
-                let request = crate::chat::Request {
+                let mut options = ask.options.clone();
+                if options_in_force(here.model(), &options)
+                    .int("num_ctx")
+                    .is_none()
+                {
+                    // As a server would: the conversation grows. It is no setting of the session.
+                    options.set_text("num_ctx", &self.context_tokens.to_string())?;
+                }
+                let request = Request {
+                    options,
                     cancel: self.interrupt.flag(),
                     keep_alive: Some(KeepAlive::Forever),
                     started: Instant::now(),
@@ -198,37 +208,10 @@ impl Turning<'_> {
                 turn.try_for_each(|delta| printer.print(delta?))
             }
             Partner::There(client, keep_alive) => {
-                by_server(client, ask, keep_alive.clone(), self.interrupt, printer)
+                let cancel = self.interrupt.flag();
+                let mut take = |delta| printer.print(delta);
+                answer::by_server_until(client, ask, keep_alive.clone(), &cancel, &mut take)
             }
-        }
-    }
-}
-
-/// Lets a server answer on a thread of its own, so that Ctrl-C need not wait for its next word.
-fn by_server(
-    client: &Arc<Client>,
-    ask: &Ask,
-    keep_alive: Option<String>,
-    interrupt: &Interrupt,
-    printer: &mut Printer,
-) -> Result<()> {
-    let (sender, receiver) = sync_channel::<Result<Delta>>(16);
-    let (client, ask) = (client.clone(), ask.clone());
-    std::thread::spawn(move || {
-        let mut take = |delta| sender.send(Ok(delta)).map_err(|_| Error::cancelled());
-        if let Err(error) = answer::by_server(&client, &ask, keep_alive.as_deref(), &mut take) {
-            // Nobody listens any more: the session was quicker.
-            let _ = sender.send(Err(error));
-        }
-    });
-    loop {
-        match receiver.recv_timeout(LOOK) {
-            Ok(delta) => printer.print(delta?)?,
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            Err(RecvTimeoutError::Timeout) => {}
-        }
-        if interrupt.flag().load(Ordering::Relaxed) {
-            return Err(Error::cancelled());
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::io::IsTerminal;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::again;
 use super::answer::{self, Here, Printer};
@@ -14,7 +16,7 @@ use super::repl::{self, Partner};
 use super::spec::{Command, Completes, HOST, JSON, QUIET, maybe, option, switch};
 use super::transcript::{CONTINUE, TRANSCRIPT, Transcript};
 use super::vector;
-use crate::chat::{self, Promise, ToolChoice};
+use crate::chat::{Promise, ToolChoice};
 use crate::client::Client;
 use crate::config::Config;
 use crate::duration::KeepAlive;
@@ -88,6 +90,12 @@ pub const COMMAND: Command = Command {
         ),
         TRANSCRIPT,
         CONTINUE,
+        option(
+            "timeout",
+            None,
+            "DURATION",
+            "end after so long, such as 90s, with what there is of the answer and status 10",
+        ),
         switch(
             "local",
             None,
@@ -129,6 +137,8 @@ pub const COMMAND: Command = Command {
         "With --transcript each turn is added to a file, a message a line; --continue goes on from such a file. Both \
          work in a pipe and in a session. --attach puts text files before the prompt, each under a line with its name; \
          paths in a prompt are never opened.",
+        "With --timeout a run ends after that time, the load of the model counted: what there is of the answer is \
+         printed, and the status is 10.",
         "With --tools the model may call functions: each call is printed as a line of JSON, with its name and \
          arguments. With --format, --schema or --grammar every token is chosen so that the whole answer follows; an \
          answer that was cut ends with status 6.",
@@ -203,6 +213,14 @@ fn fetch(text: &str, parsed: &Parsed, config: &Config, out: &mut Out) -> Result<
     pull::one(&store, &registry, (&name, None), parsed, out)
 }
 
+/// `--timeout`.
+fn limit(text: &str) -> Result<Duration> {
+    match KeepAlive::parse_lenient(text)? {
+        KeepAlive::For(limit) if !limit.is_zero() => Ok(limit),
+        _ => Err(Error::usage("--timeout is a time, such as 90s")),
+    }
+}
+
 /// True if somebody sits there who gave no prompt yet.
 fn is_session(parsed: &Parsed, out: &Out) -> bool {
     let asks = ["json", "raw", "attach", "messages"];
@@ -215,7 +233,7 @@ fn is_session(parsed: &Parsed, out: &Out) -> bool {
 /// A session with a model in this process or with a server.
 fn talk(
     server: Option<Client>,
-    mut ask: Ask,
+    ask: Ask,
     parsed: &Parsed,
     config: &Config,
     out: &mut Out,
@@ -232,12 +250,6 @@ fn talk(
                     "the model turns text into vectors: give it a text",
                 ));
             }
-            let options = chat::options_in_force(here.model(), &ask.options);
-            if options.int("num_ctx").is_none() {
-                // As a server would: the conversation grows.
-                let tokens = config.context_tokens.to_string();
-                ask.options.set_text("num_ctx", &tokens)?;
-            }
             Partner::Here(Box::new(here))
         }
     };
@@ -246,7 +258,6 @@ fn talk(
 
 fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     again::with_short_spins(); // Before standard input is read.
-    let started = Instant::now();
     let log = out::log(parsed.value("log"))?;
     let talks = is_session(parsed, out);
     let ask = match talks {
@@ -268,42 +279,88 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     if talks {
         return talk(server, ask, parsed, config, out);
     }
+    once(server.map(Arc::new), &ask, parsed, config, out)
+}
+
+/// Answers one prompt.
+fn once(
+    server: Option<Arc<Client>>,
+    ask: &Ask,
+    parsed: &Parsed,
+    config: &Config,
+    out: &mut Out,
+) -> Result<()> {
     let mut transcript = Transcript::of(parsed)?;
-    let must_call = ToolChoice::of_json(ask.tool_choice.as_ref())?.requires();
     let shows_thinking = ask.think.is_some() && !parsed.has("hidethinking");
     let mut printer = Printer::new(out, &ask.model, parsed.has("json"), shows_thinking);
-    let answered = match &server {
-        Some(client) => {
-            let keep_alive = parsed.value("keepalive");
-            let mut take = |delta| printer.print(delta);
-            // It does not tell where it computes.
-            answer::by_server(client, &ask, keep_alive, &mut take).map(|()| None)
+    let device = match answered(server.as_ref(), ask, parsed, config, &mut printer) {
+        Err(error) if error.class() == Class::TimedOut => {
+            printer.cut()?;
+            return Err(error);
         }
-        None => answer::here(&ask, parsed, config, started, &mut printer),
-    };
-    let device = match answered {
         Err(error) if error.class() == Class::NoText => {
             drop(printer);
-            return vector::print(server.as_ref(), &ask, parsed, config, out);
+            return vector::print(server.as_deref(), ask, parsed, config, out);
         }
         answered => answered?,
     };
-    let called = printer.called();
     let said = printer.message();
     let finish = printer.finish()?;
     if let Some(transcript) = &mut transcript {
         let prompt = (!ask.prompt.is_empty()).then(|| Message::new("user", &ask.prompt));
-        let turn: Vec<Message> = prompt.into_iter().chain([said]).collect();
+        let turn: Vec<Message> = prompt.into_iter().chain([said.clone()]).collect();
         transcript.add(ask.system.as_deref(), &turn)?;
     }
     if parsed.has("verbose") {
         answer::tell_timings(out, &finish.usage, device.as_deref());
     }
-    if ask.promise != Promise::None && finish.reason == Reason::Length {
+    whole(ask, &said, finish.reason)
+}
+
+/// Prints the answer as it comes; returns where it was computed, if that is known.
+fn answered(
+    server: Option<&Arc<Client>>,
+    ask: &Ask,
+    parsed: &Parsed,
+    config: &Config,
+    printer: &mut Printer,
+) -> Result<Option<String>> {
+    let started = Instant::now();
+    let cancel: Arc<AtomicBool> = Arc::default();
+    let limit = parsed.value("timeout").map(limit).transpose()?;
+    if let Some(limit) = limit {
+        let cancel = cancel.clone();
+        thread::spawn(move || {
+            thread::sleep(limit);
+            cancel.store(true, Ordering::Relaxed);
+        });
+    }
+    let told = match server {
+        Some(client) => {
+            let keep_alive = parsed.value("keepalive").map(str::to_string);
+            let mut take = |delta| printer.print(delta);
+            let told = answer::by_server_until(client, ask, keep_alive, &cancel, &mut take);
+            told.map(|()| None) // It does not tell where it computes.
+        }
+        None => answer::here(ask, parsed, config, (started, &cancel), printer),
+    };
+    match told {
+        Err(error) if error.class() == Class::Cancelled && limit.is_some() => {
+            let text = "timed out: the answer is not whole, see --timeout";
+            Err(Error::plain(Class::TimedOut, text))
+        }
+        told => told,
+    }
+}
+
+/// Refuses an answer that is not the whole that was promised.
+fn whole(ask: &Ask, said: &Message, reason: Reason) -> Result<()> {
+    if ask.promise != Promise::None && reason == Reason::Length {
         let text = "the answer was cut by the token limit before it was whole: see --num-predict and --num-ctx";
         return Err(Error::plain(Class::Cut, text));
     }
-    if must_call && !called {
+    let must_call = ToolChoice::of_json(ask.tool_choice.as_ref())?.requires();
+    if must_call && said.tool_calls.is_empty() {
         let text = "the call was cut by the token limit before it was whole: see --num-predict";
         return Err(Error::plain(Class::Cut, text));
     }

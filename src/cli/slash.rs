@@ -262,7 +262,9 @@ pub fn complete(line: &str) -> Completion {
     if !line.starts_with('/') {
         return Completion::None;
     }
-    let start = line.rfind(char::is_whitespace).map_or(0, |at| at + 1);
+    let mut letters = line.char_indices().rev();
+    let blank = letters.find(|(_, c)| c.is_whitespace());
+    let start = blank.map_or(0, |(at, c)| at + c.len_utf8());
     let words: Vec<&str> = line[..start].split_whitespace().collect();
     let typed = &line[start..];
     let among = |names: Vec<&str>| {
@@ -360,6 +362,7 @@ mod tests {
         );
         assert_eq!(complete("/load sm"), Completion::Model(6));
         assert_eq!(complete("/file no"), Completion::File);
+        assert_eq!(complete("/file\u{3000}no"), Completion::File);
         assert_eq!(complete("hello"), Completion::None);
     }
 }

@@ -4,7 +4,7 @@
 //! within one.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Seek, SeekFrom, Write};
 
 use super::parse::Parsed;
 use super::spec::{Flag, option};
@@ -70,8 +70,15 @@ impl Transcript {
     pub fn of(parsed: &Parsed) -> Result<Option<Self>> {
         let path = parsed.value("transcript").or(parsed.value("continue"));
         let open = |path: &str| {
-            let file = File::options().append(true).create(true).open(path);
-            let file = file.map_err(|error| Error::io("write", path, error))?;
+            let wrong = |error| Error::io("write", path, error);
+            let mut options = File::options();
+            let mut file = options
+                .read(true)
+                .append(true)
+                .create(true)
+                .open(path)
+                .map_err(wrong)?;
+            end_line(&mut file).map_err(wrong)?;
             Ok(Transcript {
                 path: path.to_string(),
                 file,
@@ -91,7 +98,27 @@ impl Transcript {
             .filter(|_| is_empty)
             .map(|text| Message::new("system", text));
         let lines: String = system.iter().chain(turn).map(line).collect();
-        self.file.write_all(lines.as_bytes()).map_err(wrong)
+        let before = self.file.metadata().map_err(wrong)?.len();
+        let written = self.file.write_all(lines.as_bytes());
+        if written.is_err() {
+            // Half a turn would spoil the file; if it cannot be taken back, the error tells of it.
+            let _ = self.file.set_len(before);
+        }
+        written.map_err(wrong)
+    }
+}
+
+/// Ends the last line of a file, if it has no end.
+fn end_line(file: &mut File) -> std::io::Result<()> {
+    if file.metadata()?.len() == 0 {
+        return Ok(());
+    }
+    let mut last = [0];
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    match last {
+        [b'\n'] => Ok(()),
+        _ => file.write_all(b"\n"),
     }
 }
 

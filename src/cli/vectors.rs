@@ -174,7 +174,8 @@ fn embed(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
                 .flatten()
                 .flat_map(|x| x.to_le_bytes())
                 .collect();
-            let written = out.bytes().write_all(&bytes);
+            let mut output = out.bytes();
+            let written = output.write_all(&bytes).and_then(|()| output.flush());
             written.map_err(|error| Error::io("write", "standard output", error))?;
         } else if parsed.has("json") {
             let pairs = texts.iter().zip(&vectors);
@@ -233,8 +234,7 @@ fn nearest(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     }
     sort(&mut found, top);
     if parsed.has("json") {
-        let json =
-            |(score, text): &(f32, String)| serde_json::json!({ "score": score, "text": text });
+        let json = |(score, text): &(f32, String)| serde_json::json!({ "score": score, "text": out::unescaped(text) });
         return out.json(&found.iter().map(json).collect::<Vec<_>>());
     }
     // The texts are escaped already.

@@ -80,7 +80,10 @@ impl<'a> Sources<'a> {
                 return Some(value);
             }
         }
-        let line = self.lines.iter().rev().find(|line| line.key == own)?;
+        let lines = self.lines.iter().rev();
+        let line = lines
+            .filter(|line| !line.value.is_empty())
+            .find(|line| line.key == own)?;
         self.note(&own, &format!("{}:{}", self.path.display(), line.number));
         Some(line.value.clone())
     }

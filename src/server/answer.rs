@@ -1,6 +1,7 @@
 //! `/api/generate` and `/api/chat`: a request in, records out.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use super::Server;
@@ -97,7 +98,7 @@ pub fn acquire(server: &Server, exchange: &Exchange, asked: &Asked) -> Result<cr
 ///
 /// # Errors
 /// If there is no prompt, or an option is wrong.
-pub fn request<'a>(exchange: &Exchange, asked: &'a Asked) -> Result<Request<'a>> {
+pub fn request<'a>(gone: &Arc<AtomicBool>, asked: &'a Asked) -> Result<Request<'a>> {
     let input = asked
         .input
         .clone()
@@ -117,7 +118,7 @@ pub fn request<'a>(exchange: &Exchange, asked: &'a Asked) -> Result<Request<'a>>
         keep_alive: asked.keep_alive,
         overflow: asked.overflow,
         shift: asked.common.shift.unwrap_or(true) && asked.overflow != Overflow::Error,
-        cancel: exchange.watch().gone(),
+        cancel: gone.clone(),
         started: asked.started,
         ..Request::new(&asked.model, input)
     })
@@ -137,14 +138,17 @@ pub fn render(server: &Server, exchange: &Exchange, asked: &Asked) -> Result<Str
 /// As for any answer.
 pub fn count(server: &Server, exchange: &Exchange, asked: &Asked) -> Result<usize> {
     match asked.input {
-        Some(_) => Ok(prompt(server, exchange, asked)?.tokens.len()),
+        Some(_) => {
+            let prompt = prompt(server, exchange, asked)?;
+            Ok(prompt.tokens.len() + prompt.truncated_tokens)
+        }
         None => Ok(0),
     }
 }
 
 fn prompt(server: &Server, exchange: &Exchange, asked: &Asked) -> Result<Prompt> {
     let lease = acquire(server, exchange, asked)?;
-    let request = request(exchange, asked)?;
+    let request = request(&exchange.watch().gone(), asked)?;
     let dialect = request.dialect(&server.pool)?;
     let options = chat::options_in_force(&asked.model, &request.options);
     let prompter = Prompter::new(&request, &dialect, lease.engine(), &options);
@@ -152,7 +156,8 @@ fn prompt(server: &Server, exchange: &Exchange, asked: &Asked) -> Result<Prompt>
 }
 
 fn start(server: &Server, exchange: &Exchange, asked: &Asked) -> Result<chat::Turn> {
-    chat::start(&server.pool, request(exchange, asked)?, &mut |_| {})
+    let request = request(&exchange.watch().gone(), asked)?;
+    chat::start(&server.pool, request, &mut |_| {})
 }
 
 /// What a raw prompt leaves out of its records. The answer's end is counted, and what was dropped is

@@ -22,7 +22,7 @@ fn error_body(message: &str, status: u16) -> Json {
 /// `POST /v1/messages`.
 pub fn messages(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
     let started = Instant::now();
-    let Some((exchange, body)) = read(exchange) else {
+    let Some((exchange, body)) = read(exchange, &headers, error_body) else {
         return;
     };
     let question = body.and_then(|body| {
@@ -41,7 +41,7 @@ pub fn messages(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
 
 /// `POST /v1/messages/count_tokens`.
 pub fn count_tokens(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
-    let Some((exchange, body)) = read(exchange) else {
+    let Some((exchange, body)) = read(exchange, &headers, error_body) else {
         return;
     };
     let counted = body.and_then(|body| {

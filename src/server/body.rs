@@ -45,19 +45,31 @@ const FIELDS: &[(&str, &str, &str)] = &[
     ("info", "object", "map[string]interface {}"),
 ];
 
+/// Sends the failure of a body in the shape of its dialect.
+pub type Fail<'a> = &'a dyn Fn(Exchange, &Error, Option<u16>);
+
 /// Reads a JSON body of names. `None`: the answer was sent already.
 pub fn names<T: DeserializeOwned>(exchange: Exchange) -> Option<(Exchange, Result<T>)> {
-    body(exchange, NAMES_BYTES_MAX)
+    body(exchange, NAMES_BYTES_MAX, &fail)
 }
 
 /// Reads a JSON body that may carry content. `None`: the answer was sent already.
 pub fn content<T: DeserializeOwned>(exchange: Exchange) -> Option<(Exchange, Result<T>)> {
-    body(exchange, CONTENT_BYTES_MAX)
+    body(exchange, CONTENT_BYTES_MAX, &fail)
+}
+
+/// The same in another dialect.
+pub fn content_of<T: DeserializeOwned>(
+    exchange: Exchange,
+    fail: Fail,
+) -> Option<(Exchange, Result<T>)> {
+    body(exchange, CONTENT_BYTES_MAX, fail)
 }
 
 fn body<T: DeserializeOwned>(
     mut exchange: Exchange,
     bytes_max: usize,
+    fail: Fail,
 ) -> Option<(Exchange, Result<T>)> {
     match exchange.body(bytes_max) {
         Ok(bytes) => return Some((exchange, parse(bytes))),

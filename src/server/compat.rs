@@ -1,7 +1,8 @@
 //! Answers in dialects other than the native one: the same turns, told by a [`Teller`].
 
 use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,7 +10,7 @@ use serde_json::{Map, Value as Json};
 
 use super::Server;
 use super::answer;
-use super::body::content;
+use super::body::content_of;
 use super::http::{Chunks, Exchange, Reply};
 use super::route::{JSON_KIND, error_body, error_reply};
 use super::understand::Asked;
@@ -44,8 +45,26 @@ pub struct Question<T> {
 pub type Errors = fn(&str, u16) -> Json;
 
 /// Reads a JSON body. `None`: the answer was sent already.
-pub fn read(exchange: Exchange) -> Option<(Exchange, Result<Map<String, Json>>)> {
-    content::<Map<String, Json>>(exchange)
+pub fn read(
+    exchange: Exchange,
+    headers: &Headers,
+    errors: Errors,
+) -> Option<(Exchange, Result<Map<String, Json>>)> {
+    content_of(exchange, &|exchange, error, status| {
+        exchange.reply(failure(error, status, errors), headers);
+    })
+}
+
+/// An error in the dialect's shape; a status other than its class's may be given.
+fn failure(error: &Error, status: Option<u16>, errors: Errors) -> Reply {
+    let native = error_reply(error);
+    let status = status.unwrap_or(native.status);
+    let body = errors(&error_body(error).error, status);
+    Reply {
+        status,
+        body: json::line(&body),
+        ..native
+    }
 }
 
 /// Answers with a value, or with the error in the dialect's shape.
@@ -57,14 +76,7 @@ pub fn reply(exchange: Exchange, result: Result<Json>, headers: &Headers, errors
             body: json::line(&body),
             ..Reply::default()
         },
-        Err(error) => {
-            let native = error_reply(&error);
-            let body = errors(&error_body(&error).error, native.status);
-            Reply {
-                body: json::line(&body),
-                ..native
-            }
-        }
+        Err(error) => failure(&error, None, errors),
     };
     exchange.reply(reply, headers);
 }
@@ -77,28 +89,34 @@ pub fn answer<T: Teller>(
     question: Result<Question<T>>,
     errors: Errors,
 ) {
-    let mut question = match question {
+    let question = match question {
         Ok(question) => question,
         Err(error) => return reply(exchange, Err(error), &headers, errors),
     };
     if question.asked.input.is_none() {
         return only_load(server, exchange, headers, question, errors);
     }
-    let turns = match start(server, &exchange, &question) {
-        Ok(turns) => turns,
+    let choices = Choices {
+        server,
+        asked: &question.asked,
+        bias: &question.bias,
+        gone: exchange.watch().gone(),
+        count: question.choices,
+    };
+    // What is wrong with the request shows with the first answer, before anything is sent.
+    let first = match choices.start(0) {
+        Ok(turn) => turn,
         Err(error) => return reply(exchange, Err(error), &headers, errors),
     };
-    if !question.stream {
-        let asked = &question.asked;
-        let teller = &mut question.teller;
-        let told = each(turns, &mut |index, delta| {
-            teller.tell(index, answer::shown(server, asked, delta));
-            Ok(())
-        });
-        let whole = told.map(|()| question.teller.whole());
-        return reply(exchange, whole, &headers, errors);
+    let mut teller = question.teller;
+    if question.stream {
+        return stream(exchange, headers, first, &choices, &mut teller);
     }
-    stream(server, exchange, headers, question, turns);
+    let told = choices.each(first, &mut |index, delta| {
+        teller.tell(index, answer::shown(server, &question.asked, delta));
+        Ok(())
+    });
+    reply(exchange, told.map(|()| teller.whole()), &headers, errors);
 }
 
 /// What an empty conversation asks for: the model, and no words.
@@ -132,56 +150,88 @@ fn only_load<T: Teller>(
     let _ = sent.and_then(|()| end(chunks, question.teller.end()));
 }
 
-/// Begins all answers. The prompt is computed once: the others wait for it and share it.
-fn start<T>(server: &Server, exchange: &Exchange, question: &Question<T>) -> Result<Vec<Turn>> {
-    let begin = |index: usize| {
+/// The answers to one question.
+struct Choices<'a> {
+    server: &'a Server,
+    asked: &'a Asked,
+    bias: &'a [(i32, f32)],
+    gone: Arc<AtomicBool>,
+    count: usize,
+}
+
+impl Choices<'_> {
+    /// Begins an answer. The prompt is computed once: later ones share it.
+    fn start(&self, index: usize) -> Result<Turn> {
         let mut request = Request {
-            bias: question.bias.clone(),
-            ..answer::request(exchange, &question.asked)?
+            bias: self.bias.to_vec(),
+            ..answer::request(&self.gone, self.asked)?
         };
         if let Some(seed) = request.options.int("seed") {
             let own = seed.wrapping_add(index as i64).to_string();
             request.options.set_text("seed", &own)?; // Each answer is one of its own.
         }
-        chat::start(&server.pool, request, &mut |_| {})
-    };
-    (0..question.choices).map(begin).collect()
-}
-
-/// Takes the deltas of all answers as they come. None of the turns is dropped before all are done:
-/// they share the flag that cancels them.
-fn each(mut turns: Vec<Turn>, take: &mut dyn FnMut(usize, Delta) -> Result<()>) -> Result<()> {
-    if let [turn] = &mut turns[..] {
-        return turn.try_for_each(|delta| take(0, delta?));
+        chat::start(&self.server.pool, request, &mut |_| {})
     }
-    thread::scope(|scope| {
-        let (sender, receiver) = sync_channel(WAITING_MAX);
-        for (index, turn) in turns.iter_mut().enumerate() {
-            let sender = sender.clone();
-            // A failed send means that another answer failed: this one is given up too.
-            scope.spawn(move || turn.all(|delta| sender.send((index, delta)).is_ok()));
+
+    /// Takes the deltas of all answers as they come. Each is begun and read on a thread of its own,
+    /// so that none waits for a place that another holds unread. None is dropped before all are
+    /// done: they share the flag that cancels them.
+    fn each(
+        &self,
+        mut first: Turn,
+        take: &mut dyn FnMut(usize, Delta) -> Result<()>,
+    ) -> Result<()> {
+        if self.count == 1 {
+            return first.try_for_each(|delta| take(0, delta?));
         }
-        drop(sender);
-        let mut deltas = receiver.into_iter();
-        deltas.try_for_each(|(index, delta)| take(index, delta?))
-    })
+        thread::scope(|scope| {
+            let (sender, receiver) = sync_channel(WAITING_MAX);
+            let read =
+                |index: usize, mut turn: Turn, sender: SyncSender<(usize, Result<Delta>)>| {
+                    // A failed send means that another answer failed: this one is given up too.
+                    turn.all(|delta| sender.send((index, delta)).is_ok());
+                    turn
+                };
+            let mut kept = Vec::new();
+            let own = sender.clone();
+            kept.push(scope.spawn(move || Some(read(0, first, own))));
+            for index in 1..self.count {
+                let sender = sender.clone();
+                kept.push(scope.spawn(move || match self.start(index) {
+                    Ok(turn) => Some(read(index, turn, sender)),
+                    Err(error) => {
+                        // As above.
+                        let _ = sender.send((index, Err(error)));
+                        None
+                    }
+                }));
+            }
+            drop(sender);
+            let mut deltas = receiver.into_iter();
+            let told = deltas.try_for_each(|(index, delta)| take(index, delta?));
+            drop(deltas); // Those that still send are done now.
+            for turn in kept {
+                drop(turn.join()); // Nothing within it panics but what was told already.
+            }
+            told
+        })
+    }
 }
 
 fn stream<T: Teller>(
-    server: &Arc<Server>,
     exchange: Exchange,
     mut headers: Headers,
-    mut question: Question<T>,
-    turns: Vec<Turn>,
+    first: Turn,
+    choices: &Choices,
+    teller: &mut T,
 ) {
     headers.push(("Cache-Control", "no-cache".into()));
     let Ok(mut chunks) = exchange.stream(200, EVENTS, &headers) else {
         return; // The client has left.
     };
-    let usage = turns.first().map(Turn::usage).unwrap_or_default();
-    let (asked, teller) = (&question.asked, &mut question.teller);
-    let told = send(&mut chunks, &teller.open(&usage)).and_then(|()| {
-        each(turns, &mut |index, delta| {
+    let (server, asked) = (choices.server, choices.asked);
+    let told = send(&mut chunks, &teller.open(&first.usage())).and_then(|()| {
+        choices.each(first, &mut |index, delta| {
             let events = teller.tell(index, answer::shown(server, asked, delta));
             send(&mut chunks, &events)
         })

@@ -30,13 +30,14 @@ fn head(kind: &str, model: &str, extras: &Extras) -> Head {
         created: now(),
         model: model.to_string(),
         include_usage: extras.include_usage,
+        streams: extras.stream,
     }
 }
 
 /// `POST /v1/chat/completions`.
 pub fn chat(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
     let started = Instant::now();
-    let Some((exchange, body)) = read(exchange) else {
+    let Some((exchange, body)) = read(exchange, &headers, error_body) else {
         return;
     };
     let question = body.and_then(|body| {
@@ -64,7 +65,7 @@ pub fn chat(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
 /// `POST /v1/completions`.
 pub fn completions(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
     let started = Instant::now();
-    let Some((exchange, body)) = read(exchange) else {
+    let Some((exchange, body)) = read(exchange, &headers, error_body) else {
         return;
     };
     let question = body.and_then(|body| {
@@ -86,7 +87,7 @@ pub fn completions(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
 /// `POST /v1/responses`.
 pub fn responses(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
     let started = Instant::now();
-    let Some((exchange, body)) = read(exchange) else {
+    let Some((exchange, body)) = read(exchange, &headers, error_body) else {
         return;
     };
     let question = body.and_then(|body| {
@@ -105,7 +106,7 @@ pub fn responses(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
 
 /// `POST /v1/responses/input_tokens`.
 pub fn input_tokens(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
-    let Some((exchange, body)) = read(exchange) else {
+    let Some((exchange, body)) = read(exchange, &headers, error_body) else {
         return;
     };
     let counted = body.and_then(|body| {
@@ -139,7 +140,7 @@ fn with_model(server: &Server, mut body: Map<String, Json>) -> Result<Map<String
 
 /// `POST /v1/embeddings`.
 pub fn embeddings(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
-    let Some((exchange, body)) = read(exchange) else {
+    let Some((exchange, body)) = read(exchange, &headers, error_body) else {
         return;
     };
     let told = body.and_then(|body| {

@@ -16,13 +16,17 @@ use crate::api::event::{Event, Teller};
 use crate::api::native::{ChatRequest, Common, GenerateRequest};
 use crate::api::openai::answers::error_body;
 use crate::api::openai::{self, text};
+use crate::chat::options_in_force;
 use crate::error::{Error, Result};
 use crate::message::{Delta, Finish, Usage};
 use crate::options::Options;
 use crate::pool::Lease;
 
-/// Tokens of one request to `/detokenize`.
-const TOKENS_MAX: usize = 1 << 20;
+/// Tokens of one request to `/tokenize` or `/detokenize`: each takes a kilobyte while its answer is
+/// made.
+const TOKENS_MAX: usize = 1 << 17;
+/// Bytes of one text to `/tokenize`.
+const TEXT_BYTES_MAX: usize = 4 << 20;
 
 /// `GET /health`.
 pub fn health(_: &Arc<Server>, exchange: Exchange, headers: Headers) {
@@ -41,8 +45,15 @@ pub fn tokenize(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
             |key: &str, default: bool| body.get(key).and_then(Json::as_bool).unwrap_or(default);
         let (begin, special) = (flag("add_special", false), flag("parse_special", true));
         let content = text(body, "content")?;
+        if content.len() > TEXT_BYTES_MAX {
+            let text = format!("content is longer than {} MiB", TEXT_BYTES_MAX >> 20);
+            return Err(Error::usage(text));
+        }
         let engine = lease.engine();
         let tokens = engine.tokens(content, begin && engine.wants_begin(), special);
+        if tokens.len() > TOKENS_MAX {
+            return Err(Error::usage(format!("more than {TOKENS_MAX} tokens")));
+        }
         let pieces = tokens
             .iter()
             .map(|id| json!({ "id": id, "piece": engine.text(&[*id]) }));
@@ -79,13 +90,13 @@ fn by_engine(
     headers: Headers,
     tell: impl Fn(&Lease, &Map<String, Json>) -> Result<Json>,
 ) {
-    let Some((exchange, body)) = read(exchange) else {
+    let Some((exchange, body)) = read(exchange, &headers, error_body) else {
         return;
     };
     let told = body.and_then(|body| {
         let model = named(server, &body)?;
         let gone = exchange.watch().gone();
-        let options = Options::default();
+        let options = options_in_force(&model, &Options::default());
         let lease = server
             .pool
             .acquire(&model, &options, None, &gone, &mut |_| {})?;
@@ -96,7 +107,7 @@ fn by_engine(
 
 /// `POST /apply-template`: the prompt that a conversation becomes.
 pub fn apply_template(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
-    let Some((exchange, body)) = read(exchange) else {
+    let Some((exchange, body)) = read(exchange, &headers, error_body) else {
         return;
     };
     let told = body.and_then(|body| {
@@ -111,7 +122,7 @@ pub fn apply_template(server: &Arc<Server>, exchange: Exchange, headers: Headers
 /// `POST /infill`: what stands between two texts.
 pub fn infill(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
     let started = Instant::now();
-    let Some((exchange, body)) = read(exchange) else {
+    let Some((exchange, body)) = read(exchange, &headers, error_body) else {
         return;
     };
     let question = body.and_then(|body| {
@@ -126,10 +137,8 @@ pub fn infill(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
             ("temperature", "temperature"),
             ("seed", "seed"),
         ] {
-            options.extend(
-                body.get(key)
-                    .map(|value| (option.to_string(), value.clone())),
-            );
+            let value = openai::number(&body, key)?;
+            options.extend(value.and_then(|_| Some((option.to_string(), body.get(key)?.clone()))));
         }
         let request = GenerateRequest {
             common: Common {
@@ -143,7 +152,7 @@ pub fn infill(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
         };
         Ok(Question {
             asked: understand::generate(server, request, started)?,
-            stream: body.get("stream") == Some(&Json::Bool(true)),
+            stream: openai::flag(&body, "stream")?,
             choices: 1,
             bias: Vec::new(),
             teller: Infill::default(),

@@ -5,7 +5,7 @@ pub mod telling;
 use serde_json::{Map, Value as Json, json};
 
 use super::native::{ChatRequest, Common, Message};
-use super::openai::{integer, native, number, text};
+use super::openai::{flag, integer, list, native, number, text};
 use crate::error::{Error, Result};
 
 /// A request, and whether its answer comes as a stream.
@@ -25,7 +25,7 @@ pub fn messages(body: &Map<String, Json>) -> Result<(ChatRequest, bool)> {
         .common
         .options
         .insert("num_predict".into(), limit.into());
-    Ok((request, body.get("stream") == Some(&Json::Bool(true))))
+    Ok((request, flag(body, "stream")?))
 }
 
 /// The same without a limit: what only counts tokens has none.
@@ -33,22 +33,20 @@ pub fn messages(body: &Map<String, Json>) -> Result<(ChatRequest, bool)> {
 /// # Errors
 /// `Usage` with what is wrong.
 pub fn conversation(body: &Map<String, Json>) -> Result<ChatRequest> {
-    let list = body.get("messages").and_then(Json::as_array);
-    let Some(list) = list.filter(|list| !list.is_empty()) else {
+    let messages = list(body, "messages")?;
+    if messages.is_empty() {
         return Err(Error::usage("messages is required"));
-    };
+    }
     let mut turns = Vec::new();
     let system = system(body.get("system"));
     if !system.is_empty() {
         turns.push(native(json!({ "role": "system", "content": system }))?);
     }
-    for message in list {
+    for message in messages {
         turns.extend(turn(message)?);
     }
-    let tools = body.get("tools").and_then(Json::as_array);
-    let tools = tools
-        .into_iter()
-        .flatten()
+    let tools = list(body, "tools")?
+        .iter()
         .map(tool)
         .collect::<Result<_>>()?;
     Ok(ChatRequest {
@@ -87,9 +85,11 @@ fn options(body: &Map<String, Json>) -> Result<Map<String, Json>> {
     if let Some(value) = integer(body, "top_k")? {
         options.insert("top_k".into(), json!(value));
     }
-    if let Some(Json::Array(stops)) = body.get("stop_sequences")
-        && !stops.is_empty()
-    {
+    let stops = list(body, "stop_sequences")?;
+    if !stops.iter().all(Json::is_string) {
+        return Err(Error::usage("stop_sequences is a list of strings"));
+    }
+    if !stops.is_empty() {
         options.insert("stop".into(), json!(stops));
     }
     Ok(options)
@@ -154,7 +154,8 @@ fn turn(message: &Json) -> Result<Vec<Message>> {
             return Ok(vec![plain]);
         }
         Json::Array(blocks) => blocks,
-        _ => return Ok(Vec::new()),
+        Json::Null => return Ok(Vec::new()),
+        _ => return Err(Error::usage("content is a string or a list of blocks")),
     };
     let (mut content, mut thinking) = (String::new(), None);
     let (mut images, mut calls, mut results) = (Vec::new(), Vec::new(), Vec::new());
@@ -207,9 +208,12 @@ fn call(block: &Json) -> Result<Json> {
 }
 
 fn result(block: &Json) -> Result<Message> {
+    let mut images = Vec::new();
     let content = match &block["content"] {
         Json::String(text) => text.clone(),
         Json::Array(inner) => {
+            let pictures = inner.iter().filter(|block| block["type"] == "image");
+            images = pictures.map(image).collect::<Result<Vec<_>>>()?;
             let texts = inner.iter().filter_map(|block| block["text"].as_str());
             texts.collect()
         }
@@ -219,6 +223,7 @@ fn result(block: &Json) -> Result<Message> {
     native(json!({
         "role": "tool",
         "tool_call_id": block["tool_use_id"],
+        "images": images,
         // Templates know no failed results: the text has to say so.
         "content": if failed { format!("Error: {content}") } else { content },
     }))

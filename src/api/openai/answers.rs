@@ -50,6 +50,8 @@ pub struct Head {
     pub model: String,
     /// A stream ends with what it cost.
     pub include_usage: bool,
+    /// The answer comes as a stream: nothing of it need be kept.
+    pub streams: bool,
 }
 
 /// Tells a chat completion.
@@ -113,6 +115,16 @@ impl Chat {
 }
 
 impl Choice {
+    /// Keeps what the end of the answer needs, and of a whole answer all.
+    fn keep(&mut self, delta: &Delta, streams: bool) {
+        match delta {
+            Delta::Logprob(likely) if streams => self.pending.push(logprob_json(likely)),
+            Delta::Logprob(likely) => self.logprobs.push(logprob_json(likely)),
+            Delta::Text(_) | Delta::Thinking(_) if streams => {}
+            delta => self.message.add(delta),
+        }
+    }
+
     fn reason(&self) -> &'static str {
         match self.finish.as_ref().map(|finish| finish.reason) {
             Some(Reason::Stop) if !self.message.tool_calls.is_empty() => "tool_calls",
@@ -166,14 +178,9 @@ impl Teller for Chat {
 
     fn tell(&mut self, index: usize, delta: Delta) -> Vec<Event> {
         let choice = &mut self.choices[index];
-        choice.message.add(&delta);
+        choice.keep(&delta, self.head.streams);
         match delta {
-            Delta::Logprob(likely) => {
-                let likely = logprob_json(&likely);
-                choice.pending.push(likely.clone());
-                choice.logprobs.push(likely);
-                Vec::new()
-            }
+            Delta::Logprob(_) => Vec::new(),
             Delta::Thinking(text) => {
                 vec![self.piece(index, json!({ "content": "", "reasoning": text }))]
             }
@@ -302,14 +309,9 @@ impl Teller for Completion {
 
     fn tell(&mut self, index: usize, delta: Delta) -> Vec<Event> {
         let choice = &mut self.choices[index];
-        choice.message.add(&delta);
+        choice.keep(&delta, self.head.streams);
         match delta {
-            Delta::Logprob(likely) => {
-                let likely = logprob_json(&likely);
-                choice.pending.push(likely.clone());
-                choice.logprobs.push(likely);
-                Vec::new()
-            }
+            Delta::Logprob(_) => Vec::new(),
             Delta::Text(text) => {
                 let mut told = json!({ "text": text, "index": index, "finish_reason": null });
                 let pending = std::mem::take(&mut choice.pending);

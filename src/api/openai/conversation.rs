@@ -1,5 +1,7 @@
 //! OpenAI's messages to native ones: parts, calls, results and images.
 
+use std::collections::HashMap;
+
 use serde_json::{Value as Json, json};
 
 use super::kind;
@@ -11,17 +13,21 @@ use crate::error::{Error, Result};
 /// # Errors
 /// `Usage` for a content that is none.
 pub fn messages(list: &[Json]) -> Result<Vec<Message>> {
-    let calls: Vec<&Json> = list
+    // The last call of an id gives its name.
+    let named = |call: &'_ Json| {
+        let name = call["function"]["name"].as_str()?;
+        Some((call["id"].as_str()?.to_string(), name.to_string()))
+    };
+    let calls = list
         .iter()
-        .filter_map(|message| message["tool_calls"].as_array())
-        .flatten()
-        .collect();
+        .filter_map(|message| message["tool_calls"].as_array());
+    let calls: HashMap<String, String> = calls.flatten().filter_map(named).collect();
     list.iter()
         .map(|message| one_message(message, &calls))
         .collect()
 }
 
-fn one_message(message: &Json, calls: &[&Json]) -> Result<Message> {
+fn one_message(message: &Json, calls: &HashMap<String, String>) -> Result<Message> {
     let role = message["role"].as_str().unwrap_or_default().to_lowercase();
     let role = if role == "developer" {
         "system".into()
@@ -38,12 +44,8 @@ fn one_message(message: &Json, calls: &[&Json]) -> Result<Message> {
         }
     };
     let id = message["tool_call_id"].as_str().unwrap_or_default();
-    let called = calls
-        .iter()
-        .rev()
-        .find(|call| !id.is_empty() && call["id"] == id);
     let name = message["name"].as_str().filter(|_| role == "tool");
-    let name = name.or_else(|| called.and_then(|call| call["function"]["name"].as_str()));
+    let name = name.or_else(|| calls.get(id).map(String::as_str));
     let thinking = message["reasoning"]
         .as_str()
         .or(message["reasoning_content"].as_str());

@@ -13,8 +13,10 @@ pub use conversation::{image, native};
 use super::native::{ChatRequest, Common, EmbedRequest, GenerateRequest};
 use crate::error::{Error, Result};
 
-/// Most answers to one prompt.
-const CHOICES_MAX: i64 = 16;
+/// Most answers to one prompt: as many as a model computes at once by default.
+const CHOICES_MAX: i64 = 8;
+/// Most tokens with a bias: each is looked for at every token of the answer.
+const BIASES_MAX: usize = 1024;
 
 /// What a chat or a completion asks for, beside the native request.
 #[derive(Debug, Clone, Default)]
@@ -35,13 +37,10 @@ pub struct Extras {
 /// `Usage` with what is wrong.
 pub fn chat(body: &Map<String, Json>) -> Result<(ChatRequest, Extras)> {
     let extras = extras(body)?;
-    let list = match body.get("messages") {
-        Some(Json::Array(list)) if !list.is_empty() => list,
-        None | Some(Json::Null | Json::Array(_)) => {
-            return Err(Error::usage("[] is too short - 'messages'"));
-        }
-        Some(_) => return Err(Error::usage("messages is a list")),
-    };
+    let messages = list(body, "messages")?;
+    if messages.is_empty() {
+        return Err(Error::usage("[] is too short - 'messages'"));
+    }
     let logprobs = body.get("logprobs") == Some(&Json::Bool(true));
     let request = ChatRequest {
         common: Common {
@@ -56,12 +55,8 @@ pub fn chat(body: &Map<String, Json>) -> Result<(ChatRequest, Extras)> {
             render_only: body.get("_debug_render_only") == Some(&Json::Bool(true)),
             ..Common::default()
         },
-        messages: conversation::messages(list)?,
-        tools: body
-            .get("tools")
-            .and_then(Json::as_array)
-            .cloned()
-            .unwrap_or_default(),
+        messages: conversation::messages(messages)?,
+        tools: list(body, "tools")?.to_vec(),
     };
     Ok((request, extras))
 }
@@ -99,7 +94,8 @@ pub fn embedding(body: &Map<String, Json>) -> Result<(EmbedRequest, bool)> {
     let encoding = text(body, "encoding_format")?.to_lowercase();
     if !matches!(encoding.as_str(), "" | "float" | "base64") {
         return Err(Error::usage(format!(
-            "Invalid value for 'encoding_format' = {encoding}. Supported values: ['float', 'base64']."
+            "Invalid value for 'encoding_format' = {}. Supported values: ['float', 'base64'].",
+            short(&encoding)
         )));
     }
     let input = match body.get("input") {
@@ -127,7 +123,7 @@ fn extras(body: &Map<String, Json>) -> Result<Extras> {
     }
     let stream_options = body.get("stream_options");
     Ok(Extras {
-        stream: body.get("stream") == Some(&Json::Bool(true)),
+        stream: flag(body, "stream")?,
         include_usage: stream_options.is_some_and(|options| options["include_usage"] == true),
         choices: choices as usize,
         bias: bias(body.get("logit_bias"))?,
@@ -137,6 +133,13 @@ fn extras(body: &Map<String, Json>) -> Result<Extras> {
 /// Token ids and what is added to their likelihood; keys that are no ids name no token.
 fn bias(given: Option<&Json>) -> Result<Vec<(i32, f32)>> {
     let mut biases = Vec::new();
+    if given
+        .and_then(Json::as_object)
+        .is_some_and(|given| given.len() > BIASES_MAX)
+    {
+        let text = format!("logit_bias has more than {BIASES_MAX} tokens");
+        return Err(Error::usage(text));
+    }
     for (key, value) in given.and_then(Json::as_object).into_iter().flatten() {
         let Some(value) = value.as_f64().filter(|value| value.abs() <= 100.0) else {
             return Err(Error::usage(format!(
@@ -217,9 +220,11 @@ pub fn effort_to_think(effort: Option<&Json>) -> Result<Option<Json>> {
         "high" => Some("high".into()),
         "max" | "xhigh" | "ultra" => Some("max".into()),
         other => {
+            let other = short(other);
             return Err(Error::usage(format!(
-                "invalid reasoning value: \"{other}\" (must be \"none\", \"minimal\", \"low\", \"medium\", \"high\" or \
-                 \"max\")"
+                "invalid reasoning value: \"{}\" (must be \"none\", \"minimal\", \"low\", \"medium\", \"high\" or \
+                 \"max\")",
+                other
             )));
         }
     })
@@ -270,6 +275,30 @@ pub fn text<'a>(body: &'a Map<String, Json>, key: &str) -> Result<&'a str> {
     }
 }
 
+/// True or false; absent is false.
+///
+/// # Errors
+/// `Usage` if it is something else.
+pub fn flag(body: &Map<String, Json>, key: &str) -> Result<bool> {
+    match body.get(key) {
+        None | Some(Json::Null) => Ok(false),
+        Some(Json::Bool(value)) => Ok(*value),
+        Some(other) => Err(wrong(key, "true or false", other)),
+    }
+}
+
+/// A list; absent is empty.
+///
+/// # Errors
+/// `Usage` if it is something else.
+pub fn list<'a>(body: &'a Map<String, Json>, key: &str) -> Result<&'a [Json]> {
+    match body.get(key) {
+        None | Some(Json::Null) => Ok(&[]),
+        Some(Json::Array(list)) => Ok(list),
+        Some(other) => Err(wrong(key, "a list", other)),
+    }
+}
+
 /// A whole number.
 ///
 /// # Errors
@@ -298,8 +327,16 @@ pub fn number(body: &Map<String, Json>, key: &str) -> Result<Option<f64>> {
     }
 }
 
+/// The beginning of a text, for an error that names it.
+fn short(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
 fn wrong(key: &str, what: &str, found: &Json) -> Error {
-    Error::usage(format!("{key} is {what}, not {found:.80}"))
+    Error::usage(format!(
+        "{key} is {what}, not {}",
+        short(&found.to_string())
+    ))
 }
 
 /// The reference's word for a value's type.

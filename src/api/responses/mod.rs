@@ -8,7 +8,7 @@ pub mod telling;
 use serde_json::{Map, Value as Json, json};
 
 use super::native::{ChatRequest, Common, Message};
-use super::openai::{effort_to_think, image, integer, native, number, text};
+use super::openai::{effort_to_think, flag, image, integer, native, number, text};
 use crate::error::{Error, Result};
 
 /// A request, and whether its answer comes as a stream.
@@ -24,7 +24,7 @@ pub fn request(body: &Map<String, Json>) -> Result<(ChatRequest, bool)> {
         }
     }
     let request = conversation(body)?;
-    Ok((request, body.get("stream") == Some(&Json::Bool(true))))
+    Ok((request, flag(body, "stream")?))
 }
 
 /// The conversation that a request brings along: what counting tokens needs.
@@ -95,10 +95,17 @@ fn tool_choice(given: Option<&Json>) -> Option<Json> {
     }
 }
 
+/// The longest name of a function, with the namespaces it stands in.
+const NAME_BYTES_MAX: usize = 256;
+
 /// Flat tools as functions; a namespace stands for its members.
 fn collect(given: Option<&Json>, prefix: &str, tools: &mut Vec<Json>) -> Result<()> {
     for tool in given.and_then(Json::as_array).into_iter().flatten() {
         let name = tool["name"].as_str().unwrap_or_default();
+        if prefix.len() + name.len() > NAME_BYTES_MAX {
+            let text = format!("a tool's name is longer than {NAME_BYTES_MAX} bytes");
+            return Err(Error::usage(text));
+        }
         let whole = match name.starts_with(prefix) {
             true => name.to_string(),
             false => format!("{prefix}{name}"),
@@ -261,7 +268,8 @@ fn parts(content: &Json) -> Result<(String, Vec<String>)> {
     let list = match content {
         Json::String(text) => return Ok((text.clone(), Vec::new())),
         Json::Array(list) => list,
-        _ => return Ok(Default::default()),
+        Json::Null => return Ok(Default::default()),
+        _ => return Err(Error::usage("content is a string or a list of parts")),
     };
     let (mut text, mut images) = (String::new(), Vec::new());
     for part in list {
