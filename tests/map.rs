@@ -159,6 +159,25 @@ fn an_endless_input_ends_with_its_reader() {
 }
 
 #[test]
+fn a_run_ends_when_its_reader_has_gone_though_no_more_records_come() {
+    let sandbox = Sandbox::with_smol();
+    let started = std::time::Instant::now();
+    let mut child = sandbox.command(&["map", "smol", "-n", "30"]);
+    child
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let mut child = child.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    writeln!(input, "hello\nhello\nhello").unwrap();
+    drop(child.stdout.take().unwrap());
+    let status = child.wait().unwrap();
+    assert_eq!(status.code(), Some(0));
+    assert!(started.elapsed().as_secs() < 25, "{:?}", started.elapsed());
+    drop(input);
+}
+
+#[test]
 fn an_answer_does_not_wait_for_the_next_record() {
     let sandbox = Sandbox::with_smol();
     let mut child = sandbox

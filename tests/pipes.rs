@@ -363,3 +363,23 @@ fn a_run_that_times_out_prints_what_there_is() {
             > 1
     );
 }
+
+#[test]
+fn a_run_that_a_stop_string_ends_leaves_in_order_every_time() {
+    let sandbox = Sandbox::new();
+    let model = smol();
+    let path = model.to_str().unwrap();
+    let words = [
+        "run",
+        path,
+        "Count: 1 2 3 4",
+        COOL,
+        "-n",
+        "30",
+        "-o",
+        "stop= ",
+    ];
+    for _ in 0..20 {
+        assert_eq!(sandbox.puna(&words, "").status, Some(0));
+    }
+}

@@ -128,8 +128,6 @@ fn chosen(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<u8> {
         choices,
         &shares,
     );
-    // The process ends now: to free a model piece by piece first would take 20 ms.
-    std::mem::forget(pool);
     match told {
         // Nobody reads the word: the status still tells it.
         Err(error) if error.class() == Class::Closed && parsed.has("status") => Ok(status),

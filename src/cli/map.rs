@@ -3,7 +3,7 @@
 //!
 //! The parts that do it are in `mapping.rs`.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -150,7 +150,12 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     let pool = Pool::new(config, Policy::Server, out::log(None)?);
     // Loaded once, and kept: what is wrong with the model is wrong with all records.
     let lease = load(&pool, &model, &ask, out)?;
-    let work = Arc::new(Work { pool, model, ask });
+    let work = Arc::new(Work {
+        pool,
+        model,
+        ask,
+        stop: AtomicBool::new(false),
+    });
     let window = WINDOW * jobs;
     let (permits, permitted) = sync_channel(window);
     let (to_workers, tasks) = sync_channel(window);
@@ -164,12 +169,13 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     let reading = thread::spawn(move || reader.read(format));
     let tasks = Arc::new(Mutex::new(tasks));
     let journal = journal.map(|journal| Arc::new(Mutex::new(journal)));
-    for _ in 0..jobs {
+    let start = |_| {
         let (work, tasks, to_printer) = (work.clone(), tasks.clone(), to_printer.clone());
         let journal = journal.clone();
-        thread::spawn(move || work.answer_all(&tasks, journal.as_deref(), &to_printer));
-    }
-    drop(to_printer);
+        thread::spawn(move || work.answer_all(&tasks, journal.as_deref(), &to_printer))
+    };
+    let workers: Vec<_> = (0..jobs).map(start).collect();
+    drop((to_printer, tasks));
     let printer = Printer {
         json: parsed.has("json"),
         answers_json: matches!(work.ask.promise, Promise::Json | Promise::Schema(_)),
@@ -177,12 +183,19 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
         journal: journal.as_deref(),
         failures: 0,
     };
-    let failures = printer.print_all(&done, &permitted)?;
-    // The workers have ended, so the reader has too.
+    let printed = printer.print_all(&done, &permitted);
+    // However it ended: nothing may compute while the process ends.
+    work.stop.store(true, Ordering::Relaxed);
+    drop((done, permitted));
+    for worker in workers {
+        // A panic in it was told, and its record was missed.
+        let _ = worker.join();
+    }
+    lease.engine().leave_weights();
+    let failures = printed?;
+    // The workers have ended by themselves, so the reader has too.
     let read = reading.join();
     read.unwrap_or_else(|_| Err(Error::failed("reading standard input failed")))?;
-    // The process ends now: to free a model piece by piece first would take 20 ms.
-    std::mem::forget(lease);
     match failures {
         0 => Ok(()),
         1 => Err(Error::plain(Class::Records, "1 record failed")),

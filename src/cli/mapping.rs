@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::mpsc::{Receiver, Sender, SyncSender};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
+use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 
@@ -20,6 +21,9 @@ use crate::error::{Class, Error, Result};
 use crate::message::{Delta, Message, Reason, Think};
 use crate::model::Model;
 use crate::pool::Pool;
+
+/// How often a worker without work looks whether it is still wanted.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// A prompt on its way to a worker.
 pub struct Task {
@@ -47,6 +51,8 @@ pub struct Work {
     pub model: Model,
     /// What each record is asked with; only the prompt differs.
     pub ask: Ask,
+    /// Set when nobody prints any more.
+    pub stop: AtomicBool,
 }
 
 /// Reads records and makes prompts of them.
@@ -113,13 +119,16 @@ impl Work {
         journal: Option<&Mutex<Journal>>,
         to_printer: &Sender<Result<Done>>,
     ) {
-        loop {
-            let task = tasks
+        while !self.stop.load(Ordering::Relaxed) {
+            let waiting = tasks
                 .lock()
-                .unwrap_or_else(|poisoned| poisoned.into_inner())
-                .recv();
-            let Ok(task) = task else {
-                return;
+                .unwrap_or_else(|poisoned| poisoned.into_inner());
+            let task = waiting.recv_timeout(LOOK);
+            drop(waiting);
+            let task = match task {
+                Ok(task) => task,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => return,
             };
             let key = task.prompt.as_ref().ok().map(|(_, key)| key.clone());
             let old = journal.zip(key.as_deref()).and_then(|(journal, key)| {
@@ -181,6 +190,9 @@ impl Work {
         let mut said = Message::default();
         for delta in chat::start(&self.pool, request, &mut |_| {})? {
             let delta = delta?;
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(Error::cancelled());
+            }
             said.add(&delta);
             outcome.output = said.content.trim().to_string();
             if let Delta::Finish(finish) = delta {

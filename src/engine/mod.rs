@@ -303,6 +303,13 @@ impl Engine {
             .is_some_and(|worker| !worker.has_ended())
     }
 
+    /// Leaves the weights to the end of the process, which frees them at once: piece by piece it takes
+    /// 40 ms for 98 MB. The thread is still waited for when this is dropped: one that computes while
+    /// the process ends crashes it.
+    pub fn leave_weights(&self) {
+        std::mem::forget(self.model.clone());
+    }
+
     /// What is known of the model.
     pub fn facts(&self) -> &Facts {
         &self.facts
