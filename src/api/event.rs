@@ -30,6 +30,14 @@ impl Event {
     }
 }
 
+/// Adds to a text in place: an answer grows by many small pieces.
+pub fn append(text: &mut Json, more: &str) {
+    match text {
+        Json::String(text) => text.push_str(more),
+        other => *other = more.into(),
+    }
+}
+
 /// Who tells an answer in a dialect.
 pub trait Teller {
     /// Events that go out as soon as the request is accepted.

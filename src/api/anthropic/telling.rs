@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use crate::api::event::{Event, Teller};
+use crate::api::event::{Event, Teller, append};
 use crate::error::Error;
 use crate::message::{Delta, Finish, Reason, Usage};
 
@@ -93,8 +93,7 @@ impl Telling {
             events.push(Event::named("content_block_start", data));
         }
         let index = self.blocks.len() - 1;
-        let told = self.blocks[index][field].as_str().unwrap_or_default();
-        self.blocks[index][field] = format!("{told}{more}").into();
+        append(&mut self.blocks[index][field], more);
         let data = json!({ "index": index, "delta": { "type": delta, field: more } });
         events.push(Event::named("content_block_delta", data));
         events
@@ -177,9 +176,8 @@ impl Teller for Telling {
     }
 
     fn fail(&mut self, error: &Error) -> Vec<Event> {
-        let mut event = Event::named("error", error_body(&error.to_string(), 500, &self.id));
-        event.name = Some("error");
-        vec![event]
+        let body = error_body(&error.to_string(), 500, &self.id);
+        vec![Event::named("error", body)]
     }
 
     fn whole(&mut self) -> Json {

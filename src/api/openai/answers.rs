@@ -54,25 +54,24 @@ pub struct Head {
     pub streams: bool,
 }
 
-/// Tells a chat completion.
-pub struct Chat {
+/// The answers so far, and the record that carries pieces of them.
+struct Answers {
     head: Head,
     choices: Vec<Choice>,
 }
 
-impl Chat {
-    /// One with so many answers.
-    pub fn new(head: Head, choices: usize) -> Self {
-        Chat {
+impl Answers {
+    fn new(head: Head, choices: usize) -> Self {
+        Answers {
             head,
             choices: (0..choices).map(|_| Choice::default()).collect(),
         }
     }
 
-    fn chunk(&self, choices: Json) -> Json {
+    fn record(&self, object: &str, choices: Json) -> Json {
         json!({
             "id": self.head.id,
-            "object": "chat.completion.chunk",
+            "object": object,
             "created": self.head.created,
             "model": self.head.model,
             "system_fingerprint": FINGERPRINT,
@@ -80,8 +79,38 @@ impl Chat {
         })
     }
 
+    /// The record of whole answers.
+    fn whole(&self, object: &str, told: impl Fn((usize, &Choice)) -> Json) -> Json {
+        let choices = self.choices.iter().enumerate().map(told).collect();
+        let mut record = self.record(object, choices);
+        record["usage"] = usage_json(&usage_of(&self.choices));
+        record
+    }
+
+    /// What ends a stream in which every answer has ended, if it was asked for.
+    fn cost(&self, object: &str) -> Option<Event> {
+        let all = self.choices.iter().all(|choice| choice.finish.is_some());
+        (self.head.include_usage && all).then(|| {
+            let mut record = self.record(object, json!([]));
+            record["usage"] = usage_json(&usage_of(&self.choices));
+            Event::new(record)
+        })
+    }
+}
+
+const CHUNK: &str = "chat.completion.chunk";
+
+/// Tells a chat completion.
+pub struct Chat(Answers);
+
+impl Chat {
+    /// One with so many answers.
+    pub fn new(head: Head, choices: usize) -> Self {
+        Chat(Answers::new(head, choices))
+    }
+
     fn piece(&mut self, index: usize, mut delta: Json) -> Event {
-        let choice = &mut self.choices[index];
+        let choice = &mut self.0.choices[index];
         if !std::mem::replace(&mut choice.opened, true) {
             let mut first = json!({ "role": "assistant" });
             let fields = delta.as_object_mut().into_iter().flatten();
@@ -93,23 +122,19 @@ impl Chat {
         if !pending.is_empty() {
             told["logprobs"] = json!({ "content": pending });
         }
-        Event::new(self.chunk(json!([told])))
+        Event::new(self.0.record(CHUNK, json!([told])))
     }
 
     fn ended(&mut self, index: usize) -> Vec<Event> {
         let mut events = Vec::new();
-        let choice = &self.choices[index];
+        let choice = &self.0.choices[index];
         if !choice.opened || !choice.pending.is_empty() {
             events.push(self.piece(index, json!({ "content": "" })));
         }
-        let reason = self.choices[index].reason();
+        let reason = self.0.choices[index].reason();
         let last = json!([{ "index": index, "delta": {}, "finish_reason": reason }]);
-        events.push(Event::new(self.chunk(last)));
-        if self.head.include_usage && self.choices.iter().all(|choice| choice.finish.is_some()) {
-            let mut chunk = self.chunk(json!([]));
-            chunk["usage"] = usage_json(&usage_of(&self.choices));
-            events.push(Event::new(chunk));
-        }
+        events.push(Event::new(self.0.record(CHUNK, last)));
+        events.extend(self.0.cost(CHUNK));
         events
     }
 }
@@ -177,8 +202,8 @@ impl Teller for Chat {
     }
 
     fn tell(&mut self, index: usize, delta: Delta) -> Vec<Event> {
-        let choice = &mut self.choices[index];
-        choice.keep(&delta, self.head.streams);
+        let choice = &mut self.0.choices[index];
+        choice.keep(&delta, self.0.head.streams);
         match delta {
             Delta::Logprob(_) => Vec::new(),
             Delta::Thinking(text) => {
@@ -220,15 +245,7 @@ impl Teller for Chat {
             }
             told
         };
-        json!({
-            "id": self.head.id,
-            "object": "chat.completion",
-            "created": self.head.created,
-            "model": self.head.model,
-            "system_fingerprint": FINGERPRINT,
-            "choices": self.choices.iter().enumerate().map(told).collect::<Vec<_>>(),
-            "usage": usage_json(&usage_of(&self.choices)),
-        })
+        self.0.whole("chat.completion", told)
     }
 
     fn end(&self) -> &'static str {
@@ -236,10 +253,11 @@ impl Teller for Chat {
     }
 }
 
+const TEXT: &str = "text_completion";
+
 /// Tells a completion.
 pub struct Completion {
-    head: Head,
-    choices: Vec<Choice>,
+    answers: Answers,
     loads: bool,
 }
 
@@ -247,8 +265,7 @@ impl Completion {
     /// One with so many answers; `loads`: an empty prompt only loads the model.
     pub fn new(head: Head, choices: usize, loads: bool) -> Self {
         Completion {
-            head,
-            choices: (0..choices).map(|_| Choice::default()).collect(),
+            answers: Answers::new(head, choices),
             loads,
         }
     }
@@ -258,17 +275,6 @@ impl Completion {
             true => "load",
             false => finish.reason.word(),
         }
-    }
-
-    fn record(&self, choices: Json) -> Json {
-        json!({
-            "id": self.head.id,
-            "object": "text_completion",
-            "created": self.head.created,
-            "model": self.head.model,
-            "system_fingerprint": FINGERPRINT,
-            "choices": choices,
-        })
     }
 }
 
@@ -308,8 +314,8 @@ impl Teller for Completion {
     }
 
     fn tell(&mut self, index: usize, delta: Delta) -> Vec<Event> {
-        let choice = &mut self.choices[index];
-        choice.keep(&delta, self.head.streams);
+        let choice = &mut self.answers.choices[index];
+        choice.keep(&delta, self.answers.head.streams);
         match delta {
             Delta::Logprob(_) => Vec::new(),
             Delta::Text(text) => {
@@ -318,21 +324,16 @@ impl Teller for Completion {
                 if !pending.is_empty() {
                     told["logprobs"] = likely_lists(&pending);
                 }
-                vec![Event::new(self.record(json!([told])))]
+                vec![Event::new(self.answers.record(TEXT, json!([told])))]
             }
             // This dialect has no place for thinking and calls.
             Delta::Thinking(_) | Delta::Call { .. } => Vec::new(),
             Delta::Finish(finish) => {
-                choice.finish = Some(*finish.clone());
                 let reason = self.reason(&finish);
+                self.answers.choices[index].finish = Some(*finish);
                 let last = json!([{ "text": "", "index": index, "finish_reason": reason }]);
-                let mut events = vec![Event::new(self.record(last))];
-                let all = self.choices.iter().all(|choice| choice.finish.is_some());
-                if self.head.include_usage && all {
-                    let mut record = self.record(json!([]));
-                    record["usage"] = usage_json(&usage_of(&self.choices));
-                    events.push(Event::new(record));
-                }
+                let mut events = vec![Event::new(self.answers.record(TEXT, last))];
+                events.extend(self.answers.cost(TEXT));
                 events
             }
         }
@@ -355,10 +356,7 @@ impl Teller for Completion {
             }
             told
         };
-        let choices = self.choices.iter().enumerate().map(told).collect();
-        let mut record = self.record(choices);
-        record["usage"] = usage_json(&usage_of(&self.choices));
-        record
+        self.answers.whole(TEXT, told)
     }
 
     fn end(&self) -> &'static str {

@@ -2,24 +2,24 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::api::event::{Event, Teller};
+use crate::api::event::{Event, Teller, append};
 use crate::error::Error;
 use crate::message::{Delta, Finish, Reason, ToolCall, Usage};
 
-/// Fields that are told back as they came, each with what stands there if it did not.
-const ECHOED: [(&str, &str); 12] = [
-    ("instructions", "null"),
-    ("tools", "[]"),
-    ("tool_choice", "\"auto\""),
-    ("parallel_tool_calls", "true"),
-    ("truncation", "\"disabled\""),
-    ("temperature", "1.0"),
-    ("top_p", "1.0"),
-    ("max_output_tokens", "null"),
-    ("background", "false"),
-    ("metadata", "{}"),
-    ("reasoning", "null"),
-    ("text", "{\"format\":{\"type\":\"text\"}}"),
+/// Fields that are told back as they came.
+const ECHOED: [&str; 12] = [
+    "instructions",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "truncation",
+    "temperature",
+    "top_p",
+    "max_output_tokens",
+    "background",
+    "metadata",
+    "reasoning",
+    "text",
 ];
 
 /// What kind of item is open.
@@ -27,6 +27,20 @@ const ECHOED: [(&str, &str); 12] = [
 enum Open {
     Reasoning,
     Message,
+}
+
+impl Open {
+    /// The key of its texts, what their places are called, and the event of a piece.
+    fn words(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Open::Reasoning => (
+                "summary",
+                "summary_index",
+                "response.reasoning_summary_text.delta",
+            ),
+            Open::Message => ("content", "content_index", "response.output_text.delta"),
+        }
+    }
 }
 
 /// Tells an answer.
@@ -76,6 +90,18 @@ impl Telling {
             "previous_response_id": null,
             "output": self.items,
             "error": null,
+            "instructions": null,
+            "tools": [],
+            "tool_choice": "auto",
+            "parallel_tool_calls": true,
+            "truncation": "disabled",
+            "temperature": 1.0,
+            "top_p": 1.0,
+            "max_output_tokens": null,
+            "background": false,
+            "metadata": {},
+            "reasoning": null,
+            "text": { "format": { "type": "text" } },
             "presence_penalty": 0.0,
             "frequency_penalty": 0.0,
             "top_logprobs": 0,
@@ -87,10 +113,10 @@ impl Telling {
             "prompt_cache_key": null,
             "user": null,
         });
-        for (key, default) in ECHOED {
-            let given = self.asked.get(key).filter(|value| !value.is_null());
-            let default = || serde_json::from_str(default).unwrap_or_default();
-            response[key] = given.cloned().unwrap_or_else(default);
+        for key in ECHOED {
+            if let Some(given) = self.asked.get(key).filter(|value| !value.is_null()) {
+                response[key] = given.clone();
+            }
         }
         response
     }
@@ -196,32 +222,25 @@ impl Telling {
         }
     }
 
-    fn text(&mut self, more: &str) -> Vec<Event> {
+    /// Adds text to the open item, or to a new one.
+    fn add(&mut self, kind: Open, more: &str) -> Vec<Event> {
         let mut events = Vec::new();
-        if self.open != Some(Open::Message) {
+        if self.open != Some(kind) {
             events = self.close();
-            events.extend(self.open_message());
+            events.extend(match kind {
+                Open::Reasoning => self.open_reasoning(),
+                Open::Message => self.open_message(),
+            });
         }
+        let (texts, index, name) = kind.words();
         let at = self.at();
-        append(&mut self.items[at]["content"][0]["text"], more);
-        let mut data = self.place("content_index");
+        append(&mut self.items[at][texts][0]["text"], more);
+        let mut data = self.place(index);
         data["delta"] = more.into();
-        data["logprobs"] = json!([]);
-        events.push(self.event("response.output_text.delta", data));
-        events
-    }
-
-    fn thinking(&mut self, more: &str) -> Vec<Event> {
-        let mut events = Vec::new();
-        if self.open != Some(Open::Reasoning) {
-            events = self.close();
-            events.extend(self.open_reasoning());
+        if kind == Open::Message {
+            data["logprobs"] = json!([]);
         }
-        let at = self.at();
-        append(&mut self.items[at]["summary"][0]["text"], more);
-        let mut data = self.place("summary_index");
-        data["delta"] = more.into();
-        events.push(self.event("response.reasoning_summary_text.delta", data));
+        events.push(self.event(name, data));
         events
     }
 
@@ -252,10 +271,6 @@ impl Telling {
     }
 }
 
-fn append(text: &mut Json, more: &str) {
-    *text = format!("{}{more}", text.as_str().unwrap_or_default()).into();
-}
-
 fn usage_json(usage: &Usage) -> Json {
     json!({
         "input_tokens": usage.prompt_tokens,
@@ -279,8 +294,8 @@ impl Teller for Telling {
     fn tell(&mut self, _: usize, delta: Delta) -> Vec<Event> {
         match delta {
             Delta::Logprob(_) => Vec::new(),
-            Delta::Thinking(text) => self.thinking(&text),
-            Delta::Text(text) => self.text(&text),
+            Delta::Thinking(text) => self.add(Open::Reasoning, &text),
+            Delta::Text(text) => self.add(Open::Message, &text),
             Delta::Call { call, .. } => self.call(&call),
             Delta::Finish(finish) => {
                 let mut events = self.close();
