@@ -12,15 +12,15 @@ use super::answer;
 use super::compat::{self, Headers, Question, now, random_id, read};
 use super::embed;
 use super::http::Exchange;
-use super::models::not_found;
+use super::models::{named, not_found};
 use super::understand;
 use crate::api::openai::answers::{Chat, Completion, Head, error_body};
 use crate::api::openai::{self, Extras};
 use crate::api::responses;
 use crate::api::responses::telling::Telling;
 use crate::clock;
-use crate::error::{Class, Error, Result};
-use crate::model::{self, Model};
+use crate::error::Result;
+use crate::model;
 use crate::name::Name;
 use crate::store::Entry;
 
@@ -194,15 +194,13 @@ pub fn model(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
         .replace("%2f", "/")
         .replace("%3A", ":")
         .replace("%3a", ":");
-    let told = Name::parse(&asked)
-        .map_err(|_| Error::usage("invalid model name"))
-        .and_then(|name| {
-            let found = server.store.find(&name);
-            let entry = found.map_err(|error| not_found(error, &asked))?;
-            let mut told = entry_json(&entry);
-            told["id"] = asked.as_str().into();
-            Ok(told)
-        });
+    let told = named(&asked).and_then(|name| {
+        let found = server.store.find(&name);
+        let entry = found.map_err(|error| not_found(error, &asked))?;
+        let mut told = entry_json(&entry);
+        told["id"] = asked.as_str().into();
+        Ok(told)
+    });
     compat::reply(exchange, told, &headers, error_body);
 }
 
@@ -219,22 +217,5 @@ fn entry_json(entry: &Entry) -> Json {
         "display_name": name,
         "created_at": clock::rfc3339_seconds(entry.modified),
         "lifecycle": "active",
-    })
-}
-
-/// The model that a request of a small tool names.
-///
-/// # Errors
-/// `Usage` without a name; `NoModel`.
-pub fn named(server: &Server, body: &Map<String, Json>) -> Result<Model> {
-    let text = openai::text(body, "model")?;
-    if text.is_empty() {
-        return Err(Error::usage("model is required"));
-    }
-    let name = Name::parse(text).map_err(|_| Error::usage("invalid model name"))?;
-    let found = model::of_name(&server.store, text, &name);
-    found.map_err(|error| match error.class() {
-        Class::NoModel => not_found(error, text),
-        _ => error,
     })
 }

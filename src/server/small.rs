@@ -10,7 +10,7 @@ use super::Server;
 use super::answer;
 use super::compat::{self, Headers, Question, read};
 use super::http::{Exchange, Reply};
-use super::openai::named;
+use super::models::{not_found, to_run};
 use super::understand;
 use crate::api::event::{Event, Teller};
 use crate::api::native::{ChatRequest, Common, GenerateRequest};
@@ -19,6 +19,7 @@ use crate::api::openai::{self, text};
 use crate::chat::options_in_force;
 use crate::error::{Error, Result};
 use crate::message::{Delta, Finish, Usage};
+use crate::model::{self, Model};
 use crate::options::Options;
 use crate::pool::Lease;
 
@@ -223,4 +224,14 @@ pub fn metrics(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
         ..Reply::default()
     };
     exchange.reply(reply, &headers);
+}
+
+/// The model that a request names.
+///
+/// # Errors
+/// `Usage` without a name; `NoModel`.
+fn named(server: &Server, body: &Map<String, Json>) -> Result<Model> {
+    let text = text(body, "model")?;
+    let found = model::of_name(&server.store, text, &to_run(text)?);
+    found.map_err(|error| not_found(error, text))
 }
