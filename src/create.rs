@@ -76,8 +76,9 @@ pub struct Quantizing {
     pub file_type: u64,
     /// Its name.
     pub name: &'static str,
-    /// Also from weights that are quantised already, which loses twice.
-    pub again: bool,
+    /// What refuses weights that are quantised already, told which type they have; `None`:
+    /// nothing does, though it loses twice.
+    pub refusal: Option<fn(&str) -> Error>,
     /// Whose llama.cpp does it.
     pub pool: Pool,
 }
@@ -87,7 +88,7 @@ impl Quantizing {
     ///
     /// # Errors
     /// `Usage` with all names.
-    pub fn parse(text: &str, again: bool, pool: &Pool) -> Result<Self> {
+    pub fn parse(text: &str, refusal: Option<fn(&str) -> Error>, pool: &Pool) -> Result<Self> {
         let Some((file_type, name)) = gguf::file_type(text) else {
             let names = gguf::file_types().collect::<Vec<_>>().join(", ");
             return Err(Error::usage(format!(
@@ -97,7 +98,7 @@ impl Quantizing {
         Ok(Quantizing {
             file_type,
             name,
-            again,
+            refusal,
             pool: pool.clone(),
         })
     }
@@ -321,12 +322,8 @@ impl Base {
         if from == to.name {
             return Ok(self);
         }
-        if !header.is_float() && !to.again {
-            let text = format!(
-                "the weights are quantised already ({from}): only F16, BF16 and F32 lose nothing twice, and \
-                 --requantize does it all the same"
-            );
-            return Err(Error::usage(text));
+        if let Some(refusal) = to.refusal.filter(|_| !header.is_float()) {
+            return Err(refusal(from));
         }
         let backend = to.pool.backend()?;
         let (digest, size_bytes) = store.put_made(&mut |target| {
@@ -334,7 +331,7 @@ impl Base {
                 source: &source,
                 target,
                 file_type: to.file_type as u32,
-                again: to.again,
+                again: to.refusal.is_none(),
                 threads: machine::cores(),
             };
             let mut progress = |done, all| {

@@ -99,15 +99,22 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
         Step::Parsing | Step::Layer(..) | Step::Naming => {}
     };
     let (source, mut changes) = of_modelfile(&modelfile, places, &mut report)?;
-    let again = parsed.has("requantize");
+    let refusal = (!parsed.has("requantize")).then_some(quantised_already as fn(&str) -> Error);
     let quantize = parsed.value("quantize");
     let pool = Pool::new(config.clone(), Policy::OneShot, out::log(None)?);
-    let quantize = quantize.map(|text| Quantizing::parse(text, again, &pool));
+    let quantize = quantize.map(|text| Quantizing::parse(text, refusal, &pool));
     changes.quantize = quantize.transpose()?;
     create(&super::store(config), &name, &source, &changes, &mut report)?;
     drop(progress);
     notes.iter().for_each(|text| out.note(text));
     Ok(())
+}
+
+fn quantised_already(from: &str) -> Error {
+    Error::usage(format!(
+        "the weights are quantised already ({from}): only F16, BF16 and F32 lose nothing twice, and \
+         --requantize does it all the same"
+    ))
 }
 
 /// The folder that relative paths start at.

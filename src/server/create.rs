@@ -45,7 +45,7 @@ pub fn create(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
         let made = recipe.and_then(|(source, changes)| {
             create::create(&server.store, &name, &source, &changes, &mut |_| {})
         });
-        let reply = match made.map_err(quantized_already) {
+        let reply = match made {
             Ok(()) => Reply {
                 status: 200,
                 body: json::line(&success),
@@ -66,7 +66,6 @@ pub fn create(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
         };
         create::create(&server.store, &name, &source, &changes, &mut report)
     });
-    let made = made.map_err(quantized_already);
     let made = made.and_then(|()| stream.send(&success));
     stream.end(made);
 }
@@ -220,7 +219,9 @@ fn quantizing(asked: &str, pool: &Pool) -> Result<Option<Quantizing>> {
     if asked.is_empty() {
         return Ok(None);
     }
-    let parsed = Quantizing::parse(asked, false, pool).ok();
+    let already =
+        |_: &str| Error::failed("quantization is only supported for F16, BF16 and F32 models");
+    let parsed = Quantizing::parse(asked, Some(already), pool).ok();
     match parsed.filter(|to| QUANTS.contains(&to.name)) {
         Some(to) => Ok(Some(to)),
         None => Err(Error::failed(format!(
@@ -228,14 +229,6 @@ fn quantizing(asked: &str, pool: &Pool) -> Result<Option<Quantizing>> {
             asked.to_uppercase(),
             QUANTS[..5].join(", ")
         ))),
-    }
-}
-
-/// The route's words for weights that are quantised already.
-fn quantized_already(error: Error) -> Error {
-    match error.to_string().contains("--requantize") {
-        true => Error::failed("quantization is only supported for F16, BF16 and F32 models"),
-        false => error,
     }
 }
 
