@@ -125,6 +125,9 @@ pub struct Common {
     /// Thinking: true, false or a level.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub think: Option<Json>,
+    /// A model that cannot think answers without it, instead of refusing: other dialects' way.
+    #[serde(skip)]
+    pub think_if_able: bool,
     /// Cut too long an input; absent is true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub truncate: Option<bool>,

@@ -81,7 +81,9 @@ impl Asked {
             keep_alive(common.keep_alive.as_ref())? == Some(KeepAlive::For(Duration::ZERO));
         let can = |word: &str| abilities.iter().any(|ability| ability == word);
         let keep_alive = keep_alive(common.keep_alive.as_ref())?;
-        let think = native::think(common.think.as_ref())?;
+        let asked = native::think(common.think.as_ref())?;
+        let think =
+            asked.filter(|think| can("thinking") || !(think.is_on() && common.think_if_able));
         let only_unloads = is_empty && unloads;
         if think.is_some_and(Think::is_on) && !can("thinking") && !only_unloads {
             return Err(Error::usage(format!(

@@ -5,7 +5,7 @@ pub mod telling;
 use serde_json::{Map, Value as Json, json};
 
 use super::native::{ChatRequest, Common, Message};
-use super::openai::{flag, integer, list, native, number, text};
+use super::openai::{flag, function, integer, list, native, no_web_search, number, text};
 use crate::error::{Error, Result};
 
 /// A request, and whether its answer comes as a stream.
@@ -54,6 +54,7 @@ pub fn conversation(body: &Map<String, Json>) -> Result<ChatRequest> {
             model: text(body, "model")?.to_string(),
             options: options(body)?,
             think: think(body),
+            think_if_able: true,
             format: schema(body),
             tool_choice: tool_choice(body.get("tool_choice")),
             ..Common::default()
@@ -133,15 +134,10 @@ fn tool_choice(given: Option<&Json>) -> Option<Json> {
 fn tool(tool: &Json) -> Result<Json> {
     let kind = tool["type"].as_str().unwrap_or_default();
     if kind.starts_with("web_search") {
-        return Err(Error::usage(
-            "web_search runs on servers of others: there is none here",
-        ));
+        return Err(no_web_search());
     }
-    Ok(json!({ "type": "function", "function": {
-        "name": tool["name"],
-        "description": tool["description"].as_str().unwrap_or_default(),
-        "parameters": tool.get("input_schema").cloned().unwrap_or_else(|| json!({})),
-    }}))
+    let name = tool["name"].as_str().unwrap_or_default();
+    Ok(function(tool, name, "input_schema"))
 }
 
 /// What a message says, with its tool results as messages of their own: before it if a user says

@@ -202,6 +202,20 @@ fn think(body: &Map<String, Json>) -> Result<Option<Json>> {
     effort_to_think(effort)
 }
 
+/// A tool of another dialect as a function; `schema` is the key of its parameters.
+pub fn function(tool: &Json, name: &str, schema: &str) -> Json {
+    json!({ "type": "function", "function": {
+        "name": name,
+        "description": tool["description"].as_str().unwrap_or_default(),
+        "parameters": tool.get(schema).cloned().unwrap_or_else(|| json!({})),
+    }})
+}
+
+/// What refuses a tool that others would run.
+pub fn no_web_search() -> Error {
+    Error::usage("web_search runs on servers of others: there is none here")
+}
+
 /// An effort's word as the native `think`; `None`: as the model does.
 ///
 /// # Errors

@@ -8,7 +8,9 @@ pub mod telling;
 use serde_json::{Map, Value as Json, json};
 
 use super::native::{ChatRequest, Common, Message};
-use super::openai::{effort_to_think, flag, image, integer, native, number, text};
+use super::openai::{
+    effort_to_think, flag, function, image, integer, native, no_web_search, number, text,
+};
 use crate::error::{Error, Result};
 
 /// A request, and whether its answer comes as a stream.
@@ -112,15 +114,8 @@ fn collect(given: Option<&Json>, prefix: &str, tools: &mut Vec<Json>) -> Result<
         };
         match tool["type"].as_str().unwrap_or("function") {
             "namespace" => collect(tool.get("tools"), &format!("{whole}."), tools)?,
-            "web_search" => {
-                let text = "web_search runs on servers of others: there is none here";
-                return Err(Error::usage(text));
-            }
-            _ => tools.push(json!({ "type": "function", "function": {
-                "name": whole,
-                "description": tool["description"].as_str().unwrap_or_default(),
-                "parameters": tool.get("parameters").cloned().unwrap_or_else(|| json!({})),
-            }})),
+            "web_search" => return Err(no_web_search()),
+            _ => tools.push(function(tool, &whole, "parameters")),
         }
     }
     Ok(())
