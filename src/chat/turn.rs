@@ -110,11 +110,6 @@ impl Turn {
         }
     }
 
-    /// Leaves the weights to the end of the process, which is near.
-    pub fn leave_weights(&self) {
-        self.lease.engine().leave_weights();
-    }
-
     /// What is known of the cost so far: the prompt's tokens.
     pub fn usage(&self) -> Usage {
         self.usage

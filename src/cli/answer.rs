@@ -39,11 +39,11 @@ impl Here {
     ///
     /// # Errors
     /// What is wrong with the name, the file, or `--log`.
-    pub fn open(operand: &str, parsed: &Parsed, config: &Config) -> Result<Self> {
+    pub fn open(operand: &str, policy: Policy, parsed: &Parsed, config: &Config) -> Result<Self> {
         let log = out::log(parsed.value("log"))?;
         Ok(Here {
             model: model::open(&super::store(config), operand)?,
-            pool: Pool::new(config.clone(), Policy::OneShot, log),
+            pool: Pool::new(config.clone(), policy, log),
             log,
         })
     }
@@ -81,7 +81,7 @@ pub fn here(
     (started, cancel): (Instant, &Arc<AtomicBool>),
     printer: &mut Printer,
 ) -> Result<Option<String>> {
-    let here = Here::open(&ask.model, parsed, config)?;
+    let here = Here::open(&ask.model, Policy::OneShot, parsed, config)?;
     let request = Request {
         started,
         cancel: cancel.clone(),
@@ -97,7 +97,6 @@ pub fn here(
         }
         _ => turn.device(),
     };
-    turn.leave_weights(); // The process ends now.
     Ok(Some(device))
 }
 

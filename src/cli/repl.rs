@@ -25,7 +25,7 @@ use super::signals::Interrupt;
 use super::slash::{self, Completion, Slash};
 use super::studio;
 use super::transcript::Transcript;
-use crate::chat::{Request, options_in_force};
+use crate::chat::Request;
 use crate::client::Client;
 use crate::config::Config;
 use crate::duration::KeepAlive;
@@ -94,7 +94,6 @@ pub fn talk(
             partner: &partner,
             interrupt: &interrupt,
             transcript: &mut transcript,
-            context_tokens: config.context_tokens,
         };
         if !line.trim_start().starts_with('/') || session::dragged(&line).is_some() {
             if let Some(prompt) = prompt(&line, &mut session, &mut input, out)? {
@@ -146,8 +145,6 @@ struct Turning<'a> {
     partner: &'a Partner,
     interrupt: &'a Interrupt,
     transcript: &'a mut Option<Transcript>,
-    /// Tokens of context where nobody names them.
-    context_tokens: u32,
 }
 
 impl Turning<'_> {
@@ -189,16 +186,7 @@ impl Turning<'_> {
     fn answer(&self, ask: &Ask, printer: &mut Printer) -> Result<()> {
         match self.partner {
             Partner::Here(here) => {
-                let mut options = ask.options.clone();
-                if options_in_force(here.model(), &options)
-                    .int("num_ctx")
-                    .is_none()
-                {
-                    // As a server would: the conversation grows. It is no setting of the session.
-                    options.set_text("num_ctx", &self.context_tokens.to_string())?;
-                }
                 let request = Request {
-                    options,
                     cancel: self.interrupt.flag(),
                     keep_alive: Some(KeepAlive::Forever),
                     started: Instant::now(),

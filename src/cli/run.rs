@@ -25,6 +25,7 @@ use crate::error::{Class, Error, Result};
 use crate::message::{Message, Reason};
 use crate::model;
 use crate::name::Name;
+use crate::pool::Policy;
 use crate::registry::Registry;
 
 pub const COMMAND: Command = Command {
@@ -244,7 +245,7 @@ fn talk(
             Partner::There(Arc::new(client), keep_alive)
         }
         None => {
-            let here = Here::open(&ask.model, parsed, config)?;
+            let here = Here::open(&ask.model, Policy::Session, parsed, config)?;
             if here.model().header.is_embedding() {
                 return Err(Error::usage(
                     "the model turns text into vectors: give it a text",

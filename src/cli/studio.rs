@@ -25,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::message::Message;
 use crate::model::is_path;
 use crate::name::Name;
+use crate::pool::Policy;
 use crate::store::Take;
 
 /// Does what a line of the session says.
@@ -99,7 +100,7 @@ fn load(
 ) -> Result<()> {
     out.write(&format!("Loading model '{name}'\n"))?;
     match partner {
-        Partner::Here(here) => **here = Here::open(&name, parsed, config)?,
+        Partner::Here(here) => **here = Here::open(&name, Policy::Session, parsed, config)?,
         Partner::There(client, _) => _ = told(client, &name)?,
     }
     session.ask.model = name;

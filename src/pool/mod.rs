@@ -49,8 +49,10 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Whom the pool serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
-    /// One answer, then the process ends: no more context than it needs.
+    /// One answer, then the process ends, which frees the weights: no more context than it needs.
     OneShot,
+    /// One answer after another: a context of full size.
+    Session,
     /// Many answers at once.
     Server,
 }
@@ -90,7 +92,7 @@ impl Lease {
     /// How long a reader may take nothing of its answer: a terminal or pipe of our own, for ever.
     pub fn patience(&self) -> Option<Duration> {
         match self.pool.0.policy {
-            Policy::OneShot => None,
+            Policy::OneShot | Policy::Session => None,
             Policy::Server => Some(STALL_MAX),
         }
     }
@@ -229,6 +231,9 @@ impl Pool {
             ..self.spec(model, load)
         };
         let engine = Engine::load(&backend, spec.clone(), &mut report)?;
+        if self.0.policy == Policy::OneShot {
+            engine.leave_weights();
+        }
         Ok((engine, spec))
     }
 
@@ -386,6 +391,11 @@ impl Pool {
             .int("num_batch")
             .map(|tokens| tokens.clamp(BATCH_TOKENS_MIN, BATCH_TOKENS_MAX) as u32);
         let default = self.0.config.context_tokens;
+        let one = |tokens: u32| Context::Shared {
+            tokens,
+            sequences: 1,
+            cells: tokens,
+        };
         let context = match (self.0.policy, asked) {
             _ if model.header.is_embedding() => {
                 let longest = batch_tokens.unwrap_or(TEXT_TOKENS);
@@ -396,11 +406,8 @@ impl Pool {
                 }
             }
             (Policy::OneShot, None) => Context::FirstJob,
-            (Policy::OneShot, Some(asked)) => Context::Shared {
-                tokens: tokens(asked),
-                sequences: 1,
-                cells: tokens(asked),
-            },
+            (Policy::OneShot, Some(asked)) => one(tokens(asked)),
+            (Policy::Session, asked) => one(tokens(asked.unwrap_or(default))),
             (Policy::Server, asked) => self.shared_context(model, tokens(asked.unwrap_or(default))),
         };
         let threads = options
