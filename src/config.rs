@@ -1,7 +1,8 @@
 //! Every setting, read once from the environment, with its origin.
 //!
 //! `PUNA_X` wins over `OLLAMA_X`, which has the same meaning so that existing scripts work, and both
-//! win over the one optional file. The only place that names environment variables or asks for the user's folders.
+//! win over the one optional file. The only place that names environment variables or asks for the
+//! user's folders.
 
 mod network;
 mod shown;
@@ -204,7 +205,7 @@ impl Config {
             Some(path) => (!path.is_empty()).then(|| PathBuf::from(path)),
             None => below(&folders.config, "puna/config"),
         };
-        let sources = Sources::new(variable, file.as_deref(), &keys())?;
+        let sources = Sources::new(variable, file.as_deref(), &keys)?;
         let plain = |name: &str| sources.plain(name);
         let either = |name: &str| sources.either(name);
         let number = |name: &str| {

@@ -29,26 +29,28 @@ impl<'a> Sources<'a> {
     /// The environment, and the file if it is there.
     ///
     /// # Errors
-    /// If the file cannot be read, or a line is wrong; keys are those of `known`.
+    /// If the file cannot be read, or a line is wrong; `known` tells which keys there are.
     pub fn new(
         environment: &'a dyn Fn(&str) -> Option<String>,
         path: Option<&Path>,
-        known: &[String],
+        known: &dyn Fn() -> Vec<String>,
     ) -> Result<Self> {
         let path = path.map(Path::to_path_buf).unwrap_or_default();
-        let text = match std::fs::metadata(&path) {
+        let wrong = |why: String| Error::usage(format!("{}, {why}", path.display()));
+        let lines = match std::fs::metadata(&path) {
             Ok(meta) if meta.len() > FILE_BYTES_MAX => {
                 return Err(Error::usage(format!("{} is too large", path.display())));
             }
             Ok(_) => {
-                std::fs::read_to_string(&path).map_err(|error| Error::io("read", &path, error))?
+                let text = std::fs::read_to_string(&path);
+                let text = text.map_err(|error| Error::io("read", &path, error))?;
+                parse(&text, &known()).map_err(wrong)?
             }
-            Err(_) => String::new(), // There need not be one.
+            Err(_) => Vec::new(), // There need not be one.
         };
-        let wrong = |why: String| Error::usage(format!("{}, {why}", path.display()));
         Ok(Sources {
             environment,
-            lines: parse(&text, known).map_err(wrong)?,
+            lines,
             found: RefCell::default(),
             path,
         })
@@ -173,7 +175,7 @@ mod tests {
             "PUNA_MODELS" => Some(" ".to_string()),
             _ => None,
         };
-        let sources = Sources::new(&environment, Some(&path), &known()).unwrap();
+        let sources = Sources::new(&environment, Some(&path), &known).unwrap();
         assert_eq!(sources.either("HOST").as_deref(), Some(":2"));
         assert_eq!(sources.either("KEEP_ALIVE").as_deref(), Some("1m"));
         assert_eq!(sources.plain("PUNA_MODELS").as_deref(), Some("/m"));
