@@ -107,7 +107,7 @@ pub type Take<'a> = &'a mut dyn FnMut(Delta) -> Result<()>;
 ///
 /// # Errors
 /// What the server says, or that it cannot be reached; what `take` says.
-pub fn by_server(client: &Client, ask: &Ask, keep_alive: Option<&str>, take: Take) -> Result<()> {
+fn by_server(client: &Client, ask: &Ask, keep_alive: Option<&str>, take: Take) -> Result<()> {
     for (given, what) in [
         (matches!(ask.promise, Promise::Grammar(_)), "--grammar"),
         (ask.tool_choice.is_some(), "--tool-choice"),
