@@ -79,7 +79,7 @@ complete -c puna -n '__fish_seen_subcommand_from map' -l format -r -F -d 'answer
 complete -c puna -n '__fish_seen_subcommand_from map' -l grammar -r -F -d 'answer in a text of the GBNF grammar in FILE'
 complete -c puna -n '__fish_seen_subcommand_from map' -l system -s s -x -d 'system text, instead of the model\'s own'
 complete -c puna -n '__fish_seen_subcommand_from map' -l option -s o -x -a 'num_ctx= num_batch= num_gpu= main_gpu= use_mmap= use_mlock= adapter_scale= num_thread= draft_num_predict= num_keep= seed= num_predict= top_k= top_p= min_p= typical_p= repeat_last_n= temperature= repeat_penalty= presence_penalty= frequency_penalty= stop= parse_special=' -d 'set an option of the API, such as top_k=1; may be repeated'
-complete -c puna -n '__fish_seen_subcommand_from map' -l seed -x -d 'same seed, same answers'
+complete -c puna -n '__fish_seen_subcommand_from map' -l seed -x -d 'same seed, same answer'
 complete -c puna -n '__fish_seen_subcommand_from map' -l temperature -x -d '0: always the likeliest token; higher is wilder'
 complete -c puna -n '__fish_seen_subcommand_from map' -l num-predict -s n -x -d 'generate at most N tokens for each record'
 complete -c puna -n '__fish_seen_subcommand_from map' -l num-ctx -x -d 'tokens of context for each record'

@@ -57,6 +57,11 @@ pub fn bench(
     let cancel = AtomicBool::new(false);
     let started = Instant::now();
     let lease = pool.acquire(model, options, None, &cancel, &mut |_| {})?;
+    if let Some(limit) = lease.context_tokens
+        && plan.prompt_tokens > limit as usize
+    {
+        return Err(Error::too_long(plan.prompt_tokens, limit as usize));
+    }
     let load_ms = started.elapsed().as_secs_f64() * 1e3;
     for (what, value) in settings(lease.engine().facts()) {
         tell(row(what, value, ""))?;

@@ -26,6 +26,31 @@ pub const OPTION: Flag = option(
     "KEY=VALUE",
     "set an option of the API, such as top_k=1; may be repeated",
 );
+pub const SEED: Flag = option("seed", None, "N", "same seed, same answer");
+pub const TEMPERATURE: Flag = option(
+    "temperature",
+    None,
+    "T",
+    "0: always the likeliest token; higher is wilder",
+);
+pub const FORMAT: Flag = option(
+    "format",
+    None,
+    "json|@FILE",
+    "answer in JSON, or in JSON of the schema in FILE",
+);
+pub const SCHEMA: Flag = option(
+    "schema",
+    None,
+    "FILE",
+    "answer in JSON of the schema in FILE",
+);
+pub const GRAMMAR: Flag = option(
+    "grammar",
+    None,
+    "FILE",
+    "answer in a text of the GBNF grammar in FILE",
+);
 pub const MESSAGES: Flag = option(
     "messages",
     None,
@@ -338,8 +363,7 @@ fn json(path: &str) -> Result<Json> {
 /// # Errors
 /// If it cannot be read, is too large, or is no text.
 pub fn file(path: &str) -> Result<String> {
-    let bytes = super::read_input(path, FILE_BYTES_MAX)?;
-    String::from_utf8(bytes).map_err(|_| Error::usage(format!("{path} is not UTF-8 text")))
+    super::read_text(path, FILE_BYTES_MAX)
 }
 
 /// The texts of all files that `--attach` names.

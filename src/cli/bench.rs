@@ -53,14 +53,9 @@ pub const COMMAND: Command = Command {
 
 fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     again::with_short_spins();
-    let number = |flag: &str, default: usize, least: usize| match parsed.value(flag) {
-        None => Ok(default),
-        Some(text) => match text.parse() {
-            Ok(number) if (least..=1 << 20).contains(&number) => Ok(number),
-            _ => Err(Error::usage(format!(
-                "--{flag} is a number from {least} on, not '{text}'"
-            ))),
-        },
+    let number = |flag, default, least| {
+        let number = parsed.number(flag, least..=usize::MAX)?;
+        Ok::<_, Error>(number.unwrap_or(default))
     };
     let plan = Plan {
         prompt_tokens: number("prompt", 512, 1)?,

@@ -89,9 +89,7 @@ fn chosen(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<u8> {
         return Err(Error::usage(text));
     }
     let mut ask = Ask::without_prompt(parsed)?;
-    let text = super::read_input("-", super::ask::PROMPT_BYTES_MAX)?;
-    let text = String::from_utf8(text);
-    let text = text.map_err(|_| Error::usage("standard input is not UTF-8 text"))?;
+    let text = super::read_text("-", super::ask::PROMPT_BYTES_MAX)?;
     ask.prompt = prompt(text.trim_end(), parsed.value("question"), choices)?;
     let model = model::open(&super::store(config), &ask.model)?;
     if ask.options.int("num_ctx").is_none() {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use super::again;
-use super::ask::{Ask, OPTION, SYSTEM};
+use super::ask::{Ask, FORMAT, GRAMMAR, OPTION, SCHEMA, SEED, SYSTEM, TEMPERATURE};
 use super::fill::Template;
 use super::journal::Journal;
 use super::mapping::{Printer, Reader, Work};
@@ -69,33 +69,13 @@ pub const COMMAND: Command = Command {
             "keep a journal in FILE, and do not answer again what stands there",
         ),
         option("choose", None, "A,B,C", "answer with one of these"),
-        option(
-            "schema",
-            None,
-            "FILE",
-            "answer in JSON of the schema in FILE",
-        ),
-        option(
-            "format",
-            None,
-            "json|@FILE",
-            "answer in JSON, or in JSON of the schema in FILE",
-        ),
-        option(
-            "grammar",
-            None,
-            "FILE",
-            "answer in a text of the GBNF grammar in FILE",
-        ),
+        SCHEMA,
+        FORMAT,
+        GRAMMAR,
         SYSTEM,
         OPTION,
-        option("seed", None, "N", "same seed, same answers"),
-        option(
-            "temperature",
-            None,
-            "T",
-            "0: always the likeliest token; higher is wilder",
-        ),
+        SEED,
+        TEMPERATURE,
         option(
             "num-predict",
             Some('n'),
@@ -139,7 +119,7 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     again::with_short_spins(); // Before standard input is read.
     let template = Template::parse(parsed.value("prompt").unwrap_or("{}"))?;
     let format = format(parsed)?;
-    let jobs = jobs(parsed)?;
+    let jobs = parsed.number("jobs", 1..=JOBS_MAX)?.unwrap_or(JOBS);
     let ask = ask(parsed)?;
     let journal = parsed.value("resume").map(Journal::open).transpose()?;
     let model = model::open(&super::store(config), &ask.model)?;
@@ -238,21 +218,6 @@ fn format(parsed: &Parsed) -> Result<Format> {
         [(_, format)] => Ok(format),
         _ => Err(Error::usage("--jsonl, --tsv and --null exclude each other")),
     }
-}
-
-fn jobs(parsed: &Parsed) -> Result<usize> {
-    let Some(text) = parsed.value("jobs") else {
-        return Ok(JOBS);
-    };
-    let jobs = text
-        .parse()
-        .ok()
-        .filter(|jobs| (1..=JOBS_MAX).contains(jobs));
-    jobs.ok_or_else(|| {
-        Error::usage(format!(
-            "--jobs is a number from 1 to {JOBS_MAX}, not '{text}'"
-        ))
-    })
 }
 
 /// What each record is asked with; only the prompt differs.

@@ -149,6 +149,13 @@ fn read_input(path: &str, bytes_max: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The text of a file that the command line names, or of standard input for `-`.
+fn read_text(path: &str, bytes_max: u64) -> Result<String> {
+    let name = if path == "-" { "standard input" } else { path };
+    let text = String::from_utf8(read_input(path, bytes_max)?);
+    text.map_err(|_| Error::usage(format!("{name} is not UTF-8 text")))
+}
+
 fn regular_file(path: &str) -> std::io::Result<()> {
     match std::fs::metadata(path)?.is_dir() {
         true => Err(std::io::ErrorKind::IsADirectory.into()),

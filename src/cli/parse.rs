@@ -1,6 +1,7 @@
 //! Words of the command line to a command with its flags and operands, by the table.
 
 use std::ffi::OsString;
+use std::ops::RangeInclusive;
 
 use lexopt::Arg;
 
@@ -32,6 +33,27 @@ impl Parsed {
             .rev()
             .find(|(known, _)| *known == long)
             .map(|(_, value)| value.as_str())
+    }
+
+    /// The value of a flag that is a number of `range`, if it was given.
+    ///
+    /// # Errors
+    /// `Usage` for what is none.
+    pub fn number(&self, long: &str, range: RangeInclusive<usize>) -> Result<Option<usize>> {
+        let Some(text) = self.value(long) else {
+            return Ok(None);
+        };
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        number.map(Some).ok_or_else(|| {
+            let to = match *range.end() {
+                usize::MAX => "on".to_string(),
+                end => format!("to {end}"),
+            };
+            Error::usage(format!(
+                "--{long} is a number from {} {to}, not '{text}'",
+                range.start()
+            ))
+        })
     }
 
     /// All values of a flag that may be repeated.

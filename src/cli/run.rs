@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 
 use super::again;
 use super::answer::{self, Here, Printer};
-use super::ask::{ATTACH, Ask, MESSAGES, OPTION, OVERFLOW, RAW, SYSTEM, THINK, TOOL_CHOICE, TOOLS};
+use super::ask::{
+    ATTACH, Ask, FORMAT, GRAMMAR, MESSAGES, OPTION, OVERFLOW, RAW, SCHEMA, SEED, SYSTEM,
+    TEMPERATURE, THINK, TOOL_CHOICE, TOOLS,
+};
 use super::out::{self, Out};
 use super::parse::Parsed;
 use super::pull;
@@ -38,13 +41,8 @@ pub const COMMAND: Command = Command {
         SYSTEM,
         MESSAGES,
         OPTION,
-        option("seed", None, "N", "same seed, same answer"),
-        option(
-            "temperature",
-            None,
-            "T",
-            "0: always the likeliest token; higher is wilder",
-        ),
+        SEED,
+        TEMPERATURE,
         option("num-predict", Some('n'), "N", "generate at most N tokens"),
         option(
             "num-ctx",
@@ -59,24 +57,9 @@ pub const COMMAND: Command = Command {
         ATTACH,
         TOOLS,
         TOOL_CHOICE,
-        option(
-            "format",
-            None,
-            "json|@FILE",
-            "answer in JSON, or in JSON of the schema in FILE",
-        ),
-        option(
-            "schema",
-            None,
-            "FILE",
-            "answer in JSON of the schema in FILE",
-        ),
-        option(
-            "grammar",
-            None,
-            "FILE",
-            "answer in a text of the GBNF grammar in FILE",
-        ),
+        FORMAT,
+        SCHEMA,
+        GRAMMAR,
         JSON,
         switch(
             "verbose",

@@ -40,9 +40,7 @@ pub fn earlier(parsed: &Parsed) -> Result<Vec<Message>> {
     if !std::path::Path::new(path).exists() {
         return Ok(Vec::new());
     }
-    let bytes = super::read_input(path, BYTES_MAX)?;
-    let text = String::from_utf8(bytes);
-    let text = text.map_err(|_| Error::usage(format!("{path} is not UTF-8 text")))?;
+    let text = super::read_text(path, BYTES_MAX)?;
     let lines = text.lines().enumerate();
     let lines = lines.filter(|(_, line)| !line.trim().is_empty());
     lines

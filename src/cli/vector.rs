@@ -43,7 +43,7 @@ pub fn print(
         let text = "the model turns text into vectors: give it a text";
         return Err(Error::usage(text));
     }
-    let dimensions = parsed.value("dimensions").map(dimensions).transpose()?;
+    let dimensions = parsed.number("dimensions", 1..=usize::MAX)?;
     let truncate = match parsed.value("truncate") {
         None | Some("true" | "") => true,
         Some("false") => false,
@@ -74,11 +74,6 @@ pub fn print(
     let vector = record.embeddings.first();
     let vector = vector.ok_or_else(|| Error::failed("no embeddings returned"))?;
     out.json(&[vector])
-}
-
-fn dimensions(text: &str) -> Result<usize> {
-    let count = text.parse().ok().filter(|count| *count > 0);
-    count.ok_or_else(|| Error::usage(format!("--dimensions is a number above 0, not '{text}'")))
 }
 
 fn here(

@@ -1,11 +1,12 @@
 //! `puna embed` and `puna nearest`: lines to vectors, and the lines nearest to a question.
 
-use std::io::{BufRead, Write};
+use std::io::Write;
 use std::sync::Arc;
 
 use super::ask::{OPTION, options};
 use super::out::{self, Out};
 use super::parse::Parsed;
+use super::records::{Format, Records};
 use super::spec::{Command, Completes, JSON, QUIET, option, switch};
 use super::vector::DIMENSIONS;
 use crate::config::Config;
@@ -16,8 +17,6 @@ use crate::pool::{Policy, Pool};
 
 /// Lines in one request to the model.
 const LINES: usize = 64;
-/// The longest line, or vector, that is read.
-const LINE_BYTES_MAX: u64 = 16 << 20;
 
 pub const EMBED: Command = Command {
     name: "embed",
@@ -98,13 +97,10 @@ impl Maker {
             );
             return Err(Error::usage(text));
         }
-        let dimensions = parsed
-            .value("dimensions")
-            .map(|text| positive("dimensions", text));
         Ok(Maker {
             model,
             pool: Pool::new(config.clone(), Policy::Server, out::log(None)?),
-            dimensions: dimensions.transpose()?,
+            dimensions: parsed.number("dimensions", 1..=usize::MAX)?,
             options: options(parsed)?,
         })
     }
@@ -124,40 +120,15 @@ impl Maker {
     }
 }
 
-fn positive(flag: &str, text: &str) -> Result<usize> {
-    let number = text.parse().ok().filter(|number| *number > 0);
-    number.ok_or_else(|| Error::usage(format!("--{flag} is a number above 0, not '{text}'")))
-}
-
-/// The next line without its newline; `None` at the end.
-fn line(input: &mut impl BufRead) -> Result<Option<String>> {
-    let mut bytes = Vec::new();
-    let mut limited = std::io::Read::take(input, LINE_BYTES_MAX);
-    let wrong = |error| Error::io("read", "standard input", error);
-    if limited.read_until(b'\n', &mut bytes).map_err(wrong)? == 0 {
-        return Ok(None);
-    }
-    if bytes.len() as u64 == LINE_BYTES_MAX {
-        return Err(Error::usage(
-            "a line of standard input is longer than 16 MiB",
-        ));
-    }
-    let end = bytes.strip_suffix(b"\n").map_or(bytes.len(), <[u8]>::len);
-    bytes.truncate(end);
-    let text = String::from_utf8(bytes);
-    text.map(Some)
-        .map_err(|_| Error::usage("standard input is not UTF-8 text"))
-}
-
 fn embed(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     let maker = Maker::open(parsed, config)?;
-    let mut input = std::io::stdin().lock();
+    let mut input = Records::new(std::io::stdin().lock(), Format::Lines);
     let mut is_over = false;
     while !is_over {
         let mut texts = Vec::new();
         while texts.len() < LINES {
-            match line(&mut input)? {
-                Some(text) => texts.push(text),
+            match input.next()? {
+                Some(line) => texts.push(line?.text),
                 None => {
                     is_over = true;
                     break;
@@ -194,19 +165,17 @@ fn embed(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
 }
 
 fn nearest(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
-    let top = parsed
-        .value("top")
-        .map(|text| positive("top", text))
-        .transpose()?;
+    let top = parsed.number("top", 1..=usize::MAX)?;
     let maker = Maker::open(parsed, config)?;
     let wanted = maker.vectors(vec![parsed.operands[1].clone()])?;
     let wanted = wanted.into_iter().next().unwrap_or_default();
-    let mut input = std::io::stdin().lock();
+    let mut input = Records::new(std::io::stdin().lock(), Format::Lines);
     let mut found: Vec<(f32, String)> = Vec::new();
     let mut number = 0;
-    while let Some(record) = line(&mut input)? {
+    while let Some(line) = input.next()? {
         number += 1;
-        let (text, vector) = record.rsplit_once('\t').ok_or_else(|| {
+        let line = line?.text;
+        let (text, vector) = line.rsplit_once('\t').ok_or_else(|| {
             Error::usage(format!("line {number} of standard input has no vector"))
         })?;
         let numbers = vector
