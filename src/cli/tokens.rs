@@ -11,6 +11,11 @@ use crate::model;
 use crate::options::Options;
 use crate::pool::{Policy, Pool};
 
+/// Bytes of a token, as they are in most texts.
+const TOKEN_BYTES: usize = 4;
+/// Tokens by which a part of a text is longer than what is cut of it.
+const TOKENS_MORE: usize = 16;
+
 pub const COMMAND: Command = Command {
     name: "tokens",
     alias: None,
@@ -68,6 +73,10 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
         let text = format!("--{} and --{} exclude each other", way[0], way[1]);
         return Err(Error::usage(text));
     }
+    let mut most = 0;
+    for way in ["head", "tail", "split"] {
+        most = parsed.number(way, 1..=usize::MAX)?.unwrap_or(most);
+    }
     let model = model::open(&super::store(config), &parsed.operands[0])?;
     let pool = Pool::new(config.clone(), Policy::OneShot, out::log(None)?);
     let lease = pool.acquire(
@@ -89,18 +98,11 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     if files.is_empty() {
         text = read("-")?;
     }
-    let number = |way: &str| number(parsed.value(way).unwrap_or_default(), way);
     match way[0] {
-        "head" => {
-            let n = number("head")?;
-            out.write(&text[..longest(engine, &text, &characters(&text), n)])
-        }
-        "tail" => {
-            let n = number("tail")?;
-            out.write(&text[tail(engine, &text, n)..])
-        }
+        "head" => out.write(head(engine, &text, most)),
+        "tail" => out.write(tail(engine, &text, most)),
         "split" => {
-            let pieces = split(engine, &text, number("split")?);
+            let pieces = split(engine, &text, most);
             match parsed.has("json") {
                 true => out.json(&pieces),
                 false => {
@@ -121,14 +123,7 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
 }
 
 fn read(file: &str) -> Result<String> {
-    let bytes = super::read_input(file, PROMPT_BYTES_MAX)?;
-    let name = if file == "-" { "standard input" } else { file };
-    String::from_utf8(bytes).map_err(|_| Error::usage(format!("{name} is not UTF-8 text")))
-}
-
-fn number(text: &str, flag: &str) -> Result<usize> {
-    let number = text.parse().ok().filter(|number| *number > 0);
-    number.ok_or_else(|| Error::usage(format!("--{flag} is a number from 1 on, not '{text}'")))
+    super::read_text(file, PROMPT_BYTES_MAX)
 }
 
 fn counted(engine: &Engine, text: &str) -> usize {
@@ -161,11 +156,34 @@ fn count(engine: &Engine, files: &[String], json: bool, out: &mut Out) -> Result
 
 /// Every place between two characters, and the end.
 fn characters(text: &str) -> Vec<usize> {
-    text.char_indices()
-        .skip(1)
-        .map(|(at, _)| at)
-        .chain([text.len()])
-        .collect()
+    let starts = text.char_indices().map(|(at, _)| at);
+    starts.skip(1).chain([text.len()]).collect()
+}
+
+/// A part of a text, grown by `part` from a few bytes, that certainly has more than `n` tokens, or
+/// the whole: what lies behind it need not be counted.
+fn enough<'a>(engine: &Engine, text: &str, n: usize, part: impl Fn(usize) -> &'a str) -> &'a str {
+    // The last tokens of a text that is cut may be others than those of the whole.
+    let wanted = n.saturating_add(TOKENS_MORE);
+    let mut bytes = wanted.saturating_mul(TOKEN_BYTES);
+    loop {
+        let part = part(bytes);
+        if part.len() == text.len() || counted(engine, part) > wanted {
+            return part;
+        }
+        bytes = bytes.saturating_mul(2);
+    }
+}
+
+/// A beginning of a text that is long enough.
+fn beginning<'a>(engine: &Engine, text: &'a str, n: usize) -> &'a str {
+    enough(engine, text, n, |bytes| {
+        let mut end = bytes.min(text.len());
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        &text[..end]
+    })
 }
 
 /// The last of some places up to which the text has at most `n` tokens; 0 if none has.
@@ -173,17 +191,28 @@ fn characters(text: &str) -> Vec<usize> {
 /// Counting is nearly monotonous in the length, which is what the search needs.
 fn longest(engine: &Engine, text: &str, places: &[usize], n: usize) -> usize {
     let fits = |at: &usize| counted(engine, &text[..*at]) <= n;
-    // A token has at most a few dozen bytes: what lies far behind need not be counted.
     let count = places.partition_point(fits);
     count.checked_sub(1).map_or(0, |last| places[last])
 }
 
-/// Where the longest end of at most `n` tokens begins.
-fn tail(engine: &Engine, text: &str, n: usize) -> usize {
-    let places: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
-    let too_long = |at: &usize| counted(engine, &text[*at..]) > n;
-    let first = places.partition_point(too_long);
-    places.get(first).copied().unwrap_or(text.len())
+/// The longest beginning of at most `n` tokens.
+fn head<'a>(engine: &Engine, text: &'a str, n: usize) -> &'a str {
+    let near = beginning(engine, text, n);
+    &near[..longest(engine, near, &characters(near), n)]
+}
+
+/// The longest end of at most `n` tokens.
+fn tail<'a>(engine: &Engine, text: &'a str, n: usize) -> &'a str {
+    let near = enough(engine, text, n, |bytes| {
+        let mut start = text.len().saturating_sub(bytes);
+        while !text.is_char_boundary(start) {
+            start += 1;
+        }
+        &text[start..]
+    });
+    let places: Vec<usize> = near.char_indices().map(|(at, _)| at).collect();
+    let first = places.partition_point(|at| counted(engine, &near[*at..]) > n);
+    &near[places.get(first).copied().unwrap_or(near.len())..]
 }
 
 /// The text in pieces of at most `n` tokens.
@@ -191,14 +220,9 @@ fn split<'a>(engine: &Engine, text: &'a str, n: usize) -> Vec<&'a str> {
     let mut pieces = Vec::new();
     let mut rest = text;
     while !rest.trim().is_empty() {
-        // What is certainly too long is not counted: a token is a byte at least, and seldom 32.
-        let mut window = rest.len().min(n.saturating_mul(32));
-        while !rest.is_char_boundary(window) {
-            window -= 1;
-        }
-        let near = &rest[..window];
+        let near = beginning(engine, rest, n);
         let at = [
-            sentences(near, rest.len() == window),
+            sentences(near, rest.len() == near.len()),
             words(near),
             characters(near),
         ]
