@@ -3,16 +3,13 @@
 //!
 //! The parts that do it are in `mapping.rs`.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{channel, sync_channel};
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::sync::atomic::AtomicBool;
 
 use super::again;
 use super::ask::{Ask, FORMAT, GRAMMAR, OPTION, SCHEMA, SEED, SYSTEM, TEMPERATURE};
 use super::fill::Template;
 use super::journal::Journal;
-use super::mapping::{Printer, Reader, Work};
+use super::mapping::{self, Source, Work};
 use super::out::{self, Out, Unit};
 use super::parse::Parsed;
 use super::records::Format;
@@ -28,9 +25,6 @@ use crate::pool::{Lease, Policy, Pool};
 const JOBS: usize = 8;
 /// Most of them.
 const JOBS_MAX: usize = 64;
-/// Records between reading and printing, for each answer at once: enough that a long one holds up
-/// no others.
-const WINDOW: usize = 8;
 
 pub const COMMAND: Command = Command {
     name: "map",
@@ -130,53 +124,20 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     let pool = Pool::new(config, Policy::Server, out::log(None)?);
     // Loaded once, and kept: what is wrong with the model is wrong with all records.
     let lease = load(&pool, &model, &ask, out)?;
-    let work = Arc::new(Work {
+    let work = Work {
         pool,
         model,
         ask,
         stop: AtomicBool::new(false),
-    });
-    let window = WINDOW * jobs;
-    let (permits, permitted) = sync_channel(window);
-    let (to_workers, tasks) = sync_channel(window);
-    let (to_printer, done) = channel();
-    let reader = Reader {
+    };
+    let source = Source {
         template,
         settings,
-        permits,
-        to_workers,
+        format,
     };
-    let reading = thread::spawn(move || reader.read(format));
-    let tasks = Arc::new(Mutex::new(tasks));
-    let journal = journal.map(|journal| Arc::new(Mutex::new(journal)));
-    let start = |_| {
-        let (work, tasks, to_printer) = (work.clone(), tasks.clone(), to_printer.clone());
-        let journal = journal.clone();
-        thread::spawn(move || work.answer_all(&tasks, journal.as_deref(), &to_printer))
-    };
-    let workers: Vec<_> = (0..jobs).map(start).collect();
-    drop((to_printer, tasks));
-    let printer = Printer {
-        json: parsed.has("json"),
-        answers_json: matches!(work.ask.promise, Promise::Json | Promise::Schema(_)),
-        out,
-        journal: journal.as_deref(),
-        failures: 0,
-    };
-    let printed = printer.print_all(&done, &permitted);
-    // However it ended: nothing may compute while the process ends.
-    work.stop.store(true, Ordering::Relaxed);
-    drop((done, permitted));
-    for worker in workers {
-        // A panic in it was told, and its record was missed.
-        let _ = worker.join();
-    }
+    let mapped = mapping::map(work, source, (jobs, journal), parsed.has("json"), out);
     lease.engine().leave_weights();
-    let failures = printed?;
-    // The workers have ended by themselves, so the reader has too.
-    let read = reading.join();
-    read.unwrap_or_else(|_| Err(Error::failed("reading standard input failed")))?;
-    match failures {
+    match mapped? {
         0 => Ok(()),
         1 => Err(Error::plain(Class::Records, "1 record failed")),
         count => Err(Error::plain(

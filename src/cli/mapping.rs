@@ -4,9 +4,10 @@
 //! one before it was printed, so that an endless input needs no memory.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
@@ -18,15 +19,19 @@ use super::out::{self, Out};
 use super::records::{Format, Record, Records};
 use crate::chat::{self, Promise, Request};
 use crate::error::{Class, Error, Result};
-use crate::message::{Delta, Message, Reason, Think};
+use crate::message::{Delta, Finish, Message, Reason, Think};
 use crate::model::Model;
 use crate::pool::Pool;
 
 /// How often a worker without work looks whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// Records between reading and printing, for each answer at once: enough that a long one holds up
+/// no others.
+const WINDOW: usize = 8;
+
 /// A prompt on its way to a worker.
-pub struct Task {
+struct Task {
     record: u64,
     input: Record,
     /// The prompt and its key, or what is wrong with the record.
@@ -34,7 +39,7 @@ pub struct Task {
 }
 
 /// A task that is done.
-pub struct Done {
+struct Done {
     record: u64,
     input: Json,
     key: Option<String>,
@@ -55,16 +60,75 @@ pub struct Work {
     pub stop: AtomicBool,
 }
 
-/// Reads records and makes prompts of them.
-pub struct Reader {
-    /// The prompts' template.
+/// Where prompts come from.
+pub struct Source {
+    /// Their template.
     pub template: Template,
     /// What answers depend on beside their prompts.
     pub settings: String,
+    /// How the records of standard input are written.
+    pub format: Format,
+}
+
+/// Answers so many records at once, and prints the outcomes; returns how many failed.
+///
+/// # Errors
+/// If input or output break, or what would be wrong with all records.
+pub fn map(
+    work: Work,
+    source: Source,
+    (jobs, journal): (usize, Option<Journal>),
+    json: bool,
+    out: &mut Out,
+) -> Result<usize> {
+    let window = WINDOW * jobs;
+    let (permits, permitted) = sync_channel(window);
+    let (to_workers, tasks) = sync_channel(window);
+    let (to_printer, done) = channel();
+    let reader = Reader {
+        source,
+        permits,
+        to_workers,
+    };
+    let reading = thread::spawn(move || reader.read());
+    let (work, tasks) = (Arc::new(work), Arc::new(Mutex::new(tasks)));
+    let journal = journal.map(|journal| Arc::new(Mutex::new(journal)));
+    let start = |_| {
+        let (work, tasks, to_printer) = (work.clone(), tasks.clone(), to_printer.clone());
+        let journal = journal.clone();
+        thread::spawn(move || work.answer_all(&tasks, journal.as_deref(), &to_printer))
+    };
+    let workers: Vec<_> = (0..jobs).map(start).collect();
+    drop((to_printer, tasks));
+    let printer = Printer {
+        json,
+        answers_json: matches!(work.ask.promise, Promise::Json | Promise::Schema(_)),
+        out,
+        journal: journal.as_deref(),
+        failures: 0,
+    };
+    let printed = printer.print_all(&done, &permitted);
+    // However it ended: nothing may compute while the process ends.
+    work.stop.store(true, Ordering::Relaxed);
+    drop((done, permitted));
+    for worker in workers {
+        // A panic in it was told, and its record was missed.
+        let _ = worker.join();
+    }
+    let failures = printed?;
+    // The workers have ended by themselves, so the reader has too.
+    let read = reading.join();
+    read.unwrap_or_else(|_| Err(Error::failed("reading standard input failed")))?;
+    Ok(failures)
+}
+
+/// Reads records and makes prompts of them.
+struct Reader {
+    source: Source,
     /// Takes one for each record that is read and not printed yet.
-    pub permits: SyncSender<()>,
+    permits: SyncSender<()>,
     /// Where prompts go.
-    pub to_workers: SyncSender<Task>,
+    to_workers: SyncSender<Task>,
 }
 
 impl Reader {
@@ -72,8 +136,8 @@ impl Reader {
     ///
     /// # Errors
     /// If the input cannot be read on; what was read before is answered.
-    pub fn read(self, format: Format) -> Result<()> {
-        let mut records = Records::new(std::io::stdin().lock(), format);
+    fn read(self) -> Result<()> {
+        let mut records = Records::new(std::io::stdin().lock(), self.source.format);
         for number in 0.. {
             if self.permits.send(()).is_err() {
                 return Ok(()); // Nobody prints any more.
@@ -91,9 +155,12 @@ impl Reader {
     fn task(&self, record: u64, read: Result<Record>) -> Task {
         match read {
             Ok(input) => {
-                let prompt = self.template.fill(&input.text, &|name| input.field(name));
+                let prompt = self
+                    .source
+                    .template
+                    .fill(&input.text, &|name| input.field(name));
                 let keyed = prompt.map(|prompt| {
-                    let key = key(&prompt, &self.settings);
+                    let key = key(&prompt, &self.source.settings);
                     (prompt, key)
                 });
                 Task {
@@ -113,7 +180,7 @@ impl Reader {
 
 impl Work {
     /// Answers tasks until there are no more.
-    pub fn answer_all(
+    fn answer_all(
         &self,
         tasks: &Mutex<Receiver<Task>>,
         journal: Option<&Mutex<Journal>>,
@@ -188,34 +255,43 @@ impl Work {
             ..request
         };
         let mut said = Message::default();
+        let finished = self.say(request, &mut said);
+        outcome.output = self.in_one_line(said.content.trim());
+        let Some(finish) = finished? else {
+            return Ok(());
+        };
+        outcome.tokens = finish.usage.answer_tokens;
+        if self.ask.promise != Promise::None && finish.reason == Reason::Length {
+            return Err(Error::plain(
+                Class::Cut,
+                "the answer was cut before it was whole",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Adds to the message what is said, up to an error or the end.
+    fn say(&self, request: Request, said: &mut Message) -> Result<Option<Box<Finish>>> {
         for delta in chat::start(&self.pool, request, &mut |_| {})? {
             let delta = delta?;
             if self.stop.load(Ordering::Relaxed) {
                 return Err(Error::cancelled());
             }
             said.add(&delta);
-            outcome.output = said.content.trim().to_string();
             if let Delta::Finish(finish) = delta {
-                outcome.tokens = finish.usage.answer_tokens;
-                outcome.output = self.in_one_line(std::mem::take(&mut outcome.output));
-                if self.ask.promise != Promise::None && finish.reason == Reason::Length {
-                    return Err(Error::plain(
-                        Class::Cut,
-                        "the answer was cut before it was whole",
-                    ));
-                }
+                return Ok(Some(finish));
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// JSON without the line breaks that it may have between its values.
-    fn in_one_line(&self, text: String) -> String {
+    fn in_one_line(&self, text: &str) -> String {
         let json = matches!(self.ask.promise, Promise::Json | Promise::Schema(_));
         let value = json
-            .then(|| serde_json::from_str::<Json>(&text).ok())
+            .then(|| serde_json::from_str::<Json>(text).ok())
             .flatten();
-        value.map_or(text, |value| value.to_string())
+        value.map_or_else(|| text.to_string(), |value| value.to_string())
     }
 
     /// True if the model would think before each answer: of a record only the answer is wanted.
@@ -239,17 +315,16 @@ fn is_fatal(error: &Error) -> bool {
 }
 
 /// Prints outcomes in their order.
-pub struct Printer<'a> {
+struct Printer<'a> {
     /// Outcomes are printed as JSON.
-    pub json: bool,
+    json: bool,
     /// Answers are JSON: they stand on a line as they are.
-    pub answers_json: bool,
-    /// Where they go.
-    pub out: &'a mut Out,
+    answers_json: bool,
+    out: &'a mut Out,
     /// Where they are noted.
-    pub journal: Option<&'a Mutex<Journal>>,
+    journal: Option<&'a Mutex<Journal>>,
     /// Records that failed so far.
-    pub failures: usize,
+    failures: usize,
 }
 
 impl Printer<'_> {
@@ -257,7 +332,7 @@ impl Printer<'_> {
     ///
     /// # Errors
     /// If the output cannot be written, or what would be wrong with all records.
-    pub fn print_all(
+    fn print_all(
         mut self,
         done: &Receiver<Result<Done>>,
         permitted: &Receiver<()>,
