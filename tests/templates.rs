@@ -92,6 +92,9 @@ pub fn render(
 /// Jinja2 writes `&#34;` where these add plain text to what went through `safe`. Nobody meant that.
 const ESCAPES: [&str; 1] = ["meetkai-functionary-medium-v3.1"];
 
+/// The note of templates that offer no tools, or not by the usual name: we do it for them.
+const OFFERED: &str = "system message";
+
 /// Every conversation that Jinja2 renders we render to the same bytes, unless a note says how it
 /// was changed; what it refuses we put in other words.
 #[test]
@@ -111,6 +114,9 @@ fn prompts_are_jinja2s_to_the_byte() {
                 (Json::String(text), Ok((found, _))) if *text == found => equal += 1,
                 // What Jinja2 refuses, we may render in other words, or refuse as well.
                 (Json::Null, _) => {}
+                (_, Ok((found, notes))) if notes.iter().any(|note| note.contains(OFFERED)) => {
+                    assert!(found.contains("get_weather"), "{name} {kind}: {found}");
+                }
                 _ if ESCAPES.contains(&name.as_str()) && chat["tools"] == true => {}
                 (expected, found) => wrong.push(format!(
                     "{name} {kind}:\n  expected {expected}\n  found    {found:?}"
@@ -236,7 +242,11 @@ const NO_CALLS: &[&str] = &[
     "google-gemma-2-2b-it",
     "llama-cpp-rwkv-world",
     "microsoft-Phi-3.5-mini-instruct",
+    "microsoft-Phi-4-mini-instruct",
 ];
+
+/// These write texts between quotes and leave the quotes inside as they are.
+const BARE_QUOTES: &[&str] = &["llama4-pythonic"];
 
 /// Here the mark of an argument is its own name, the function's name stands twice, or marks are
 /// made of words between marks: their calls stay text.
@@ -269,6 +279,10 @@ fn calls_are_read_in_the_shape_that_the_template_shows() {
         for count in [1, 2] {
             let mut message = Message::new("assistant", "");
             message.tool_calls = calls[..count].to_vec();
+            if BARE_QUOTES.contains(&name.as_str()) {
+                message.tool_calls[0].arguments = r#"{"city":"Rome é","days":2}"#.into();
+            }
+            let calls = message.tool_calls.clone();
             // One family reads the name off the id, another wants nine letters.
             for style in ["functions.", ""] {
                 for (index, call) in message.tool_calls.iter_mut().enumerate() {
@@ -326,6 +340,70 @@ fn calls_are_read_in_the_shape_that_the_template_shows() {
         wrong.join("\n")
     );
 }
+/// What models write by their cards where the template shows it in its instructions or not at all.
+#[test]
+fn calls_that_no_history_shows_are_read() {
+    let tools = tools();
+    for (name, text) in [
+        (
+            "microsoft-Phi-4-mini-instruct",
+            r#"<|tool_call|>[{"name": "get_weather", "arguments": {"city": "Rome", "days": 2}}, {"name": "set_alarm", "arguments": {"at": "noon"}}]<|/tool_call|>"#,
+        ),
+        (
+            "phi4-mini.gotmpl", // It forgets a brace.
+            r#"<|tool_call|>[{"name":"get_weather","arguments":{"city":"Rome","days":2}},{"name":"set_alarm","arguments":{"at":"noon"}}]<|/tool_call|>"#,
+        ),
+        (
+            "vllm-phi4-mini",
+            r#"functools[{"name": "get_weather", "arguments": {"city": "Rome", "days": 2}}, {"name": "set_alarm", "arguments": {"at": "noon"}}]"#,
+        ),
+        (
+            "llama4-pythonic",
+            "[get_weather(city=\"Rome\", days=2), set_alarm(at='noon')]",
+        ),
+        (
+            "google-functiongemma-270m-it-format",
+            "<start_function_call>call:get_weather{city:<escape>Rome<escape>,days:2}<end_function_call>\
+             <start_function_call>call:set_alarm{at:<escape>noon<escape>}<end_function_call>",
+        ),
+        (
+            "google-gemma-2-2b-it",
+            "{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Rome\", \"days\": 2}}\n\
+             {\"name\": \"set_alarm\", \"arguments\": {\"at\": \"noon\"}}",
+        ),
+    ] {
+        let (source, template) = match name.ends_with(".gotmpl") {
+            true => {
+                let source = data(&format!("gotmpl/{name}"));
+                (source.clone(), Template::of_text(&source).unwrap())
+            }
+            false => {
+                let source = data(&format!("templates/{name}.jinja"));
+                (source.clone(), Template::of_gguf(&source, None).unwrap())
+            }
+        };
+        let format = Arc::new(Format::of(&template, &source));
+        for at in 0..text.len() + STOP.len() {
+            let (_, said, calls) = read(&format, &tools, "", text, at);
+            let found: Vec<_> = calls
+                .iter()
+                .map(|call| (call.name.as_str(), call.arguments.as_str()))
+                .collect();
+            let expected = [
+                ("get_weather", r#"{"city":"Rome","days":2}"#),
+                ("set_alarm", r#"{"at":"noon"}"#),
+            ];
+            assert_eq!(found, expected, "{name} at {at}: {format:?}");
+            assert_eq!(said.trim(), "", "{name} at {at}");
+        }
+        let plain = "It is [sunny] {there}, functional.";
+        for at in 0..plain.len() {
+            let (_, said, calls) = read(&format, &tools, "", plain, at);
+            assert_eq!((said.as_str(), calls.len()), (plain, 0), "{name} at {at}");
+        }
+    }
+}
+
 /// Thinking is told from the answer by the marks that the template shows, cut at any byte.
 #[test]
 fn thinking_is_read_by_the_marks_that_the_template_shows() {

@@ -8,7 +8,7 @@ mod named;
 use std::time::SystemTime;
 
 pub use gotmpl::GoTemplate;
-pub use jinja::Jinja;
+pub use jinja::{CALLS_AS_TEXT, Jinja};
 
 use crate::clock::Local;
 use crate::error::{Error, Result};
@@ -63,7 +63,7 @@ impl Default for Chat<'_> {
 }
 
 /// A prompt.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rendered {
     /// Its text.
     pub text: String,

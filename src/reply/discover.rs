@@ -82,8 +82,12 @@ fn body(text: &str, name: &str) -> Option<(Body, usize, usize)> {
         && let Ok((json, used)) = literal::json(&text[name_end + open..])
         && json[KEY] == VALUE
     {
+        let end = name_end + open + used;
+        if let Some((body, from)) = unclosed(text, named, end) {
+            return Some((body, from, end));
+        }
         let between = text[name_end..name_end + open].to_string();
-        return Some((Body::Named { between }, named, name_end + open + used));
+        return Some((Body::Named { between }, named, end));
     }
     let value = key + text[key..].find(VALUE)?;
     let key_end = &text[key + KEY.len()..value];
@@ -91,7 +95,7 @@ fn body(text: &str, name: &str) -> Option<(Body, usize, usize)> {
     let number = next + text[next..].find(NUMBER)?;
     let number_end = &text[next + KEY_NUMBER.len()..number];
     let opening = &text[name_end..key];
-    if opening == "(" && number_end == "=" {
+    if opening == "(" && number_end.starts_with('=') {
         let end = number + text[number..].find(')')? + 1;
         return Some((Body::Python, named, end));
     }
@@ -125,11 +129,19 @@ fn body(text: &str, name: &str) -> Option<(Body, usize, usize)> {
     ))
 }
 
+/// An object whose last brace a template forgets to write; models write it nevertheless.
+fn unclosed(text: &str, named: usize, end: usize) -> Option<(Body, usize)> {
+    let from = text[..named].rfind('{')?;
+    let closed = format!("{}}}", &text[from..end]);
+    let (body, _, _) = object(&closed, NAME).or_else(|| object(&closed, OTHER))?;
+    Some((body, from))
+}
+
 /// The innermost JSON object that holds both the name and the arguments.
 fn object(text: &str, name: &str) -> Option<(Body, usize, usize)> {
     let key = text.find(KEY)?.max(text.find(name)?);
     for (from, _) in text[..key].rmatch_indices('{') {
-        let Ok((json, used)) = literal::json(&text[from..]) else {
+        let Ok((json, used)) = literal::loose(&text[from..]) else {
             continue;
         };
         let named = path(&json, &|json| json == name);

@@ -9,10 +9,17 @@ use super::mark::{MARK_BYTES_MAX, common, last_mark, whole_mark, whole_start};
 use super::shape::{Body, Shape};
 use super::think::Thought;
 use crate::message::{Message, Tool, ToolCall};
-use crate::prompt::{Chat, Template};
+use crate::prompt::{CALLS_AS_TEXT, Chat, Rendered, Template};
 
 const CONTENT: &str = "nEEdlesay";
 const THOUGHT: &str = "nEEdlethink";
+
+/// Words before calls that are no marks, as a template's instructions and the family's vocabulary
+/// have them.
+const TRIGGERS: [(&str, &str); 2] = [
+    ("<|python_tag|>", "<|python_tag|>"),
+    ("functools[", "functools"),
+];
 
 /// What answers look like.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -56,7 +63,8 @@ impl Format {
         if content.0.is_empty() && !behind.is_empty() {
             content = (behind, ends.first().cloned().unwrap_or_default());
         }
-        let mut calls = probe.calls().or_else(|| named_in(source));
+        let jinja = matches!(template, Template::Jinja { .. });
+        let mut calls = probe.calls().or_else(|| named_in(source, jinja));
         if let Some(shape) = &mut calls
             && let Some((open, close)) = empty_thinking(&shape.lead)
         {
@@ -70,13 +78,14 @@ impl Format {
                 .is_some_and(|shape| shape.lead.contains(end.as_str()))
         };
         ends.retain(|end| !before_call(end));
-        let triggers = ["<|python_tag|>"]
+        let triggers = TRIGGERS
             .iter()
-            .filter(|mark| source.contains(**mark));
+            .filter(|(sign, _)| source.contains(sign))
+            .map(|(_, trigger)| trigger.to_string());
         Format {
             think,
             calls,
-            triggers: triggers.map(ToString::to_string).collect(),
+            triggers: triggers.collect(),
             content,
             ends,
             channels: false,
@@ -136,11 +145,15 @@ struct Probe<'a> {
 impl Probe<'_> {
     /// A prompt with the assistant's turn opened.
     fn opened(&self) -> String {
-        self.rendered(&[Message::new("user", "hi")], &[], true)
+        self.rendered(&[Message::new("user", "hi")], &[], true).text
     }
 
     /// A finished conversation of the user's `hi` and these messages.
     fn shown(&self, answer: Vec<Message>, tools: &[Tool]) -> String {
+        self.finished(answer, tools).text
+    }
+
+    fn finished(&self, answer: Vec<Message>, tools: &[Tool]) -> Rendered {
         let mut messages = vec![Message::new("user", "hi")];
         messages.extend(answer);
         if let Template::Go(_) = self.template {
@@ -150,14 +163,14 @@ impl Probe<'_> {
         self.rendered(&messages, tools, false)
     }
 
-    fn rendered(&self, messages: &[Message], tools: &[Tool], opens: bool) -> String {
+    fn rendered(&self, messages: &[Message], tools: &[Tool], opens: bool) -> Rendered {
         let rendered = self.template.render(&Chat {
             messages,
             tools,
             opens,
             ..Chat::default()
         });
-        rendered.map_or_else(|_| String::new(), |rendered| rendered.text)
+        rendered.unwrap_or_default()
     }
 
     /// The mark behind a finished answer.
@@ -268,11 +281,10 @@ impl Probe<'_> {
                 tool_calls: calls.to_vec(),
                 ..Message::new("assistant", "")
             };
-            let one = self.shown(vec![message(&calls[..1])], &tools);
+            let Rendered { text: one, notes } = self.finished(vec![message(&calls[..1])], &tools);
             let start = common(&said, &one);
             let section = whole_start(&one, start);
-            // Calls that the template cannot show were put in our own words.
-            if !section.contains(NAME) || section.contains("\"tool_calls\"") {
+            if !section.contains(NAME) || notes.contains(&CALLS_AS_TEXT) {
                 continue;
             }
             let two = self.shown(vec![message(&calls)], &tools);
@@ -295,8 +307,8 @@ fn empty_thinking(lead: &str) -> Option<(String, String)> {
 }
 
 /// The shape that a template names in its instructions without showing a call itself; else the
-/// plainest one.
-fn named_in(source: &str) -> Option<Shape> {
+/// plainest one, which is also that of our own words where a template knows of no tools.
+fn named_in(source: &str, jinja: bool) -> Option<Shape> {
     let keys = |key: &str| vec![key.to_string()];
     let object = |name: &str, arguments: &str| Body::Object {
         name: keys(name),
@@ -310,17 +322,23 @@ fn named_in(source: &str) -> Option<Shape> {
         () if source.contains("<|tool_call_start|>") => {
             ("<|tool_call_start|>", "<|tool_call_end|>", Body::Python)
         }
-        () if source.contains("tools") || source.contains("Tools") => {
+        () if source.contains("<|tool|>") => (
+            "<|tool_call|>",
+            "<|/tool_call|>",
+            object("name", "arguments"),
+        ),
+        () if jinja || source.contains("tools") || source.contains("Tools") => {
             ("", "", object("name", "arguments"))
         }
         () => return None,
     };
+    let array = body == Body::Python || lead == "<|tool_call|>";
     Some(Shape {
         lead: lead.into(),
-        again: lead.into(),
+        again: if array { "" } else { lead }.into(),
         between: close.into(),
         last: close.into(),
-        array: body == Body::Python,
+        array,
         body,
     })
 }

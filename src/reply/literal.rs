@@ -36,6 +36,14 @@ pub fn json(text: &str) -> Read<Json> {
     }
 }
 
+/// Reads one JSON value, or one that is written as Python would.
+pub fn loose(text: &str) -> Read<Json> {
+    match json(text) {
+        Err(Stop::Never) => value(text, ""),
+        read => read,
+    }
+}
+
 /// Reads one literal at the start of `text`; texts stand between quotes or between `quote`.
 pub fn value(text: &str, quote: &str) -> Read<Json> {
     let mut reader = Reader {

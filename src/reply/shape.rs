@@ -177,7 +177,7 @@ fn list_start(text: &str) -> usize {
 
 fn object(text: &str, name: &[String], arguments: &[String], id: Option<&[String]>) -> Read<Parts> {
     let start = list_start(text);
-    let (json, used) = literal::json(&text[start..])?;
+    let (json, used) = literal::loose(&text[start..])?;
     let Some(name) = at(&json, name).and_then(Json::as_str) else {
         return Err(Stop::Never);
     };

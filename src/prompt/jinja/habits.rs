@@ -4,7 +4,7 @@
 use minijinja::context;
 use minijinja::value::Value;
 
-use super::from_json;
+use super::{from_json, python, tool_value};
 use crate::error::Result;
 use crate::message::{Message, Tool, ToolCall};
 use crate::prompt::Chat;
@@ -12,6 +12,9 @@ use crate::prompt::Chat;
 /// Texts that no template holds.
 const NEEDLE: &str = "nEEdle1";
 const OTHER: &str = "nEEdle2";
+
+/// The note that earlier calls were put in our own words.
+pub const CALLS_AS_TEXT: &str = "the template shows no calls of tools: they become text";
 
 type Run<'a> = &'a dyn Fn(&Chat, Vec<Value>) -> Result<String>;
 
@@ -22,12 +25,25 @@ pub struct Habits {
     system: bool,
     /// Content must be a list of parts.
     typed: bool,
+    /// Where the tools on offer stand.
+    offer: Offer,
     /// Messages of role `tool`.
     tool_role: bool,
     /// Calls of tools, and how it wants them.
     calls: Option<Calls>,
     /// The field that carries earlier reasoning.
     reasoning: &'static str,
+}
+
+/// How a template offers tools.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Offer {
+    /// It writes them down itself.
+    Shown,
+    /// As a text in the field `tools` of the system message.
+    OfSystem,
+    /// Not at all: they go into the system message in words.
+    InWords,
 }
 
 /// How a template wants calls.
@@ -45,6 +61,7 @@ impl Habits {
         let plain = Habits {
             system: true,
             typed: false,
+            offer: Offer::Shown,
             tool_role: true,
             calls: Some(Calls {
                 arguments_as_text: false,
@@ -59,7 +76,7 @@ impl Habits {
         };
         let shows = |habits: &Habits, messages: &[Message], tools: &[Tool]| {
             let chat = Chat { tools, ..chat };
-            run(&chat, habits.values(messages)).unwrap_or_default()
+            run(&chat, habits.values(messages, tools)).unwrap_or_default()
         };
         let user = [Message::new("user", NEEDLE)];
         let parts = Habits {
@@ -72,6 +89,7 @@ impl Habits {
         let system = [Message::new("system", NEEDLE), Message::new("user", OTHER)];
         let system = shows(&plain, &system, &[]).contains(NEEDLE);
         let tools = [probe_tool()];
+        let offer = offer(&plain, &|habits, messages| shows(habits, messages, &tools));
         let calls = [(false, false), (true, false), (false, true), (true, true)];
         let calls = calls.map(|(arguments_as_text, content_is_none)| Calls {
             arguments_as_text,
@@ -100,6 +118,7 @@ impl Habits {
         Habits {
             system,
             typed,
+            offer,
             tool_role,
             calls,
             reasoning: plain.reasoning,
@@ -107,7 +126,14 @@ impl Habits {
     }
 
     /// The messages in words that the template has; a note for each departure.
-    pub fn fit(&self, messages: &[Message], notes: &mut Vec<&'static str>) -> Vec<Message> {
+    pub fn fit(
+        &self,
+        messages: &[Message],
+        tools: &[Tool],
+        notes: &mut Vec<&'static str>,
+    ) -> Vec<Message> {
+        let offered = self.offered(messages, tools, notes);
+        let messages = offered.as_deref().unwrap_or(messages);
         let mut fitted: Vec<Message> = Vec::with_capacity(messages.len());
         let mut system: Option<String> = None;
         let mut note = |text: &'static str| {
@@ -128,7 +154,7 @@ impl Habits {
                 message = answer_as_text(&message);
             }
             if !message.tool_calls.is_empty() && self.calls.is_none() {
-                note("the template shows no calls of tools: they become text");
+                note(CALLS_AS_TEXT);
                 message = calls_as_text(message);
             }
             if message.role == "user"
@@ -142,12 +168,45 @@ impl Habits {
         fitted
     }
 
-    /// The messages as the template's own data.
-    pub fn values(&self, messages: &[Message]) -> Vec<Value> {
-        messages.iter().map(|message| self.value(message)).collect()
+    /// The messages with a system message that offers the tools, if the template does not do so.
+    fn offered(
+        &self,
+        messages: &[Message],
+        tools: &[Tool],
+        notes: &mut Vec<&'static str>,
+    ) -> Option<Vec<Message>> {
+        if tools.is_empty() || self.offer == Offer::Shown {
+            return None;
+        }
+        let mut messages = messages.to_vec();
+        if messages.first().is_none_or(|first| first.role != "system") {
+            messages.insert(0, Message::new("system", ""));
+        }
+        if self.offer == Offer::OfSystem {
+            notes.push("the template reads the tools off the system message: one was made");
+        } else {
+            notes.push("the template offers no tools: they go into the system message");
+            let system = &mut messages[0].content;
+            *system = match system.as_str() {
+                "" => offer_in_words(tools),
+                text => format!("{text}\n\n{}", offer_in_words(tools)),
+            };
+        }
+        Some(messages)
     }
 
-    fn value(&self, message: &Message) -> Value {
+    /// The messages as the template's own data.
+    pub fn values(&self, messages: &[Message], tools: &[Tool]) -> Vec<Value> {
+        let mut tools = (self.offer == Offer::OfSystem && !tools.is_empty())
+            .then(|| tools.iter().map(tool_value).collect());
+        let values = messages.iter().map(|message| {
+            let offered = (message.role == "system").then(|| tools.take()).flatten();
+            self.value(message, offered)
+        });
+        values.collect()
+    }
+
+    fn value(&self, message: &Message, offered: Option<Value>) -> Value {
         let text = Value::from(message.content.as_str());
         let bare = message.content.is_empty() && !message.tool_calls.is_empty();
         let content = match self.calls {
@@ -159,6 +218,9 @@ impl Habits {
             ("role", Value::from(message.role.as_str())),
             ("content", content),
         ];
+        if let Some(tools) = offered {
+            fields.push(("tools", python::dumped(tools)));
+        }
         if let Some(thinking) = &message.thinking {
             fields.push((self.reasoning, thinking.as_str().into()));
         }
@@ -186,6 +248,43 @@ impl Habits {
             None => context! { type => "function", function },
         }
     }
+}
+
+/// Finds out where a template writes down the tools on offer.
+fn offer(plain: &Habits, shows: &dyn Fn(&Habits, &[Message]) -> String) -> Offer {
+    let user = Message::new("user", NEEDLE);
+    let system = Message::new("system", "be brief");
+    let chats = [vec![user.clone()], vec![system, user]];
+    let shown = |habits: &Habits| chats.iter().any(|chat| shows(habits, chat).contains(OTHER));
+    let of_system = Habits {
+        offer: Offer::OfSystem,
+        ..plain.clone()
+    };
+    match () {
+        () if shown(plain) => Offer::Shown,
+        () if shown(&of_system) => Offer::OfSystem,
+        // What fails in any case tells nothing.
+        () if chats.iter().all(|chat| shows(plain, chat).is_empty()) => Offer::Shown,
+        () => Offer::InWords,
+    }
+}
+
+/// The tools as a text for models that were not taught any other way.
+fn offer_in_words(tools: &[Tool]) -> String {
+    let tools: Vec<String> = tools
+        .iter()
+        .map(|tool| {
+            serde_json::json!({
+                "name": tool.name, "description": tool.description, "parameters": tool.parameters,
+            })
+            .to_string()
+        })
+        .collect();
+    format!(
+        "You may call these functions:\n{}\nTo call one, answer with a JSON object and nothing else: \
+         {{\"name\": \"the function\", \"arguments\": {{\"an argument\": \"its value\"}}}}",
+        tools.join("\n")
+    )
 }
 
 /// A tool whose arguments all have a description, if only an empty one.
@@ -272,16 +371,12 @@ fn answer_as_text(message: &Message) -> Message {
 }
 
 fn calls_as_text(message: Message) -> Message {
-    let calls: Vec<serde_json::Value> = message
-        .tool_calls
-        .iter()
-        .map(|call| {
-            let arguments: serde_json::Value =
-                serde_json::from_str(&call.arguments).unwrap_or_default();
-            serde_json::json!({ "name": call.name, "arguments": arguments })
-        })
-        .collect();
-    let calls = format!("{:#}", serde_json::json!({ "tool_calls": calls }));
+    let calls = message.tool_calls.iter().map(|call| {
+        let arguments: serde_json::Value =
+            serde_json::from_str(&call.arguments).unwrap_or_default();
+        serde_json::json!({ "name": call.name, "arguments": arguments }).to_string()
+    });
+    let calls = calls.collect::<Vec<_>>().join("\n");
     let content = match message.content.as_str() {
         "" => calls,
         text => format!("{text}\n\n{calls}"),

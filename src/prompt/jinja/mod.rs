@@ -16,6 +16,7 @@ use minijinja::{Environment, context};
 use super::{Chat, Rendered};
 use crate::error::{self, Result};
 use crate::message::Tool;
+pub use habits::CALLS_AS_TEXT;
 use habits::Habits;
 
 /// Instructions that one rendering may take: a chat of 100 messages takes about 10 000.
@@ -79,8 +80,8 @@ impl Jinja {
         let habits = self.habits();
         let tools = chat.tools;
         let mut notes = Vec::new();
-        let messages = habits.fit(chat.messages, &mut notes);
-        let first = self.run(chat, habits.values(&messages));
+        let messages = habits.fit(chat.messages, tools, &mut notes);
+        let first = self.run(chat, habits.values(&messages, tools));
         let Err(error) = first else {
             return Ok(Rendered {
                 text: first?,
@@ -94,7 +95,7 @@ impl Jinja {
             ..*chat
         };
         if described != tools
-            && let Ok(text) = self.run(chat, habits.values(&messages))
+            && let Ok(text) = self.run(chat, habits.values(&messages, &described))
         {
             notes
                 .push("the template wants every argument described: empty descriptions were added");
@@ -106,7 +107,9 @@ impl Jinja {
             return Err(error);
         }
         notes.push("the template wants turns that alternate: neighbours of one role are joined");
-        let text = self.run(chat, habits.values(&merged)).map_err(|_| error)?;
+        let text = self
+            .run(chat, habits.values(&merged, &described))
+            .map_err(|_| error)?;
         Ok(Rendered { text, notes })
     }
 
