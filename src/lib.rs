@@ -50,6 +50,7 @@ pub mod model;
 pub mod pool;
 pub mod pull;
 pub mod push;
+pub mod shards;
 pub mod show;
 
 // Faces: how someone asks.

@@ -41,6 +41,8 @@ pub struct Model {
     pub header: Header,
     /// A LoRA adapter's GGUF file that goes with it.
     pub adapter: Option<PathBuf>,
+    /// A projector's GGUF file that goes with it.
+    pub projector: Option<PathBuf>,
     /// Its config.
     pub config: Config,
     /// The TEMPLATE of its Modelfile, as stored.
@@ -88,8 +90,11 @@ pub fn of_name(store: &Store, label: &str, name: &Name) -> Result<Model> {
     let layer = layer
         .ok_or_else(|| Error::failed(format!("model '{name}' has no weights that puna can run")))?;
     let weights = store.sound_layer(layer)?;
-    let adapter = entry.manifest.layer("adapter");
-    let adapter = adapter.map(|layer| store.sound_layer(layer)).transpose()?;
+    let beside = |kind| {
+        let layer = entry.manifest.layer(kind);
+        layer.map(|layer| store.sound_layer(layer)).transpose()
+    };
+    let (adapter, projector) = (beside("adapter")?, beside("projector")?);
     let header = header(&weights)?;
     let template = template(store, &entry)?;
     let texts = Texts {
@@ -113,6 +118,7 @@ pub fn of_name(store: &Store, label: &str, name: &Name) -> Result<Model> {
         parent: layer.from.clone(),
         weights,
         adapter,
+        projector,
         header,
     })
 }
@@ -137,6 +143,7 @@ fn of_file(path: &Path) -> Result<Model> {
         size_bytes: meta.len(),
         weights: path.to_path_buf(),
         adapter: None,
+        projector: None,
         config: config_of(&header),
         go_template: None,
         template_given: false,

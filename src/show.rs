@@ -72,6 +72,11 @@ fn modelfile(model: &Model) -> String {
          FROM {}\n",
         model.weights.display()
     );
+    for (word, path) in [("FROM", &model.projector), ("ADAPTER", &model.adapter)] {
+        if let Some(path) = path {
+            text += &format!("{word} {}\n", path.display());
+        }
+    }
     if let Some(template) = &model.go_template {
         text += &format!("TEMPLATE {}\n", quoted(template));
     }

@@ -21,7 +21,7 @@ const OWNERS: &[&str] = &[
 ];
 const DEEDS: &[&str] = &[
     "bench", "bundle", "chat", "choose", "create", "derive", "dialect", "embed", "list", "model",
-    "pool", "pull", "push", "show",
+    "pool", "pull", "push", "shards", "show",
 ];
 const FACES: &[&str] = &["cli", "server"];
 

@@ -46,7 +46,7 @@ pub const COMMAND: Command = Command {
     ],
     about: &[
         "Makes the model NAME of a Modelfile. FROM names a GGUF file, relative to the Modelfile, or a model that is \
-         in the store. The file comes into the store as a reflink where the file system can do that, else as a copy; \
+         in the store; one shard of a split model stands for all. The file comes into the store as a reflink where the file system can do that, else as a copy; \
          it is never moved.",
         "A Modelfile holds one instruction a line: FROM, SYSTEM, TEMPLATE, PARAMETER name value, LICENSE, MESSAGE \
          role text; # begins a comment. A value in \" or \"\"\" may span lines. A TEMPLATE takes \

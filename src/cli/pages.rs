@@ -75,7 +75,9 @@ const MODELFILE: Page = Page {
         Entry(
             "FROM",
             "What the model is made of: a GGUF file, relative to the Modelfile, or a model of the store. The only one \
-             that must be there.",
+             that must be there. A file NAME-00001-of-00003.gguf stands for all its shards, which are joined into one \
+             blob; further FROM lines may name them one by one, and a projector (kept with the model, but not used \
+             yet).",
         ),
         Entry(
             "ADAPTER",

@@ -59,7 +59,8 @@ pub const COMMAND: Command = Command {
     ],
     about: &[
         "Fetches models into the store: MODEL is [HOST/[NAMESPACE/]]NAME[:TAG], by default from \
-         registry.ollama.ai/library with the tag latest; hf.co/USER/REPO:QUANT takes a GGUF from Hugging Face. An \
+         registry.ollama.ai/library with the tag latest; hf.co/USER/REPO:QUANT takes a GGUF from Hugging Face, also one in \
+         shards, which are joined (that needs room for both). An \
          address of https that ends in .gguf, or file:PATH, names a plain file, which becomes a model of its own name. \
          What is there already is not fetched again.",
         "A pull that was interrupted, at any moment, goes on where it was; two pulls of one model share the work. \

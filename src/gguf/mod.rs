@@ -7,12 +7,14 @@ mod kinds;
 mod plan;
 mod read;
 mod source;
+mod split;
 mod write;
 
 pub use derive::RULES;
 pub use kinds::{TensorKind, file_type, file_type_name, file_types};
 pub use plan::{Plan, Run};
 pub use read::read;
+pub use split::{Merged, Shard, merged};
 pub use write::Writer;
 
 use std::io::{Read, Seek};

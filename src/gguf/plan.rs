@@ -201,36 +201,56 @@ impl Plan {
     ) -> std::io::Result<(Vec<u8>, Vec<Run>)> {
         let mut bytes = b"GGUF\x03\0\0\0".to_vec();
         bytes.extend((self.tensors.len() as u64).to_le_bytes());
-        let values = self
-            .values
+        put_values(&mut bytes, &self.values, &mut file)?;
+        let entries = self
+            .tensors
             .iter()
-            .filter(|(key, _)| key != "general.alignment");
-        bytes.extend((values.clone().count() as u64).to_le_bytes());
-        for (key, value) in values {
-            put_text(&mut bytes, key);
-            put_value(&mut bytes, value, &mut file)?;
-        }
-        let mut runs = Vec::new();
-        let mut offset = 0;
-        for (name, index) in &self.tensors {
-            let tensor = &old.tensors[*index];
-            put_text(&mut bytes, name);
-            bytes.extend((tensor.shape.len() as u32).to_le_bytes());
-            bytes.extend(tensor.shape.iter().flat_map(|size| size.to_le_bytes()));
-            bytes.extend(tensor.kind.id.to_le_bytes());
-            bytes.extend(u64::to_le_bytes(offset));
-            runs.push(Run {
-                source: old.data_offset + tensor.offset,
-                target: offset,
-                bytes: tensor.size_bytes,
-            });
-            offset += tensor.size_bytes.next_multiple_of(ALIGNMENT);
-        }
-        bytes.resize(bytes.len().next_multiple_of(ALIGNMENT as usize), 0);
-        let start = bytes.len() as u64;
-        runs.iter_mut().for_each(|run| run.target += start);
+            .map(|(name, index)| (name.as_str(), &old.tensors[*index], old.data_offset));
+        let runs = put_tensors(&mut bytes, entries);
         Ok((bytes, runs))
     }
+}
+
+/// Writes the number of values, and each; the new file is aligned in its own way.
+pub(super) fn put_values(
+    bytes: &mut Vec<u8>,
+    values: &[(String, Put)],
+    mut file: impl Read + Seek,
+) -> std::io::Result<()> {
+    let values = values.iter().filter(|(key, _)| key != "general.alignment");
+    bytes.extend((values.clone().count() as u64).to_le_bytes());
+    for (key, value) in values {
+        put_text(bytes, key);
+        put_value(bytes, value, &mut file)?;
+    }
+    Ok(())
+}
+
+/// Writes the entries of tensors, each with where its file's tensor data begins, and fills up to
+/// where the data goes; what to copy there.
+pub(super) fn put_tensors<'a>(
+    bytes: &mut Vec<u8>,
+    tensors: impl Iterator<Item = (&'a str, &'a Tensor, u64)>,
+) -> Vec<Run> {
+    let mut runs = Vec::new();
+    let mut offset = 0;
+    for (name, tensor, data_offset) in tensors {
+        put_text(bytes, name);
+        bytes.extend((tensor.shape.len() as u32).to_le_bytes());
+        bytes.extend(tensor.shape.iter().flat_map(|size| size.to_le_bytes()));
+        bytes.extend(tensor.kind.id.to_le_bytes());
+        bytes.extend(u64::to_le_bytes(offset));
+        runs.push(Run {
+            source: data_offset + tensor.offset,
+            target: offset,
+            bytes: tensor.size_bytes,
+        });
+        offset += tensor.size_bytes.next_multiple_of(ALIGNMENT);
+    }
+    bytes.resize(bytes.len().next_multiple_of(ALIGNMENT as usize), 0);
+    let start = bytes.len() as u64;
+    runs.iter_mut().for_each(|run| run.target += start);
+    runs
 }
 
 fn put_value(bytes: &mut Vec<u8>, value: &Put, file: impl Read + Seek) -> std::io::Result<()> {

@@ -3,6 +3,7 @@
 
 mod download;
 mod limit;
+mod shards;
 
 use std::fmt::Display;
 use std::sync::atomic::AtomicBool;
@@ -88,7 +89,12 @@ pub fn pull(
 ) -> Result<()> {
     report(Step::Manifest);
     let place = registry.place(request.name, request.insecure)?;
-    let (bytes, manifest) = manifest(registry, &place)?;
+    let (bytes, manifest) = match manifest(registry, &place) {
+        Err(error) if shards::is_refusal(request.name, &error) => {
+            return shards::pull(store, registry, (&place, request), report);
+        }
+        found => found?,
+    };
     let guard = store.share()?;
     let blobs = blobs(&manifest)?;
     let missing = blobs
@@ -196,8 +202,17 @@ pub fn is_outdated(
 ) -> Result<bool> {
     let ours = store.find(name)?;
     let place = registry.place(&ours.name, insecure)?;
-    let (bytes, _) = manifest(registry, &place)?;
-    Ok(Digest::of(&bytes) != ours.digest)
+    match manifest(registry, &place) {
+        Ok((bytes, _)) => Ok(Digest::of(&bytes) != ours.digest),
+        Err(error) if shards::is_refusal(&ours.name, &error) => {
+            let theirs = shards::origin(&shards::find(registry, &place)?);
+            Ok(ours
+                .manifest
+                .layer("model")
+                .is_none_or(|layer| layer.from != theirs))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// A manifest that can be used, and its bytes.

@@ -6,6 +6,7 @@
 
 mod auth;
 mod fetch;
+mod hub;
 mod key;
 mod place;
 mod proxy;
@@ -23,6 +24,7 @@ use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, AsSendBody, Body, Proxy};
 
 pub use fetch::Piece;
+pub use hub::HubFile;
 pub use place::{Origin, Place};
 pub use upload::Uploaded;
 

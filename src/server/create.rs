@@ -177,6 +177,7 @@ fn recipe(
     let adapters = files_of(&request.adapters)?.into_iter().next();
     let changes = Changes {
         adapter: adapters.map(|(path, digest)| Source::Blob(digest, path)),
+        projector: None,
         template: request.template,
         system: request.system,
         licenses: licenses(&request.license)?,

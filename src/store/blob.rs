@@ -131,6 +131,19 @@ impl Store {
         self.keep(unfinished, digest, size_bytes)
     }
 
+    /// Stores what a reader yields; `source` is what its errors name. Call with the shared lock held.
+    ///
+    /// # Errors
+    /// If it cannot be read or written; then nothing is left behind.
+    pub fn put_stream(
+        &self,
+        reader: &mut dyn Read,
+        source: &Path,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(Digest, u64)> {
+        self.put_reader(reader, source, progress)
+    }
+
     /// Stores the file that `make` writes at the path it is given. Call with the shared lock held.
     ///
     /// # Errors

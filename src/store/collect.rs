@@ -61,6 +61,18 @@ impl Store {
 
     /// Removes the blobs of `manifest` that no model uses, if nobody else is writing; how many.
     pub(super) fn collect(&self, manifest: &Manifest) -> Result<usize> {
+        self.collect_unused(manifest.digests().into_iter().collect())
+    }
+
+    /// Removes those of these blobs that no model uses, if nobody else is writing.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn release(&self, digests: &[Digest]) -> Result<()> {
+        self.collect_unused(digests.to_vec()).map(drop)
+    }
+
+    fn collect_unused(&self, mut unused: Vec<Digest>) -> Result<usize> {
         let Some(_guard) = self.try_exclude()? else {
             return Ok(0); // Somebody writes: the blobs stay until a later collection.
         };
@@ -71,7 +83,6 @@ impl Store {
         let Some(used) = self.used()? else {
             return Ok(0);
         };
-        let mut unused = manifest.digests();
         unused.retain(|digest| !used.contains_key(digest));
         for digest in &unused {
             self.remove_blob(digest)?;

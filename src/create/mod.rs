@@ -1,23 +1,27 @@
 //! A model made of a file or of another model, and of what is laid over it.
 
+mod asked;
+
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+pub use asked::{Places, of_modelfile};
+
 use crate::api;
 use crate::digest::Digest;
 use crate::engine::quantize::{Quantize, quantize};
-use crate::error::{Class, Error, Result};
+use crate::error::{Error, Result};
 use crate::gguf::{self, Header};
 use crate::json;
 use crate::machine;
 use crate::manifest::{Config, Layer, Manifest};
 use crate::model;
-use crate::modelfile::{Instruction, Modelfile};
 use crate::name::Name;
-use crate::options::{Options, RETIRED};
+use crate::options::Options;
 use crate::pool::Pool;
 use crate::prompt::GoTemplate;
+use crate::shards;
 use crate::store::{Store, Take};
 
 /// What creation tells about its progress.
@@ -63,6 +67,8 @@ pub struct Changes {
     pub messages: Vec<(String, String)>,
     /// Replaces the LoRA adapter: a file, or one that is in the store already.
     pub adapter: Option<Source>,
+    /// Replaces the projector, which turns images into what the weights read: a GGUF file.
+    pub projector: Option<Source>,
     /// The type to quantise the weights to.
     pub quantize: Option<Quantizing>,
     /// Fields of the config.
@@ -104,17 +110,6 @@ impl Quantizing {
     }
 }
 
-/// Where the files that a Modelfile names are looked for.
-#[derive(Debug, Clone, Copy)]
-pub struct Places<'a> {
-    /// Where relative paths start: the Modelfile's folder.
-    pub folder: &'a Path,
-    /// What `~/` stands for.
-    pub home: Option<&'a Path>,
-    /// How the weights come into the store.
-    pub take: Take,
-}
-
 /// Makes the model `name`.
 ///
 /// # Errors
@@ -139,6 +134,10 @@ pub fn create(
         Some(adapter) => base.adapted(store, adapter, report)?,
         None => base,
     };
+    let base = match &changes.projector {
+        Some(projector) => base.projected(store, projector)?,
+        None => base,
+    };
     let base = match &changes.quantize {
         Some(to) => base.quantized(store, to, report)?,
         None => base,
@@ -147,81 +146,6 @@ pub fn create(
     report(Step::Naming);
     store.write_manifest(guard, name, &manifest, &manifest.bytes())?;
     Ok(())
-}
-
-/// What a Modelfile asks for.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn of_modelfile(
-    modelfile: &Modelfile,
-    places: Places,
-    report: &mut dyn FnMut(Step),
-) -> Result<(Source, Changes)> {
-    let mut changes = Changes::default();
-    let mut sources = Vec::new();
-    for instruction in &modelfile.instructions {
-        match instruction {
-            Instruction::From(value) => sources.push(value),
-            Instruction::Adapter(_) if changes.adapter.is_some() => {
-                return Err(Error::usage("only one adapter is currently supported"));
-            }
-            Instruction::Adapter(value) => changes.adapter = Some(file("ADAPTER", value, places)?),
-            Instruction::Template(text) => changes.template = text.clone(),
-            Instruction::System(text) => changes.system = text.clone(),
-            Instruction::License(text) => changes.licenses.push(text.clone()),
-            Instruction::Message(role, text) => changes.messages.push((role.clone(), text.clone())),
-            Instruction::Renderer(name) => changes.config.renderer = name.clone(),
-            Instruction::Parser(name) => changes.config.parser = name.clone(),
-            Instruction::Requires(version) => changes.config.requires = version.clone(),
-            Instruction::Parameter(key, _) if RETIRED.contains(&key.as_str()) => {
-                report(Step::Note(format!(
-                    "parameter {key} is no longer used and left out"
-                )));
-            }
-            Instruction::Parameter(key, text) => changes.options.set_text(key, text)?,
-        }
-    }
-    let source = match sources[..] {
-        [] => return Err(Error::usage("the Modelfile has no FROM line")),
-        [value] => source(value, places)?,
-        _ => {
-            return Err(Error::usage(
-                "more than one FROM: split files and projectors cannot be created yet",
-            ));
-        }
-    };
-    Ok((source, changes))
-}
-
-fn source(value: &str, places: Places) -> Result<Source> {
-    match fs::metadata(path(value, places)) {
-        Err(_) if !model::is_path(value) => Ok(Source::Model(Name::parse(value)?)),
-        _ => file("FROM", value, places),
-    }
-}
-
-/// A file that an instruction names.
-fn file(word: &str, value: &str, places: Places) -> Result<Source> {
-    let path = path(value, places);
-    match fs::metadata(&path) {
-        Ok(meta) if meta.is_file() => Ok(Source::File(path, places.take)),
-        Ok(meta) if meta.is_dir() => Err(Error::usage(format!(
-            "{word} {value} is a directory: name a GGUF file in it"
-        ))),
-        Ok(_) => Err(Error::usage(format!("{word} {value} is no regular file"))),
-        Err(_) => Err(Error::plain(
-            Class::NoModel,
-            format!("{word} {value}: no such file"),
-        )),
-    }
-}
-
-fn path(value: &str, places: Places) -> PathBuf {
-    match (value.strip_prefix("~/"), places.home) {
-        (Some(rest), Some(home)) => home.join(rest),
-        _ => places.folder.join(value),
-    }
 }
 
 /// What a model is made of, before the changes.
@@ -240,15 +164,19 @@ impl Base {
     ) -> Result<Self> {
         report(Step::Parsing);
         let header = model::header(path)?;
-        let total = header.file_bytes;
-        let (digest, size_bytes) =
-            store.put_file(path, take, &mut |done| report(Step::Copied(done, total)))?;
+        let paths = shards::beside(path, &header)?;
+        let mut copied = |done, total| report(Step::Copied(done, total));
+        let (digest, header) = match paths.len() {
+            1 => {
+                let total = header.file_bytes;
+                let put = store.put_file(path, take, &mut |done| copied(done, total));
+                (put?.0, header)
+            }
+            _ => shards::put(store, &paths, &mut copied)?,
+        };
         let file = path.file_name().unwrap_or_default().to_string_lossy();
-        Ok(Self::new(
-            &header,
-            Layer::new("model", digest, size_bytes),
-            &file,
-        ))
+        let layer = Layer::new("model", digest, header.file_bytes);
+        Ok(Self::new(&header, layer, &file))
     }
 
     fn of_blob(
@@ -356,22 +284,20 @@ impl Base {
         adapter: &Source,
         report: &mut dyn FnMut(Step),
     ) -> Result<Self> {
-        let (digest, size_bytes) = match adapter {
-            Source::File(path, take) => {
-                self.must_fit(&model::header(path)?)?;
-                store.put_file(path, *take, &mut |_| {})?
-            }
-            Source::Blob(digest, _) => {
-                let header = model::header(&store.blob(digest)?)?;
-                self.must_fit(&header)?;
-                store.adopt(digest)?;
-                (*digest, header.file_bytes)
-            }
-            Source::Model(name) => return Err(Error::usage(format!("{name} is no adapter"))),
-        };
         report(Step::Parsing);
+        let layer = part(store, "adapter", adapter, &|header| self.must_fit(header))?;
         self.layers.retain(|layer| layer.kind() != "adapter");
-        self.layers.push(Layer::new("adapter", digest, size_bytes));
+        self.layers.push(layer);
+        Ok(self)
+    }
+
+    /// Puts a projector to the weights, in place of one that was there.
+    fn projected(mut self, store: &Store, projector: &Source) -> Result<Self> {
+        let layer = part(store, "projector", projector, &|_| Ok(()))?;
+        self.layers.retain(|layer| layer.kind() != "projector");
+        self.layers.push(layer);
+        let families = self.config.model_families.get_or_insert_default();
+        families.push("clip".into());
         Ok(self)
     }
 
@@ -442,6 +368,29 @@ impl Base {
             self.layers,
         ))
     }
+}
+
+/// The layer of a file that stands beside the weights, if `check` has nothing against its header.
+fn part(
+    store: &Store,
+    kind: &str,
+    source: &Source,
+    check: &dyn Fn(&Header) -> Result<()>,
+) -> Result<Layer> {
+    let (digest, size_bytes) = match source {
+        Source::File(path, take) => {
+            check(&model::header(path)?)?;
+            store.put_file(path, *take, &mut |_| {})?
+        }
+        Source::Blob(digest, _) => {
+            let header = model::header(&store.blob(digest)?)?;
+            check(&header)?;
+            store.adopt(digest)?;
+            (*digest, header.file_bytes)
+        }
+        Source::Model(name) => return Err(Error::usage(format!("{name} is no {kind}"))),
+    };
+    Ok(Layer::new(kind, digest, size_bytes))
 }
 
 fn starts_as_gguf(path: &Path) -> bool {
