@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use crate::support::{Sandbox, Server, eventually, smol};
 
-const HI: &str = r#"{"model":"smol","messages":[{"role":"user","content":"What is the capital of France?"}],"options":{"temperature":0,"num_predict":6}"#;
+const HI: &str = r#"{"model":"smol","messages":[{"role":"user","content":"Count from 1 to 10."}],"options":{"temperature":0,"num_predict":6}"#;
 
 fn started() -> (Sandbox, Server) {
     let sandbox = Sandbox::with_smol();
@@ -445,7 +445,7 @@ fn run_uses_our_own_server_of_the_same_store_only() {
     let words = [
         "run",
         "smol",
-        "What is the capital of France?",
+        "Count from 1 to 10.",
         "--temperature",
         "0",
         "-n",

@@ -5,7 +5,7 @@ import { createRequire } from 'node:module'
 const { Ollama } = createRequire(process.env.PUNA_PACKAGES + '/')('ollama')
 const client = new Ollama({ host: process.argv[2] })
 const options = { temperature: 0, num_predict: 8 }
-const messages = [{ role: 'user', content: 'What is the capital of France?' }]
+const messages = [{ role: 'user', content: 'Count from 1 to 10.' }]
 
 const whole = await client.chat({ model: 'smol', messages, options })
 assert.equal(whole.message.role, 'assistant')

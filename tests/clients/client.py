@@ -7,7 +7,7 @@ import ollama
 
 client = ollama.Client(host=sys.argv[1])
 greedy = {"temperature": 0, "num_predict": 8}
-hi = [{"role": "user", "content": "What is the capital of France?"}]
+hi = [{"role": "user", "content": "Count from 1 to 10."}]
 
 whole = client.chat("smol", messages=hi, options=greedy)
 assert whole.done and whole.message.role == "assistant" and whole.message.content, whole
