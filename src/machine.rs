@@ -69,6 +69,12 @@ pub fn processor() -> Option<String> {
     cpuinfo(&["model name", "Model", "Hardware"])
 }
 
+/// True if the processor multiplies matrices in tiles of its own (AMX).
+pub fn has_amx() -> bool {
+    let flags = cpuinfo(&["flags"]).unwrap_or_default();
+    flags.split_whitespace().any(|flag| flag == "amx_int8")
+}
+
 /// What of the processor speeds llama.cpp up: its name, whether the processor has it, and whether
 /// this build uses it without looking first.
 pub fn features() -> Vec<(&'static str, bool, bool)> {

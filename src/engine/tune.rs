@@ -12,6 +12,20 @@
 //! | | | on, f16 | 647 | 66 | 2.14 s |
 //! | | | off, f16 | 669 | 64 | 2.17 s |
 //!
+//! On two cores of an EPYC with AVX-512 and no AMX (raw, medians; prompt, answer, whole), and with
+//! `puna bench`, several answers at once in one cache:
+//!
+//! | model | flash, cache | 440 and 96 | 4000 and 96 | 1, 4, 8 answers |
+//! |---|---|---|---|---|
+//! | SmolLM2 | on, f16 | 415, 135, 1.78 s | 249, 65, 17.5 s | 164, 225, 288 |
+//! | | off, f16 | 448, 140, 1.67 s | 261, 61, 16.9 s | 148, 191, 265 |
+//! | | on, q8_0 | 369, 130, 1.93 s | 127, 50, 33.5 s | |
+//! | gemma-3-270m | on, f16 | 796, 89, 1.63 s | 603, 77, 7.9 s | |
+//! | | off, f16 | 919, 85, 1.61 s | 546, 57, 9.0 s | |
+//!
+//! Flash attention passes over the cells of other answers, so it is ahead wherever several are
+//! computed at once; with AMX it is two to four times behind for small heads all the same.
+//!
 //! Slices of 64 tokens cost nothing against 512 there (SmolLM2, off, f16: 1045 against 919).
 
 use crate::gguf::Header;
@@ -21,7 +35,8 @@ use super::memory::head_size;
 /// Positions at which a prompt may be cut into slices: multiples of this. AMX tiles have 16 rows.
 pub const GRID: usize = 16;
 
-/// Heads up to this size generate faster without flash attention on the CPU (table above).
+/// Heads up to this size are quicker without flash attention on a CPU, if one answer is computed at
+/// a time or the CPU has AMX (tables above).
 const SMALL_HEAD: u64 = 64;
 
 /// Parameters times tokens that one thread computes in a second while reading a prompt: SmolLM2
@@ -87,11 +102,27 @@ pub struct Attention {
     pub kv: KvKind,
 }
 
+/// Where attention is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Processor {
+    /// A CPU for one answer at a time.
+    Cpu,
+    /// A CPU without AMX for several answers at once.
+    SharedCpu,
+    /// A GPU.
+    Gpu,
+}
+
 /// Chooses flash attention and cache type; what the user set wins. A quantised cache needs flash
 /// attention, so asking for one turns it on.
-pub fn attention(header: &Header, gpu: bool, flash: Option<bool>, kv: Option<KvKind>) -> Attention {
+pub fn attention(
+    header: &Header,
+    processor: Processor,
+    flash: Option<bool>,
+    kv: Option<KvKind>,
+) -> Attention {
     let kv = kv.unwrap_or(KvKind::F16);
-    let faster = gpu || head_size(header) > SMALL_HEAD;
+    let faster = processor != Processor::Cpu || head_size(header) > SMALL_HEAD;
     let flash = if kv == KvKind::F16 {
         flash.unwrap_or(faster)
     } else {
@@ -151,7 +182,7 @@ mod tests {
             data_offset: 0,
             file_bytes: 0,
         };
-        let choice = attention(&header, false, Some(false), Some(KvKind::Q8));
+        let choice = attention(&header, Processor::Cpu, Some(false), Some(KvKind::Q8));
         assert_eq!(
             choice,
             Attention {
@@ -159,6 +190,7 @@ mod tests {
                 kv: KvKind::Q8
             }
         );
-        assert!(!attention(&header, false, None, None).flash);
+        assert!(!attention(&header, Processor::Cpu, None, None).flash);
+        assert!(attention(&header, Processor::SharedCpu, None, None).flash);
     }
 }

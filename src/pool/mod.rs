@@ -373,7 +373,12 @@ impl Pool {
             feature = "vulkan",
             feature = "rocm"
         ));
-        tune::attention(&model.header, gpu, self.0.config.flash, kv)
+        let processor = match self.0.policy {
+            _ if gpu => tune::Processor::Gpu,
+            Policy::Server if !machine::has_amx() => tune::Processor::SharedCpu,
+            _ => tune::Processor::Cpu,
+        };
+        tune::attention(&model.header, processor, self.0.config.flash, kv)
     }
 
     /// The load-relevant options in force for a request.
