@@ -13,7 +13,7 @@ _puna() {
     esac
     local flags=
     case $command in
-        run) flags='--system --messages --option --seed --temperature --num-predict --num-ctx --raw --overflow --think --hidethinking --attach --tools --tool-choice --format --schema --grammar --json --verbose --quiet --nowordwrap --transcript --continue --timeout --local --host --keepalive --pull --insecure --dimensions --truncate --log --help' ;;
+        run) flags='--system --messages --option --seed --temperature --num-predict --num-ctx --raw --overflow --think --hidethinking --attach --tools --tool-choice --format --schema --grammar --fields --extract --one-line --strip --stop --json --verbose --quiet --nowordwrap --transcript --continue --timeout --local --host --keepalive --pull --insecure --dimensions --truncate --log --help' ;;
         map) flags='--prompt --jsonl --tsv --null --jobs --resume --choose --schema --format --grammar --system --option --seed --temperature --num-predict --num-ctx --json --quiet --help' ;;
         choose) flags='--question --status --sure --system --option --json --quiet --help' ;;
         tokens) flags='--ids --pieces --head --tail --split --json --help' ;;

@@ -35,6 +35,7 @@ mod scripted;
 mod serve;
 mod session;
 mod settings;
+mod shape;
 mod shards;
 mod small;
 mod store;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::ask::Ask;
 use super::out::{self, Out, Unit};
 use super::parse::Parsed;
+use super::shape::Shape;
 use super::wrap::Wrap;
 use crate::api::native::{ChatRequest, Common, GenerateRequest, Message as WireMessage};
 use crate::api::options::to_json;
@@ -238,6 +239,7 @@ pub struct Printer<'a> {
     wrote: bool,
     newlines: usize,
     wrap: Option<Wrap>,
+    shape: Shape,
     message: Message,
     finish: Option<Finish>,
 }
@@ -253,6 +255,7 @@ impl<'a> Printer<'a> {
             wrote: false,
             newlines: 0,
             wrap: None,
+            shape: Shape::default(),
             message: Message::new("assistant", ""),
             finish: None,
         }
@@ -261,6 +264,12 @@ impl<'a> Printer<'a> {
     /// The same, with lines broken between words.
     pub fn wrapped(mut self) -> Self {
         self.wrap = Some(Wrap::default());
+        self
+    }
+
+    /// The same, with the answer printed whole at its end, in a shape.
+    pub fn shaped(mut self, shape: Shape) -> Self {
+        self.shape = shape;
         self
     }
 
@@ -287,6 +296,7 @@ impl<'a> Printer<'a> {
                 Ok(())
             }
             Delta::Thinking(_) | Delta::Logprob(_) => Ok(()),
+            Delta::Text(_) if !self.shape.is_plain() => Ok(()), // Told at the end.
             Delta::Text(text) => self.text(&text),
             Delta::Call { index, call } => {
                 let line = records::call_json(&call, index).to_string();
@@ -323,6 +333,16 @@ impl<'a> Printer<'a> {
         }
     }
 
+    /// Writes the answer in its shape, if it has one.
+    fn shape(&mut self) -> Result<()> {
+        let answer = std::mem::take(&mut self.message.content);
+        if self.shape.is_plain() || (answer.is_empty() && self.wrote) {
+            return Ok(());
+        }
+        let text = self.shape.apply(&out::harmless(&answer))?;
+        self.text(&text)
+    }
+
     /// Writes the word that waits for its end.
     fn flush(&mut self) -> Result<()> {
         match &mut self.wrap {
@@ -348,6 +368,12 @@ impl<'a> Printer<'a> {
     /// As [`Printer::print`].
     pub fn cut(mut self) -> Result<()> {
         self.end_thinking();
+        // Of half an answer there may be nothing to show in that shape.
+        if let Err(error) = self.shape()
+            && error.class() == Class::Closed
+        {
+            return Err(error);
+        }
         self.flush()?;
         match self.record {
             Some(record) => self.out.json(&[record]),
@@ -361,10 +387,16 @@ impl<'a> Printer<'a> {
     /// As [`Printer::print`]; and if the answer had no end.
     pub fn finish(mut self) -> Result<Finish> {
         self.end_thinking();
+        let unended = || Error::failed("the answer stopped without an end");
+        let finish = self.finish.take().ok_or_else(unended)?;
+        match self.shape() {
+            // What was promised and cut is told of by another status.
+            Err(_) if self.shape.reads_json() && finish.reason != Reason::Stop => {
+                return Ok(finish);
+            }
+            shaped => shaped?,
+        }
         self.flush()?;
-        let finish = self
-            .finish
-            .ok_or_else(|| Error::failed("the answer stopped without an end"))?;
         match self.record {
             Some(mut record) => {
                 record.context.clear();

@@ -271,6 +271,9 @@ pub fn options(parsed: &Parsed) -> Result<Options> {
             options.set_text(key, value)?;
         }
     }
+    for text in parsed.values("stop") {
+        options.set_text("stop", text)?;
+    }
     Ok(options)
 }
 

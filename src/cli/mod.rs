@@ -32,6 +32,7 @@ mod repl;
 mod run;
 mod serve;
 mod session;
+mod shape;
 mod show;
 mod signals;
 mod slash;

@@ -265,7 +265,8 @@ pub fn harmless(text: &str) -> String {
         .collect()
 }
 
-fn escaped(field: &str) -> String {
+/// A field of a line: tabs and line ends in it are told by a backslash and a letter.
+pub fn escaped(field: &str) -> String {
     field
         .replace('\\', "\\\\")
         .replace('\t', "\\t")

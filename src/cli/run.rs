@@ -16,6 +16,7 @@ use super::out::{self, Out};
 use super::parse::Parsed;
 use super::pull;
 use super::repl::{self, Partner};
+use super::shape::{EXTRACT, FIELDS, ONE_LINE, STOP, STRIP, Shape};
 use super::spec::{Command, Completes, HOST, JSON, QUIET, maybe, option, switch};
 use super::transcript::{CONTINUE, TRANSCRIPT, Transcript};
 use super::vector;
@@ -60,6 +61,11 @@ pub const COMMAND: Command = Command {
         FORMAT,
         SCHEMA,
         GRAMMAR,
+        FIELDS,
+        EXTRACT,
+        ONE_LINE,
+        STRIP,
+        STOP,
         JSON,
         switch(
             "verbose",
@@ -126,6 +132,9 @@ pub const COMMAND: Command = Command {
         "With --tools the model may call functions: each call is printed as a line of JSON, with its name and \
          arguments. With --format, --schema or --grammar every token is chosen so that the whole answer follows; an \
          answer that was cut ends with status 6.",
+        "The shape of what is printed: --fields NAMES prints fields of a JSON answer with tabs between, --extract a \
+         code block, --one-line puts it on one line, --strip drops quotes or a code fence around all of it. Such an \
+         answer is printed when it is whole. If it holds no code block, nothing is printed and the status is 1.",
         "A prompt that does not fit the context is an error with both numbers, unless --overflow says what to keep of \
          its longest text. Special tokens of the model count only in its template: in a prompt they are plain text, \
          unless -o parse_special=true is given.",
@@ -154,6 +163,14 @@ pub const COMMAND: Command = Command {
         (
             "puna run smol --schema person.json < letter.txt | jq .name",
             "take data out of a text",
+        ),
+        (
+            "puna run smol --schema person.json --fields name,age < letter.txt",
+            "the same as a line with a tab between",
+        ),
+        (
+            "puna run smol 'A shell line that counts files' --extract",
+            "only the code",
         ),
         (
             "puna run smol -a notes.txt 'Summarise this file.'",
@@ -207,7 +224,9 @@ fn limit(text: &str) -> Result<Duration> {
 
 /// True if somebody sits there who gave no prompt yet.
 fn is_session(parsed: &Parsed, out: &Out) -> bool {
-    let asks = ["json", "raw", "attach", "messages"];
+    let asks = [
+        "json", "raw", "attach", "messages", "fields", "extract", "one-line", "strip",
+    ];
     parsed.operands.len() == 1
         && out.output_is_terminal
         && std::io::stdin().is_terminal()
@@ -244,6 +263,7 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     again::with_short_spins(); // Before standard input is read.
     let log = out::log(parsed.value("log"))?;
     let talks = is_session(parsed, out);
+    Shape::of(parsed)?; // Before a model is loaded.
     let ask = match talks {
         true => Ask::without_prompt(parsed)?,
         false => Ask::of(parsed)?,
@@ -276,7 +296,8 @@ fn once(
 ) -> Result<()> {
     let mut transcript = Transcript::of(parsed)?;
     let shows_thinking = ask.think.is_some() && !parsed.has("hidethinking");
-    let mut printer = Printer::new(out, &ask.model, parsed.has("json"), shows_thinking);
+    let mut printer = Printer::new(out, &ask.model, parsed.has("json"), shows_thinking)
+        .shaped(Shape::of(parsed)?);
     let device = match answered(server.as_ref(), ask, parsed, config, &mut printer) {
         Err(error) if error.class() == Class::TimedOut => {
             printer.cut()?;

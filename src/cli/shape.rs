@@ -1,0 +1,269 @@
+//! The shape in which an answer is printed: its code blocks, fields of its JSON, one line of it.
+//!
+//! Pure: a whole answer in, what is printed out.
+
+use serde_json::Value as Json;
+
+use super::out;
+use super::parse::Parsed;
+use super::spec::{Flag, maybe, option, switch};
+use crate::error::{Error, Result};
+
+pub const EXTRACT: Flag = maybe(
+    "extract",
+    "WHICH",
+    "print only the first fenced code block of the answer, the last, or all",
+);
+pub const FIELDS: Flag = option(
+    "fields",
+    None,
+    "NAMES",
+    "print these fields of the JSON answer, with tabs between; a.b is b within a",
+);
+pub const ONE_LINE: Flag = switch("one-line", None, "print the answer on one line");
+pub const STRIP: Flag = switch(
+    "strip",
+    None,
+    "drop white space around the answer, and quotes or a code fence that hold all of it",
+);
+pub const STOP: Flag = option(
+    "stop",
+    None,
+    "TEXT",
+    "end the answer before this text; may be repeated",
+);
+
+/// What is done to an answer before it is printed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Shape {
+    extract: Option<Which>,
+    fields: Vec<String>,
+    one_line: bool,
+    strip: bool,
+}
+
+/// Which code blocks are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Which {
+    First,
+    Last,
+    All,
+}
+
+impl Shape {
+    /// Reads the flags.
+    ///
+    /// # Errors
+    /// `Usage` for flags that exclude each other, or fields of what is no JSON.
+    pub fn of(parsed: &Parsed) -> Result<Self> {
+        let extract = match parsed.value("extract") {
+            None => None,
+            Some("" | "first") => Some(Which::First),
+            Some("last") => Some(Which::Last),
+            Some("all") => Some(Which::All),
+            Some(other) => {
+                let text = format!("--extract is first, last or all, not '{other}'");
+                return Err(Error::usage(text));
+            }
+        };
+        let names = parsed.value("fields").unwrap_or_default().split(',');
+        let fields: Vec<String> = names
+            .map(|name| name.trim().to_string())
+            .filter(|name| !name.is_empty())
+            .collect();
+        let shape = Shape {
+            extract,
+            fields,
+            one_line: parsed.has("one-line"),
+            strip: parsed.has("strip"),
+        };
+        if parsed.has("fields") && shape.fields.is_empty() {
+            return Err(Error::usage("--fields names no field"));
+        }
+        if !shape.fields.is_empty() && !parsed.has("schema") && !parsed.has("format") {
+            return Err(Error::usage("--fields needs --schema or --format json"));
+        }
+        if !shape.fields.is_empty() && shape.extract.is_some() {
+            return Err(Error::usage("--fields and --extract exclude each other"));
+        }
+        if parsed.has("json") && shape != Shape::default() {
+            return Err(Error::usage(
+                "--json is exact: no --extract, --fields, --one-line or --strip",
+            ));
+        }
+        Ok(shape)
+    }
+
+    /// True if the answer is printed as it comes.
+    pub fn is_plain(&self) -> bool {
+        *self == Shape::default()
+    }
+
+    /// True if the answer must be JSON.
+    pub fn reads_json(&self) -> bool {
+        !self.fields.is_empty()
+    }
+
+    /// What is printed of a whole answer, without a newline at its end.
+    ///
+    /// # Errors
+    /// If it holds no code block, or is no JSON object.
+    pub fn apply(&self, answer: &str) -> Result<String> {
+        let mut text = match self.extract {
+            Some(which) => extracted(answer, which)
+                .ok_or_else(|| Error::failed("the answer holds no code block"))?,
+            None => answer.to_string(),
+        };
+        if !self.fields.is_empty() {
+            let json: Json = serde_json::from_str(text.trim())
+                .map_err(|error| Error::failed(format!("the answer is no JSON: {error}")))?;
+            let cells = self.fields.iter().map(|name| cell(&json, name));
+            text = cells.collect::<Vec<_>>().join("\t");
+            return Ok(text);
+        }
+        if self.strip {
+            text = stripped(&text).to_string();
+        }
+        if self.one_line {
+            text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        }
+        Ok(text.trim_end_matches('\n').to_string())
+    }
+}
+
+/// A field as it stands in a line: texts as they are, escaped; all else as JSON; nothing if it is
+/// not there.
+fn cell(json: &Json, name: &str) -> String {
+    let found = match json.get(name) {
+        Some(value) => Some(value),
+        None => name
+            .split('.')
+            .try_fold(json, |json, part| match part.parse::<usize>() {
+                Ok(index) if json.is_array() => json.get(index),
+                _ => json.get(part),
+            }),
+    };
+    match found {
+        None | Some(Json::Null) => String::new(),
+        Some(Json::String(text)) => out::escaped(text),
+        Some(other) => out::escaped(&other.to_string()),
+    }
+}
+
+fn extracted(answer: &str, which: Which) -> Option<String> {
+    let mut blocks = blocks(answer);
+    match which {
+        Which::First => (!blocks.is_empty()).then(|| blocks.swap_remove(0)),
+        Which::Last => blocks.pop(),
+        Which::All => (!blocks.is_empty()).then(|| blocks.join("\n")),
+    }
+}
+
+/// The contents of the fenced code blocks, as CommonMark has them; one that is not closed goes to
+/// the end.
+fn blocks(answer: &str) -> Vec<String> {
+    let mut blocks = Vec::new();
+    let mut open: Option<(char, usize, String)> = None;
+    for line in answer.split_inclusive('\n') {
+        open = match (open, fence(line)) {
+            (None, Some((mark, length, _))) => Some((mark, length, String::new())),
+            (Some((mark, length, block)), Some((other, count, true)))
+                if mark == other && count >= length =>
+            {
+                blocks.push(block);
+                None
+            }
+            (Some((mark, length, block)), _) => Some((mark, length, block + line)),
+            (None, None) => None,
+        };
+    }
+    blocks.extend(open.map(|(_, _, block)| block));
+    blocks
+}
+
+/// The mark of a fence, how often it stands there, and whether nothing follows it.
+fn fence(line: &str) -> Option<(char, usize, bool)> {
+    let text = line.trim_start_matches(' ');
+    let mark = text.chars().next().filter(|c| matches!(c, '`' | '~'))?;
+    let rest = text.trim_start_matches(mark);
+    let length = text.len() - rest.len();
+    let sound = length >= 3 && line.len() - text.len() < 4 && !(mark == '`' && rest.contains('`'));
+    sound.then(|| (mark, length, rest.trim().is_empty()))
+}
+
+/// A text without what only wraps it.
+fn stripped(text: &str) -> &str {
+    let mut text = text.trim();
+    if let Some((first, rest)) = text.split_once('\n')
+        && let Some((mark, length, _)) = fence(first)
+        && let Some((inner, last)) = rest.rsplit_once('\n')
+        && fence(last).is_some_and(|(other, count, bare)| other == mark && count >= length && bare)
+    {
+        text = inner.trim();
+    }
+    for (open, close) in [('"', '"'), ('\'', '\''), ('“', '”'), ('`', '`')] {
+        let inner = text
+            .strip_prefix(open)
+            .and_then(|rest| rest.strip_suffix(close));
+        if let Some(inner) = inner.filter(|inner| !inner.contains([open, close])) {
+            return inner.trim();
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(change: impl Fn(&mut Shape)) -> Shape {
+        let mut shape = Shape::default();
+        change(&mut shape);
+        shape
+    }
+
+    #[test]
+    fn code_blocks_are_taken_out() {
+        let answer = "Here:\n```sh\nls\n```\nor\n~~~~\n```\nx\n~~~~\nand\n```\nopen";
+        for (which, text) in [
+            (Which::First, "ls"),
+            (Which::Last, "open"),
+            (Which::All, "ls\n\n```\nx\n\nopen"),
+        ] {
+            let shape = shape(|shape| shape.extract = Some(which));
+            assert_eq!(shape.apply(answer).unwrap(), text);
+        }
+        let first = shape(|shape| shape.extract = Some(Which::First));
+        let error = first.apply("no `code`").unwrap_err().to_string();
+        assert_eq!(error, "the answer holds no code block");
+    }
+
+    #[test]
+    fn fields_are_cells_of_a_line() {
+        let shape = shape(|shape| {
+            shape.fields = ["name", "a.b", "l.1", "none", "n"]
+                .map(String::from)
+                .to_vec();
+        });
+        let answer = r#" {"name":"x\ty\nz","a":{"b":[1,2]},"l":[true,false],"n":null} "#;
+        assert_eq!(shape.apply(answer).unwrap(), "x\\ty\\nz\t[1,2]\tfalse\t\t");
+        assert!(shape.apply("{\"name\":").is_err());
+    }
+
+    #[test]
+    fn what_only_wraps_is_dropped() {
+        let strip = shape(|shape| shape.strip = true);
+        for (answer, text) in [
+            ("  yes \n", "yes"),
+            ("\"yes\"", "yes"),
+            ("“yes”\n", "yes"),
+            ("\"a\" and \"b\"", "\"a\" and \"b\""),
+            ("```json\n{\"a\": 1}\n```", "{\"a\": 1}"),
+            ("'", "'"),
+        ] {
+            assert_eq!(strip.apply(answer).unwrap(), text);
+        }
+        let line = shape(|shape| shape.one_line = true);
+        assert_eq!(line.apply(" a\n\n  b\tc ").unwrap(), "a b c");
+    }
+}
