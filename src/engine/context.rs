@@ -44,7 +44,7 @@ pub fn for_answers<'a>(
     };
     // What was read stands in the context once, for one answer.
     let sequences = if ready.encodes { 1 } else { sequences };
-    let slice = tune::slice_tokens(model.n_params(), spec.threads, ready.gpu_layers > 0);
+    let slice = tune::slice_tokens(multiplied(model), spec.threads, ready.gpu_layers > 0);
     // A slice of prompts and a token of each sequence: a larger batch would only take memory, and
     // time to set up. A model that encodes reads a prompt whole.
     let batch = match ready.encodes {
@@ -85,6 +85,12 @@ pub fn for_answers<'a>(
         answer_start: ready.encodes.then(|| start(model)),
     };
     Ok((Cache::new(context, memory, limits), plan))
+}
+
+/// The parameters that are multiplied with each token: the table of embeddings is looked up.
+pub fn multiplied(model: &LlamaModel) -> u64 {
+    let table = (model.n_vocab().max(0) as u64).saturating_mul(model.n_embd().max(0) as u64);
+    model.n_params().saturating_sub(table)
 }
 
 /// A context for texts that become vectors: each of them lies whole in one decode.

@@ -285,7 +285,7 @@ impl Engine {
             threads,
             attention,
             context,
-            slice_tokens: tune::slice_tokens(model.n_params(), threads, on_gpu),
+            slice_tokens: tune::slice_tokens(context::multiplied(&model), threads, on_gpu),
         };
         Ok(Engine {
             model,

@@ -40,7 +40,7 @@ pub const GRID: usize = 16;
 const SMALL_HEAD: u64 = 64;
 
 /// Parameters times tokens that one thread computes in a second while reading a prompt: SmolLM2
-/// (135 M) at 1000 and gemma-3-270m (100 M without its embeddings) at 650 tokens/s on two threads.
+/// (106 M without its embeddings) at 1000 and gemma-3-270m (100 M) at 650 tokens/s on two threads.
 /// Only the order of magnitude matters: it sizes slices, the same way in every run.
 const PROMPT_WORK_A_THREAD: f64 = 50e9;
 
@@ -131,7 +131,8 @@ pub fn attention(
     Attention { flash, kv }
 }
 
-/// How many tokens of a prompt go into one decode: a multiple of [`GRID`].
+/// How many tokens of a prompt go into one decode, by the parameters that are multiplied with each:
+/// a multiple of [`GRID`].
 pub fn slice_tokens(parameters: u64, threads: usize, gpu: bool) -> usize {
     if gpu {
         return BATCH_TOKENS;
