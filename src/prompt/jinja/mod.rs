@@ -298,6 +298,38 @@ mod tests {
     }
 
     #[test]
+    fn what_holds_itself_is_an_error_and_no_overflow() {
+        let namespace = "{% set n = namespace() %}{% set l = [] %}{% set m = [] %}";
+        for source in [
+            "{% set n.x = n %}{{ n ~ 'a' }}",
+            "{% set n.x = [{'a': n}] %}{{ n | upper }}",
+            "{% set n.x, y = n, 1 %}{{ n ~ 'a' }}",
+            "{% set y, n.x = 1, n %}{{ n ~ 'a' }}",
+            "{% for n.x in [n] %}{% endfor %}{{ n ~ 'a' }}",
+            "{% with n.x = n %}{{ n ~ 'a' }}{% endwith %}",
+            "{% set _ = l.append(l) %}{{ l ~ 'a' }}",
+            "{% set _ = l.insert(0, [l]) %}{{ l ~ 'a' }}",
+            "{% set _ = l.append(m) %}{% set _ = m.extend([l]) %}{{ l | sort }}",
+            "{% set n.x = l %}{% set _ = l.append(n) %}{{ n ~ 'a' }}",
+            "{% set _ = l.append(n) %}{% set n.x = l %}{{ n ~ 'a' }}",
+            "{% set _ = l.append([l + [1]]) %}{% set _ = l.append({'a': l + l}) %}{{ l ~ 'a' }}{{ raise_exception('fine') }}",
+            "{% set _ = l.append(l[:]) %}{% set _ = l.append(l | list) %}{{ l ~ 'a' }}{{ raise_exception('fine') }}",
+            "{% set (y, n . x) = (1, n) %}{{ n ~ 'a' }}",
+            "{% set _ = l.append(m) %}{% for i in range(999) %}{% set k = [] %}{% set _ = k.append(l[-1]) %}\
+             {% set _ = l.append(k) %}{% endfor %}{{ l ~ 'a' }}",
+        ] {
+            let source = format!("{namespace}{source}");
+            let messages = [Message::new("user", "hi")];
+            assert!(render(&source, &messages).is_err(), "{source}");
+        }
+        let fine = "{% set n.x = l %}{% set _ = l.append([1]) %}{% set _ = l.append(m) %}{% set _ = m.append(2) %}{{ n.x }}";
+        assert_eq!(
+            render(&format!("{namespace}{fine}"), &[]).unwrap(),
+            "[[1], [2]]"
+        );
+    }
+
+    #[test]
     fn an_endless_expression_is_an_error_and_no_overflow() {
         for (front, link, back) in [
             ("{{ ", "not ", "1 }}"),

@@ -7,8 +7,8 @@ use minijinja::{Environment, Error, ErrorKind, Output, State};
 use minijinja_contrib::pycompat;
 
 use super::dumps;
-use super::list::{LIST, list};
-use super::rewrite::BOUNDED;
+use super::list::{LIST, holds_namespace, list};
+use super::rewrite::{BOUNDED, HELD};
 use crate::clock::Local;
 
 /// Nested values that are printed.
@@ -29,6 +29,7 @@ pub fn extend(environment: &mut Environment, text_bytes_max: usize) {
     environment.add_filter("indent", indent);
     let bound = move |value: Value| bounded(value, text_bytes_max);
     environment.add_function(BOUNDED, bound);
+    environment.add_function(HELD, move |value: Value| held(value, text_bytes_max));
     environment.add_function(LIST, list);
     environment.add_filter(BOUNDED, bound);
     environment.add_filter("replace", move |text: String, from: String, to: String| {
@@ -53,6 +54,17 @@ fn bounded(value: Value, text_bytes_max: usize) -> Result<Value, Error> {
             ErrorKind::InvalidOperation,
             "a list in it grows too large",
         )),
+    }
+}
+
+/// What a namespace shall hold: no namespace, so that none can hold itself.
+fn held(value: Value, text_bytes_max: usize) -> Result<Value, Error> {
+    match holds_namespace(&value) {
+        true => Err(Error::new(
+            ErrorKind::InvalidOperation,
+            "a namespace in it holds a namespace",
+        )),
+        false => bounded(value, text_bytes_max),
     }
 }
 

@@ -7,6 +7,8 @@ use super::list::{LIST, grows};
 
 /// The function that a bounded value goes through.
 pub const BOUNDED: &str = "__bounded";
+/// The function that a value goes through which a namespace shall hold.
+pub const HELD: &str = "__held";
 
 /// Operators and names in one expression: minijinja walks a chain of them by recursion, and has no
 /// limit of its own for it. The longest expression of a published template has about 100.
@@ -208,6 +210,12 @@ fn guarded<'a>(
 }
 
 fn set(open: &str, rest: &str, close: &str, source: &str, out: &mut String) {
+    if let Some((targets, value)) = unpacking(rest) {
+        let check = if targets.contains('.') { HELD } else { BOUNDED };
+        return out.push_str(&format!(
+            "{open} set {targets} = {check}(({value})) {close}"
+        ));
+    }
     let Some((target, value)) = assignment(rest) else {
         // `set x` captures what it prints: the filter bounds that.
         return out.push_str(&format!("{open} set {rest} | {BOUNDED} {close}"));
@@ -215,8 +223,9 @@ fn set(open: &str, rest: &str, close: &str, source: &str, out: &mut String) {
     // A list of the template's own changes itself; one in a namespace is made anew.
     let own = |list: &str| !list.contains('.') && source.contains(&format!("set {list} "));
     if let Some((list, argument)) = method(value, ".append(").filter(|(list, _)| !own(list)) {
+        let check = if list.contains('.') { HELD } else { BOUNDED };
         return out.push_str(&format!(
-            "{open} set {list} = {BOUNDED}({list} + [{argument}]) {close}"
+            "{open} set {list} = {check}({list} + [{argument}]) {close}"
         ));
     }
     if let Some((list, argument)) = method(value, ".pop(").filter(|(list, _)| !own(list)) {
@@ -236,7 +245,18 @@ fn set(open: &str, rest: &str, close: &str, source: &str, out: &mut String) {
         true => format!("{LIST}({value})"),
         false => value.to_string(),
     };
-    out.push_str(&format!("{open} set {target} = {BOUNDED}({value}) {close}"));
+    let check = if target.contains('.') { HELD } else { BOUNDED };
+    out.push_str(&format!("{open} set {target} = {check}({value}) {close}"));
+}
+
+/// The two sides of a `set` with several targets.
+fn unpacking(text: &str) -> Option<(&str, &str)> {
+    let (targets, value) = text.split_once('=')?;
+    let names = targets.split([',', '(', ')']).map(str::trim);
+    let mut names = names.filter(|name| !name.is_empty());
+    let several = targets.contains(',');
+    let sound = names.all(|name| name.split('.').all(|part| is_name(part.trim())));
+    (several && sound && !value.starts_with('=')).then(|| (targets.trim(), value.trim()))
 }
 
 /// The two sides of a `set` with one target.
@@ -307,10 +327,10 @@ mod tests {
                 "{% set x = {'a': '%}'} -%}",
                 "{% set x = __bounded({'a': '%}'}) -%}",
             ),
-            ("{% set a, b = c %}", "{% set a, b = c | __bounded %}"),
+            ("{% set a, b = c %}", "{% set a, b = __bounded((c)) %}"),
             (
                 "{% set _ = n.ids.append(f(1)) %}",
-                "{% set n.ids = __bounded(n.ids + [f(1)]) %}",
+                "{% set n.ids = __held(n.ids + [f(1)]) %}",
             ),
             (
                 "{%- set i = n.ids.pop(0) %}",
