@@ -5,8 +5,8 @@ use crate::api::transfer;
 use crate::digest::Digest;
 use crate::error::{Class, Error, Result};
 use crate::name::Name;
-use crate::registry::Registry;
-use crate::store::Store;
+use crate::registry::{Registry, Upload};
+use crate::store::{Sending, Store};
 
 /// What a push tells about its progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,8 +72,19 @@ pub fn push(
                 completed,
             });
         };
-        let sent = registry.upload(&place, (&digest, &path), from.as_deref(), &mut tell);
+        let sending = store.sending(&digest, &place.blob_url(&digest));
+        let upload = Upload {
+            digest: &digest,
+            path: &path,
+            from: from.as_deref(),
+            begun: sending.as_ref().and_then(Sending::address),
+        };
+        let sent = registry.upload(&place, &upload, &mut |completed, rest| {
+            sending.iter().for_each(|sending| sending.note(rest));
+            tell(completed);
+        });
         sent.map_err(|error| refused(error, name))?;
+        sending.into_iter().for_each(Sending::end);
         tell(size);
     }
     report(Step::Writing);

@@ -1,6 +1,9 @@
 //! Models to registries, and who one is there.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use puna::digest::Digest;
 use serde_json::json;
@@ -91,6 +94,54 @@ fn parts_may_go_elsewhere_and_registries_may_stumble() {
     }
 }
 
+#[test]
+fn a_push_that_was_cut_short_goes_on_where_it_was() {
+    // One part is taken, and its answer lost; then the registry is away.
+    let away = Arc::new(AtomicBool::new(false));
+    let (count, is_away) = (AtomicUsize::new(0), away.clone());
+    let registry = Registry::scripted(move |asked, answer| {
+        let is_part = asked.line.starts_with("PATCH");
+        match count.fetch_add(usize::from(is_part), Ordering::SeqCst) {
+            1 if is_part => {
+                answer();
+                Say::status(502)
+            }
+            2.. if is_part && is_away.load(Ordering::SeqCst) => Say::status(503),
+            _ => answer(),
+        }
+    });
+    away.store(true, Ordering::SeqCst);
+    let name = registry.name("me/tiny:v1");
+    let sandbox = with(&name);
+    let cut = push(&sandbox, &name);
+    assert_eq!(cut.status, Some(7), "{cut:?}");
+    let taken: usize = registry.held.lock().unwrap().uploads["s0"].len();
+    assert_eq!(taken, 200);
+    let notes = || {
+        let blobs = fs::read_dir(sandbox.models().join("blobs")).unwrap();
+        let names = blobs.map(|blob| blob.unwrap().path());
+        let notes = names.filter(|path| path.to_string_lossy().contains("-partial-push-"));
+        notes.collect::<Vec<_>>()
+    };
+    let mode = fs::metadata(&notes()[0]).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let before = registry.asked().len();
+    away.store(false, Ordering::SeqCst);
+    push(&sandbox, &name).ok();
+    let after = registry.asked().split_off(before);
+    let first = after.iter().find(|asked| asked.line.starts_with("PATCH"));
+    let range = first.unwrap().header("content-range");
+    assert!(range.starts_with(&format!("{taken}-")), "{range}");
+    assert!(notes().is_empty());
+    // One that the registry has forgotten begins anew.
+    registry.held.lock().unwrap().blobs.clear();
+    away.store(true, Ordering::SeqCst);
+    assert_eq!(push(&sandbox, &name).status, Some(7));
+    away.store(false, Ordering::SeqCst);
+    registry.held.lock().unwrap().uploads.clear();
+    push(&sandbox, &name).ok();
+}
+
 /// A registry that wants a token, and gives one at its own `/token`.
 fn guarded(realm: impl Fn(&str) -> String + Send + Sync + 'static) -> Registry {
     Registry::scripted(move |asked, answer| {
@@ -131,7 +182,6 @@ fn a_token_is_asked_for_with_a_key_made_on_first_need() {
     let (public, signature) = token.header("authorization").split_once(':').unwrap();
     assert!(public.starts_with("AAAAC3NzaC1lZDI1NTE5") && signature.len() == 88);
     let file = sandbox.home.join(".local/share/puna/id_ed25519");
-    use std::os::unix::fs::PermissionsExt;
     assert_eq!(
         fs::metadata(&file).unwrap().permissions().mode() & 0o777,
         0o600

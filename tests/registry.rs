@@ -88,7 +88,8 @@ pub struct Held {
     pub manifests: HashMap<String, Vec<u8>>,
     /// Blobs by their digests' text.
     pub blobs: HashMap<String, Vec<u8>>,
-    uploads: HashMap<String, Vec<u8>>,
+    /// What came of the uploads that are not whole.
+    pub uploads: HashMap<String, Vec<u8>>,
 }
 
 /// The registry. It lives as long as the test's process.
@@ -330,10 +331,21 @@ fn upload(
                 .split_once('-')
                 .expect("a range");
             let numbers: (usize, usize) = (start.parse().unwrap(), end.parse().unwrap());
-            assert_eq!(numbers, (bytes.len(), bytes.len() + asked.body.len() - 1));
+            if numbers != (bytes.len(), bytes.len() + asked.body.len() - 1) {
+                return Say::status(416);
+            }
             bytes.extend(&asked.body);
             Say::on_to(202, format!("{path}?state=2"))
         }
+        "GET" => match held.uploads.get(session) {
+            None => Say::status(404),
+            Some(bytes) => {
+                let mut say = Say::on_to(204, format!("{path}?state=3"));
+                let last = bytes.len().saturating_sub(1);
+                say.headers.push(("Range", format!("0-{last}")));
+                say
+            }
+        },
         _ => {
             let bytes = held.uploads.remove(session).expect("a session");
             let digest = parameter("digest").expect("a digest");

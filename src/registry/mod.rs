@@ -26,7 +26,7 @@ use ureq::{Agent, AsSendBody, Body, Proxy};
 pub use fetch::Piece;
 pub use hub::HubFile;
 pub use place::{Origin, Place};
-pub use upload::Uploaded;
+pub use upload::{Upload, Uploaded};
 
 use crate::error::{Class, Error, Result, cause};
 use crate::manifest::MANIFEST_BYTES_MAX;

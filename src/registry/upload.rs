@@ -13,6 +13,9 @@ use super::{Fault, MANIFEST_TYPE, Place, Registry, failed, header, network};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 
+/// How often a registry may be found to have less than it was sent.
+const SETBACKS_MAX: usize = 5;
+
 /// What became of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Uploaded {
@@ -22,19 +25,40 @@ pub enum Uploaded {
     Sent,
 }
 
+/// What to upload.
+pub struct Upload<'a> {
+    /// The blob.
+    pub digest: &'a Digest,
+    /// Where it lies.
+    pub path: &'a Path,
+    /// A model of the registry that may have it.
+    pub from: Option<&'a str>,
+    /// Where an earlier upload of it was to go on.
+    pub begun: Option<String>,
+}
+
+/// How far an upload is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stand {
+    /// So many bytes are there.
+    bytes: u64,
+    /// Where the rest is taken.
+    address: String,
+}
+
 impl Registry {
-    /// Brings a blob to a registry; `from` is a model there that may have it. `progress` gets the
-    /// bytes that are there.
+    /// Brings a blob to a registry. `progress` gets the bytes that are there, and where the rest is
+    /// taken.
     ///
     /// # Errors
     /// What the registry says, or that it cannot be reached.
     pub fn upload(
         &self,
         place: &Place,
-        (digest, path): (&Digest, &Path),
-        from: Option<&str>,
-        progress: &mut dyn FnMut(u64),
+        upload: &Upload,
+        progress: &mut dyn FnMut(u64, &str),
     ) -> Result<Uploaded> {
+        let digest = upload.digest;
         let head = place.url(&format!("blobs/{digest}"));
         let known = self.patiently(|| {
             let response = self.authorized("HEAD", place, &head, &[])?;
@@ -47,44 +71,97 @@ impl Registry {
         if known {
             return Ok(Uploaded::Known);
         }
-        let mount = from.map_or(String::new(), |from| {
-            format!(
-                "?from={}&mount={}",
-                percent(from),
-                percent(&digest.to_string())
-            )
+        let begun = upload.begun.as_deref();
+        let stand = match begun.and_then(|address| self.stand(place, address)) {
+            Some(stand) => stand,
+            None => match self.begin(place, upload)? {
+                Some(address) => Stand { bytes: 0, address },
+                None => return Ok(Uploaded::Known),
+            },
+        };
+        let session = self.parts(place, upload.path, stand, progress)?;
+        let sign = if session.contains('?') { '&' } else { '?' };
+        let commit = format!("{session}{sign}digest={}", percent(&digest.to_string()));
+        self.patiently(|| {
+            let response = self.authorized("PUT", place, &commit, &no_body())?;
+            match response.status().as_u16() {
+                200..300 => Ok(Uploaded::Sent),
+                _ => Err(failed(response)),
+            }
+        })
+    }
+
+    /// Begins to upload a blob: where it is taken; `None` if the registry took it over from `from`.
+    fn begin(&self, place: &Place, upload: &Upload) -> Result<Option<String>> {
+        let mount = upload.from.map_or(String::new(), |from| {
+            let (from, digest) = (percent(from), percent(&upload.digest.to_string()));
+            format!("?from={from}&mount={digest}")
         });
         let open = place.url("blobs/uploads/") + &mount;
-        let none = [("Content-Length", "0".to_string())];
-        let session = self.patiently(|| {
-            let response = self.authorized("POST", place, &open, &none)?;
+        self.patiently(|| {
+            let response = self.authorized("POST", place, &open, &no_body())?;
             match response.status().as_u16() {
                 201 => Ok(None),
                 200..300 => Ok(Some(next(&response, &open)?)),
                 _ => Err(failed(response)),
             }
-        })?;
-        let Some(mut session) = session else {
-            return Ok(Uploaded::Known);
-        };
-        let size = std::fs::metadata(path)
-            .map_err(|error| Error::io("read", path, error))?
-            .len();
-        let mut start = 0;
-        while start < size {
+        })
+    }
+
+    /// Sends what is missing, part by part; where the whole is then to be named.
+    fn parts(
+        &self,
+        place: &Place,
+        path: &Path,
+        mut stand: Stand,
+        progress: &mut dyn FnMut(u64, &str),
+    ) -> Result<String> {
+        let failed = |error| Error::io("read", path, error);
+        let size = std::fs::metadata(path).map_err(failed)?.len();
+        progress(stand.bytes, &stand.address);
+        let mut setbacks = 0;
+        while stand.bytes < size {
+            let (start, mut again) = (stand.bytes, false);
             let end = (start + self.network.part_bytes).min(size);
-            session = self.patiently(|| self.part(place, &session, path, (start, end)))?;
-            progress(end);
-            start = end;
-        }
-        let sign = if session.contains('?') { '&' } else { '?' };
-        let commit = format!("{session}{sign}digest={}", percent(&digest.to_string()));
-        self.patiently(|| {
-            let response = self.authorized("PUT", place, &commit, &none)?;
-            match response.status().as_u16() {
-                200..300 => Ok(Uploaded::Sent),
-                _ => Err(failed(response)),
+            let after = self.patiently(|| {
+                // Of a part that failed some may have been taken.
+                if std::mem::replace(&mut again, true)
+                    && let Some(now) = self.stand(place, &stand.address)
+                {
+                    stand.address.clone_from(&now.address);
+                    if now.bytes != start {
+                        return Ok(now);
+                    }
+                }
+                let address = self.part(place, &stand.address, path, (start, end))?;
+                Ok(Stand {
+                    bytes: end,
+                    address,
+                })
+            })?;
+            setbacks += usize::from(after.bytes < start);
+            if after.bytes > size || setbacks > SETBACKS_MAX {
+                return Err(network("the registry loses what it was sent"));
             }
+            stand = after;
+            progress(stand.bytes, &stand.address);
+        }
+        Ok(stand.address)
+    }
+
+    /// How far an upload is, if the registry knows it.
+    fn stand(&self, place: &Place, address: &str) -> Option<Stand> {
+        let response = self.authorized("GET", place, address, &[]).ok()?;
+        // The specification has 204; some say 200 or 202.
+        if !response.status().is_success() {
+            return None;
+        }
+        let last = header(&response, "Range")?.rsplit('-').next()?;
+        let last: u64 = last.trim().parse().ok()?;
+        Some(Stand {
+            // The last byte that is there; 0 is told for none.
+            bytes: if last == 0 { 0 } else { last + 1 },
+            address: next(&response, address).unwrap_or_else(|_| address.to_string()),
         })
     }
 
@@ -141,9 +218,15 @@ impl Registry {
                     _ => Err(failed(sent)),
                 }
             }
+            // It has more or less than we think: it is asked how much.
+            416 => Err(super::passing(network("the registry wants another part"))),
             _ => Err(failed(response)),
         }
     }
+}
+
+fn no_body() -> [(&'static str, String); 1] {
+    [("Content-Length", "0".to_string())]
 }
 
 fn part_of(path: &Path, start: u64, end: u64) -> Result<SendBody<'static>> {

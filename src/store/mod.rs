@@ -9,6 +9,7 @@ mod check;
 mod collect;
 mod lock;
 mod partial;
+mod sending;
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -21,6 +22,7 @@ pub use check::Checked;
 pub use collect::{Garbage, Usage};
 pub use lock::Guard;
 pub use partial::{Hashing, Partial};
+pub use sending::Sending;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
