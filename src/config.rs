@@ -24,6 +24,8 @@ pub use shown::Setting;
 const MODELS_WITHOUT_HOME: &str = "/var/lib/puna/models";
 /// How long a model stays loaded after its last request.
 const KEEP_ALIVE: Duration = Duration::from_secs(300);
+/// How long a load may stand still.
+const LOAD_STALL: Duration = Duration::from_secs(300);
 /// Requests that may wait for a model.
 const QUEUE_MAX: usize = 512;
 /// A server's context where nothing names one: the reference's on a machine without a large GPU.
@@ -78,6 +80,18 @@ const VARIABLES: &[(&str, &str)] = &[
     (
         "PUNA_MAX_QUEUE, OLLAMA_MAX_QUEUE",
         "requests that may wait for a model (default 512)",
+    ),
+    (
+        "PUNA_LOAD_TIMEOUT, OLLAMA_LOAD_TIMEOUT",
+        "how long a load may stand still (default 5m; 0: forever)",
+    ),
+    (
+        "PUNA_NOPRUNE, OLLAMA_NOPRUNE",
+        "1: create and pull leave the blobs that only the replaced model used",
+    ),
+    (
+        "PUNA_DEBUG, OLLAMA_DEBUG",
+        "1: serve logs as with --log debug",
     ),
     (
         "PUNA_ORIGINS, OLLAMA_ORIGINS",
@@ -163,6 +177,12 @@ pub struct Config {
     pub loaded_max: usize,
     /// Requests that may wait for a model.
     pub queue_max: usize,
+    /// How long a load may stand still; `None` for ever.
+    pub load_stall: Option<Duration>,
+    /// Whether blobs that no model uses any more stay until `gc`.
+    pub keeps_unused: bool,
+    /// Whether a server logs everything.
+    pub debug: bool,
     /// Further origins.
     pub origins: Vec<String>,
     /// Flash attention, if the user chose.
@@ -213,6 +233,7 @@ impl Config {
                 .and_then(|value| value.parse::<u32>().ok())
                 .filter(|value| *value > 0)
         };
+        let is_on = |name: &str| either(name).and_then(|value| switched(&value)) == Some(true);
         let Places {
             models,
             ollama_models,
@@ -243,6 +264,9 @@ impl Config {
             parallel: number("NUM_PARALLEL").unwrap_or(PARALLEL),
             loaded_max: number("MAX_LOADED_MODELS").map_or(LOADED_MAX, |count| count as usize),
             queue_max: number("MAX_QUEUE").map_or(QUEUE_MAX, |count| count as usize),
+            load_stall: load_stall(either("LOAD_TIMEOUT").as_deref()),
+            keeps_unused: is_on("NOPRUNE"),
+            debug: is_on("DEBUG"),
             origins: either("ORIGINS")
                 .map(|list| split_list(&list))
                 .unwrap_or_default(),
@@ -354,6 +378,15 @@ fn switched(value: &str) -> Option<bool> {
         "auto" | "-1" => None,
         "0" | "f" | "false" | "off" | "no" => Some(false),
         _ => Some(true),
+    }
+}
+
+/// How long a load may stand still: as written, five minutes for what is no time, for ever for 0.
+fn load_stall(value: Option<&str>) -> Option<Duration> {
+    match value.map(KeepAlive::parse_lenient) {
+        Some(Ok(KeepAlive::For(Duration::ZERO) | KeepAlive::Forever)) => None,
+        Some(Ok(KeepAlive::For(time))) => Some(time),
+        Some(Err(_)) | None => Some(LOAD_STALL),
     }
 }
 

@@ -139,6 +139,22 @@ fn sigterm_lets_short_answers_finish_and_cuts_long_ones() {
 }
 
 #[test]
+fn a_load_that_stands_still_is_given_up() {
+    let sandbox = Sandbox::with_smol();
+    let server = sandbox.serve(&[("OLLAMA_LOAD_TIMEOUT", "1ms")]);
+    for _ in 0..2 {
+        let failed = server.ask("POST", "/api/generate", r#"{"model":"smol"}"#);
+        assert_eq!(failed.status, 500);
+        assert_eq!(
+            failed.error(),
+            "timed out loading the model: no progress for 1ms"
+        );
+    }
+    let loaded = server.ask("GET", "/api/ps", "").json();
+    assert!(loaded["models"].as_array().unwrap().is_empty());
+}
+
+#[test]
 fn a_load_that_fails_leaves_nothing_and_a_busy_server_says_so() {
     let sandbox = Sandbox::with_smol();
     sandbox.file("tiny.gguf", crate::support::tiny_gguf());

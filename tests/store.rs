@@ -73,6 +73,29 @@ fn killed_fifty_times_during_create_the_store_stays_valid() {
 }
 
 #[test]
+fn what_a_replaced_model_used_goes_unless_it_shall_stay() {
+    let sandbox = Sandbox::new();
+    sandbox.file("tiny.gguf", tiny_gguf());
+    let blobs = || {
+        fs::read_dir(sandbox.models().join("blobs"))
+            .unwrap()
+            .count()
+    };
+    let create = |system: &str, keep: &str| {
+        sandbox.file("Modelfile", format!("FROM ./tiny.gguf\nSYSTEM {system}\n"));
+        let mut command = sandbox.command(&["create", "m", "-q"]);
+        crate::support::run(command.env("OLLAMA_NOPRUNE", keep), "").ok();
+        blobs()
+    };
+    let once = create("one", "0");
+    assert_eq!(create("two", "0"), once);
+    let kept = create("three", "1");
+    assert!(kept > once);
+    sandbox.puna(&["gc", "--older-than", "0"], "").ok();
+    assert_eq!(blobs(), once);
+}
+
+#[test]
 fn two_creates_and_a_remove_at_once_leave_a_valid_store() {
     let sandbox = Sandbox::new();
     sandbox.file("tiny.gguf", tiny_gguf());

@@ -91,6 +91,7 @@ fn run(words: impl IntoIterator<Item = OsString>) -> Result<()> {
 /// The store that the configuration names.
 fn store(config: &Config) -> Store {
     Store::new(config.models.clone(), config.ollama_models.clone())
+        .keeping_unused(config.keeps_unused)
 }
 
 /// The server that the user named: by `--host` or in the environment.

@@ -81,7 +81,7 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     let pool = Pool::new(
         config.clone(),
         Policy::Server,
-        out::log(parsed.value("log"))?,
+        out::log(parsed.value("log").or(config.debug.then_some("debug")))?,
     );
     fs::create_dir_all(&config.models).map_err(|error| Error::io("make", &config.models, error))?;
     let tcp = bind(&config.address)?;

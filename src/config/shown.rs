@@ -63,6 +63,12 @@ impl Config {
                     .collect::<Vec<_>>()
                     .join(","),
             ),
+            (
+                "load_timeout",
+                self.load_stall.map_or("forever".into(), duration::display),
+            ),
+            ("noprune", self.keeps_unused.to_string()),
+            ("debug", self.debug.to_string()),
             ("nohistory", self.history.is_none().to_string()),
         ]
     }

@@ -145,6 +145,8 @@ pub struct Spec {
     pub need: Need,
     /// Memory that the whole may take, in bytes.
     pub memory_bytes: u64,
+    /// How long its load may stand still; `None` for ever.
+    pub stall_max: Option<Duration>,
 }
 
 /// What is known of a loaded model.

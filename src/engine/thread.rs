@@ -9,8 +9,9 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use llama_cpp_2::model::{LlamaLoraAdapter, LlamaModel};
 
@@ -19,6 +20,7 @@ use super::memory::MEMORY_HINT;
 use super::work::Work;
 use super::worker::{Submission, Worker};
 use super::{Backend, Context, Event, JOBS_MAX, Spec, context, ffi};
+use crate::duration;
 use crate::error::{Error, Result};
 
 /// Cells that are planned for on a GPU before the first job tells its own need.
@@ -84,6 +86,7 @@ pub fn start(
         }
     };
     let (tell, news) = sync_channel(1);
+    let stall_max = spec.stall_max.unwrap_or(Duration::MAX);
     let stop = Arc::new(AtomicBool::new(false));
     let run = {
         let stop = stop.clone();
@@ -93,7 +96,7 @@ pub fn start(
     let thread =
         spawned.map_err(|error| Error::failed(format!("cannot start the engine: {error}")))?;
     loop {
-        match news.recv() {
+        match news.recv_timeout(stall_max) {
             Ok(News::Progress(fraction)) if !progress(fraction) => {
                 stop.store(true, Ordering::Relaxed);
             }
@@ -102,7 +105,18 @@ pub fn start(
                 let door = Door { jobs, thread };
                 return ready.map(|loaded| (door, loaded));
             }
-            Err(_) => return Err(Error::failed("the engine stopped unexpectedly")),
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Error::failed("the engine stopped unexpectedly"));
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                // The thread ends by itself once llama.cpp comes back to it.
+                stop.store(true, Ordering::Relaxed);
+                let text = format!(
+                    "timed out loading the model: no progress for {}",
+                    duration::display(stall_max)
+                );
+                return Err(Error::failed(text));
+            }
         }
     }
 }

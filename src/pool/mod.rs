@@ -357,6 +357,7 @@ impl Pool {
             context: load.context,
             need: Need::of(&model.header, attention.kv),
             memory_bytes: machine::free_bytes(),
+            stall_max: self.0.config.load_stall,
         }
     }
 

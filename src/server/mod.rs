@@ -85,7 +85,8 @@ pub fn serve(
         .as_ref()
         .and_then(|tcp| tcp.local_addr().ok())
         .is_none_or(|at| at.ip().is_loopback());
-    let store = Store::new(config.models.clone(), config.ollama_models.clone());
+    let store = Store::new(config.models.clone(), config.ollama_models.clone())
+        .keeping_unused(config.keeps_unused);
     let store_path = std::fs::canonicalize(store.root())
         .ok()
         .map(|path| path.display().to_string());

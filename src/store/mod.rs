@@ -70,6 +70,7 @@ pub struct Listing {
 pub struct Store {
     root: PathBuf,
     second: Option<PathBuf>,
+    keeps_unused: bool,
 }
 
 impl Store {
@@ -78,6 +79,15 @@ impl Store {
         Store {
             second: second.filter(|second| *second != root),
             root,
+            keeps_unused: false,
+        }
+    }
+
+    /// The same store, where a model that is replaced leaves its blobs until `gc`, or not.
+    pub fn keeping_unused(self, keeps_unused: bool) -> Self {
+        Store {
+            keeps_unused,
+            ..self
         }
     }
 
@@ -188,8 +198,8 @@ impl Store {
         write_whole(&path, bytes)?;
         drop(guard); // Collecting needs the lock alone.
         match old {
-            Some(old) => Ok(self.collect(&old.manifest)? > 0),
-            None => Ok(false),
+            Some(old) if !self.keeps_unused => Ok(self.collect(&old.manifest)? > 0),
+            _ => Ok(false),
         }
     }
 
