@@ -4,7 +4,7 @@ _puna() {
     local IFS=$' \t\n'
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        COMPREPLY=($(compgen -W 'run map choose tokens embed nearest render list ls show pull outdated push create cp rm verify gc du path export import bench config doctor serve start ps stop help version completions man --help --version' -- "$word"))
+        COMPREPLY=($(compgen -W 'run map choose tokens embed nearest render list ls show pull outdated push create cp rm verify gc du path cache export import bench config doctor serve start ps stop help version completions man --help --version' -- "$word"))
         return
     fi
     case $before in
@@ -13,12 +13,12 @@ _puna() {
     esac
     local flags=
     case $command in
-        run) flags='--system --messages --option --seed --temperature --num-predict --num-ctx --raw --overflow --think --hidethinking --attach --tools --tool-choice --format --schema --grammar --fields --extract --one-line --strip --stop --json --verbose --quiet --nowordwrap --transcript --continue --timeout --local --host --keepalive --pull --insecure --dimensions --truncate --log --help' ;;
-        map) flags='--prompt --jsonl --tsv --null --jobs --resume --choose --schema --format --grammar --system --option --seed --temperature --num-predict --num-ctx --json --quiet --help' ;;
-        choose) flags='--question --status --sure --system --option --json --quiet --help' ;;
+        run) flags='--system --messages --option --seed --temperature --num-predict --num-ctx --raw --overflow --think --hidethinking --attach --tools --tool-choice --format --schema --grammar --fields --extract --one-line --strip --stop --json --verbose --quiet --nowordwrap --transcript --continue --local --host --keepalive --pull --insecure --dimensions --truncate --log --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
+        map) flags='--prompt --jsonl --tsv --null --jobs --resume --choose --schema --format --grammar --system --option --seed --temperature --num-predict --num-ctx --json --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
+        choose) flags='--question --status --sure --system --option --json --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
         tokens) flags='--ids --pieces --head --tail --split --json --help' ;;
-        embed) flags='--f32 --dimensions --option --json --quiet --help' ;;
-        nearest) flags='--top --option --json --quiet --help' ;;
+        embed) flags='--f32 --dimensions --option --json --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
+        nearest) flags='--top --option --json --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
         render) flags='--messages --tools --system --option --think --raw --overflow --num-ctx --template --jinja --tokens --quiet --help' ;;
         list|ls) flags='--json --quiet --help' ;;
         show) flags='--json --verbose --modelfile --parameters --system --template --license --help' ;;
@@ -32,6 +32,7 @@ _puna() {
         gc) flags='--dry-run --older-than --quiet --help' ;;
         du) flags='--json --help' ;;
         path) flags='--help' ;;
+        cache) flags='--json --help' ;;
         export) flags='--help' ;;
         import) flags='--quiet --help' ;;
         bench) flags='--prompt --num-predict --runs --option --json --help' ;;
@@ -70,9 +71,9 @@ _puna() {
         export) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
         bench) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
         stop) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
-        help) COMPREPLY=($(compgen -W 'run map choose tokens embed nearest render list ls show pull outdated push create cp rm verify gc du path export import bench config doctor serve start ps stop help version completions man' -- "$word")) ;;
+        help) COMPREPLY=($(compgen -W 'run map choose tokens embed nearest render list ls show pull outdated push create cp rm verify gc du path cache export import bench config doctor serve start ps stop help version completions man' -- "$word")) ;;
         completions) COMPREPLY=($(compgen -W 'bash zsh fish' -- "$word")) ;;
-        man) COMPREPLY=($(compgen -W 'run map choose tokens embed nearest render list ls show pull outdated push create cp rm verify gc du path export import bench config doctor serve start ps stop help version completions man' -- "$word")) ;;
+        man) COMPREPLY=($(compgen -W 'run map choose tokens embed nearest render list ls show pull outdated push create cp rm verify gc du path cache export import bench config doctor serve start ps stop help version completions man' -- "$word")) ;;
     esac
 }
 COMP_WORDBREAKS=${COMP_WORDBREAKS//:/}

@@ -5,7 +5,7 @@
 //! each other by a lock, so that two processes never make the same large file twice.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -31,6 +31,14 @@ pub struct Cached {
     pub bytes: u64,
     /// When it was last used.
     pub used: SystemTime,
+}
+
+impl Cached {
+    /// Its name in the folder.
+    pub fn name(&self) -> String {
+        let name = self.path.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    }
 }
 
 impl Cache {
@@ -65,6 +73,57 @@ impl Cache {
             .and_then(|()| fs::rename(&unfinished.0, &path))
             .map_err(|error| Error::io("write", &path, error))?;
         Ok(path)
+    }
+
+    /// Writes a file of this name, if its folder can be written. What a failing machine leaves of it
+    /// may be broken: who reads such a file checks it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn put(&self, name: &str, pieces: &[&[u8]]) -> Result<()> {
+        let _guard = self.lock()?;
+        let path = self.folder.join(name);
+        let unfinished = Unfinished(self.folder.join(format!("{UNFINISHED}{name}")));
+        let mut file = private(&unfinished.0)?;
+        let written = pieces.iter().try_for_each(|piece| file.write_all(piece));
+        written
+            .and_then(|()| fs::rename(&unfinished.0, &path))
+            .map_err(|error| Error::io("write", &path, error))
+    }
+
+    /// Opens a file; `used` notes that it is of use.
+    pub fn open(&self, name: &str, used: bool) -> Option<File> {
+        let path = self.folder.join(name);
+        if used {
+            touch(&path);
+        }
+        File::open(path).ok()
+    }
+
+    /// Removes a file, if it is there.
+    pub fn remove(&self, name: &str) {
+        // Another process may have been faster; what stays is found again.
+        let _ = fs::remove_file(self.folder.join(name));
+    }
+
+    /// Removes the longest unused files until the others have so many bytes at most.
+    pub fn trim(&self, bytes_max: u64) {
+        let files = self.files();
+        let mut bytes: u64 = files.iter().map(|file| file.bytes).sum();
+        for file in files {
+            if bytes <= bytes_max {
+                return;
+            }
+            bytes -= file.bytes;
+            self.remove(&file.name());
+        }
+    }
+
+    /// Bytes free where the folder is, if the system tells.
+    pub fn free_bytes(&self) -> Option<u64> {
+        let existing = self.folder.ancestors().find(|folder| folder.exists())?;
+        let stat = rustix::fs::statvfs(existing).ok()?;
+        Some(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
     /// Every file that is there, the longest unused first.
@@ -105,6 +164,16 @@ impl Cache {
         Ok(files)
     }
 
+    /// A lock by a name, held while the file lives; `None` if somebody has it.
+    ///
+    /// # Errors
+    /// If the folder cannot be written.
+    pub fn named_lock(&self, name: &str) -> Result<Option<File>> {
+        self.folder()?;
+        let path = self.folder.join(name);
+        tried(private(&path)?, &path)
+    }
+
     fn lock(&self) -> Result<File> {
         let (path, file) = self.lock_file()?;
         file.lock()
@@ -114,23 +183,31 @@ impl Cache {
 
     fn try_lock(&self) -> Result<Option<File>> {
         let (path, file) = self.lock_file()?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
-            Err(fs::TryLockError::WouldBlock) => Ok(None),
-            Err(fs::TryLockError::Error(error)) => Err(Error::io("lock", path, error)),
-        }
+        tried(file, &path)
+    }
+
+    /// Makes the folder.
+    fn folder(&self) -> Result<()> {
+        use std::os::unix::fs::DirBuilderExt;
+        let mut builder = fs::DirBuilder::new();
+        let made = builder.recursive(true).mode(0o700).create(&self.folder);
+        made.map_err(|error| Error::io("make", &self.folder, error))
     }
 
     fn lock_file(&self) -> Result<(PathBuf, File)> {
-        use std::os::unix::fs::DirBuilderExt;
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.folder)
-            .map_err(|error| Error::io("make", &self.folder, error))?;
+        self.folder()?;
         let path = self.folder.join(LOCK);
         let file = private(&path)?;
         Ok((path, file))
+    }
+}
+
+/// The file, if its lock is free.
+fn tried(file: File, path: &Path) -> Result<Option<File>> {
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(fs::TryLockError::WouldBlock) => Ok(None),
+        Err(fs::TryLockError::Error(error)) => Err(Error::io("lock", path, error)),
     }
 }
 

@@ -1,6 +1,8 @@
 //! How likely each of some answers is: by the model's own probabilities over their whole texts, not
 //! by sampling and not by their first tokens alone.
 
+use std::sync::atomic::AtomicBool;
+
 use crate::chat::{Prompter, Request, options_in_force};
 use crate::engine::{Event, Job, Sampling};
 use crate::error::{Error, Result};
@@ -42,77 +44,85 @@ pub fn choose(
     }
     let mut logs = vec![0.0; texts.len()];
     let all: Vec<usize> = (0..texts.len()).collect();
-    part(&lease, &prompt, &texts, &all, 0, &mut logs)?;
+    let weigher = Weigher {
+        lease: &lease,
+        prompt: &prompt,
+        texts: &texts,
+        over: &request.cancel,
+    };
+    weigher.part(&all, 0, &mut logs)?;
     Ok(shares(&texts, &logs))
 }
 
-/// Adds the logarithms of the tokens at `depth`, then of those behind, for choices that are alike
-/// up to there.
-fn part(
-    lease: &Lease,
-    prompt: &[i32],
-    texts: &[Vec<i32>],
-    alike: &[usize],
-    depth: usize,
-    logs: &mut [f64],
-) -> Result<()> {
-    let longer: Vec<usize> = alike
-        .iter()
-        .copied()
-        .filter(|choice| texts[*choice].len() > depth)
-        .collect();
-    let Some(first) = longer.first() else {
-        return Ok(());
-    };
-    let before = [prompt, &texts[*first][..depth]].concat();
-    let likely = next(lease, before)?;
-    let mut tokens: Vec<i32> = longer.iter().map(|choice| texts[*choice][depth]).collect();
-    tokens.sort_unstable();
-    tokens.dedup();
-    for token in tokens {
-        let log = likely.iter().find(|(id, _)| *id == token);
-        let log = log.map_or(f64::NEG_INFINITY, |(_, log)| *log);
-        let same: Vec<usize> = longer
-            .iter()
-            .copied()
-            .filter(|choice| texts[*choice][depth] == token)
-            .collect();
-        same.iter().for_each(|choice| logs[*choice] += log);
-        part(lease, prompt, texts, &same, depth + 1, logs)?;
-    }
-    Ok(())
+/// What stays the same for all choices.
+struct Weigher<'a> {
+    lease: &'a Lease,
+    prompt: &'a [i32],
+    texts: &'a [Vec<i32>],
+    /// Set when it has to end.
+    over: &'a AtomicBool,
 }
 
-/// How likely each token is after some others: ids and logarithms.
-fn next(lease: &Lease, before: Vec<i32>) -> Result<Vec<(i32, f64)>> {
-    let engine = lease.engine();
-    let job = Job {
-        prompt: before,
-        answer_tokens: 1,
-        sampling: Sampling {
-            temperature: 0.0,
-            ..Sampling::default()
-        },
-        likely: Some(engine.facts().vocabulary as usize),
-        endless: true,
-        patience: lease.patience(),
-        ..Job::default() // Each has a cancel flag of its own: it is set when its answer is dropped.
-    };
-    let answer = engine.submit(job)?;
-    loop {
-        match answer.next()? {
-            Event::Token {
-                likely: Some(likely),
-                ..
-            } => {
-                let tokens = likely.top.iter();
-                return Ok(tokens
-                    .map(|token| (token.id, f64::from(token.logprob)))
-                    .collect());
+impl Weigher<'_> {
+    /// Adds the logarithms of the tokens at `depth`, then of those behind, for choices that are
+    /// alike up to there.
+    fn part(&self, alike: &[usize], depth: usize, logs: &mut [f64]) -> Result<()> {
+        let texts = self.texts;
+        let longer = alike.iter().copied();
+        let longer: Vec<usize> = longer
+            .filter(|choice| texts[*choice].len() > depth)
+            .collect();
+        let Some(first) = longer.first() else {
+            return Ok(());
+        };
+        let likely = self.next([self.prompt, &texts[*first][..depth]].concat())?;
+        let mut tokens: Vec<i32> = longer.iter().map(|choice| texts[*choice][depth]).collect();
+        tokens.sort_unstable();
+        tokens.dedup();
+        for token in tokens {
+            let log = likely.iter().find(|(id, _)| *id == token);
+            let log = log.map_or(f64::NEG_INFINITY, |(_, log)| *log);
+            let same = longer.iter().copied();
+            let same: Vec<usize> = same
+                .filter(|choice| texts[*choice][depth] == token)
+                .collect();
+            same.iter().for_each(|choice| logs[*choice] += log);
+            self.part(&same, depth + 1, logs)?;
+        }
+        Ok(())
+    }
+
+    /// How likely each token is after some others: ids and logarithms.
+    fn next(&self, before: Vec<i32>) -> Result<Vec<(i32, f64)>> {
+        let engine = self.lease.engine();
+        let job = Job {
+            prompt: before,
+            answer_tokens: 1,
+            sampling: Sampling {
+                temperature: 0.0,
+                ..Sampling::default()
+            },
+            likely: Some(engine.facts().vocabulary as usize),
+            endless: true,
+            patience: self.lease.patience(),
+            ..Job::default() // Each has a cancel flag of its own: it is set when its answer is dropped.
+        };
+        let answer = engine.submit(job)?;
+        loop {
+            match answer.next_until(self.over)? {
+                Event::Token {
+                    likely: Some(likely),
+                    ..
+                } => {
+                    let tokens = likely.top.iter();
+                    return Ok(tokens
+                        .map(|token| (token.id, f64::from(token.logprob)))
+                        .collect());
+                }
+                Event::Failed(error) => return Err(error),
+                Event::End { .. } => return Err(Error::failed("the engine told no likelihoods")),
+                Event::Admitted { .. } | Event::Token { .. } => {}
             }
-            Event::Failed(error) => return Err(error),
-            Event::End { .. } => return Err(Error::failed("the engine told no likelihoods")),
-            Event::Admitted { .. } | Event::Token { .. } => {}
         }
     }
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use crate::network::Network;
 
 use crate::address::Address;
+use crate::bytes;
 use crate::duration::KeepAlive;
 use crate::error::{Error, Result};
 use sources::Sources;
@@ -52,6 +53,10 @@ const VARIABLES: &[(&str, &str)] = &[
     (
         "PUNA_CACHE",
         "folder of what can be made again (default: puna in the user's cache folder)",
+    ),
+    (
+        "PUNA_CACHE_MAX",
+        "bytes of computed prompts kept in that folder, such as 500M; 0: none (default 2G, at most 5 % of the free disk)",
     ),
     (
         "PUNA_HOST, OLLAMA_HOST",
@@ -157,6 +162,8 @@ pub struct Config {
     pub ollama_models: Option<PathBuf>,
     /// Folder of what can be made again, if there is one.
     pub cache: Option<PathBuf>,
+    /// How much of computed prompts may be kept, in bytes, if the user chose.
+    pub cache_max: Option<u64>,
     /// Where sessions keep their prompts, if they do.
     pub history: Option<PathBuf>,
     /// The terminal shows no colour, or shall show none.
@@ -191,6 +198,8 @@ pub struct Config {
     pub kv_cache: Option<String>,
     /// Threads, if the user chose.
     pub threads: Option<usize>,
+    /// Memory to take beside the file of the weights, in bytes, if the user chose.
+    pub memory_max: Option<u64>,
     /// Parts of a model for each GPU; empty: as they fit.
     pub tensor_split: Vec<f32>,
     /// How registries are reached.
@@ -248,6 +257,7 @@ impl Config {
             home: folders.home.clone(),
             ollama_models,
             cache,
+            cache_max: plain("PUNA_CACHE_MAX").and_then(|text| bytes::parse(&text).ok()),
             history,
             plain: plain("NO_COLOR").is_some() || plain("TERM").is_some_and(|term| term == "dumb"),
             address: host
@@ -275,6 +285,7 @@ impl Config {
             threads: plain("PUNA_NUM_THREADS")
                 .and_then(|value| value.parse().ok())
                 .filter(|count| *count > 0),
+            memory_max: None,
             network: network::read(&plain, folders),
             tensor_split: numbers(plain("PUNA_TENSOR_SPLIT")),
             models,

@@ -8,6 +8,7 @@
 
 // Words: the vocabulary. No I/O.
 pub mod address;
+pub mod bytes;
 pub mod clock;
 pub mod digest;
 pub mod duration;
@@ -45,6 +46,7 @@ pub mod create;
 pub mod derive;
 pub mod dialect;
 pub mod embed;
+pub mod kept;
 pub mod list;
 pub mod model;
 pub mod pool;

@@ -50,6 +50,16 @@ pub fn resident_bytes() -> u64 {
     pages.unwrap_or(0) * rustix::param::page_size() as u64
 }
 
+/// Memory of this process in RAM that is no file's, in bytes; 0 where nothing tells.
+pub fn anonymous_bytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"));
+    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kibibytes.unwrap_or(0) << 10
+}
+
 /// Names of GPUs whose drivers are there, whatever this build can use.
 pub fn gpus() -> Vec<&'static str> {
     let known = [

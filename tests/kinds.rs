@@ -78,10 +78,11 @@ pub fn tiny_of(architecture: &str, keys: &[(&str, u64)], tokens: u64) -> Writer 
     writer
 }
 
-fn mamba() -> Vec<u8> {
+pub fn mamba() -> Vec<u8> {
     let mut writer = tiny(
         "mamba",
         &[
+            ("context_length", 4096),
             ("ssm.conv_kernel", 4),
             ("ssm.inner_size", 64),
             ("ssm.state_size", 8),

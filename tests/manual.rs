@@ -67,6 +67,7 @@ fn recipes_of_the_manual_work() {
         "letter.txt",
         "Dear Sir, my name is Anna and I have won a prize.\n",
     );
+    sandbox.file("rules.txt", "Answer in one short sentence.\n");
     let schema = r#"{"type":"object","properties":{"name":{"type":"string","maxLength":20}},
         "required":["name"],"additionalProperties":false}"#;
     sandbox.file("person.json", schema);

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const WORDS: &[&str] = &[
-    "address", "clock", "digest", "duration", "error", "message", "name", "network", "options",
-    "special",
+    "address", "bytes", "clock", "digest", "duration", "error", "message", "name", "network",
+    "options", "special",
 ];
 const FORMATS: &[&str] = &[
     "api",
@@ -20,8 +20,8 @@ const OWNERS: &[&str] = &[
     "cache", "client", "config", "engine", "machine", "registry", "store",
 ];
 const DEEDS: &[&str] = &[
-    "bench", "bundle", "chat", "choose", "create", "derive", "dialect", "embed", "list", "model",
-    "pool", "pull", "push", "shards", "show",
+    "bench", "bundle", "chat", "choose", "create", "derive", "dialect", "embed", "kept", "list",
+    "model", "pool", "pull", "push", "shards", "show",
 ];
 const FACES: &[&str] = &["cli", "server"];
 

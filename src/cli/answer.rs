@@ -417,6 +417,12 @@ pub fn tell_timings(out: &Out, usage: &Usage, device: Option<&str>) {
         "prompt eval count:",
         format!("{} token(s)", usage.prompt_tokens),
     );
+    if usage.cached_tokens > 0 {
+        line(
+            "prompt cached count:",
+            format!("{} token(s)", usage.cached_tokens),
+        );
+    }
     line("prompt eval duration:", duration::display(usage.prompt));
     line("prompt eval rate:", rate(usage.prompt_tokens, usage.prompt));
     line("eval count:", format!("{} token(s)", usage.answer_tokens));

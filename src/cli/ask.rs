@@ -1,6 +1,6 @@
 //! What `run` and `render` are asked: the flags and the prompt that they share.
 
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 
 use serde_json::Value as Json;
 
@@ -416,18 +416,10 @@ fn prompt(words: &[String], raw: bool) -> Result<String> {
     if !named && is_watched() {
         return Err(no_prompt());
     }
-    let mut piped = Vec::new();
-    let read = std::io::stdin()
-        .lock()
-        .take(PROMPT_BYTES_MAX + 1)
-        .read_to_end(&mut piped);
-    read.map_err(|error| Error::io("read", "standard input", error))?;
-    if piped.len() as u64 > PROMPT_BYTES_MAX {
-        return Err(Error::plain(
-            Class::TooLong,
-            "standard input is larger than any context",
-        ));
-    }
+    let piped = super::standard_input(PROMPT_BYTES_MAX).map_err(|error| match error.class() {
+        Class::Usage => Error::plain(Class::TooLong, "standard input is larger than any context"),
+        _ => error,
+    })?;
     let piped =
         String::from_utf8(piped).map_err(|_| Error::usage("standard input is not UTF-8 text"))?;
     let piped = if raw {

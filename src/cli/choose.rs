@@ -1,6 +1,7 @@
 //! `puna choose`: an answer as a word, a probability and an exit status.
 
 use super::ask::{Ask, OPTION, SYSTEM};
+use super::contract::Deadline;
 use super::out::{self, Out, Unit};
 use super::parse::Parsed;
 use super::spec::{Command, Completes, JSON, QUIET, option, switch};
@@ -101,13 +102,16 @@ fn chosen(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<u8> {
     let progress = out.progress("loading", Unit::Percent);
     let request = ask.request(&model);
     let thinks = request.dialect(&pool)?.can("thinking");
+    let deadline = Deadline::of(parsed)?;
     let request = Request {
+        cancel: deadline.over.clone(),
         think: request.think.or(thinks.then_some(Think::Off)), // Else it would be weighed within a thought.
         ..request
     };
     let shares = choose(&pool, request, choices, &mut |fraction| {
         progress.show((fraction * 100.0) as u64, 100)
-    })?;
+    });
+    let shares = deadline.tell(shares)?;
     drop(progress);
     let likeliest = (0..shares.len()).max_by(|a, b| shares[*a].total_cmp(&shares[*b]));
     let likeliest = likeliest.expect("there are choices");

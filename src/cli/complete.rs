@@ -2,7 +2,7 @@
 
 use super::out::Out;
 use super::parse::Parsed;
-use super::spec::{COMMANDS, Command, Completes, Flag, HELP};
+use super::spec::{COMMANDS, Command, Completes, Flag};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::options;
@@ -50,7 +50,7 @@ fn names() -> Vec<&'static str> {
 }
 
 fn all_flags(command: &Command) -> impl Iterator<Item = &'static Flag> {
-    command.flags.iter().chain([&HELP])
+    command.all_flags()
 }
 
 fn option_names() -> String {
@@ -64,7 +64,7 @@ fn option_names() -> String {
 /// Flags whose value is a file, as a pattern of the shell.
 fn file_flags() -> String {
     let mut names = Vec::new();
-    for flag in COMMANDS.iter().flat_map(|command| command.flags) {
+    for flag in COMMANDS.iter().flat_map(|command| command.all_flags()) {
         if flag.value.is_some_and(takes_file) {
             names.push(format!("--{}", flag.long));
             names.extend(flag.short.map(|short| format!("-{short}")));

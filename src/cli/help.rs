@@ -2,7 +2,7 @@
 
 use super::out::Out;
 use super::parse::Parsed;
-use super::spec::{self, COMMANDS, Command, Completes, Flag, HELP};
+use super::spec::{self, COMMANDS, Command, Completes, Flag};
 use crate::config::Config;
 use crate::error::{Error, Result};
 
@@ -69,7 +69,7 @@ pub fn command(command: &Command) -> String {
         text += &format!("Alias: {alias}\n");
     }
     text += "\nFlags:\n";
-    for flag in command.flags.iter().chain([&HELP]) {
+    for flag in command.all_flags() {
         text += &format!("  {:<28}{}\n", flag_text(flag), flag.help);
     }
     text += "\nExamples:\n";

@@ -4,7 +4,7 @@ use super::help;
 use super::out::Out;
 use super::pages::{Block, PAGES, Page};
 use super::parse::Parsed;
-use super::spec::{self, COMMANDS, Command, Completes, Flag, HELP, STATUSES};
+use super::spec::{self, COMMANDS, Command, Completes, Flag, STATUSES};
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::options;
@@ -144,7 +144,7 @@ fn page(command: &Command) -> String {
     text += ".SH DESCRIPTION\n";
     text += &paragraphs(command.about);
     text += ".SH FLAGS\n";
-    for flag in command.flags.iter().chain([&HELP]) {
+    for flag in command.all_flags() {
         text += &flag_entry(flag);
     }
     text += ".SH EXAMPLES\n";

@@ -5,8 +5,8 @@
 
 use std::sync::atomic::AtomicBool;
 
-use super::again;
 use super::ask::{Ask, FORMAT, GRAMMAR, OPTION, SCHEMA, SEED, SYSTEM, TEMPERATURE};
+use super::contract::{self, Deadline};
 use super::fill::Template;
 use super::journal::Journal;
 use super::mapping::{self, Source, Work};
@@ -110,7 +110,6 @@ pub const COMMAND: Command = Command {
 };
 
 fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
-    again::with_short_spins(); // Before standard input is read.
     let template = Template::parse(parsed.value("prompt").unwrap_or("{}"))?;
     let format = format(parsed)?;
     let jobs = parsed.number("jobs", 1..=JOBS_MAX)?.unwrap_or(JOBS);
@@ -119,16 +118,20 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     let model = model::open(&super::store(config), &ask.model)?;
     let settings = settings(parsed, config, &ask, &model);
     // A server's way to compute: several answers at once in one context.
-    let mut config = config.clone();
-    config.parallel = jobs as u32;
-    let pool = Pool::new(config, Policy::Server, out::log(None)?);
+    let mut shared = config.clone();
+    shared.parallel = jobs as u32;
+    let pool = Pool::new(shared, Policy::Server, out::log(None)?);
     // Loaded once, and kept: what is wrong with the model is wrong with all records.
     let lease = load(&pool, &model, &ask, out)?;
+    let deadline = Deadline::of(parsed)?;
     let work = Work {
         pool,
         model,
         ask,
+        retries: contract::retries(parsed)?,
+        config: config.clone(),
         stop: AtomicBool::new(false),
+        over: deadline.over.clone(),
     };
     let source = Source {
         template,
@@ -137,7 +140,7 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     };
     let mapped = mapping::map(work, source, (jobs, journal), parsed.has("json"), out);
     lease.engine().leave_weights();
-    match mapped? {
+    match deadline.tell(mapped)? {
         0 => Ok(()),
         1 => Err(Error::plain(Class::Records, "1 record failed")),
         count => Err(Error::plain(

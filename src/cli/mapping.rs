@@ -13,11 +13,13 @@ use std::time::{Duration, Instant};
 use serde_json::Value as Json;
 
 use super::ask::Ask;
+use super::contract;
 use super::fill::Template;
 use super::journal::{Journal, Outcome, key};
 use super::out::{self, Out};
 use super::records::{Format, Record, Records};
 use crate::chat::{self, Promise, Request};
+use crate::config::Config;
 use crate::error::{Class, Error, Result};
 use crate::message::{Delta, Finish, Message, Reason, Think};
 use crate::model::Model;
@@ -56,8 +58,14 @@ pub struct Work {
     pub model: Model,
     /// What each record is asked with; only the prompt differs.
     pub ask: Ask,
+    /// How often a record is tried again that failed for a reason that may pass.
+    pub retries: usize,
+    /// How long the pauses are.
+    pub config: Config,
     /// Set when nobody prints any more.
     pub stop: AtomicBool,
+    /// Set when the time is over.
+    pub over: Arc<AtomicBool>,
 }
 
 /// Where prompts come from.
@@ -114,6 +122,9 @@ pub fn map(
     for worker in workers {
         // A panic in it was told, and its record was missed.
         let _ = worker.join();
+    }
+    if work.over.load(Ordering::Relaxed) {
+        return Err(Error::cancelled()); // The reader may wait for a line for ever.
     }
     let failures = printed?;
     // The workers have ended by themselves, so the reader has too.
@@ -186,7 +197,7 @@ impl Work {
         journal: Option<&Mutex<Journal>>,
         to_printer: &Sender<Result<Done>>,
     ) {
-        while !self.stop.load(Ordering::Relaxed) {
+        while !self.is_over() {
             let waiting = tasks
                 .lock()
                 .unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -207,6 +218,9 @@ impl Work {
             let is_old = old.is_some();
             let outcome =
                 old.map_or_else(|| self.outcome(task.prompt.map(|(prompt, _)| prompt)), Ok);
+            if self.is_over() {
+                return; // What was cut is no outcome.
+            }
             let done = outcome.map(|outcome| Done {
                 record: task.record,
                 input: task.input.json(),
@@ -232,13 +246,31 @@ impl Work {
             ms: 0,
             error: None,
         };
-        match prompt.and_then(|prompt| self.answer(prompt, &mut outcome)) {
+        match prompt.and_then(|prompt| self.patiently(&prompt, &mut outcome)) {
             Ok(()) => {}
             Err(error) if is_fatal(&error) => return Err(error),
             Err(error) => outcome.error = Some(error.to_string()),
         }
         outcome.ms = started.elapsed().as_millis() as u64;
         Ok(outcome)
+    }
+
+    fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Relaxed) || self.over.load(Ordering::Relaxed)
+    }
+
+    /// Answers a prompt, again if that may go better.
+    fn patiently(&self, prompt: &str, outcome: &mut Outcome) -> Result<()> {
+        let mut tries = 0;
+        loop {
+            match self.answer(prompt.to_string(), outcome) {
+                Err(error) if tries < self.retries && contract::may_pass(&error) => {
+                    contract::pause(tries, &self.config);
+                    tries += 1;
+                }
+                done => return done,
+            }
+        }
     }
 
     fn answer(&self, prompt: String, outcome: &mut Outcome) -> Result<()> {
@@ -274,7 +306,7 @@ impl Work {
     fn say(&self, request: Request, said: &mut Message) -> Result<Option<Box<Finish>>> {
         for delta in chat::start(&self.pool, request, &mut |_| {})? {
             let delta = delta?;
-            if self.stop.load(Ordering::Relaxed) {
+            if self.is_over() {
                 return Err(Error::cancelled());
             }
             said.add(&delta);

@@ -8,6 +8,7 @@ mod bundle;
 mod choose;
 mod complete;
 mod config;
+mod contract;
 mod copy;
 mod create;
 mod doctor;
@@ -15,6 +16,7 @@ mod fill;
 mod help;
 mod journal;
 mod keep;
+mod kept;
 mod list;
 mod man;
 mod map;
@@ -46,6 +48,7 @@ mod vectors;
 mod wrap;
 
 use std::ffi::OsString;
+use std::sync::OnceLock;
 
 use crate::client::Client;
 use crate::config::Config;
@@ -85,7 +88,12 @@ fn run(words: impl IntoIterator<Item = OsString>) -> Result<()> {
         return out.write(&help::command(parsed.command));
     }
     out.set_quiet(parsed.has("quiet"));
-    (parsed.command.run)(&parsed, &Config::from_environment()?, &mut out)
+    let mut config = Config::from_environment()?;
+    // The lock holds until the command has ended.
+    let Some(_lock) = contract::enter(&parsed, &mut config)? else {
+        return Ok(());
+    };
+    contract::patiently(&parsed, &config, &mut out)
 }
 
 /// The store that the configuration names.
@@ -124,27 +132,42 @@ fn some_server(parsed: &Parsed, config: &Config) -> Result<Option<Client>> {
     Ok(named_server(parsed, config)?.or_else(|| own_server(config)))
 }
 
+/// All of standard input; it is read once, whoever asks.
+fn standard_input(bytes_max: u64) -> Result<Vec<u8>> {
+    use std::io::Read;
+    static READ: OnceLock<Vec<u8>> = OnceLock::new();
+    if READ.get().is_none() {
+        let mut bytes = Vec::new();
+        let mut input = std::io::stdin().lock().take(bytes_max + 1);
+        let read = input.read_to_end(&mut bytes);
+        read.map_err(|error| Error::io("read", "standard input", error))?;
+        // Only one thread reads it.
+        let _ = READ.set(bytes);
+    }
+    let bytes = READ.get().cloned().unwrap_or_default();
+    match bytes.len() as u64 > bytes_max {
+        true => Err(Error::usage(format!(
+            "standard input is larger than {} MiB",
+            bytes_max >> 20
+        ))),
+        false => Ok(bytes),
+    }
+}
+
 /// Reads a file that the command line names, or standard input for `-`.
 fn read_input(path: &str, bytes_max: u64) -> Result<Vec<u8>> {
     use std::io::Read;
-    let read_all = |reader: &mut dyn Read| {
-        let mut bytes = Vec::new();
-        reader
-            .take(bytes_max + 1)
-            .read_to_end(&mut bytes)
-            .map(|_| bytes)
-    };
-    let read = match path {
-        "-" => read_all(&mut std::io::stdin().lock()),
-        path => regular_file(path)
-            .and_then(|()| std::fs::File::open(path))
-            .and_then(|mut file| read_all(&mut file)),
-    };
-    let name = if path == "-" { "standard input" } else { path };
-    let bytes = read.map_err(|error| Error::io("read", name, error))?;
+    if path == "-" {
+        return standard_input(bytes_max);
+    }
+    let mut bytes = Vec::new();
+    let read = regular_file(path)
+        .and_then(|()| std::fs::File::open(path))
+        .and_then(|file| file.take(bytes_max + 1).read_to_end(&mut bytes));
+    read.map_err(|error| Error::io("read", path, error))?;
     if bytes.len() as u64 > bytes_max {
         return Err(Error::usage(format!(
-            "{name} is larger than {} MiB",
+            "{path} is larger than {} MiB",
             bytes_max >> 20
         )));
     }

@@ -19,6 +19,7 @@ pub struct Out {
     pub output_is_terminal: bool,
     quiet: bool,
     error_is_terminal: bool,
+    has_written: bool,
 }
 
 impl Out {
@@ -28,6 +29,7 @@ impl Out {
             output_is_terminal: io::stdout().is_terminal(),
             error_is_terminal: io::stderr().is_terminal(),
             quiet: false,
+            has_written: false,
         }
     }
 
@@ -41,11 +43,17 @@ impl Out {
     /// # Errors
     /// `Closed` if the reader has gone, else what the system says.
     pub fn write(&mut self, text: &str) -> Result<()> {
+        self.has_written |= !text.is_empty();
         let mut output = io::stdout().lock();
         let written = output
             .write_all(text.as_bytes())
             .and_then(|()| output.flush());
         written.map_err(|error| Error::io("write", "standard output", error))
+    }
+
+    /// True if any of the answer was printed.
+    pub fn has_written(&self) -> bool {
+        self.has_written
     }
 
     /// Standard output for bytes that are no text.

@@ -159,6 +159,13 @@ const SCRIPTING: Page = Page {
         Show(
             "30 6 * * * puna run -q smol - 'Summarise what went wrong.' -n 200 < /var/log/today.log",
         ),
+        Text(
+            "A job that never runs twice at once, takes little of the machine, ends in time, and computes its long \
+             instructions only the first time (see puna-cache(1)):",
+        ),
+        Run(
+            "puna run smol -s \"$(cat rules.txt)\" -n 20 --lock nightly --skip --nice 10 --timeout 5m --mem-max 2G < letter.txt",
+        ),
         Text("Models that are checked every week:"),
         Show("0 3 * * 0 puna verify -q"),
         Head("SERVERS"),

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use lexopt::Arg;
 
-use super::spec::{self, Command, Flag, HELP};
+use super::spec::{self, Command, Flag};
 use crate::error::{Error, Result};
 use crate::name;
 
@@ -141,7 +141,7 @@ fn text(word: OsString) -> Result<String> {
 }
 
 fn find(command: &'static Command, wanted: impl Fn(&Flag) -> bool) -> Option<&'static Flag> {
-    command.flags.iter().find(|flag| wanted(flag))
+    command.all_flags().find(|flag| wanted(flag))
 }
 
 fn unknown_command(word: &str) -> Error {
@@ -153,7 +153,7 @@ fn unknown_command(word: &str) -> Error {
 }
 
 fn unknown_flag(command: &Command, long: &str) -> Error {
-    let names = command.flags.iter().chain([&HELP]).map(|flag| flag.long);
+    let names = command.all_flags().map(|flag| flag.long);
     Error::usage(match name::nearest(long, names).first() {
         Some(near) => format!(
             "--{long}: {} has no such flag: is it --{near}?",

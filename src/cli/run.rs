@@ -2,16 +2,14 @@
 
 use std::io::IsTerminal;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::again;
 use super::answer::{self, Here, Printer};
 use super::ask::{
     ATTACH, Ask, FORMAT, GRAMMAR, MESSAGES, OPTION, OVERFLOW, RAW, SCHEMA, SEED, SYSTEM,
     TEMPERATURE, THINK, TOOL_CHOICE, TOOLS,
 };
+use super::contract::Deadline;
 use super::out::{self, Out};
 use super::parse::Parsed;
 use super::pull;
@@ -80,12 +78,6 @@ pub const COMMAND: Command = Command {
         ),
         TRANSCRIPT,
         CONTINUE,
-        option(
-            "timeout",
-            None,
-            "DURATION",
-            "end after so long, such as 90s, with what there is of the answer and status 10",
-        ),
         switch(
             "local",
             None,
@@ -214,14 +206,6 @@ fn fetch(text: &str, parsed: &Parsed, config: &Config, out: &mut Out) -> Result<
     pull::one(&store, &registry, (&name, None), parsed, out)
 }
 
-/// `--timeout`.
-fn limit(text: &str) -> Result<Duration> {
-    match KeepAlive::parse_lenient(text)? {
-        KeepAlive::For(limit) if !limit.is_zero() => Ok(limit),
-        _ => Err(Error::usage("--timeout is a time, such as 90s")),
-    }
-}
-
 /// True if somebody sits there who gave no prompt yet.
 fn is_session(parsed: &Parsed, out: &Out) -> bool {
     let asks = [
@@ -260,7 +244,6 @@ fn talk(
 }
 
 fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
-    again::with_short_spins(); // Before standard input is read.
     let log = out::log(parsed.value("log"))?;
     let talks = is_session(parsed, out);
     Shape::of(parsed)?; // Before a model is loaded.
@@ -331,31 +314,17 @@ fn answered(
     printer: &mut Printer,
 ) -> Result<Option<String>> {
     let started = Instant::now();
-    let cancel: Arc<AtomicBool> = Arc::default();
-    let limit = parsed.value("timeout").map(limit).transpose()?;
-    if let Some(limit) = limit {
-        let cancel = cancel.clone();
-        thread::spawn(move || {
-            thread::sleep(limit);
-            cancel.store(true, Ordering::Relaxed);
-        });
-    }
+    let deadline = Deadline::of(parsed)?;
     let told = match server {
         Some(client) => {
             let keep_alive = parsed.value("keepalive").map(str::to_string);
             let mut take = |delta| printer.print(delta);
-            let told = answer::by_server_until(client, ask, keep_alive, &cancel, &mut take);
+            let told = answer::by_server_until(client, ask, keep_alive, &deadline.over, &mut take);
             told.map(|()| None) // It does not tell where it computes.
         }
-        None => answer::here(ask, parsed, config, (started, &cancel), printer),
+        None => answer::here(ask, parsed, config, (started, &deadline.over), printer),
     };
-    match told {
-        Err(error) if error.class() == Class::Cancelled && limit.is_some() => {
-            let text = "timed out: the answer is not whole, see --timeout";
-            Err(Error::plain(Class::TimedOut, text))
-        }
-        told => told,
-    }
+    deadline.tell(told)
 }
 
 /// Refuses an answer that is not the whole that was promised.

@@ -5,6 +5,7 @@
 use crate::config::Config;
 use crate::error::{Class, Result};
 
+use super::contract;
 use super::out::Out;
 use super::parse::Parsed;
 
@@ -30,6 +31,17 @@ pub struct Command {
     pub completes: Completes,
     /// What it does.
     pub run: fn(&Parsed, &Config, &mut Out) -> Result<()>,
+}
+
+impl Command {
+    /// All its flags: its own, those of every command that runs a model, and `--help`.
+    pub fn all_flags(&self) -> impl Iterator<Item = &'static Flag> {
+        let common: &[Flag] = match contract::covers(self.name) {
+            true => contract::FLAGS,
+            false => &[],
+        };
+        self.flags.iter().chain(common).chain([&HELP])
+    }
 }
 
 /// A flag.
@@ -131,6 +143,7 @@ pub const COMMANDS: &[&Command] = &[
     &super::keep::GC,
     &super::keep::DU,
     &super::keep::PATH,
+    &super::kept::COMMAND,
     &super::bundle::EXPORT,
     &super::bundle::IMPORT,
     &super::bench::COMMAND,

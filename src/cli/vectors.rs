@@ -1,9 +1,9 @@
 //! `puna embed` and `puna nearest`: lines to vectors, and the lines nearest to a question.
 
 use std::io::Write;
-use std::sync::Arc;
 
 use super::ask::{OPTION, options};
+use super::contract::Deadline;
 use super::out::{self, Out};
 use super::parse::Parsed;
 use super::records::{Format, Records};
@@ -85,6 +85,7 @@ struct Maker {
     model: Model,
     dimensions: Option<usize>,
     options: crate::options::Options,
+    deadline: Deadline,
 }
 
 impl Maker {
@@ -102,6 +103,7 @@ impl Maker {
             pool: Pool::new(config.clone(), Policy::Server, out::log(None)?),
             dimensions: parsed.number("dimensions", 1..=usize::MAX)?,
             options: options(parsed)?,
+            deadline: Deadline::of(parsed)?,
         })
     }
 
@@ -114,9 +116,10 @@ impl Maker {
             dimensions: self.dimensions,
             options: self.options.clone(),
             keep_alive: None,
-            cancel: Arc::default(),
+            cancel: self.deadline.over.clone(),
         };
-        Ok(embed::embed(&self.pool, &request, &mut |_| {})?.vectors)
+        let made = embed::embed(&self.pool, &request, &mut |_| {});
+        Ok(self.deadline.tell(made)?.vectors)
     }
 }
 

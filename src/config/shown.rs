@@ -35,6 +35,10 @@ impl Config {
             ("models", shown(&self.models)),
             ("ollama_models", path(&self.ollama_models)),
             ("cache", path(&self.cache)),
+            (
+                "cache_max",
+                or_auto(self.cache_max.map(|bytes| bytes.to_string())),
+            ),
             ("host", self.address.to_string()),
             ("socket", path(&self.socket)),
             ("keep_alive", kept(self.keep_alive)),

@@ -3,7 +3,9 @@
 use llama_cpp_2::token::LlamaToken;
 
 use super::Event;
-use super::cache::{Found, common};
+use super::cache::Found;
+use super::line::common;
+use super::prefix::TOKENS_MIN;
 use super::tune::GRID;
 use super::work::Work;
 use super::worker::Worker;
@@ -116,20 +118,29 @@ impl Worker<'_> {
     }
 
     fn begin(&mut self, index: usize, found: Found, mut work: Work) {
+        let wanted = work.tokens.len() + 1;
+        let kept = match self.bring(index, &work, found.tokens) {
+            Some(brought) => brought,
+            None => {
+                let works = &self.works;
+                if found.is_parked() {
+                    let is_idle = |at: usize| works[at].is_none() && at != index;
+                    self.cache.free(wanted, is_idle);
+                }
+                self.cache.begin(index, found)
+            }
+        };
+        let offered = work.offer.take().map_or(0, |offer| offer.common);
+        let common = found.common.max(offered);
         let works = &self.works;
         let is_idle = |at: usize| works[at].is_none() && at != index;
-        let wanted = work.tokens.len() + 1;
-        if found.is_parked() {
-            self.cache.free(wanted, is_idle);
-        }
-        let kept = self.cache.begin(index, found);
         self.cache.free(wanted - kept, is_idle);
         if let Some(start) = self.plan.answer_start {
             if let Err(error) = self.encode(&mut work, start) {
                 return work.send(Event::Failed(error));
             }
-        } else if self.cache.needs_marks() {
-            work.marks = marks(work.tokens.len(), found.common, kept);
+        } else if self.cache.needs_marks() && !(self.plan.once && wanted < TOKENS_MIN) {
+            work.marks = marks(work.tokens.len(), common, kept);
         }
         let prompt = &work.tokens[..work.prompt_tokens];
         if work.sampler.is_none() {

@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use llama_cpp_2::DecodeError;
 use llama_cpp_2::context::LlamaContext;
-use llama_cpp_2::context::session::{LlamaStateSeqFlags, SeqState};
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::token::LlamaToken;
 
 use super::cells::Cells;
-use super::parked::{Mark, Parked, Stay};
+use super::ffi;
+use super::line::{Line, common, prefix};
+use super::parked::{Cost, Mark, Parked, Stay};
+use super::prefix::{Prefix, TOKENS_MIN};
 
 /// Marks of one sequence; the oldest goes for a new one.
 const MARKS_MAX: usize = 16;
@@ -38,18 +40,6 @@ pub struct Cache<'a> {
     cells: Cells,
     parked: Parked,
     idle_cells: usize,
-}
-
-/// What one sequence of the cache holds.
-#[derive(Default)]
-struct Line {
-    tokens: Vec<LlamaToken>,
-    /// The cell of each token.
-    cells: Vec<usize>,
-    /// By their places, the first in front.
-    marks: Vec<Mark>,
-    /// When it was last in use, in turns of the engine's loop.
-    used_at: u64,
 }
 
 /// How much a cache may hold.
@@ -226,6 +216,8 @@ impl<'a> Cache<'a> {
     pub fn extend(&mut self, index: usize, tokens: &[LlamaToken]) {
         let line = &mut self.lines[index];
         line.tokens.extend_from_slice(tokens);
+        // One at a time is an answer's, which nobody sends again for sure.
+        line.cost.fresh += tokens.len().saturating_sub(1);
         let cells = tokens.iter().map(|_| self.cells.take());
         line.cells.extend(cells);
     }
@@ -297,16 +289,16 @@ impl<'a> Cache<'a> {
 
     /// Copies a sequence out of the cache, if that may pay later.
     fn keep(&mut self, index: usize) {
-        let whole = LlamaStateSeqFlags::empty();
-        let bytes = || self.context.state_seq_get_size_ext(index as i32, whole);
+        let bytes = || ffi::state_bytes(&self.context, index, false);
         if self.parked.wants(self.count(index), bytes)
-            && let Ok(state) = self.context.state_seq_get(index as i32, whole)
+            && let Some(state) = ffi::state(&self.context, index, false)
         {
             let line = &self.lines[index];
             self.parked.put(Stay {
                 tokens: line.tokens.clone(),
                 state,
                 marks: line.marks.clone(),
+                cost: line.cost,
             });
         }
     }
@@ -317,22 +309,67 @@ impl<'a> Cache<'a> {
         let Some(stay) = self.parked.stay(id) else {
             return false;
         };
-        if self
-            .context
-            .state_seq_set(&stay.state, index as i32)
-            .is_err()
-        {
+        if !ffi::set_state(&mut self.context, index, &stay.state, false) {
             return false;
         }
         let line = &mut self.lines[index];
         line.tokens.clone_from(&stay.tokens);
         line.marks.clone_from(&stay.marks);
         line.cells = stay.tokens.iter().map(|_| self.cells.take()).collect();
+        line.cost = Cost {
+            fresh: 0,
+            ..stay.cost
+        };
         true
     }
 
+    /// Puts a sequence that was kept elsewhere in place of what is there; false if llama.cpp does
+    /// not take it.
+    pub fn restore(&mut self, index: usize, prefix: Prefix) -> bool {
+        self.clear(index);
+        if !ffi::set_state(&mut self.context, index, &prefix.state, false) {
+            return false;
+        }
+        let mark = |(tokens, bytes)| Mark {
+            tokens,
+            state: Arc::new(bytes),
+        };
+        let line = &mut self.lines[index];
+        line.cells = prefix.tokens.iter().map(|_| self.cells.take()).collect();
+        line.tokens = prefix.tokens.into_iter().map(LlamaToken).collect();
+        line.marks = prefix.marks.into_iter().map(mark).collect();
+        line.cost = Cost {
+            fresh: 0,
+            pace_us: prefix.pace_us,
+        };
+        true
+    }
+
+    /// A copy of a sequence to be kept elsewhere, once, if much of it was computed here.
+    pub fn prefix(&mut self, index: usize) -> Option<Prefix> {
+        if self.lines[index].cost.fresh < TOKENS_MIN {
+            return None;
+        }
+        let state = ffi::state(&self.context, index, false)?;
+        let line = &mut self.lines[index];
+        line.cost.fresh = 0;
+        Some(prefix(&line.tokens, state, &line.marks, line.cost))
+    }
+
+    /// A parked sequence to be kept elsewhere, if much of one was computed here; it is let go.
+    pub fn parked_prefix(&mut self) -> Option<Prefix> {
+        let stays = std::iter::from_fn(|| self.parked.pop());
+        let stay = { stays }.find(|stay| stay.cost.fresh >= TOKENS_MIN)?;
+        Some(prefix(&stay.tokens, stay.state, &stay.marks, stay.cost))
+    }
+
+    /// Notes how long a token of a sequence's prompt took.
+    pub fn note_pace(&mut self, index: usize, pace_us: f32) {
+        self.lines[index].cost.pace_us = pace_us;
+    }
+
     /// Cuts a sequence down to its first tokens.
-    fn cut(&mut self, index: usize, tokens: usize) -> bool {
+    pub fn cut(&mut self, index: usize, tokens: usize) -> bool {
         let line = &self.lines[index];
         if tokens == line.tokens.len() {
             return true;
@@ -342,11 +379,7 @@ impl<'a> Cache<'a> {
             let Some(mark) = mark.cloned() else {
                 return false;
             };
-            if self
-                .context
-                .state_seq_set(&mark.state, index as i32)
-                .is_err()
-            {
+            if !ffi::set_state(&mut self.context, index, &mark.state, true) {
                 return false;
             }
         }
@@ -381,7 +414,7 @@ impl<'a> Cache<'a> {
             return false;
         }
         if let Some(state) = &state
-            && self.context.state_seq_set(state, to).is_err()
+            && !ffi::set_state(&mut self.context, index, state, true)
         {
             return false;
         }
@@ -392,18 +425,16 @@ impl<'a> Cache<'a> {
         cells.iter().for_each(|cell| self.cells.share(*cell));
         let line = &mut self.lines[index];
         (line.tokens, line.cells, line.marks) = (held, cells, marks);
+        line.cost.fresh = 0;
         true
     }
 
     /// A copy of the memory of a sequence, if it is no larger than that.
-    fn state(&self, index: usize, bytes_max: usize) -> Option<Arc<SeqState>> {
-        let flags = LlamaStateSeqFlags::PARTIAL_ONLY;
-        let bytes = self.context.state_seq_get_size_ext(index as i32, flags);
-        if bytes > bytes_max {
+    fn state(&self, index: usize, bytes_max: usize) -> Option<Arc<Vec<u8>>> {
+        if ffi::state_bytes(&self.context, index, true) > bytes_max {
             return None;
         }
-        let state = self.context.state_seq_get(index as i32, flags).ok()?;
-        Some(Arc::new(state))
+        ffi::state(&self.context, index, true).map(Arc::new)
     }
 
     /// Drops marks, those of the longest unused sequence first, until the rest is small enough.
@@ -411,7 +442,7 @@ impl<'a> Cache<'a> {
         let bytes = |lines: &[Line]| -> usize {
             let marks = lines.iter().flat_map(|line| &line.marks);
             // A shared mark counts for each that holds it, which errs on the safe side.
-            marks.map(|mark| mark.state.byte_len()).sum()
+            marks.map(|mark| mark.state.len()).sum()
         };
         while bytes(&self.lines) > bytes_max {
             let marked = self.lines.iter_mut().filter(|line| !line.marks.is_empty());
@@ -420,33 +451,5 @@ impl<'a> Cache<'a> {
                 None => return,
             }
         }
-    }
-}
-
-impl Line {
-    fn cut(&mut self, tokens: usize, cells: &mut Cells) {
-        self.tokens.truncate(tokens);
-        self.cells
-            .drain(tokens..)
-            .for_each(|cell| cells.let_go(cell));
-        self.marks.retain(|mark| mark.tokens <= tokens);
-    }
-}
-
-/// How many tokens two sequences have in common at their start.
-pub fn common(left: &[LlamaToken], right: &[LlamaToken]) -> usize {
-    let pairs = left.iter().zip(right);
-    pairs.take_while(|(left, right)| left == right).count()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_begins_alike_is_common() {
-        let tokens = |ids: &[i32]| ids.iter().map(|id| LlamaToken(*id)).collect::<Vec<_>>();
-        assert_eq!(common(&tokens(&[1, 2, 3]), &tokens(&[1, 2, 4, 5])), 2);
-        assert_eq!(common(&tokens(&[]), &tokens(&[1])), 0);
     }
 }

@@ -59,12 +59,10 @@ pub fn for_answers<'a>(
         .with_type_v(kind(spec.attention.kv))
         .with_swa_full(false);
     let context = make(backend, model, ready, params, cells)?;
-    let shared = spec.context != Context::FirstJob;
-    let bytes = match shared {
-        true => (spec.memory_bytes / PARKED_SHARE).min(PARKED_BYTES_MAX) as usize,
-        false => 0,
-    };
-    let memory = match shared && ready.cuts_at_marks {
+    let once = spec.context == Context::FirstJob;
+    let bytes = (spec.memory_bytes / PARKED_SHARE).min(PARKED_BYTES_MAX) as usize;
+    // A context that goes with its job needs marks only for those who keep what it computed.
+    let memory = match ready.cuts_at_marks && (!once || spec.prefixes.is_some()) {
         true => Memory::AtMarks(bytes),
         false => Memory::Anywhere,
     };
@@ -75,7 +73,7 @@ pub fn for_answers<'a>(
         } else {
             IDLE_CELLS
         },
-        parked_bytes: bytes,
+        parked_bytes: if once { 0 } else { bytes },
     };
     let plan = Plan {
         tokens_max: tokens as usize,
@@ -83,6 +81,8 @@ pub fn for_answers<'a>(
         slice_tokens: slice.min(batch),
         batch_tokens: batch,
         answer_start: ready.encodes.then(|| start(model)),
+        once,
+        memory_max: spec.memory_max,
     };
     Ok((Cache::new(context, memory, limits), plan))
 }

@@ -1,5 +1,6 @@
 //! The only file that calls llama.cpp's C API directly, for what llama-cpp-2 hides: the log
-//! callback, a cancellable load that may skip repacking, fitting layers to a GPU, and quantising.
+//! callback, a cancellable load that may skip repacking, fitting layers to a GPU, quantising, and the
+//! bytes of a sequence's memory.
 
 #![allow(unsafe_code)]
 
@@ -7,6 +8,8 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::Path;
 use std::ptr;
 
+use llama_cpp_2::context::LlamaContext;
+use llama_cpp_2::context::session::LlamaStateSeqFlags;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_sys_2 as sys;
 
@@ -142,6 +145,36 @@ pub fn quantize(job: &Quantize) -> bool {
     // SAFETY: both paths are NUL-terminated and `c` points at nothing; llama.cpp catches its own
     // exceptions and answers 0 when all is written.
     unsafe { sys::llama_model_quantize(source.as_ptr(), target.as_ptr(), &raw const c) == 0 }
+}
+
+fn flags(partial: bool) -> LlamaStateSeqFlags {
+    match partial {
+        true => LlamaStateSeqFlags::PARTIAL_ONLY,
+        false => LlamaStateSeqFlags::empty(),
+    }
+}
+
+/// How long a sequence's state would be, in bytes; `partial` is only what cannot be cut: recurrent
+/// memory and sliding windows.
+pub fn state_bytes(context: &LlamaContext, index: usize, partial: bool) -> usize {
+    context.state_seq_get_size_ext(index as i32, flags(partial))
+}
+
+/// A copy of a sequence's memory; `None` if llama.cpp does not give it.
+pub fn state(context: &LlamaContext, index: usize, partial: bool) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; state_bytes(context, index, partial)];
+    // SAFETY: llama.cpp writes as many bytes as it just said.
+    let count =
+        unsafe { context.state_seq_get_data_ext(bytes.as_mut_ptr(), index as i32, flags(partial)) };
+    (count > 0 && count == bytes.len()).then_some(bytes)
+}
+
+/// Sets a sequence's memory; false if llama.cpp does not take it.
+pub fn set_state(context: &mut LlamaContext, index: usize, bytes: &[u8], partial: bool) -> bool {
+    // SAFETY: the bytes are those that `state` got from a context of the same model and build:
+    // they come from this process, or from a file whose checksum holds and whose key names both.
+    // llama.cpp reads no further than their end and refuses what does not fit the context.
+    unsafe { context.state_seq_set_data_ext(bytes, index as i32, flags(partial)) }
 }
 
 /// Parts for as many devices as llama.cpp reads; empty if none were given.

@@ -4,6 +4,7 @@
 //! bounded channel, its [`Event`]s come back over one of its own. Dropping the [`Answer`] cancels.
 
 mod admit;
+mod answer;
 mod cache;
 mod cells;
 mod context;
@@ -12,9 +13,11 @@ mod ffi;
 mod gbnf;
 mod grammar;
 mod likely;
+mod line;
 mod log;
 pub mod memory;
 mod parked;
+pub mod prefix;
 pub mod quantize;
 mod sampler;
 mod thread;
@@ -23,8 +26,8 @@ mod work;
 mod worker;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -33,6 +36,7 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token_type::LlamaTokenAttr;
 
+pub use answer::Answer;
 pub use embed::normalised;
 pub use grammar::{Compiler, Grammar, Guide, Marks, Text};
 pub use log::{Level, Sink};
@@ -43,6 +47,7 @@ use crate::message::{Logprob, Reason};
 use crate::special::Specials;
 use log::Log;
 use memory::Need;
+use prefix::Prefixes;
 use thread::Jobs;
 use tune::Attention;
 
@@ -147,6 +152,10 @@ pub struct Spec {
     pub memory_bytes: u64,
     /// How long its load may stand still; `None` for ever.
     pub stall_max: Option<Duration>,
+    /// Who keeps beginnings of prompts.
+    pub prefixes: Option<Arc<dyn Prefixes>>,
+    /// Most anonymous memory of the process, and how to read it, both in bytes.
+    pub memory_max: Option<(u64, fn() -> u64)>,
 }
 
 /// What is known of a loaded model.
@@ -237,30 +246,6 @@ pub enum Event {
     },
     /// The job ended without an answer.
     Failed(Error),
-}
-
-/// The events of one job. Dropping it cancels the job.
-pub struct Answer {
-    events: Receiver<Event>,
-    cancel: Arc<AtomicBool>,
-}
-
-impl Answer {
-    /// Waits for the next event.
-    ///
-    /// # Errors
-    /// If the engine's thread ended.
-    pub fn next(&self) -> Result<Event> {
-        self.events.recv().map_err(|_| {
-            Error::failed("the answer was given up: nobody read it, or the engine failed")
-        })
-    }
-}
-
-impl Drop for Answer {
-    fn drop(&mut self) {
-        self.cancel.store(true, Ordering::Relaxed);
-    }
 }
 
 impl Engine {

@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use llama_cpp_2::context::session::SeqState;
 use llama_cpp_2::token::LlamaToken;
 
 /// Less than this is not worth a copy.
@@ -21,7 +20,7 @@ pub struct Mark {
     /// How many tokens it stands behind.
     pub tokens: usize,
     /// What can be set back there.
-    pub state: Arc<SeqState>,
+    pub state: Arc<Vec<u8>>,
 }
 
 /// A sequence that was copied out.
@@ -29,15 +28,26 @@ pub struct Stay {
     /// Its tokens.
     pub tokens: Vec<LlamaToken>,
     /// All its memory.
-    pub state: SeqState,
+    pub state: Vec<u8>,
     /// Its marks.
     pub marks: Vec<Mark>,
+    /// What computing it cost.
+    pub cost: Cost,
+}
+
+/// What computing a sequence's prompt cost.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Cost {
+    /// Tokens of it that were computed here and never handed over.
+    pub fresh: usize,
+    /// Time for each, in microseconds.
+    pub pace_us: f32,
 }
 
 impl Stay {
     fn bytes(&self) -> usize {
-        let marks = self.marks.iter().map(|mark| mark.state.byte_len());
-        self.state.byte_len() + marks.sum::<usize>()
+        let marks = self.marks.iter().map(|mark| mark.state.len());
+        self.state.len() + marks.sum::<usize>()
     }
 }
 
@@ -86,6 +96,11 @@ impl Parked {
             pays.then_some((*id, found))
         });
         stays.max_by_key(|(_, found)| *found)
+    }
+
+    /// Takes out the sequence that was copied out last.
+    pub fn pop(&mut self) -> Option<Stay> {
+        self.stays.pop_back().map(|(_, stay)| stay)
     }
 
     /// A sequence by its number, if it is still there. It counts as used.

@@ -19,7 +19,7 @@ use super::embed::{Embedder, Texts};
 use super::memory::MEMORY_HINT;
 use super::work::Work;
 use super::worker::{Submission, Worker};
-use super::{Backend, Context, Event, JOBS_MAX, Spec, context, ffi};
+use super::{Backend, Context, Event, JOBS_MAX, Spec, context, ffi, prefix};
 use crate::duration;
 use crate::error::{Error, Result};
 
@@ -161,20 +161,23 @@ fn run(backend: &Backend, spec: &Spec, inbox: Inbox, tell: &SyncSender<News>, st
     if spec.context != Context::FirstJob {
         return match context::for_answers(backend, &model, &mut ready, spec, spec.context) {
             Err(error) => tell_ready(Err(error)),
-            Ok((cache, plan)) => {
+            Ok(made) => {
                 tell_ready(Ok(shared));
-                Worker::new(&model, cache, plan, None).turns(&mut jobs);
+                Worker::new(&model, made, spec.prefixes.clone(), None).turns(&mut jobs);
             }
         };
     }
     tell_ready(Ok(shared));
     let Ok(first) = jobs.recv() else { return };
     let mut work = Work::new(first.job, first.events);
+    if !ready.encodes {
+        work.offer = prefix::offer(spec.prefixes.as_deref(), &work, !ready.cuts_at_marks);
+    }
     let size = size_for(&work, &model, spec);
     let made = size.and_then(|size| context::for_answers(backend, &model, &mut ready, spec, size));
     match made {
         Err(error) => work.send(Event::Failed(error)),
-        Ok((cache, plan)) => Worker::new(&model, cache, plan, Some(work)).turns(&mut jobs),
+        Ok(made) => Worker::new(&model, made, spec.prefixes.clone(), Some(work)).turns(&mut jobs),
     }
 }
 
@@ -245,9 +248,13 @@ fn size_for(work: &Work, model: &LlamaModel, spec: &Spec) -> Result<Context> {
     if needed_bytes > spec.memory_bytes {
         return Err(Error::memory(needed_bytes, spec.memory_bytes, MEMORY_HINT));
     }
+    // What is kept comes in whole before it is cut.
+    let offer = work.offer.as_ref().filter(|offer| offer.usable > 0);
+    let kept = offer.map_or(0, |offer| offer.tokens as u32 + 1);
+    let has_room = kept <= trained && spec.need.total_bytes(kept, 1) <= spec.memory_bytes;
     Ok(Context::Shared {
         tokens,
         sequences: 1,
-        cells: tokens,
+        cells: if has_room { tokens.max(kept) } else { tokens },
     })
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
 
+use super::prefix::Offer;
 use super::{Event, Job};
 use crate::error::Error;
 use crate::message::{Logprob, Reason};
@@ -18,12 +19,16 @@ pub struct Work {
     pub tokens: Vec<LlamaToken>,
     /// How many of them are the prompt.
     pub prompt_tokens: usize,
+    /// How many needed no computation when it was admitted.
+    pub kept_tokens: usize,
     /// Tokens generated.
     pub answer_tokens: usize,
     /// Tokens that were dropped because the context was full.
     pub dropped_tokens: usize,
     /// Where the memory is to be marked on the way through the prompt.
     pub marks: Vec<usize>,
+    /// A beginning of the prompt that somebody keeps.
+    pub offer: Option<Offer>,
     /// The sampler, once the job was admitted.
     pub sampler: Option<LlamaSampler>,
     /// What was asked for.
@@ -43,9 +48,11 @@ impl Work {
         let tokens: Vec<LlamaToken> = job.prompt.iter().map(|id| LlamaToken(*id)).collect();
         Work {
             prompt_tokens: tokens.len(),
+            kept_tokens: 0,
             answer_tokens: 0,
             dropped_tokens: 0,
             marks: Vec::new(),
+            offer: None,
             tokens,
             sampler: None,
             job,
@@ -61,10 +68,17 @@ impl Work {
 
     /// Notes that the prompt's computation begins; only the first time counts.
     pub fn admit(&mut self, cached_tokens: usize) {
+        self.kept_tokens = cached_tokens;
         if self.admitted_at.is_none() {
             self.admitted_at = Some(Instant::now());
             self.send(Event::Admitted { cached_tokens });
         }
+    }
+
+    /// How long each of so many tokens of its prompt took, in microseconds, if it is computed just now.
+    pub fn pace_us(&self, tokens: usize) -> f32 {
+        let elapsed = self.admitted_at.map_or(Duration::ZERO, |at| at.elapsed());
+        elapsed.as_micros() as f32 / tokens.max(1) as f32
     }
 
     /// Takes a generated token.

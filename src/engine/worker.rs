@@ -5,6 +5,7 @@
 //! another.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::thread;
 use std::time::Duration;
@@ -17,9 +18,11 @@ use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
 
 use super::cache::Cache;
+use super::memory::MEMORY_HINT;
+use super::prefix::Prefixes;
 use super::work::Work;
 use super::{Event, Guide, Job};
-use super::{likely, tune};
+use super::{likely, prefix, tune};
 use crate::error::{Error, Result};
 use crate::message::Reason;
 
@@ -44,6 +47,8 @@ pub struct Worker<'a> {
     pub(super) waiting: VecDeque<Work>,
     pub(super) turn: u64,
     pub(super) plan: Plan,
+    /// Who keeps beginnings of prompts.
+    pub(super) prefixes: Option<Arc<dyn Prefixes>>,
 }
 
 /// What stays the same for all jobs of a context.
@@ -59,11 +64,20 @@ pub struct Plan {
     pub batch_tokens: usize,
     /// The token that answers begin with, for a model that encodes its prompts first.
     pub answer_start: Option<LlamaToken>,
+    /// True if the context goes with its first job.
+    pub once: bool,
+    /// Most anonymous memory of the process, and how to read it, both in bytes.
+    pub memory_max: Option<(u64, fn() -> u64)>,
 }
 
 impl<'a> Worker<'a> {
     /// A loop over a fresh cache; `first` is a job that waits already.
-    pub fn new(model: &'a LlamaModel, cache: Cache<'a>, plan: Plan, first: Option<Work>) -> Self {
+    pub fn new(
+        model: &'a LlamaModel,
+        (cache, plan): (Cache<'a>, Plan),
+        prefixes: Option<Arc<dyn Prefixes>>,
+        first: Option<Work>,
+    ) -> Self {
         Worker {
             model,
             cache,
@@ -72,6 +86,7 @@ impl<'a> Worker<'a> {
             waiting: first.into_iter().collect(),
             turn: 0,
             plan,
+            prefixes: prefixes.filter(|_| plan.answer_start.is_none()),
         }
     }
 
@@ -84,6 +99,7 @@ impl<'a> Worker<'a> {
                 return; // It panicked: its jobs are told by their channels.
             }
         }
+        self.hand_over();
     }
 
     /// Blocks until there is something to do. False: there will never be.
@@ -118,13 +134,29 @@ impl<'a> Worker<'a> {
         let places = self.fill_batch();
         if !places.is_empty() {
             self.decode(&places);
+            self.check_memory();
         } else if self.is_busy() {
             thread::sleep(REST);
         }
     }
 
+    /// Fails all jobs once the process takes more memory than it may.
+    fn check_memory(&mut self) {
+        let Some((most, read)) = self.plan.memory_max else {
+            return;
+        };
+        let taken = read();
+        if taken > most {
+            let error = || Error::memory(taken, most, MEMORY_HINT);
+            let works = self.works.iter_mut().flatten().chain(&mut self.waiting);
+            works.for_each(|work| work.fail(error()));
+        }
+    }
+
     fn take(&mut self, submission: Submission) {
-        let work = Work::new(submission.job, submission.events);
+        let mut work = Work::new(submission.job, submission.events);
+        let anywhere = !self.cache.needs_marks();
+        work.offer = prefix::offer(self.prefixes.as_deref(), &work, anywhere);
         self.waiting.push_back(work);
     }
 
@@ -270,6 +302,12 @@ impl<'a> Worker<'a> {
             && work.marks.contains(&count)
         {
             self.cache.mark(index);
+        }
+        if place.count > 1
+            && let Some(work) = &self.works[index]
+        {
+            let pace = work.pace_us(count.saturating_sub(work.kept_tokens));
+            self.cache.note_pace(index, pace);
         }
         if let Some(logits) = place.logits {
             self.sample(index, logits);

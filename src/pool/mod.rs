@@ -18,8 +18,10 @@ use crate::derive;
 use crate::dialect::{Dialect, Dialects, Sources};
 use crate::duration::KeepAlive;
 use crate::engine::memory::{MEMORY_HINT, Need};
+use crate::engine::prefix::Prefixes;
 use crate::engine::{Backend, Context, Engine, Level, Sink, Spec, tune};
 use crate::error::{Error, Result};
+use crate::kept::Kept;
 use crate::machine;
 use crate::model::Model;
 use crate::options::Options;
@@ -230,6 +232,11 @@ impl Pool {
             path: derive::weights(&self.0.config, model, &mut report)?,
             ..self.spec(model, load)
         };
+        let kept = Kept::new(&self.0.config, model, &spec);
+        let spec = Spec {
+            prefixes: kept.map(|kept| kept as Arc<dyn Prefixes>),
+            ..spec
+        };
         let engine = Engine::load(&backend, spec.clone(), &mut report)?;
         if self.0.policy == Policy::OneShot {
             engine.leave_weights();
@@ -243,7 +250,7 @@ impl Pool {
         let needed_bytes = least_bytes(&spec.need, load.context);
         loop {
             let reserved_bytes = self.state().reserve_bytes(id, needed_bytes);
-            let free_bytes = machine::free_bytes().saturating_sub(reserved_bytes);
+            let free_bytes = self.free_bytes().saturating_sub(reserved_bytes);
             if needed_bytes <= free_bytes {
                 return Ok(());
             }
@@ -252,6 +259,13 @@ impl Pool {
                 return Err(Error::memory(needed_bytes, free_bytes, MEMORY_HINT));
             }
         }
+    }
+
+    /// Memory that a load may take, in bytes: what is free, at most what the user allows.
+    fn free_bytes(&self) -> u64 {
+        let allowed = self.0.config.memory_max;
+        let left = allowed.map(|most| most.saturating_sub(machine::anonymous_bytes()));
+        machine::free_bytes().min(left.unwrap_or(u64::MAX))
     }
 
     /// Unloads a model as soon as nobody uses it.
@@ -356,8 +370,14 @@ impl Pool {
             attention,
             context: load.context,
             need: Need::of(&model.header, attention.kv),
-            memory_bytes: machine::free_bytes(),
+            memory_bytes: self.free_bytes(),
             stall_max: self.0.config.load_stall,
+            prefixes: None,
+            memory_max: self
+                .0
+                .config
+                .memory_max
+                .map(|most| (most, machine::anonymous_bytes as fn() -> u64)),
         }
     }
 
