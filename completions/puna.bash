@@ -4,22 +4,24 @@ _puna() {
     local IFS=$' \t\n'
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        COMPREPLY=($(compgen -W 'run map choose tokens embed nearest render list ls show pull outdated push create cp rm verify gc du path cache export import bench config doctor serve start ps stop help version completions man --help --version' -- "$word"))
+        COMPREPLY=($(compgen -W 'run map choose chat tokens embed nearest render replay list ls show pull outdated push create cp rm verify gc du path cache export import bench config doctor serve start ps stop help version completions man --help --version' -- "$word"))
         return
     fi
     case $before in
         -o|--option) compopt -o nospace 2>/dev/null; COMPREPLY=($(compgen -W 'num_ctx= num_batch= num_gpu= main_gpu= use_mmap= use_mlock= adapter_scale= num_thread= draft_num_predict= num_keep= seed= num_predict= top_k= top_p= min_p= typical_p= repeat_last_n= temperature= repeat_penalty= presence_penalty= frequency_penalty= stop= parse_special=' -- "$word")); return ;;
-        --attach|--continue|--file|--format|--grammar|--jinja|--messages|--resume|--schema|--socket|--template|--tools|--transcript|-a|-f) COMPREPLY=($(compgen -f -- "$word")); return ;;
+        --attach|--continue|--file|--format|--grammar|--jinja|--messages|--record|--resume|--schema|--socket|--template|--tools|--transcript|-a|-f) COMPREPLY=($(compgen -f -- "$word")); return ;;
     esac
     local flags=
     case $command in
-        run) flags='--system --messages --option --seed --temperature --num-predict --num-ctx --raw --overflow --think --hidethinking --attach --tools --tool-choice --format --schema --grammar --fields --extract --one-line --strip --stop --json --verbose --quiet --nowordwrap --transcript --continue --local --host --keepalive --pull --insecure --dimensions --truncate --log --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
+        run) flags='--system --messages --option --seed --temperature --num-predict --num-ctx --raw --overflow --think --hidethinking --attach --tools --tool-choice --format --schema --grammar --fields --extract --one-line --strip --stop --json --verbose --quiet --nowordwrap --transcript --continue --record --local --host --keepalive --pull --insecure --dimensions --truncate --log --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
         map) flags='--prompt --jsonl --tsv --null --jobs --resume --choose --schema --format --grammar --system --option --seed --temperature --num-predict --num-ctx --json --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
         choose) flags='--question --status --sure --system --option --json --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
+        chat) flags='--jsonl --system --messages --option --seed --temperature --num-predict --num-ctx --think --tools --tool-choice --format --schema --grammar --stop --transcript --continue --host --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
         tokens) flags='--ids --pieces --head --tail --split --json --help' ;;
         embed) flags='--f32 --dimensions --option --json --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
         nearest) flags='--top --option --json --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
         render) flags='--messages --tools --system --option --think --raw --overflow --num-ctx --template --jinja --tokens --quiet --help' ;;
+        replay) flags='--print --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
         list|ls) flags='--json --quiet --help' ;;
         show) flags='--json --verbose --modelfile --parameters --system --template --license --help' ;;
         pull) flags='--all --check --name --limit-rate --insecure --host --json --quiet --help' ;;
@@ -54,6 +56,7 @@ _puna() {
         run) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
         map) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
         choose) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
+        chat) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
         tokens) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
         embed) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
         nearest) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
@@ -71,9 +74,9 @@ _puna() {
         export) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
         bench) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
         stop) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
-        help) COMPREPLY=($(compgen -W 'run map choose tokens embed nearest render list ls show pull outdated push create cp rm verify gc du path cache export import bench config doctor serve start ps stop help version completions man' -- "$word")) ;;
+        help) COMPREPLY=($(compgen -W 'run map choose chat tokens embed nearest render replay list ls show pull outdated push create cp rm verify gc du path cache export import bench config doctor serve start ps stop help version completions man' -- "$word")) ;;
         completions) COMPREPLY=($(compgen -W 'bash zsh fish' -- "$word")) ;;
-        man) COMPREPLY=($(compgen -W 'run map choose tokens embed nearest render list ls show pull outdated push create cp rm verify gc du path cache export import bench config doctor serve start ps stop help version completions man' -- "$word")) ;;
+        man) COMPREPLY=($(compgen -W 'run map choose chat tokens embed nearest render replay list ls show pull outdated push create cp rm verify gc du path cache export import bench config doctor serve start ps stop help version completions man' -- "$word")) ;;
     esac
 }
 COMP_WORDBREAKS=${COMP_WORDBREAKS//:/}

@@ -7,6 +7,7 @@ mod alone;
 mod bad;
 mod broken;
 mod bundle;
+mod chat;
 mod clients;
 mod compat;
 mod conformance;

@@ -30,14 +30,16 @@ Functions: {{ range .Tools }}{{ .Function }}
 
 const PERSON: &str = r#"{"type":"object","properties":{"name":{"type":"string","maxLength":10},"age":{"type":"integer","minimum":0,"maximum":150},"mood":{"enum":["good","bad"]},"tags":{"type":"array","items":{"type":"string","maxLength":6},"maxItems":1}},"required":["name","age","mood","tags"],"additionalProperties":false}"#;
 
-fn tools() -> Json {
+/// Functions that the tests offer.
+pub fn tools() -> Json {
     json!([
         {"type": "function", "function": {"name": "get_weather", "description": "Weather of a city", "parameters": {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}, "days": {"type": "integer"}}, "required": ["city", "days"], "additionalProperties": false}}},
         {"type": "function", "function": {"name": "set_alarm", "parameters": {"type": "object", "properties": {"at": {"enum": ["noon", "midnight"]}}, "required": ["at"], "additionalProperties": false}}}
     ])
 }
 
-fn sandbox() -> Sandbox {
+/// A home with the models of these tests.
+pub fn sandbox() -> Sandbox {
     let sandbox = Sandbox::with_smol();
     let modelfile = format!(
         "FROM {}\nTEMPLATE \"\"\"{TEMPLATE}\"\"\"\n",

@@ -104,7 +104,7 @@ fn chosen(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<u8> {
     let thinks = request.dialect(&pool)?.can("thinking");
     let deadline = Deadline::of(parsed)?;
     let request = Request {
-        cancel: deadline.over.clone(),
+        cancel: deadline.flag(),
         think: request.think.or(thinks.then_some(Think::Off)), // Else it would be weighed within a thought.
         ..request
     };

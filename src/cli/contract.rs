@@ -2,8 +2,8 @@
 //! it may take, how long, and how often it is tried.
 
 use std::fs::File;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use crate::duration::KeepAlive;
 use crate::error::{Class, Error, Result};
 
 /// The commands that have these flags.
-pub const COMMANDS: &[&str] = &["run", "map", "choose", "embed", "nearest"];
+pub const COMMANDS: &[&str] = &["run", "map", "choose", "chat", "embed", "nearest", "replay"];
 
 /// Their flags.
 pub const FLAGS: &[Flag] = &[
@@ -192,7 +192,7 @@ pub fn patiently(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> 
 pub struct Deadline {
     /// Set once it is over.
     pub over: Arc<AtomicBool>,
-    is_set: bool,
+    flags: Arc<Mutex<Vec<Weak<AtomicBool>>>>,
 }
 
 impl Deadline {
@@ -201,19 +201,35 @@ impl Deadline {
     /// # Errors
     /// `Usage` for what is no time.
     pub fn of(parsed: &Parsed) -> Result<Self> {
-        let limit = limit(parsed)?;
-        let over: Arc<AtomicBool> = Arc::default();
-        if let Some(limit) = limit {
-            let over = over.clone();
+        let deadline = Deadline {
+            over: Arc::default(),
+            flags: Arc::default(),
+        };
+        if let Some(limit) = limit(parsed)? {
+            let (over, flags) = (deadline.over.clone(), deadline.flags.clone());
             thread::spawn(move || {
                 thread::sleep(limit);
+                let flags = flags
+                    .lock()
+                    .unwrap_or_else(|poisoned| poisoned.into_inner());
                 over.store(true, Ordering::Relaxed);
+                let flags = flags.iter().filter_map(Weak::upgrade);
+                flags.for_each(|flag| flag.store(true, Ordering::Relaxed));
             });
         }
-        Ok(Deadline {
-            over,
-            is_set: limit.is_some(),
-        })
+        Ok(deadline)
+    }
+
+    /// A flag for one answer, which sets it too when it ends.
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        let mut flags = self
+            .flags
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let flag = Arc::new(AtomicBool::new(self.over.load(Ordering::Relaxed)));
+        flags.retain(|flag| flag.strong_count() > 0);
+        flags.push(Arc::downgrade(&flag));
+        flag
     }
 
     /// Says of what was cancelled that the time was over.
@@ -222,7 +238,9 @@ impl Deadline {
     /// `TimedOut` for `Cancelled`; others as they are.
     pub fn tell<T>(&self, done: Result<T>) -> Result<T> {
         match done {
-            Err(error) if self.is_set && error.class() == Class::Cancelled => {
+            Err(error)
+                if error.class() == Class::Cancelled && self.over.load(Ordering::Relaxed) =>
+            {
                 let text = "timed out: the answer is not whole, see --timeout";
                 Err(Error::plain(Class::TimedOut, text))
             }

@@ -130,6 +130,16 @@ const SCRIPTING: Page = Page {
         Run(
             "puna run smol --continue chat.jsonl 'My name is Anna.' -n 20\npuna run smol --continue chat.jsonl 'Who am I?' -n 20",
         ),
+        Text("A conversation with one load, an answer for each line:"),
+        Run("printf '%s\\n' 'My name is Anna.' 'Who am I?' | puna chat smol -n 20"),
+        Text("The same as JSON, so that a script can run the tools that the model calls:"),
+        Run(
+            "echo '{\"role\":\"user\",\"content\":\"Hi\"}' | puna chat smol --jsonl -n 20 | grep '\"content\"'",
+        ),
+        Text("An answer that can be had again, and the check that it can:"),
+        Run(
+            "puna run smol 'A joke, please.' -n 20 --record joke.json\npuna replay joke.json && echo same",
+        ),
         Head("DATA"),
         Text(
             "Fields out of a text; every token is chosen so that the schema holds, status 6 if it was cut:",

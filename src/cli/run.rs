@@ -14,6 +14,7 @@ use super::out::{self, Out};
 use super::parse::Parsed;
 use super::pull;
 use super::repl::{self, Partner};
+use super::replay::{self, RECORD};
 use super::shape::{EXTRACT, FIELDS, ONE_LINE, STOP, STRIP, Shape};
 use super::spec::{Command, Completes, HOST, JSON, QUIET, maybe, option, switch};
 use super::transcript::{CONTINUE, TRANSCRIPT, Transcript};
@@ -78,6 +79,7 @@ pub const COMMAND: Command = Command {
         ),
         TRANSCRIPT,
         CONTINUE,
+        RECORD,
         switch(
             "local",
             None,
@@ -209,7 +211,7 @@ fn fetch(text: &str, parsed: &Parsed, config: &Config, out: &mut Out) -> Result<
 /// True if somebody sits there who gave no prompt yet.
 fn is_session(parsed: &Parsed, out: &Out) -> bool {
     let asks = [
-        "json", "raw", "attach", "messages", "fields", "extract", "one-line", "strip",
+        "json", "record", "raw", "attach", "messages", "fields", "extract", "one-line", "strip",
     ];
     parsed.operands.len() == 1
         && out.output_is_terminal
@@ -247,7 +249,7 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     let log = out::log(parsed.value("log"))?;
     let talks = is_session(parsed, out);
     Shape::of(parsed)?; // Before a model is loaded.
-    let ask = match talks {
+    let mut ask = match talks {
         true => Ask::without_prompt(parsed)?,
         false => Ask::of(parsed)?,
     };
@@ -255,7 +257,10 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
         KeepAlive::parse_lenient(text)?; // Only checked here: the server reads it again.
     }
     // llama.cpp's log is that of this process.
-    let local = parsed.has("local") || log.0 != Level::Off || model::is_path(&ask.model);
+    let local = parsed.has("local")
+        || parsed.has("record")
+        || log.0 != Level::Off
+        || model::is_path(&ask.model);
     let server = match local {
         true => None,
         false => super::some_server(parsed, config)?,
@@ -266,17 +271,27 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     if talks {
         return talk(server, ask, parsed, config, out);
     }
-    once(server.map(Arc::new), &ask, parsed, config, out)
+    let Some(mut file) = replay::begin(parsed, &mut ask)? else {
+        return once(server.map(Arc::new), &ask, parsed, config, out).map(drop);
+    };
+    let mut config = config.clone();
+    config.cache_max = Some(0); // What was kept may part from what is computed at once.
+    let said = once(None, &ask, parsed, &config, out).inspect_err(|_| {
+        // Of an answer that is none there is no record.
+        let _ = parsed.value("record").map(std::fs::remove_file);
+    })?;
+    let model = model::open(&super::store(&config), &ask.model)?;
+    replay::write(&mut file, &ask, &model, &said, &config)
 }
 
-/// Answers one prompt.
+/// Answers one prompt; what was said.
 fn once(
     server: Option<Arc<Client>>,
     ask: &Ask,
     parsed: &Parsed,
     config: &Config,
     out: &mut Out,
-) -> Result<()> {
+) -> Result<Message> {
     let mut transcript = Transcript::of(parsed)?;
     let shows_thinking = ask.think.is_some() && !parsed.has("hidethinking");
     let mut printer = Printer::new(out, &ask.model, parsed.has("json"), shows_thinking)
@@ -288,7 +303,8 @@ fn once(
         }
         Err(error) if error.class() == Class::NoText => {
             drop(printer);
-            return vector::print(server.as_deref(), ask, parsed, config, out);
+            vector::print(server.as_deref(), ask, parsed, config, out)?;
+            return Ok(Message::default());
         }
         answered => answered?,
     };
@@ -302,7 +318,8 @@ fn once(
     if parsed.has("verbose") {
         answer::tell_timings(out, &finish.usage, device.as_deref());
     }
-    whole(ask, &said, finish.reason)
+    whole(ask, &said, finish.reason)?;
+    Ok(said)
 }
 
 /// Prints the answer as it comes; returns where it was computed, if that is known.
@@ -315,14 +332,15 @@ fn answered(
 ) -> Result<Option<String>> {
     let started = Instant::now();
     let deadline = Deadline::of(parsed)?;
+    let cancel = deadline.flag();
     let told = match server {
         Some(client) => {
             let keep_alive = parsed.value("keepalive").map(str::to_string);
             let mut take = |delta| printer.print(delta);
-            let told = answer::by_server_until(client, ask, keep_alive, &deadline.over, &mut take);
+            let told = answer::by_server_until(client, ask, keep_alive, &cancel, &mut take);
             told.map(|()| None) // It does not tell where it computes.
         }
-        None => answer::here(ask, parsed, config, (started, &deadline.over), printer),
+        None => answer::here(ask, parsed, config, (started, &cancel), printer),
     };
     deadline.tell(told)
 }

@@ -116,7 +116,7 @@ impl Maker {
             dimensions: self.dimensions,
             options: self.options.clone(),
             keep_alive: None,
-            cancel: self.deadline.over.clone(),
+            cancel: self.deadline.flag(),
         };
         let made = embed::embed(&self.pool, &request, &mut |_| {});
         Ok(self.deadline.tell(made)?.vectors)

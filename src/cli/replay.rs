@@ -1,0 +1,307 @@
+//! `run --record` and `puna replay`: an answer with all that it depends on, and whether it still comes
+//! out the same.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
+
+use super::answer::Here;
+use super::ask::Ask;
+use super::contract::Deadline;
+use super::out::Out;
+use super::parse::Parsed;
+use super::spec::{Command, Completes, Flag, QUIET, option, switch};
+use crate::api::native;
+use crate::api::options::{from_json, to_json};
+use crate::chat::{Part, Promise, Request};
+use crate::config::Config;
+use crate::digest::Digest;
+use crate::engine::prefix::BUILD;
+use crate::error::{Class, Error, Result};
+use crate::json;
+use crate::machine;
+use crate::message::{Message, Think};
+use crate::model::Model;
+use crate::pool::Policy;
+
+pub const RECORD: Flag = option(
+    "record",
+    None,
+    "FILE",
+    "write what the answer depends on to FILE, for puna replay; uses no server",
+);
+
+pub const COMMAND: Command = Command {
+    name: "replay",
+    alias: None,
+    summary: "answer a recorded prompt again and tell whether the answer is the same",
+    operands: "FILE",
+    arity: (1, 1),
+    flags: &[
+        switch("print", None, "print the answer that comes now"),
+        QUIET,
+    ],
+    about: &[
+        "Reads what run --record wrote, answers it again in this process, and ends with status 0 if every byte is the \
+         same, with 13 if not. Another model under the name is 13 too; another build, processor or number of threads \
+         is told on standard error, since with those an answer may come out otherwise.",
+        "With the same build on the same machine, and the seed that the record holds, it does not: neither \
+         kept prompts nor other answers take part in it.",
+    ],
+    examples: &[(
+        "puna run smol 'Tell a joke' -n 30 --record joke.json && puna replay joke.json",
+        "check that an answer can be had again",
+    )],
+    completes: Completes::Nothing,
+    run,
+};
+
+/// Largest record that is read.
+const BYTES_MAX: u64 = 64 << 20;
+
+/// An answer and what it depends on.
+#[derive(Debug, Serialize, Deserialize)]
+struct Recorded {
+    puna: String,
+    build: String,
+    processor: String,
+    features: Vec<String>,
+    threads: usize,
+    model: String,
+    digest: String,
+    request: Asked,
+    prompt_sha256: String,
+    output: native::Message,
+    output_sha256: String,
+}
+
+/// What was asked, in the API's words.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Asked {
+    messages: Vec<native::Message>,
+    /// A prompt without the model's template.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    raw: Option<String>,
+    options: Map<String, Json>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    format: Option<Json>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grammar: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    think: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tools: Vec<Json>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_choice: Option<Json>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    overflow: Option<String>,
+}
+
+/// Where `--record` writes; the question gets a seed that can be written down.
+///
+/// # Errors
+/// If the file cannot be written; with a server, which computes for others too.
+pub fn begin(parsed: &Parsed, ask: &mut Ask) -> Result<Option<File>> {
+    let Some(path) = parsed.value("record") else {
+        return Ok(None);
+    };
+    if parsed.has("host") {
+        return Err(Error::usage("--record and --host exclude each other"));
+    }
+    if ask.options.int("seed").is_none_or(|seed| seed < 0) {
+        let mut bytes = [0; 4];
+        let random = getrandom::fill(&mut bytes);
+        random.map_err(|error| Error::failed(format!("no random seed: {error}")))?;
+        let seed = u32::from_le_bytes(bytes) >> 1; // The largest means "random" to llama.cpp.
+        ask.options.set_text("seed", &seed.to_string())?;
+    }
+    let file = File::create(path).map_err(|error| Error::io("write", path, error))?;
+    Ok(Some(file))
+}
+
+/// Writes what was asked and answered.
+///
+/// # Errors
+/// If the weights cannot be read, or the file not be written.
+pub fn write(
+    file: &mut File,
+    ask: &Ask,
+    model: &Model,
+    said: &Message,
+    config: &Config,
+) -> Result<()> {
+    use std::io::Write;
+    let request = Asked::of(ask);
+    let recorded = Recorded {
+        puna: env!("CARGO_PKG_VERSION").into(),
+        build: BUILD.into(),
+        processor: processor(),
+        features: features(),
+        threads: threads(config),
+        model: ask.model.clone(),
+        digest: digest(model)?,
+        prompt_sha256: sum(&request),
+        output_sha256: sum(&lasting(said)),
+        output: lasting(said),
+        request,
+    };
+    let line = json::line(&recorded) + "\n";
+    let written = file.write_all(line.as_bytes());
+    written.map_err(|error| Error::io("write", "the record", error))
+}
+
+fn processor() -> String {
+    machine::processor().unwrap_or_default()
+}
+
+fn features() -> Vec<String> {
+    let features = machine::features().into_iter();
+    let there = features.filter(|(_, there, _)| *there);
+    there.map(|(name, _, _)| name.to_string()).collect()
+}
+
+fn threads(config: &Config) -> usize {
+    config.threads.unwrap_or_else(machine::cores)
+}
+
+fn sum(value: &impl Serialize) -> String {
+    Digest::of(json::line(value).as_bytes()).hex()
+}
+
+/// A message without the ids of its calls, which are random.
+fn lasting(said: &Message) -> native::Message {
+    let mut said = said.clone();
+    said.tool_calls.iter_mut().for_each(|call| call.id = None);
+    (&said).into()
+}
+
+/// The digest of a model's manifest, or of its file.
+fn digest(model: &Model) -> Result<String> {
+    if let Some(digest) = &model.digest {
+        return Ok(digest.to_string());
+    }
+    let path = &model.weights;
+    let file = File::open(path).and_then(Digest::of_reader);
+    let (digest, _) = file.map_err(|error| Error::io("read", path, error))?;
+    Ok(digest.to_string())
+}
+
+impl Asked {
+    fn of(ask: &Ask) -> Self {
+        let (format, grammar) = match &ask.promise {
+            Promise::None => (None, None),
+            Promise::Json => (Some("json".into()), None),
+            Promise::Schema(schema) => (Some(schema.clone()), None),
+            Promise::Grammar(text) => (None, Some(text.clone())),
+        };
+        let messages = if ask.raw {
+            Vec::new()
+        } else {
+            ask.conversation()
+        };
+        Asked {
+            messages: messages.iter().map(Into::into).collect(),
+            raw: ask.raw.then(|| ask.prompt.clone()),
+            options: to_json(&ask.options),
+            format,
+            grammar,
+            think: ask.think.map(|think| match think {
+                Think::On | Think::Off => think.is_on().to_string(),
+                Think::Level(_) => think.level().to_string(),
+            }),
+            tools: ask.tools.0.clone(),
+            tool_choice: ask.tool_choice.clone(),
+            overflow: ask.overflow.map(|part| part.word().to_string()),
+        }
+    }
+
+    fn ask(self, model: String) -> Result<Ask> {
+        let tools = self.tools.iter().map(native::tool);
+        Ok(Ask {
+            model,
+            prompt: self.raw.clone().unwrap_or_default(),
+            messages: self.messages.into_iter().map(Into::into).collect(),
+            system: None,
+            options: from_json(&self.options)?,
+            raw: self.raw.is_some(),
+            tools: (self.tools.clone(), tools.collect::<Result<_>>()?),
+            tool_choice: self.tool_choice,
+            think: self.think.as_deref().and_then(Think::parse),
+            promise: match (self.format, self.grammar) {
+                (_, Some(grammar)) => Promise::Grammar(grammar),
+                (Some(Json::String(_)), _) => Promise::Json,
+                (Some(schema), _) => Promise::Schema(schema),
+                (None, None) => Promise::None,
+            },
+            overflow: self.overflow.as_deref().and_then(Part::parse),
+            forgets: false,
+        })
+    }
+}
+
+fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
+    let path = &parsed.operands[0];
+    let text = super::read_text(path, BYTES_MAX)?;
+    let recorded: Recorded = serde_json::from_str(&text)
+        .map_err(|error| Error::usage(format!("{path} is no record of run: {error}")))?;
+    for (what, then, now) in [
+        ("build", recorded.build.clone(), BUILD.to_string()),
+        ("processor", recorded.processor.clone(), processor()),
+        (
+            "features",
+            recorded.features.join(" "),
+            features().join(" "),
+        ),
+        (
+            "threads",
+            recorded.threads.to_string(),
+            threads(config).to_string(),
+        ),
+    ] {
+        if then != now {
+            out.note(&format!(
+                "another {what} than recorded: {then} then, {now} now"
+            ));
+        }
+    }
+    let mut config = config.clone();
+    config.cache_max = Some(0);
+    let no = |out: &Out, why: &str| {
+        out.note(why);
+        Err(Error::plain(Class::No, why))
+    };
+    let here = Here::open(&recorded.model, Policy::OneShot, parsed, &config)?;
+    if digest(here.model())? != recorded.digest {
+        return no(
+            out,
+            &format!("{} is not the model that was recorded", recorded.model),
+        );
+    }
+    let ask = recorded.request.ask(recorded.model)?;
+    let deadline = Deadline::of(parsed)?;
+    let said = deadline.tell(again(&here, &ask, deadline.flag(), out))?;
+    if parsed.has("print") {
+        out.write(&said.content)?;
+        out.write("\n")?;
+    }
+    match sum(&lasting(&said)) == recorded.output_sha256 {
+        true => Ok(()),
+        false => no(out, "the answer is not the same"),
+    }
+}
+
+fn again(here: &Here, ask: &Ask, cancel: Arc<AtomicBool>, out: &Out) -> Result<Message> {
+    let request = Request {
+        cancel,
+        ..ask.request(here.model())
+    };
+    let mut said = Message::new("assistant", "");
+    for delta in here.start(request, out)? {
+        said.add(&delta?);
+    }
+    Ok(said)
+}
