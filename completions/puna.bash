@@ -9,11 +9,11 @@ _puna() {
     fi
     case $before in
         -o|--option) compopt -o nospace 2>/dev/null; COMPREPLY=($(compgen -W 'num_ctx= num_batch= num_gpu= main_gpu= use_mmap= use_mlock= adapter_scale= num_thread= draft_num_predict= num_keep= seed= num_predict= top_k= top_p= min_p= typical_p= repeat_last_n= temperature= repeat_penalty= presence_penalty= frequency_penalty= stop= parse_special=' -- "$word")); return ;;
-        --attach|--continue|--file|--format|--grammar|--jinja|--messages|--record|--resume|--schema|--socket|--template|--tools|--transcript|-a|-f) COMPREPLY=($(compgen -f -- "$word")); return ;;
+        --access-log|--api-key-file|--attach|--continue|--file|--format|--grammar|--jinja|--messages|--record|--resume|--schema|--socket|--template|--tools|--transcript|-a|-f) COMPREPLY=($(compgen -f -- "$word")); return ;;
     esac
     local flags=
     case $command in
-        run) flags='--system --messages --option --seed --temperature --num-predict --num-ctx --raw --overflow --think --hidethinking --attach --tools --tool-choice --format --schema --grammar --fields --extract --one-line --strip --stop --json --verbose --quiet --nowordwrap --transcript --continue --record --local --host --keepalive --pull --insecure --dimensions --truncate --log --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
+        run) flags='--system --messages --option --seed --temperature --num-predict --num-ctx --raw --overflow --think --hidethinking --attach --tools --tool-choice --format --schema --grammar --fields --extract --one-line --strip --stop --json --verbose --quiet --nowordwrap --transcript --continue --record --local --linger --host --keepalive --pull --insecure --dimensions --truncate --log --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
         map) flags='--prompt --jsonl --tsv --null --jobs --resume --choose --schema --format --grammar --system --option --seed --temperature --num-predict --num-ctx --json --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
         choose) flags='--question --status --sure --system --option --json --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
         chat) flags='--jsonl --system --messages --option --seed --temperature --num-predict --num-ctx --think --tools --tool-choice --format --schema --grammar --stop --transcript --continue --host --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
@@ -40,7 +40,7 @@ _puna() {
         bench) flags='--prompt --num-predict --runs --option --json --help' ;;
         config) flags='--json --help' ;;
         doctor) flags='--json --host --help' ;;
-        serve|start) flags='--host --socket --no-socket --log --quiet --help' ;;
+        serve|start) flags='--host --socket --no-socket --no-tcp --api-key-file --open --access-log --sandbox --linger --log --quiet --help' ;;
         ps) flags='--json --host --help' ;;
         stop) flags='--host --quiet --help' ;;
         help) flags='--help' ;;

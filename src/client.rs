@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use ureq::typestate::WithoutBody;
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
 };
-use ureq::{Agent, Body, http::Response};
+use ureq::{Agent, Body, RequestBuilder, http::Response};
 
 use crate::address::Address;
 use crate::api::native::ErrorBody;
@@ -31,6 +32,7 @@ const GREETING_MAX: Duration = Duration::from_secs(2);
 /// A way to one server.
 pub struct Client {
     agent: Agent,
+    key: Option<String>,
     base: String,
     what: String,
 }
@@ -41,9 +43,15 @@ impl Client {
         let agent = Agent::new_with_config(config());
         Client {
             agent,
+            key: None,
             base: address.url(""),
             what: address.to_string(),
         }
+    }
+
+    /// The same, with a key for a server that wants one.
+    pub fn keyed(self, key: Option<String>) -> Self {
+        Client { key, ..self }
     }
 
     /// The server behind a Unix socket; `patience` limits each wait for its answer.
@@ -55,6 +63,7 @@ impl Client {
         let agent = Agent::with_parts(config(), connector, DefaultResolver::default());
         Client {
             agent,
+            key: None,
             base: "http://localhost".into(),
             what: path.display().to_string(),
         }
@@ -62,11 +71,7 @@ impl Client {
 
     /// The store that the server says it reads, if it answers at all and is a puna.
     pub fn store(&self) -> Option<PathBuf> {
-        let response = self
-            .agent
-            .get(format!("{}/api/version", self.base))
-            .call()
-            .ok()?;
+        let response = self.request("/api/version").call().ok()?;
         response
             .headers()
             .get(STORE_HEADER)?
@@ -80,7 +85,7 @@ impl Client {
     /// # Errors
     /// `Usage` if it is another one; `Network` if there is none.
     pub fn must_be_puna(&self, for_what: &str) -> Result<()> {
-        let sent = self.agent.get(format!("{}/api/version", self.base)).call();
+        let sent = self.request("/api/version").call();
         let response = self.checked(sent)?;
         let server = response.headers().get("Server");
         match server.is_some_and(|server| server.as_bytes().starts_with(b"puna/")) {
@@ -94,7 +99,7 @@ impl Client {
 
     /// What `GET /` answers: a line that tells who is there.
     pub fn greeting(&self) -> Option<String> {
-        let request = self.agent.get(format!("{}/", self.base)).config();
+        let request = self.request("/").config();
         let request = request.timeout_global(Some(GREETING_MAX)).build();
         let mut response = request.call().ok()?;
         response
@@ -105,12 +110,20 @@ impl Client {
             .ok()
     }
 
+    fn request(&self, route: &str) -> RequestBuilder<WithoutBody> {
+        let request = self.agent.get(format!("{}{route}", self.base));
+        match &self.key {
+            Some(key) => request.header("Authorization", format!("Bearer {key}")),
+            None => request,
+        }
+    }
+
     /// Gets a value.
     ///
     /// # Errors
     /// `Network` if there is no server; the server's own error, classed by its status.
     pub fn get<T: DeserializeOwned>(&self, route: &str) -> Result<T> {
-        let sent = self.agent.get(format!("{}{route}", self.base)).call();
+        let sent = self.request(route).call();
         self.value(self.checked(sent)?)
     }
 
@@ -124,10 +137,12 @@ impl Client {
         body: &impl Serialize,
     ) -> Result<Records<T>> {
         let text = crate::json::line(body);
-        let request = self
-            .agent
-            .post(format!("{}{route}", self.base))
-            .header("Content-Type", "application/json");
+        let request = self.agent.post(format!("{}{route}", self.base));
+        let request = match &self.key {
+            Some(key) => request.header("Authorization", format!("Bearer {key}")),
+            None => request,
+        };
+        let request = request.header("Content-Type", "application/json");
         let response = self.checked(request.send(text))?;
         Ok(Records {
             reader: BufReader::new(Box::new(response.into_body().into_reader())),

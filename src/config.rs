@@ -66,6 +66,11 @@ const VARIABLES: &[(&str, &str)] = &[
         "PUNA_SOCKET",
         "Unix socket to listen on or to use; empty: none",
     ),
+    ("PUNA_API_KEY", "key to use a server with that wants one"),
+    (
+        "PUNA_API_KEY_FILE",
+        "file of the keys that serve wants, see puna-serve(1) (default: none)",
+    ),
     (
         "PUNA_KEEP_ALIVE, OLLAMA_KEEP_ALIVE",
         "how long a model stays loaded (default 5m; negative: forever)",
@@ -174,6 +179,12 @@ pub struct Config {
     pub address_named: bool,
     /// Our Unix socket.
     pub socket: Option<PathBuf>,
+    /// The key for servers that want one.
+    pub api_key: Option<String>,
+    /// The file of keys that our server wants.
+    pub api_key_file: Option<PathBuf>,
+    /// Listening sockets that whoever started us handed over.
+    pub inherited_sockets: usize,
     /// How long models stay loaded.
     pub keep_alive: KeepAlive,
     /// A server's default context in tokens.
@@ -267,6 +278,9 @@ impl Config {
                 .unwrap_or_default(),
             address_named: host.is_some(),
             socket: checked_socket(socket)?,
+            api_key: plain("PUNA_API_KEY"),
+            api_key_file: plain("PUNA_API_KEY_FILE").map(PathBuf::from),
+            inherited_sockets: inherited_sockets(variable),
             keep_alive: either("KEEP_ALIVE")
                 .and_then(|value| KeepAlive::parse_lenient(&value).ok())
                 .unwrap_or(KeepAlive::For(KEEP_ALIVE)),
@@ -390,6 +404,13 @@ fn switched(value: &str) -> Option<bool> {
         "0" | "f" | "false" | "off" | "no" => Some(false),
         _ => Some(true),
     }
+}
+
+/// How many listening sockets systemd handed over; they are for the process that it names.
+fn inherited_sockets(variable: &dyn Fn(&str) -> Option<String>) -> usize {
+    let own = std::process::id().to_string();
+    let count = variable("LISTEN_FDS").filter(|_| variable("LISTEN_PID") == Some(own));
+    count.and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
 /// How long a load may stand still: as written, five minutes for what is no time, for ever for 0.

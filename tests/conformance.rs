@@ -172,7 +172,7 @@ fn headers_are_the_references() {
     let far = ask(&open, "GET /", "Origin: http://evil.com", "");
     assert_eq!(far.header("access-control-allow-origin"), Some("*"));
     drop(open);
-    let mut wide = sandbox.command(&["serve", "--host", "0.0.0.0:0"]);
+    let mut wide = sandbox.command(&["serve", "--host", "0.0.0.0:0", "--open"]);
     wide.env("OLLAMA_NO_CLOUD", "1");
     let mut wide = Server::start(wide);
     wide.at = wide.at.replace("0.0.0.0", "127.0.0.1");

@@ -18,6 +18,7 @@ mod door;
 mod embed;
 mod gotemplates;
 mod kept;
+mod keys;
 mod kinds;
 mod limits;
 mod load;

@@ -74,7 +74,17 @@ fn recipes_of_the_manual_work() {
     let mut count = 0;
     for page in ["modelfile.5", "scripting.7"] {
         let roff = sandbox.puna(&["man", page], "").ok();
-        let shown = ["[Unit]", "30 6 ", "0 3 ", "FROM "];
+        let shown = [
+            "[Unit]",
+            "[Socket]",
+            "[Service]",
+            "30 6 ",
+            "0 3 ",
+            "FROM ",
+            "puna serve ",
+            "llm.example",
+            "location ",
+        ];
         let lines = recipes(&roff).into_iter();
         for line in lines.filter(|line| !shown.iter().any(|start| line.starts_with(start))) {
             let done = sandbox.shell(&line);

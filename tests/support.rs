@@ -282,6 +282,13 @@ impl Server {
         answer.json()
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args([signal, &pid]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
     /// Ends it by a signal and returns the signal that ended it, and how long that took.
     pub fn end(mut self, signal: &str) -> (Option<i32>, Duration) {
         let started = Instant::now();

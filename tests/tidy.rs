@@ -49,6 +49,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("jiff", &["src/clock.rs"]),
     ("jsonschema", &["src/chat/promise.rs"]),
     ("signal_hook", &["src/cli/signals.rs"]),
+    ("use landlock", &["src/server/sandbox.rs"]),
     ("sha2::", &["src/digest.rs"]),
     ("process::exit", &[]),
     ("unsafe ", &["src/engine/ffi.rs", "src/server/sockets.rs"]),

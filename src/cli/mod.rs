@@ -18,6 +18,7 @@ mod help;
 mod journal;
 mod keep;
 mod kept;
+mod linger;
 mod list;
 mod man;
 mod map;
@@ -107,8 +108,12 @@ fn store(config: &Config) -> Store {
 /// The server that the user named: by `--host` or in the environment.
 fn named_server(parsed: &Parsed, config: &Config) -> Result<Option<Client>> {
     match parsed.value("host") {
-        Some(host) => Ok(Some(Client::at(&crate::address::Address::parse(host)?))),
-        None if config.address_named => Ok(Some(Client::at(&config.address))),
+        Some(host) => Ok(Some(
+            Client::at(&crate::address::Address::parse(host)?).keyed(config.api_key.clone()),
+        )),
+        None if config.address_named => Ok(Some(
+            Client::at(&config.address).keyed(config.api_key.clone()),
+        )),
         None => Ok(None),
     }
 }

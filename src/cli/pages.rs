@@ -187,6 +187,28 @@ const SCRIPTING: Page = Page {
             "[Unit]\nDescription=puna\n\n[Service]\nExecStart=puna serve\nRestart=on-failure\n\n[Install]\n\
              WantedBy=default.target",
         ),
+        Text(
+            "Started by systemd with the first request, and gone when nobody asks any more; puna.socket, and puna.service \
+             beside it:",
+        ),
+        Show(
+            "[Socket]\nListenStream=%t/puna/puna.sock\nSocketMode=0600\n\n[Install]\nWantedBy=sockets.target",
+        ),
+        Show("[Service]\nExecStart=puna serve --linger 10m"),
+        Text("The same without systemd: the first call leaves a server behind for the next ones."),
+        Run("puna run --linger=2s smol 'Say hello' -n 8"),
+        Text(
+            "For others: keys, and a proxy that speaks TLS in front of the loopback address. With caddy, or in a server \
+             of nginx; answers stream only if nothing on the way buffers them:",
+        ),
+        Show("puna serve --api-key-file ~/.config/puna/keys --access-log ~/puna.log"),
+        Show(
+            "llm.example.org {\n    reverse_proxy 127.0.0.1:11434 {\n        flush_interval -1\n    }\n}",
+        ),
+        Show(
+            "location / {\n    proxy_pass http://127.0.0.1:11434;\n    proxy_set_header Host localhost;\n    \
+             proxy_buffering off;\n    proxy_read_timeout 600s;\n    client_max_body_size 0;\n}",
+        ),
         Text("Where something is wrong:"),
         Run("puna doctor | grep -v '\tok\t' || true"),
     ],

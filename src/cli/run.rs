@@ -10,6 +10,7 @@ use super::ask::{
     TEMPERATURE, THINK, TOOL_CHOICE, TOOLS,
 };
 use super::contract::Deadline;
+use super::linger::{self, LINGER};
 use super::out::{self, Out};
 use super::parse::Parsed;
 use super::pull;
@@ -85,6 +86,7 @@ pub const COMMAND: Command = Command {
             None,
             "run in this process even if a server is there",
         ),
+        LINGER,
         HOST,
         option(
             "keepalive",
@@ -262,7 +264,12 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
         || log.0 != Level::Off
         || model::is_path(&ask.model);
     let server = match local {
+        true if parsed.has("linger") => {
+            let text = "--linger leaves a server behind: it needs a model of the store, and no --local, --record or --log";
+            return Err(Error::usage(text));
+        }
         true => None,
+        false if parsed.has("linger") => Some(linger::server(parsed, config)?),
         false => super::some_server(parsed, config)?,
     };
     if !model::is_path(&ask.model) && super::named_server(parsed, config)?.is_none() {

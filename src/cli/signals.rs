@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 
 use crate::error::{Error, Result};
@@ -33,6 +33,17 @@ impl Interrupt {
     pub fn forget(&self) {
         self.0.store(false, Ordering::Relaxed);
     }
+}
+
+/// Notes SIGHUP, which asks a server to read its files again.
+///
+/// # Errors
+/// If the system refuses.
+pub fn again() -> Result<Arc<AtomicBool>> {
+    let wanted = Arc::default();
+    flag::register(SIGHUP, Arc::clone(&wanted))
+        .map_err(|error| Error::failed(format!("cannot watch for signals: {error}")))?;
+    Ok(wanted)
 }
 
 /// Notes the signals that end a server.
@@ -72,6 +83,9 @@ impl Stop {
     /// If no signal came, or it could not be raised.
     pub fn finish(&self) -> Result<()> {
         let signal = self.signal.load(Ordering::Relaxed) as i32;
+        if signal == 0 {
+            return Ok(()); // It ended by itself.
+        }
         low_level::emulate_default_handler(signal)
             .map_err(|error| Error::failed(format!("cannot end: {error}")))
     }

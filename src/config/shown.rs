@@ -41,6 +41,12 @@ impl Config {
             ),
             ("host", self.address.to_string()),
             ("socket", path(&self.socket)),
+            (
+                "api_key",
+                // A secret is not for the screen.
+                self.api_key.as_ref().map_or("", |_| "(set)").to_string(),
+            ),
+            ("api_key_file", path(&self.api_key_file)),
             ("keep_alive", kept(self.keep_alive)),
             ("context_length", self.context_tokens.to_string()),
             ("num_parallel", self.parallel.to_string()),

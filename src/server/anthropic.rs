@@ -13,7 +13,8 @@ use super::understand;
 use crate::api::anthropic;
 use crate::api::anthropic::telling::{self, Telling};
 
-fn error_body(message: &str, status: u16) -> Json {
+/// An error's body, by its HTTP status.
+pub fn error_body(message: &str, status: u16) -> Json {
     telling::error_body(message, status, &random_id())
 }
 

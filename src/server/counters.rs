@@ -87,6 +87,11 @@ impl Counters {
         }
     }
 
+    /// How many requests there were.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
     /// An answer of a model is done.
     pub fn answer(&self, model: &str, usage: &Usage) {
         let mut models = self

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tiny_http::{Header, Request, Response, Server, StatusCode};
 
 use super::sockets::{self, Sockets, Watch};
+use super::ticket::Ticket;
 use crate::error::{Error, Result};
 
 /// A listening socket with tiny_http's threads behind it.
@@ -103,6 +104,11 @@ impl Door {
         })
     }
 
+    /// Leaves the sockets to whoever handed them over: closed, tiny_http would remove the file of one.
+    pub fn leave(self) {
+        std::mem::forget(self);
+    }
+
     /// The next request, if one comes in time. tiny_http stops accepting after an error (too many
     /// open files, say); then this starts it again on a copy of the socket.
     ///
@@ -130,6 +136,7 @@ impl Door {
                 let chunked = |header: &Header| header.field.equiv("Transfer-Encoding");
                 let chunks_left = request.headers().iter().any(chunked);
                 Ok(Some(Exchange {
+                    ticket: ticket(&request),
                     request,
                     watch,
                     unread_bytes,
@@ -178,6 +185,8 @@ impl Door {
 
 /// One request and the way to answer it.
 pub struct Exchange {
+    /// What accompanies it.
+    pub ticket: Ticket,
     request: Request,
     watch: Arc<Watch>,
     unread_bytes: usize,
@@ -362,11 +371,12 @@ impl Exchange {
     }
 
     /// Answers at once.
-    pub fn reply(self, reply: Reply, more: &[(&'static str, String)]) {
+    pub fn reply(mut self, reply: Reply, more: &[(&'static str, String)]) {
         // tiny_http does not drain chunks: it would read them as the next request.
         if self.unread_bytes > DRAIN_BYTES_MAX || self.chunks_left {
             return self.refuse(&reply);
         }
+        self.ticket.status = reply.status;
         let kind = (!reply.kind.is_empty()).then(|| ("Content-Type", reply.kind.to_string()));
         let headers = reply.headers.iter().chain(more).cloned().chain(kind);
         // A value that cannot stand in a header is left out.
@@ -382,7 +392,8 @@ impl Exchange {
     }
 
     /// Answers and ends the connection without reading the rest of the body.
-    pub fn refuse(self, reply: &Reply) {
+    pub fn refuse(mut self, reply: &Reply) {
+        self.ticket.status = reply.status;
         let text = format!(
             "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{}",
             reply.status,
@@ -399,11 +410,12 @@ impl Exchange {
 
     /// Starts a chunked answer; the connection stays watched until the writer is dropped.
     pub fn stream(
-        self,
+        mut self,
         status: u16,
         kind: &str,
         more: &[(&'static str, String)],
     ) -> io::Result<Chunks> {
+        self.ticket.status = status;
         let chunked = *self.request.http_version() >= (1, 1);
         let mut head = format!(
             "HTTP/1.1 {status} {}\r\n",
@@ -424,8 +436,19 @@ impl Exchange {
             writer,
             chunked,
             _watch: self.watch,
+            _ticket: self.ticket,
         })
     }
+}
+
+fn ticket(request: &Request) -> Ticket {
+    let headers = request.headers().iter();
+    let mut ids = headers.filter(|header| header.field.equiv("X-Request-Id"));
+    let from = request.remote_addr();
+    let from = from.map_or("unix".to_string(), ToString::to_string);
+    let path = request.url().split('?').next().unwrap_or_default();
+    let id = ids.next().map(|header| header.value.as_str());
+    Ticket::new(id, from, request.method().to_string(), path)
 }
 
 /// A body that is read piece by piece.
@@ -451,6 +474,7 @@ pub struct Chunks {
     writer: Box<dyn Write + Send>,
     chunked: bool,
     _watch: Arc<Watch>,
+    _ticket: Ticket,
 }
 
 impl Chunks {

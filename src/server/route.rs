@@ -1,12 +1,15 @@
 //! Paths and methods to handlers; errors to statuses and bodies.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::Server;
 use super::access::Verdict;
 use super::http::{Exchange, Reply};
+use super::keys::Refusal;
 use super::{answer, anthropic, create, embed, models, openai, small, transfer};
 use crate::api::native::ErrorBody;
+use crate::api::openai::answers::error_body as openai_error;
 use crate::client::STORE_HEADER;
 use crate::error::{Class, Error, Result};
 use crate::json;
@@ -64,8 +67,21 @@ const ROUTES: &[(&str, &[&str], Handler)] = &[
     ("/metrics", &["GET"], small::metrics),
 ];
 
+/// Routes that need no key: whether somebody is there.
+const OPEN: &[&str] = &["/", "/health", "/v1/health"];
+/// Routes that change the store.
+const MANAGES: &[&str] = &[
+    "/api/create",
+    "/api/blobs/:digest",
+    "/api/pull",
+    "/api/push",
+    "/api/copy",
+    "/api/delete",
+];
+
 /// Answers a request.
-pub fn route(server: &Arc<Server>, exchange: Exchange) {
+pub fn route(server: &Arc<Server>, mut exchange: Exchange) {
+    exchange.ticket.logged(server.access_log.clone());
     if exchange.is_ambiguous() {
         let error = Error::usage("the length of the request body is no number, or told twice");
         return exchange.refuse(&error_reply(&error));
@@ -75,17 +91,56 @@ pub fn route(server: &Arc<Server>, exchange: Exchange) {
         Verdict::Answer(reply) => return exchange.reply(reply, &[]),
     };
     headers.push(("Server", AGENT.to_string()));
+    headers.push(("X-Request-Id", exchange.ticket.id.clone()));
     if exchange.is_local() {
         headers.extend(server.store_path.clone().map(|path| (STORE_HEADER, path)));
     }
     let path = exchange.path().to_string();
     let method = exchange.method();
+    if let Some(keys) = server.keys.as_ref().filter(|_| !exchange.is_local())
+        && !OPEN.contains(&path.as_str())
+    {
+        let manages = MANAGES.iter().any(|known| is_of(&path, known));
+        match keys.judge(key(&exchange), manages, Instant::now()) {
+            Ok(pass) => exchange.ticket.pass = Some(pass),
+            Err(refusal) => return exchange.reply(refused(refusal, &path), &headers),
+        }
+    }
     match ROUTES.iter().find(|(known, _, _)| is_of(&path, known)) {
         Some((_, methods, handler)) if methods.contains(&method.as_str()) => {
             handler(server, exchange, headers)
         }
         Some((_, methods, _)) => exchange.reply(wrong_method(methods), &headers),
         None => exchange.reply(elsewhere(&path, &method), &headers),
+    }
+}
+
+/// The key that a request brings: as OpenAI's clients do, or as Anthropic's.
+fn key(exchange: &Exchange) -> Option<&str> {
+    let bearer = exchange.header("Authorization").and_then(|value| {
+        let (scheme, key) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("Bearer").then(|| key.trim())
+    });
+    bearer.or_else(|| exchange.header("x-api-key"))
+}
+
+/// A refusal in the dialect of the path.
+fn refused(refusal: Refusal, path: &str) -> Reply {
+    let (why, status) = (refusal.why, refusal.status);
+    let body = match path {
+        path if path.starts_with("/v1/messages") => json::line(&anthropic::error_body(why, status)),
+        path if path.starts_with("/api/") => json::line(&ErrorBody { error: why.into() }),
+        _ => json::line(&openai_error(why, status)),
+    };
+    let after = refusal
+        .after_s
+        .map(|seconds| ("Retry-After", seconds.to_string()));
+    let challenge = (status == 401).then(|| ("WWW-Authenticate", "Bearer".to_string()));
+    Reply {
+        status,
+        kind: JSON_KIND,
+        headers: after.into_iter().chain(challenge).collect(),
+        body,
     }
 }
 

@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use rustix::net::{self, Shutdown};
 
 use super::crowd::{Crowd, Seen};
+use super::http::Socket;
 
 /// How often every watched connection is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -30,6 +31,8 @@ const SEND_MAX: Duration = Duration::from_secs(30);
 
 /// TCP connections at once, at most; tiny_http has a thread for each.
 const CONNECTIONS_MAX: usize = 1024;
+/// Sockets that are taken over, at most.
+const INHERITED_MAX: usize = 16;
 /// Descriptors that are asked of the system, at most.
 const DESCRIPTORS_MAX: u64 = 16_384;
 
@@ -396,6 +399,29 @@ fn raise_limit() -> usize {
         Ok(()) => wanted as usize,
         Err(_) => current as usize,
     }
+}
+
+/// The listening sockets that whoever started us left open from descriptor 3 on, as systemd does.
+///
+/// # Errors
+/// If one of them is none.
+pub fn inherited(count: usize) -> io::Result<Vec<Socket>> {
+    let numbers = 3..3 + count.min(INHERITED_MAX) as RawFd;
+    let sockets = numbers.map(|number| {
+        // SAFETY: it is only duplicated; if it is not open that fails, and nothing is closed.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+        let copy = rustix::io::fcntl_dupfd_cloexec(borrowed, 3)?;
+        if !net::sockopt::socket_acceptconn(&copy)? {
+            return Err(io::Error::other(format!(
+                "descriptor {number} does not listen"
+            )));
+        }
+        match net::getsockname(&copy)?.address_family() {
+            net::AddressFamily::UNIX => Ok(Socket::Unix(copy.into())),
+            _ => Ok(Socket::Tcp(copy.into())),
+        }
+    });
+    sockets.collect()
 }
 
 /// Duplicates of our descriptors that `wanted` accepts.

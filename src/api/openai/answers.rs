@@ -13,7 +13,10 @@ const FINGERPRINT: &str = "fp_ollama";
 pub fn error_body(message: &str, status: u16) -> Json {
     let kind = match status {
         400 => "invalid_request_error",
+        401 => "authentication_error",
+        403 => "permission_error",
         404 => "not_found_error",
+        429 => "rate_limit_error",
         _ => "api_error",
     };
     json!({ "error": { "message": message, "type": kind, "param": null, "code": null } })
