@@ -4,12 +4,12 @@ _puna() {
     local IFS=$' \t\n'
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        COMPREPLY=($(compgen -W 'run map choose chat tokens embed nearest render replay list ls show pull outdated push create cp rm verify gc du path cache export import bench config doctor serve start ps stop help version completions man --help --version' -- "$word"))
+        COMPREPLY=($(compgen -W 'run map choose chat tokens embed nearest rerank render replay list ls show pull outdated push create cp rm verify gc du path cache export import bench config doctor serve start ps stop help version completions man --help --version' -- "$word"))
         return
     fi
     case $before in
         -o|--option) compopt -o nospace 2>/dev/null; COMPREPLY=($(compgen -W 'num_ctx= num_batch= num_gpu= main_gpu= use_mmap= use_mlock= adapter_scale= num_thread= draft_num_predict= num_keep= seed= num_predict= top_k= top_p= min_p= typical_p= repeat_last_n= temperature= repeat_penalty= presence_penalty= frequency_penalty= stop= parse_special=' -- "$word")); return ;;
-        --access-log|--api-key-file|--attach|--continue|--file|--format|--grammar|--jinja|--messages|--record|--resume|--schema|--socket|--template|--tools|--transcript|-a|-f) COMPREPLY=($(compgen -f -- "$word")); return ;;
+        --access-log|--api-key-file|--attach|--continue|--file|--format|--grammar|--jinja|--locked|--messages|--record|--resume|--schema|--socket|--template|--tools|--transcript|-a|-f) COMPREPLY=($(compgen -f -- "$word")); return ;;
     esac
     local flags=
     case $command in
@@ -20,11 +20,12 @@ _puna() {
         tokens) flags='--ids --pieces --head --tail --split --json --help' ;;
         embed) flags='--f32 --dimensions --option --json --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
         nearest) flags='--top --option --json --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
+        rerank) flags='--top --option --json --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
         render) flags='--messages --tools --system --option --think --raw --overflow --num-ctx --template --jinja --tokens --quiet --help' ;;
         replay) flags='--print --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
         list|ls) flags='--json --quiet --help' ;;
         show) flags='--json --verbose --modelfile --parameters --system --template --license --help' ;;
-        pull) flags='--all --check --name --limit-rate --insecure --host --json --quiet --help' ;;
+        pull) flags='--all --check --name --limit-rate --locked --insecure --host --json --quiet --help' ;;
         outdated) flags='--insecure --quiet --help' ;;
         push) flags='--insecure --host --json --quiet --help' ;;
         create) flags='--file --link --quantize --requantize --quiet --help' ;;
@@ -40,7 +41,7 @@ _puna() {
         bench) flags='--prompt --num-predict --runs --option --json --help' ;;
         config) flags='--json --help' ;;
         doctor) flags='--json --host --help' ;;
-        serve|start) flags='--host --socket --no-socket --no-tcp --api-key-file --open --access-log --sandbox --linger --log --quiet --help' ;;
+        serve|start) flags='--host --socket --no-socket --no-tcp --api-key-file --open --deterministic --access-log --sandbox --linger --log --quiet --help' ;;
         ps) flags='--json --host --help' ;;
         stop) flags='--host --quiet --help' ;;
         help) flags='--help' ;;
@@ -60,6 +61,7 @@ _puna() {
         tokens) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
         embed) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
         nearest) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
+        rerank) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
         render) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
         list|ls) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
         show) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
@@ -74,9 +76,9 @@ _puna() {
         export) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
         bench) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
         stop) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -- "$word")) ;;
-        help) COMPREPLY=($(compgen -W 'run map choose chat tokens embed nearest render replay list ls show pull outdated push create cp rm verify gc du path cache export import bench config doctor serve start ps stop help version completions man' -- "$word")) ;;
+        help) COMPREPLY=($(compgen -W 'run map choose chat tokens embed nearest rerank render replay list ls show pull outdated push create cp rm verify gc du path cache export import bench config doctor serve start ps stop help version completions man' -- "$word")) ;;
         completions) COMPREPLY=($(compgen -W 'bash zsh fish' -- "$word")) ;;
-        man) COMPREPLY=($(compgen -W 'run map choose chat tokens embed nearest render replay list ls show pull outdated push create cp rm verify gc du path cache export import bench config doctor serve start ps stop help version completions man' -- "$word")) ;;
+        man) COMPREPLY=($(compgen -W 'run map choose chat tokens embed nearest rerank render replay list ls show pull outdated push create cp rm verify gc du path cache export import bench config doctor serve start ps stop help version completions man' -- "$word")) ;;
     esac
 }
 COMP_WORDBREAKS=${COMP_WORDBREAKS//:/}

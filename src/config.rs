@@ -84,6 +84,10 @@ const VARIABLES: &[(&str, &str)] = &[
         "answers computed at once by a model (default 8)",
     ),
     (
+        "PUNA_DETERMINISTIC",
+        "1: answers of a server are computed one by one, each as if it were alone",
+    ),
+    (
         "PUNA_MAX_LOADED_MODELS, OLLAMA_MAX_LOADED_MODELS",
         "models loaded at once (default 3)",
     ),
@@ -191,6 +195,8 @@ pub struct Config {
     pub context_tokens: u32,
     /// Answers computed at once by one model.
     pub parallel: u32,
+    /// Whether answers are computed one by one, each as if it were alone.
+    pub deterministic: bool,
     /// Models loaded at once.
     pub loaded_max: usize,
     /// Requests that may wait for a model.
@@ -286,6 +292,8 @@ impl Config {
                 .unwrap_or(KeepAlive::For(KEEP_ALIVE)),
             context_tokens: number("CONTEXT_LENGTH").unwrap_or(CONTEXT_TOKENS),
             parallel: number("NUM_PARALLEL").unwrap_or(PARALLEL),
+            deterministic: plain("PUNA_DETERMINISTIC").and_then(|value| switched(&value))
+                == Some(true),
             loaded_max: number("MAX_LOADED_MODELS").map_or(LOADED_MAX, |count| count as usize),
             queue_max: number("MAX_QUEUE").map_or(QUEUE_MAX, |count| count as usize),
             load_stall: load_stall(either("LOAD_TIMEOUT").as_deref()),

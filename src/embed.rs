@@ -52,6 +52,10 @@ pub struct Embedded {
 /// `NoVectors` if the model is none for that; `Usage` for a text that is too long or has no
 /// tokens; what the load says.
 pub fn embed(pool: &Pool, request: &Request, progress: Progress) -> Result<Embedded> {
+    if !request.texts.is_empty() && request.model.header.is_ranker() {
+        let text = "the model scores pairs of texts and makes no vectors: see rerank";
+        return Err(Error::plain(Class::NoVectors, text));
+    }
     if !request.texts.is_empty() && !request.model.header.is_embedding() {
         // The reference's words, which clients look for.
         let text = "This server does not support embeddings. Start it with `--embeddings`";
@@ -83,7 +87,8 @@ pub fn embed(pool: &Pool, request: &Request, progress: Progress) -> Result<Embed
             load,
         });
     }
-    let mut vectors = lease.engine().embed(tokens, request.cancel.clone())?;
+    let vectors = lease.engine().embed(tokens, request.cancel.clone())?;
+    let mut vectors: Vec<Vec<f32>> = vectors.iter().map(|vector| normalised(vector)).collect();
     if vectors.iter().flatten().any(|x| !x.is_finite()) {
         return Err(Error::usage("embedding contains NaN or Inf values"));
     }

@@ -52,6 +52,7 @@ pub mod model;
 pub mod pool;
 pub mod pull;
 pub mod push;
+pub mod rerank;
 pub mod shards;
 pub mod show;
 

@@ -14,20 +14,29 @@ static MAKING: Mutex<()> = Mutex::new(());
 
 /// The model as a GGUF, made once and kept beside its source.
 pub fn minilm() -> PathBuf {
+    made("v1", 1)
+}
+
+/// The same with a head that scores pairs of texts. Nobody taught it.
+pub fn ranker() -> PathBuf {
+    made("rank.v1", 4)
+}
+
+fn made(name: &str, pooling: u32) -> PathBuf {
     let _one = MAKING
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner());
     let source = model("all-MiniLM-L6-v2.safetensors");
-    let made = source.with_extension("v1.gguf");
+    let made = source.with_extension(format!("{name}.gguf"));
     if !made.exists() {
         let part = source.with_extension(format!("{}.part", std::process::id()));
-        fs::write(&part, gguf(&fs::read(&source).unwrap())).unwrap();
+        fs::write(&part, gguf(&fs::read(&source).unwrap(), pooling)).unwrap();
         fs::rename(&part, &made).unwrap();
     }
     made
 }
 
-fn gguf(safetensors: &[u8]) -> Vec<u8> {
+fn gguf(safetensors: &[u8], pooling: u32) -> Vec<u8> {
     let mut writer = Writer::new("bert");
     for (key, value) in [
         ("context_length", 512),
@@ -35,7 +44,7 @@ fn gguf(safetensors: &[u8]) -> Vec<u8> {
         ("feed_forward_length", 1536),
         ("block_count", 6),
         ("attention.head_count", 12),
-        ("pooling_type", 1),
+        ("pooling_type", pooling),
     ] {
         writer.unsigned(&format!("bert.{key}"), value);
     }
@@ -59,6 +68,18 @@ fn gguf(safetensors: &[u8]) -> Vec<u8> {
         // A GGUF names the fastest dimension first.
         let shape = entry["shape"].as_array().unwrap().iter().rev();
         writer.tensor_f32(&ours, &shape.map(number).collect::<Vec<u64>>(), &floats);
+    }
+    if pooling == 4 {
+        let waves =
+            |count: u64| -> Vec<f32> { (0..count).map(|at| (at as f32).sin() / 20.0).collect() };
+        for (name, shape) in [
+            ("cls.weight", &[384, 384][..]),
+            ("cls.bias", &[384]),
+            ("cls.output.weight", &[384, 1]),
+            ("cls.output.bias", &[1]),
+        ] {
+            writer.tensor_f32(name, shape, &waves(shape.iter().product()));
+        }
     }
     writer.bytes()
 }

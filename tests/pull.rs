@@ -412,3 +412,43 @@ fn plain_files_become_models() {
     quick(&sandbox, &["pull", "--insecure", "-q", &none]).fails(3, "no such file");
     quick(&sandbox, &["pull", "-q", "file:/nowhere.gguf"]).fails(1, "cannot read /nowhere.gguf");
 }
+
+#[test]
+fn a_lock_file_pins_what_is_pulled() {
+    let (sandbox, registry) = (Sandbox::new(), Registry::new());
+    let manifest = registry.model("tiny", &weights());
+    let name = registry.name("lib/tiny");
+    pull(&sandbox, &name).ok();
+    // A listing is a lock file.
+    let lock = sandbox.shell("puna ls | cut -f1,2 | tee models.lock").ok();
+    assert!(lock.contains(&Digest::of(&manifest).to_string()), "{lock}");
+    let locked = |words: &[&str]| {
+        let words = [&["pull", "--insecure", "-q", "--locked"], words].concat();
+        quick(&sandbox, &words)
+    };
+    // What is there needs no registry; elsewhere it is fetched as it was.
+    let asked = registry.asked().len();
+    locked(&[]).ok();
+    assert_eq!(registry.asked().len(), asked);
+    sandbox.puna(&["rm", &name], "").ok();
+    locked(&[]).ok();
+    assert_pulled(&sandbox, &registry, &manifest);
+    // The tag has moved on: the registry still has the old manifest by its digest, or not.
+    sandbox.puna(&["rm", &name], "").ok();
+    registry.model("tiny", &tiny_gguf());
+    locked(&[]).fails(8, "is not what the lock says");
+    assert_eq!(sandbox.puna(&["ls"], "").ok(), "");
+    let by_digest = format!("lib/tiny:{}", Digest::of(&manifest));
+    let mut held = registry.held.lock().unwrap();
+    held.manifests.insert(by_digest, manifest.clone());
+    drop(held);
+    locked(&[&name]).ok();
+    assert_pulled(&sandbox, &registry, &manifest);
+    locked(&["other"]).fails(2, "is not in models.lock");
+    locked(&["--all"]).fails(2, "without --all and --check");
+    sandbox.file("bad.lock", "# names\nsmol\n");
+    let bad = quick(&sandbox, &["pull", "--locked=bad.lock"]);
+    bad.fails(2, "bad.lock, line 2: a line is a name");
+    let none = quick(&sandbox, &["pull", "--locked=none.lock"]);
+    none.fails(1, "cannot read none.lock");
+}

@@ -21,7 +21,7 @@ const OWNERS: &[&str] = &[
 ];
 const DEEDS: &[&str] = &[
     "bench", "bundle", "chat", "choose", "create", "derive", "dialect", "embed", "kept", "list",
-    "model", "pool", "pull", "push", "shards", "show",
+    "model", "pool", "pull", "push", "rerank", "shards", "show",
 ];
 const FACES: &[&str] = &["cli", "server"];
 

@@ -18,7 +18,9 @@ use crate::duration::KeepAlive;
 use crate::error::{Class, Error, Result};
 
 /// The commands that have these flags.
-pub const COMMANDS: &[&str] = &["run", "map", "choose", "chat", "embed", "nearest", "replay"];
+pub const COMMANDS: &[&str] = &[
+    "run", "map", "choose", "chat", "embed", "nearest", "rerank", "replay",
+];
 
 /// Their flags.
 pub const FLAGS: &[Flag] = &[

@@ -34,6 +34,7 @@ mod remove;
 mod render;
 mod repl;
 mod replay;
+mod rerank;
 mod run;
 mod serve;
 mod session;

@@ -161,6 +161,8 @@ const SCRIPTING: Page = Page {
         Run(
             "puna embed mini < words.txt > words.vectors\npuna nearest mini 'an animal' --top 2 < words.vectors | cut -f2",
         ),
+        Text("The lines that answer a question best, by a model that ranks or one for vectors:"),
+        Run("puna rerank mini 'Which of these can swim?' --top 1 < words.txt | cut -f2"),
         Head("CRON"),
         Text(
             "cron's bare environment is enough if HOME is set; -q keeps its mails empty. A failure is a line on standard \
@@ -176,6 +178,10 @@ const SCRIPTING: Page = Page {
         Run(
             "puna run smol -s \"$(cat rules.txt)\" -n 20 --lock nightly --skip --nice 10 --timeout 5m --mem-max 2G < letter.txt",
         ),
+        Text(
+            "The same models on every machine: a listing is a lock file, and what is there already needs no network.",
+        ),
+        Run("puna ls | cut -f1,2 > models.lock && puna pull -q --locked"),
         Text("Models that are checked every week:"),
         Show("0 3 * * 0 puna verify -q"),
         Head("SERVERS"),
@@ -268,6 +274,10 @@ const API: Page = Page {
         Entry(
             "POST /tokenize, /detokenize, /apply-template, /infill",
             "As llama.cpp's server, with \"model\".",
+        ),
+        Entry(
+            "POST /v1/rerank, /api/rerank, /rerank",
+            "query and documents in, indexes and scores out, the best first; top_n and return_documents as Jina's.",
         ),
         Head("ERRORS"),
         Text(

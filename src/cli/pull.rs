@@ -5,17 +5,21 @@ use std::sync::atomic::AtomicBool;
 
 use super::out::{self, Bars, Out, human_bytes};
 use super::parse::Parsed;
-use super::spec::{Command, Completes, Flag, HOST, JSON, QUIET, option, switch};
+use super::spec::{Command, Completes, Flag, HOST, JSON, QUIET, maybe, option, switch};
 use crate::api::create::Progress as Record;
 use crate::api::transfer::TransferRequest;
 use crate::client::Client;
 use crate::config::Config;
 use crate::create::{Changes, Source, create};
+use crate::digest::Digest;
 use crate::error::{Class, Error, Result};
 use crate::name::Name;
 use crate::pull::{self, Request};
 use crate::registry::Registry;
 use crate::store::{Origin, Store, Take};
+
+/// Largest lock file.
+const LOCK_BYTES_MAX: u64 = 1 << 20;
 
 pub const INSECURE: Flag = switch(
     "insecure",
@@ -52,6 +56,11 @@ pub const COMMAND: Command = Command {
             "RATE",
             "bytes a second at most, such as 500K or 5M",
         ),
+        maybe(
+            "locked",
+            "FILE",
+            "fetch exactly what FILE (default models.lock) names, as 'puna ls | cut -f1,2' prints it",
+        ),
         INSECURE,
         HOST,
         JSON,
@@ -68,6 +77,9 @@ pub const COMMAND: Command = Command {
          stays as it is until it is pulled again: run never touches the network for it.",
         "On a terminal bars show the progress; elsewhere a line on standard error tells of every tenth, or nothing \
          with -q. With --json the records of the API go to standard output.",
+        "With --locked a model is fetched only if its manifest has the digest that the file gives, also where its tag \
+         has moved on, if the registry still has it; else the status is 8. Without a MODEL all of the file are \
+         fetched, and what is there already needs no network.",
         "A registry that asks who you are gets a signature by the key ~/.ollama/id_ed25519, or by one of puna's own, \
          or the credentials of ~/.netrc; hf.co gets HF_TOKEN. Credentials go only to the registry they are for. \
          Proxies: HTTPS_PROXY, HTTP_PROXY, NO_PROXY; certificates: PUNA_CA_FILE; mirrors: PUNA_REGISTRY.",
@@ -112,6 +124,9 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     {
         return file(url, (&name, rate), parsed, config, out);
     }
+    if parsed.has("locked") {
+        return locked(&store, rate, parsed, config, out);
+    }
     let (names, known) = names(parsed, &store)?;
     if names.is_empty() && !parsed.has("all") {
         return Err(Error::usage("no model: name one, or give --all"));
@@ -137,6 +152,68 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     each(&names, known, |name| {
         one(&store, &registry, (name, rate), parsed, out)
     })
+}
+
+/// Pulls what a lock file names.
+fn locked(
+    store: &Store,
+    rate: Option<u64>,
+    parsed: &Parsed,
+    config: &Config,
+    out: &mut Out,
+) -> Result<()> {
+    if ["all", "check"].iter().any(|flag| parsed.has(flag))
+        || super::named_server(parsed, config)?.is_some()
+    {
+        let text = "--locked works in this process, and without --all and --check";
+        return Err(Error::usage(text));
+    }
+    let path = parsed.value("locked").filter(|path| !path.is_empty());
+    let path = path.unwrap_or("models.lock");
+    let mut locked = lock(path)?;
+    if !parsed.operands.is_empty() {
+        let (names, _) = names(parsed, store)?;
+        let there = |name: &Name| locked.iter().any(|(known, _)| known == name);
+        if let Some(name) = names.iter().find(|name| !there(name)) {
+            return Err(Error::usage(format!("{name} is not in {path}")));
+        }
+        locked.retain(|(known, _)| names.contains(known));
+    }
+    let registry = Registry::new(config.network.clone())?;
+    let names: Vec<Name> = locked.iter().map(|(name, _)| name.clone()).collect();
+    let mut digests = locked.into_iter().map(|(_, digest)| digest);
+    each(&names, false, |name| {
+        let digest = digests.next();
+        if store
+            .find(name)
+            .is_ok_and(|entry| Some(entry.digest) == digest)
+        {
+            return Ok(());
+        }
+        shown((name, rate), parsed, out, |request, report| {
+            let request = Request {
+                locked: digest,
+                ..*request
+            };
+            pull::pull(store, &registry, &request, report)
+        })
+    })
+}
+
+/// The lines of a lock file: a name, a tab, a digest.
+fn lock(path: &str) -> Result<Vec<(Name, Digest)>> {
+    let text = super::read_text(path, LOCK_BYTES_MAX)?;
+    let lines = text.lines().enumerate();
+    let lines = lines.filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
+    let one = |(at, line): (usize, &str)| {
+        let mut words = line.split_whitespace();
+        let wrong = |why: &str| Error::usage(format!("{path}, line {}: {why}", at + 1));
+        let name = words.next().and_then(|name| Name::parse(name).ok());
+        let digest = words.next().and_then(|digest| Digest::parse(digest).ok());
+        name.zip(digest)
+            .ok_or_else(|| wrong("a line is a name, a tab and a digest"))
+    };
+    lines.map(one).collect()
 }
 
 /// Pulls a model in this process, showing how far it is.
@@ -166,6 +243,7 @@ fn shown(
         name,
         insecure: parsed.has("insecure"),
         rate,
+        locked: None,
         cancel: &AtomicBool::new(false),
     };
     let mut display = Display::new(parsed, out);

@@ -46,6 +46,11 @@ pub const COMMAND: Command = Command {
             None,
             "listen without keys on an address that others can reach",
         ),
+        switch(
+            "deterministic",
+            None,
+            "compute answers one by one, each as if it were alone: with a seed the same bytes every time",
+        ),
         option(
             "access-log",
             None,
@@ -125,6 +130,7 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     if let Some(path) = parsed.value("api-key-file") {
         config.api_key_file = Some(path.into());
     }
+    config.deterministic |= parsed.has("deterministic");
     match (parsed.has("no-socket"), parsed.value("socket")) {
         (true, _) => config.socket = None,
         (false, Some(path)) => config.socket = Some(path.into()),

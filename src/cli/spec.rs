@@ -131,6 +131,7 @@ pub const COMMANDS: &[&Command] = &[
     &super::tokens::COMMAND,
     &super::vectors::EMBED,
     &super::vectors::NEAREST,
+    &super::rerank::COMMAND,
     &super::render::COMMAND,
     &super::replay::COMMAND,
     &super::list::COMMAND,

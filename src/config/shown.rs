@@ -50,6 +50,7 @@ impl Config {
             ("keep_alive", kept(self.keep_alive)),
             ("context_length", self.context_tokens.to_string()),
             ("num_parallel", self.parallel.to_string()),
+            ("deterministic", self.deterministic.to_string()),
             ("max_loaded_models", self.loaded_max.to_string()),
             ("max_queue", self.queue_max.to_string()),
             ("origins", self.origins.join(",")),

@@ -60,8 +60,9 @@ impl Worker<'_> {
         }
         let prompt = &self.waiting[next].tokens;
         let found = match self.plan.answer_start {
-            None => self.cache.find(prompt),
-            Some(_) => Found::NONE,
+            None if !self.plan.deterministic => self.cache.find(prompt),
+            // In a cache that is empty every cell and every slice is where it would be alone.
+            _ => Found::NONE,
         };
         if let Some((index, tokens)) = self.being_computed(prompt)
             && tokens >= found.tokens + SHARED_TOKENS_MIN

@@ -82,6 +82,7 @@ pub fn for_answers<'a>(
         batch_tokens: batch,
         answer_start: ready.encodes.then(|| start(model)),
         once,
+        deterministic: spec.deterministic,
         memory_max: spec.memory_max,
     };
     Ok((Cache::new(context, memory, limits), plan))

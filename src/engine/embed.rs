@@ -148,7 +148,7 @@ impl<'a> Embedder<'a> {
                 .context
                 .embeddings_seq_ith(sequence as i32)
                 .map_err(|error| failed(error.to_string()))?;
-            self.open[*owner].vectors.push(normalised(vector));
+            self.open[*owner].vectors.push(vector.to_vec());
         }
         Ok(())
     }

@@ -152,6 +152,8 @@ pub struct Spec {
     pub memory_bytes: u64,
     /// How long its load may stand still; `None` for ever.
     pub stall_max: Option<Duration>,
+    /// Compute each answer as if it were alone: nothing that was computed before is used.
+    pub deterministic: bool,
     /// Who keeps beginnings of prompts.
     pub prefixes: Option<Arc<dyn Prefixes>>,
     /// Most anonymous memory of the process, and how to read it, both in bytes.
@@ -412,7 +414,25 @@ impl Engine {
         })
     }
 
-    /// Turns texts, each as its tokens, into vectors of length 1, in the same order.
+    /// What a ranking model wants before a question, between it and a text, and behind that.
+    pub fn pair_marks(&self) -> (Vec<i32>, Vec<i32>, Vec<i32>) {
+        let vocab = self.model.vocab();
+        let one = |wanted: bool, token: LlamaToken| -> Vec<i32> {
+            (wanted && token.0 >= 0)
+                .then_some(token.0)
+                .into_iter()
+                .collect()
+        };
+        let eos = match vocab.eos() {
+            eos if eos.0 >= 0 => eos,
+            _ => vocab.sep(),
+        };
+        let end = one(vocab.should_add_eos(), eos);
+        let middle = [end.clone(), one(vocab.should_add_sep(), vocab.sep())].concat();
+        (one(vocab.should_add_bos(), vocab.bos()), middle, end)
+    }
+
+    /// Turns texts, each as its tokens, into the model's vectors or scores, in the same order.
     ///
     /// # Errors
     /// `Busy` if too many wait already; `Cancelled`; what llama.cpp says, or that the model

@@ -66,6 +66,8 @@ pub struct Plan {
     pub answer_start: Option<LlamaToken>,
     /// True if the context goes with its first job.
     pub once: bool,
+    /// True if nothing that was computed before is used.
+    pub deterministic: bool,
     /// Most anonymous memory of the process, and how to read it, both in bytes.
     pub memory_max: Option<(u64, fn() -> u64)>,
 }

@@ -154,6 +154,13 @@ impl Header {
         pools.is_some() || derive::is_embedding_gemma(self)
     }
 
+    /// True if it reads a question and a text at once and scores the pair.
+    pub fn is_ranker(&self) -> bool {
+        /// llama.cpp's LLAMA_POOLING_TYPE_RANK.
+        const RANK: u64 = 4;
+        self.integer(&format!("{}.pooling_type", self.architecture())) == Some(RANK)
+    }
+
     /// The quantisation's name, `unknown` where the file does not tell.
     pub fn file_type(&self) -> &'static str {
         self.integer("general.file_type")

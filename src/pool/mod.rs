@@ -232,9 +232,9 @@ impl Pool {
             path: derive::weights(&self.0.config, model, &mut report)?,
             ..self.spec(model, load)
         };
-        let kept = Kept::new(&self.0.config, model, &spec);
+        let kept = (!spec.deterministic).then(|| Kept::new(&self.0.config, model, &spec));
         let spec = Spec {
-            prefixes: kept.map(|kept| kept as Arc<dyn Prefixes>),
+            prefixes: kept.flatten().map(|kept| kept as Arc<dyn Prefixes>),
             ..spec
         };
         let engine = Engine::load(&backend, spec.clone(), &mut report)?;
@@ -373,6 +373,7 @@ impl Pool {
             memory_bytes: self.free_bytes(),
             stall_max: self.0.config.load_stall,
             prefixes: None,
+            deterministic: self.0.config.deterministic,
             memory_max: self
                 .0
                 .config
@@ -464,7 +465,10 @@ impl Pool {
     /// Cells for several answers at once: as many as their share of memory allows, never fewer
     /// than one answer may need. Total memory decides, so that equal requests give equal contexts.
     fn shared_context(&self, model: &Model, tokens: u32) -> Context {
-        let sequences = self.0.config.parallel.min(SEQUENCES_MAX);
+        let sequences = match self.0.config.deterministic {
+            true => 1,
+            false => self.0.config.parallel.min(SEQUENCES_MAX),
+        };
         let need = Need::of(&model.header, self.attention(model).kv);
         let allowed = machine::total_bytes() / CACHE_SHARE / need.cell_bytes.max(1);
         let cells = u64::from(tokens) * u64::from(sequences.div_ceil(FILLED_SHARE));

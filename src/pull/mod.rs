@@ -72,6 +72,8 @@ pub struct Request<'a> {
     pub insecure: bool,
     /// Bytes a second, at most.
     pub rate: Option<u64>,
+    /// The digest that its manifest must have.
+    pub locked: Option<Digest>,
     /// Set by whoever wants it to end early.
     pub cancel: &'a AtomicBool,
 }
@@ -89,7 +91,11 @@ pub fn pull(
 ) -> Result<()> {
     report(Step::Manifest);
     let place = registry.place(request.name, request.insecure)?;
-    let (bytes, manifest) = match manifest(registry, &place) {
+    let found = match &request.locked {
+        Some(digest) => locked(registry, &place, digest),
+        None => manifest(registry, &place),
+    };
+    let (bytes, manifest) = match found {
         Err(error) if shards::is_refusal(request.name, &error) => {
             return shards::pull(store, registry, (&place, request), report);
         }
@@ -212,6 +218,26 @@ pub fn is_outdated(
                 .is_none_or(|layer| layer.from != theirs))
         }
         Err(error) => Err(error),
+    }
+}
+
+/// The manifest of this digest: what the tag names now, or what the registry still has by its digest.
+fn locked(registry: &Registry, place: &Place, digest: &Digest) -> Result<(Vec<u8>, Manifest)> {
+    let now = manifest(registry, place)?;
+    let found = Digest::of(&now.0);
+    if found == *digest {
+        return Ok(now);
+    }
+    let by_digest = Place {
+        tag: digest.to_string(),
+        ..place.clone()
+    };
+    match manifest(registry, &by_digest) {
+        Ok(then) if Digest::of(&then.0) == *digest => Ok(then),
+        _ => {
+            let text = format!("{place} is not what the lock says: want {digest}, got {found}");
+            Err(Error::plain(Class::Damaged, text))
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod http;
 mod keys;
 mod models;
 mod openai;
+mod rerank;
 mod route;
 pub mod sandbox;
 mod small;

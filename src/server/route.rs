@@ -7,7 +7,7 @@ use super::Server;
 use super::access::Verdict;
 use super::http::{Exchange, Reply};
 use super::keys::Refusal;
-use super::{answer, anthropic, create, embed, models, openai, small, transfer};
+use super::{answer, anthropic, create, embed, models, openai, rerank, small, transfer};
 use crate::api::native::ErrorBody;
 use crate::api::openai::answers::error_body as openai_error;
 use crate::client::STORE_HEADER;
@@ -65,6 +65,9 @@ const ROUTES: &[(&str, &[&str], Handler)] = &[
     ("/apply-template", &["POST"], small::apply_template),
     ("/infill", &["POST"], small::infill),
     ("/metrics", &["GET"], small::metrics),
+    ("/api/rerank", &["POST"], rerank::rerank),
+    ("/v1/rerank", &["POST"], rerank::rerank),
+    ("/rerank", &["POST"], rerank::rerank),
 ];
 
 /// Routes that need no key: whether somebody is there.

@@ -230,7 +230,7 @@ pub fn metrics(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
 ///
 /// # Errors
 /// `Usage` without a name; `NoModel`.
-fn named(server: &Server, body: &Map<String, Json>) -> Result<Model> {
+pub fn named(server: &Server, body: &Map<String, Json>) -> Result<Model> {
     let text = text(body, "model")?;
     let found = model::of_name(&server.store, text, &to_run(text)?);
     found.map_err(|error| not_found(error, text))

@@ -33,6 +33,7 @@ pub fn pull(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
             name,
             insecure,
             rate: None,
+            locked: None,
             cancel: &gone,
         };
         pull::pull(&server.store, server.registry()?, &request, &mut |step| {
