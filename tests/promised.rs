@@ -449,7 +449,7 @@ fn what_cannot_be_promised_is_said_before_the_first_token() {
         (vec!["--tool-choice", "required"], "there are no tools"),
         (
             vec!["--overflow", "left"],
-            "--overflow is head, tail or middle",
+            "--overflow is head, tail, middle or reduce",
         ),
     ] {
         let words = [vec!["run", "smol", "x"], words].concat();

@@ -45,6 +45,49 @@ fn a_prompt_that_does_not_fit_keeps_the_part_that_was_asked_for() {
 }
 
 #[test]
+fn a_text_that_does_not_fit_can_be_answered_in_pieces() {
+    let sandbox = Sandbox::with_smol();
+    let line =
+        |number: usize| format!("Line {number}: the ship number {number} left the harbour.\n");
+    let text: String = (0..60).map(line).collect();
+    let reduce = |words: &[&str]| {
+        let fixed = [
+            "run",
+            "smol",
+            "--num-ctx",
+            "512",
+            "--temperature",
+            "0",
+            "--overflow",
+            "reduce",
+        ];
+        sandbox.puna(&[&fixed[..], words].concat(), &text)
+    };
+    let note = "answered over ";
+    let question = ["-n", "24", "-", "Which ship left last?"];
+    let done = reduce(&question);
+    assert!(done.stderr.contains(note), "{done:?}");
+    let pieces: usize = {
+        let rest = done.stderr.split(note).nth(1).unwrap();
+        rest.split(' ').next().unwrap().parse().unwrap()
+    };
+    assert!((2..=16).contains(&pieces), "{done:?}");
+    assert!(!done.ok().trim().is_empty());
+    // With no question the text is all there is; by a server it is the same.
+    assert!(!reduce(&["-n", "16"]).ok().trim().is_empty());
+    let server = sandbox.serve(&[]);
+    let told = reduce(&[&question[..], &["--host", &server.at]].concat());
+    assert!(told.stderr.contains(note), "{told:?}");
+    assert!(!told.ok().trim().is_empty());
+    // What fits is answered as ever; a question that cannot fit is an error.
+    let fits = ["run", "smol", "Hi", "-n", "2", "--overflow", "reduce"];
+    let fits = sandbox.puna(&fits, "");
+    assert!(!fits.stderr.contains(note) && !fits.ok().is_empty());
+    let long = "why ".repeat(600);
+    reduce(&["-n", "4", "-", &long]).fails(4, "the question alone does not fit");
+}
+
+#[test]
 fn special_tokens_in_a_prompt_are_plain_text() {
     let sandbox = Sandbox::with_smol();
     let count = |words: &[&str], id: &str| {

@@ -54,6 +54,14 @@ impl Here {
         &self.model
     }
 
+    /// Starts an answer without a word about it.
+    ///
+    /// # Errors
+    /// As [`Here::start`].
+    pub fn quietly(&self, request: Request) -> Result<Turn> {
+        chat::start(&self.pool, request, &mut |_| {})
+    }
+
     /// Starts an answer, with the load's progress on a terminal.
     ///
     /// # Errors

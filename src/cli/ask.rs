@@ -83,7 +83,7 @@ pub const OVERFLOW: Flag = option(
     "overflow",
     None,
     "PART",
-    "where the prompt does not fit: keep its head or tail, or drop its middle",
+    "where the prompt does not fit: keep its head or tail, or drop its middle; with run also reduce",
 );
 
 pub const ATTACH: Flag = option(
@@ -105,6 +105,8 @@ pub struct Ask {
     pub model: String,
     /// The prompt.
     pub prompt: String,
+    /// The part of it that stood on the command line, behind what came on standard input.
+    pub question: Option<String>,
     /// Messages before it.
     pub messages: Vec<Message>,
     /// The system text.
@@ -123,6 +125,8 @@ pub struct Ask {
     pub promise: Promise,
     /// What to keep of too long a prompt.
     pub overflow: Option<Part>,
+    /// A prompt that does not fit is answered piece by piece.
+    pub reduces: bool,
     /// The oldest messages may go where the conversation does not fit.
     pub forgets: bool,
 }
@@ -142,7 +146,11 @@ impl Ask {
         let alone = words.is_empty() && told && (attached.is_empty() || is_watched());
         let prompt = match alone {
             true => String::new(),
-            false => prompt(words, ask.raw)?,
+            false => {
+                let (prompt, question) = prompt(words, ask.raw)?;
+                ask.question = question;
+                prompt
+            }
         };
         ask.prompt = attached + &prompt;
         Ok(ask)
@@ -163,10 +171,15 @@ impl Ask {
             Some(path) => tools(path)?,
             None => Vec::new(),
         };
-        let overflow = parsed.value("overflow").map(|word| {
+        // Several answers are needed for that: only run gives them.
+        let reduces = parsed.value("overflow") == Some("reduce") && parsed.command.name == "run";
+        let overflow = parsed.value("overflow").filter(|_| !reduces);
+        let overflow = overflow.map(|word| {
             let part = Part::parse(word);
             part.ok_or_else(|| {
-                Error::usage(format!("--overflow is head, tail or middle, not '{word}'"))
+                Error::usage(format!(
+                    "--overflow is head, tail, middle or reduce, not '{word}'"
+                ))
             })
         });
         let ask = Ask {
@@ -182,8 +195,10 @@ impl Ask {
                 tools.iter().map(native::tool).collect::<Result<_>>()?,
             ),
             prompt: String::new(),
+            question: None,
             messages,
             raw,
+            reduces,
             forgets: false,
         };
         if ask.raw && (ask.system.is_some() || !ask.messages.is_empty() || !ask.tools.1.is_empty())
@@ -395,8 +410,9 @@ fn is_watched() -> bool {
     std::io::stdin().is_terminal()
 }
 
-/// The prompt from the words after the model, standard input, or both.
-fn prompt(words: &[String], raw: bool) -> Result<String> {
+/// The prompt from the words after the model, standard input, or both; and the words, if there are
+/// both.
+fn prompt(words: &[String], raw: bool) -> Result<(String, Option<String>)> {
     let named = words.iter().any(|word| word == "-");
     let spoken = words
         .iter()
@@ -410,7 +426,7 @@ fn prompt(words: &[String], raw: bool) -> Result<String> {
     if !named && !words.is_empty() {
         return match spoken.trim().is_empty() {
             true => Err(no_prompt()),
-            false => Ok(spoken),
+            false => Ok((spoken, None)),
         };
     }
     if !named && is_watched() {
@@ -429,8 +445,11 @@ fn prompt(words: &[String], raw: bool) -> Result<String> {
     };
     match (piped.trim().is_empty(), spoken.is_empty()) {
         (true, true) => Err(no_prompt()),
-        (true, false) => Ok(spoken),
-        (false, true) => Ok(piped.to_string()),
-        (false, false) => Ok(format!("{}\n\n{spoken}", piped.trim_end_matches('\n'))),
+        (true, false) => Ok((spoken, None)),
+        (false, true) => Ok((piped.to_string(), None)),
+        (false, false) => {
+            let prompt = format!("{}\n\n{spoken}", piped.trim_end_matches('\n'));
+            Ok((prompt, Some(spoken)))
+        }
     }
 }

@@ -30,6 +30,7 @@ mod ps;
 mod pull;
 mod push;
 mod records;
+mod reduce;
 mod remove;
 mod render;
 mod repl;

@@ -124,6 +124,12 @@ const SCRIPTING: Page = Page {
         Run("puna run smol - 'Summarise this in one sentence.' -n 60 < notes.txt"),
         Text("Only a part of a file that is too long, cut at whole tokens:"),
         Run("puna tokens smol --head 200 < notes.txt | puna run smol - 'Summarise this.' -n 60"),
+        Text(
+            "All of a text that is longer than the context: answers over its pieces, then one over those:",
+        ),
+        Run(
+            "puna run smol --overflow=reduce --num-ctx 512 - 'What happens here?' -n 30 < notes.txt",
+        ),
         Text("A loop keeps its own input, because words after the model are the whole prompt:"),
         Run("while read -r word; do puna run smol \"A rhyme for $word:\" -n 8; done < words.txt"),
         Text("A conversation over several calls:"),

@@ -109,6 +109,10 @@ pub fn begin(parsed: &Parsed, ask: &mut Ask) -> Result<Option<File>> {
     let Some(path) = parsed.value("record") else {
         return Ok(None);
     };
+    if ask.reduces {
+        let text = "--record writes down one answer: it excludes --overflow=reduce";
+        return Err(Error::usage(text));
+    }
     if parsed.has("host") {
         return Err(Error::usage("--record and --host exclude each other"));
     }
@@ -224,6 +228,7 @@ impl Asked {
         Ok(Ask {
             model,
             prompt: self.raw.clone().unwrap_or_default(),
+            question: None,
             messages: self.messages.into_iter().map(Into::into).collect(),
             system: None,
             options: from_json(&self.options)?,
@@ -238,6 +243,7 @@ impl Asked {
                 (None, None) => Promise::None,
             },
             overflow: self.overflow.as_deref().and_then(Part::parse),
+            reduces: false,
             forgets: false,
         })
     }

@@ -14,6 +14,7 @@ use super::linger::{self, LINGER};
 use super::out::{self, Out};
 use super::parse::Parsed;
 use super::pull;
+use super::reduce;
 use super::repl::{self, Partner};
 use super::replay::{self, RECORD};
 use super::shape::{EXTRACT, FIELDS, ONE_LINE, STOP, STRIP, Shape};
@@ -131,6 +132,8 @@ pub const COMMAND: Command = Command {
         "The shape of what is printed: --fields NAMES prints fields of a JSON answer with tabs between, --extract a \
          code block, --one-line puts it on one line, --strip drops quotes or a code fence around all of it. Such an \
          answer is printed when it is whole. If it holds no code block, nothing is printed and the status is 1.",
+        "With --overflow=reduce a text on standard input that does not fit is answered in pieces, each with the \
+         question from the command line, and then the question once more over those answers; a note says so.",
         "A prompt that does not fit the context is an error with both numbers, unless --overflow says what to keep of \
          its longest text. Special tokens of the model count only in its template: in a prompt they are plain text, \
          unless -o parse_special=true is given.",
@@ -303,7 +306,27 @@ fn once(
     let shows_thinking = ask.think.is_some() && !parsed.has("hidethinking");
     let mut printer = Printer::new(out, &ask.model, parsed.has("json"), shows_thinking)
         .shaped(Shape::of(parsed)?);
-    let device = match answered(server.as_ref(), ask, parsed, config, &mut printer) {
+    let deadline = Deadline::of(parsed)?;
+    let told = answered(
+        server.as_ref(),
+        ask,
+        (parsed, config),
+        &deadline,
+        &mut printer,
+    );
+    let mut pieces = None;
+    let told = match told {
+        Err(error) if error.class() == Class::TooLong && ask.reduces => {
+            let (given, server) = ((parsed, config), server.as_ref());
+            let reduced = reduce::answer(server, ask, given, &deadline, &mut printer);
+            deadline.tell(reduced).map(|count| {
+                pieces = Some(count);
+                None
+            })
+        }
+        told => told,
+    };
+    let device = match told {
         Err(error) if error.class() == Class::TimedOut => {
             printer.cut()?;
             return Err(error);
@@ -317,6 +340,11 @@ fn once(
     };
     let said = printer.message();
     let finish = printer.finish()?;
+    if let Some(pieces) = pieces {
+        out.note(&format!(
+            "the prompt does not fit: answered over {pieces} pieces, then over their answers"
+        ));
+    }
     if let Some(transcript) = &mut transcript {
         let prompt = (!ask.prompt.is_empty()).then(|| Message::new("user", &ask.prompt));
         let turn: Vec<Message> = prompt.into_iter().chain([said.clone()]).collect();
@@ -333,12 +361,11 @@ fn once(
 fn answered(
     server: Option<&Arc<Client>>,
     ask: &Ask,
-    parsed: &Parsed,
-    config: &Config,
+    (parsed, config): (&Parsed, &Config),
+    deadline: &Deadline,
     printer: &mut Printer,
 ) -> Result<Option<String>> {
     let started = Instant::now();
-    let deadline = Deadline::of(parsed)?;
     let cancel = deadline.flag();
     let told = match server {
         Some(client) => {
