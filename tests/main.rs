@@ -17,6 +17,7 @@ mod derived;
 mod deterministic;
 mod door;
 mod embed;
+mod examples;
 mod gotemplates;
 mod kept;
 mod keys;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::support::{Sandbox, tiny_gguf};
 
 /// Every command, as `puna help` lists them.
-fn commands() -> Vec<String> {
+pub fn commands() -> Vec<String> {
     let overview = Sandbox::new().puna(&["help"], "").ok();
     let lines = overview.lines().filter(|line| line.starts_with("  "));
     let first = |line: &str| line.trim().split([',', ' ']).next().map(str::to_string);
@@ -35,7 +35,7 @@ fn assert_fresh(path: &str, printed: &str) {
 const PAGES: [&str; 4] = ["config.5", "modelfile.5", "scripting.7", "api.7"];
 
 /// Lines of shell on a page: what stands between `.RS` and `.RE`.
-fn recipes(roff: &str) -> Vec<String> {
+pub fn recipes(roff: &str) -> Vec<String> {
     let blocks = roff.split(".RS\n").skip(1);
     let plain = |block: &str| {
         let lines = block.split("\n.RE").next().unwrap();

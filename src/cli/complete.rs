@@ -19,7 +19,7 @@ pub const COMMAND: Command = Command {
          fish. 'make install' puts all three where the shells look for them.",
     ],
     examples: &[(
-        "puna completions bash > ~/.local/share/bash-completion/completions/puna",
+        "d=~/.local/share/bash-completion/completions; mkdir -p $d && puna completions bash > $d/puna",
         "install it for bash",
     )],
     completes: Completes::Shells,
