@@ -223,8 +223,29 @@ impl<'a> Lexer<'a> {
     }
 }
 
-/// A value as it is written into a Modelfile.
-pub fn quoted(text: &str) -> String {
+/// A Modelfile's text, which reads as the same instructions.
+pub fn print(modelfile: &Modelfile) -> String {
+    let line = |instruction: &Instruction| {
+        let (word, value) = match instruction {
+            Instruction::From(value) => ("FROM".to_string(), value),
+            Instruction::Adapter(value) => ("ADAPTER".into(), value),
+            Instruction::Template(value) => ("TEMPLATE".into(), value),
+            Instruction::System(value) => ("SYSTEM".into(), value),
+            Instruction::Parameter(name, value) => (format!("PARAMETER {name}"), value),
+            Instruction::License(value) => ("LICENSE".into(), value),
+            Instruction::Message(role, value) => (format!("MESSAGE {role}"), value),
+            Instruction::Renderer(value) => ("RENDERER".into(), value),
+            Instruction::Parser(value) => ("PARSER".into(), value),
+            Instruction::Requires(value) => ("REQUIRES".into(), value),
+        };
+        format!("{word} {}\n", quoted(value))
+    };
+    modelfile.instructions.iter().map(line).collect()
+}
+
+/// A value as it is written into a Modelfile. One that holds `"""` at the end of a line cannot be: the
+/// language has no way to write it.
+fn quoted(text: &str) -> String {
     let plain = !text.is_empty()
         && !text.contains(['\n', '\r'])
         && text.trim() == text
@@ -304,6 +325,64 @@ mod tests {
         ] {
             let error = parse(text.as_bytes()).unwrap_err().to_string();
             assert!(error.starts_with(message), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_printed_is_read_back() {
+        let mut state = 88_172_645_463_325_252_u64;
+        let mut dice = |sides: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state % sides as u64) as usize
+        };
+        let parts = [
+            "a",
+            "B",
+            " ",
+            "\t",
+            "\n",
+            "\"",
+            "\"\"",
+            "#",
+            "FROM",
+            "{{ .Prompt }}",
+            "ü",
+            "\u{3000}",
+            "\\",
+            "'",
+            "\u{feff}",
+            "SYSTEM x",
+            "\u{1}",
+        ];
+        for _ in 0..20_000 {
+            let mut text =
+                || -> String { (0..dice(9)).map(|_| parts[dice(parts.len())]).collect() };
+            let ends_early = |text: &String| {
+                let lines = text.split(['\n', '\r']);
+                let inner = lines
+                    .map(str::trim_end)
+                    .filter(|line| line.ends_with("\"\"\""));
+                inner.count() > 0
+            };
+            let values: Vec<String> = (0..6).map(|_| text()).collect();
+            if values.iter().any(ends_early) {
+                continue;
+            }
+            let modelfile = Modelfile {
+                instructions: vec![
+                    From(format!("x{}", values[0].trim())),
+                    System(values[1].clone()),
+                    Parameter("stop".into(), values[2].clone()),
+                    Message("user".into(), values[3].clone()),
+                    Template(values[4].clone()),
+                    License(values[5].clone()),
+                ],
+            };
+            let printed = print(&modelfile);
+            let read = parse(printed.as_bytes());
+            assert_eq!(read.ok(), Some(modelfile), "{printed:?}");
         }
     }
 

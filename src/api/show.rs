@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json};
 use super::listing::Details;
 use super::native::Message;
 use crate::gguf;
-use crate::modelfile::quoted;
+use crate::modelfile::Instruction;
 use crate::options::{Options, Value};
 
 /// What `/api/show` tells of a model, fields in the reference's order.
@@ -64,11 +64,9 @@ pub fn parameters_text(options: &Options) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The PARAMETER lines of a Modelfile.
-pub fn parameter_lines(options: &Options) -> String {
-    each_value(options)
-        .map(|(name, value, _)| format!("PARAMETER {name} {}\n", quoted(&value)))
-        .collect()
+/// The PARAMETERs of a Modelfile.
+pub fn parameters(options: &Options) -> impl Iterator<Item = Instruction> {
+    each_value(options).map(|(name, value, _)| Instruction::Parameter(name.into(), value))
 }
 
 fn each_value(options: &Options) -> impl Iterator<Item = (&'static str, String, bool)> {
