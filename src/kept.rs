@@ -18,7 +18,7 @@ use crate::cache::{Cache, Cached};
 use crate::config::Config;
 use crate::digest::{Digest, HashingWriter};
 use crate::engine::Spec;
-use crate::engine::prefix::{BUILD, Offer, Prefix, Prefixes, TOKENS_MIN};
+use crate::engine::prefix::{BUILD, Offer, Prefix, Prefixes, TOKENS_MIN, common};
 use crate::error::Result;
 use crate::model::Model;
 
@@ -311,9 +311,4 @@ fn parse(file: &mut impl BufRead) -> Option<(Head, Vec<i32>)> {
     let tokens = bytes.chunks_exact(4);
     let tokens = tokens.map(|four| i32::from_le_bytes([four[0], four[1], four[2], four[3]]));
     Some((head, tokens.collect()))
-}
-
-fn common(left: &[i32], right: &[i32]) -> usize {
-    let pairs = left.iter().zip(right);
-    pairs.take_while(|(left, right)| left == right).count()
 }

@@ -245,7 +245,7 @@ pub fn print(modelfile: &Modelfile) -> String {
 
 /// A value as it is written into a Modelfile. One that holds `"""` at the end of a line cannot be: the
 /// language has no way to write it.
-fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     let plain = !text.is_empty()
         && !text.contains(['\n', '\r'])
         && text.trim() == text

@@ -210,3 +210,12 @@ fn the_tree_of_packages_stays_small() {
         );
     }
 }
+
+#[test]
+fn kept_prompts_name_the_build_that_made_them() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let lock = fs::read_to_string(root.join("Cargo.lock")).unwrap();
+    let (name, version) = puna::engine::prefix::BUILD.split_once(' ').unwrap();
+    let entry = format!("name = \"{name}\"\nversion = \"{version}\"\n");
+    assert!(lock.contains(&entry), "{entry} is not what is built");
+}

@@ -4,8 +4,7 @@ use llama_cpp_2::token::LlamaToken;
 
 use super::Event;
 use super::cache::Found;
-use super::line::common;
-use super::prefix::TOKENS_MIN;
+use super::prefix::{TOKENS_MIN, common};
 use super::tune::GRID;
 use super::work::Work;
 use super::worker::Worker;

@@ -14,9 +14,9 @@ use llama_cpp_2::token::LlamaToken;
 
 use super::cells::Cells;
 use super::ffi;
-use super::line::{Line, common, prefix};
+use super::line::{Line, prefix};
 use super::parked::{Cost, Mark, Parked, Stay};
-use super::prefix::{Prefix, TOKENS_MIN};
+use super::prefix::{Prefix, TOKENS_MIN, common};
 
 /// Marks of one sequence; the oldest goes for a new one.
 const MARKS_MAX: usize = 16;

@@ -45,21 +45,3 @@ pub fn prefix(tokens: &[LlamaToken], state: Vec<u8>, marks: &[Mark], cost: Cost)
         pace_us: cost.pace_us,
     }
 }
-
-/// How many tokens two sequences have in common at their start.
-pub fn common(left: &[LlamaToken], right: &[LlamaToken]) -> usize {
-    let pairs = left.iter().zip(right);
-    pairs.take_while(|(left, right)| left == right).count()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_begins_alike_is_common() {
-        let tokens = |ids: &[i32]| ids.iter().map(|id| LlamaToken(*id)).collect::<Vec<_>>();
-        assert_eq!(common(&tokens(&[1, 2, 3]), &tokens(&[1, 2, 4, 5])), 2);
-        assert_eq!(common(&tokens(&[]), &tokens(&[1])), 0);
-    }
-}

@@ -98,3 +98,20 @@ impl Worker<'_> {
         }
     }
 }
+
+/// How many tokens two sequences have in common at their start.
+pub fn common<T: PartialEq>(left: &[T], right: &[T]) -> usize {
+    let pairs = left.iter().zip(right);
+    pairs.take_while(|(left, right)| left == right).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_begins_alike_is_common() {
+        assert_eq!(common(&[1, 2, 3], &[1, 2, 4, 5]), 2);
+        assert_eq!(common(&[], &[1]), 0);
+    }
+}
