@@ -95,10 +95,17 @@ fn a_recorded_answer_comes_out_the_same() {
         assert_eq!(run(&["replay", "r.json"]).ok(), "");
     }
     assert_eq!(run(&["replay", "r.json", "--print"]).ok(), told);
+    // An answer that ends in newlines is printed with one, both times.
+    let words = ["--grammar", "lines.gbnf", "--record", "lines.json"];
+    sandbox.file("lines.gbnf", "root ::= \"a\\n\\n\\n\"");
+    let short = run(&[&["run", "smol", "Hi"], &words[..]].concat()).ok();
+    assert_eq!(short, "a\n");
+    assert_eq!(run(&["replay", "lines.json", "--print"]).ok(), short);
     let text = std::fs::read_to_string(sandbox.home.join("r.json")).unwrap();
     let recorded: Json = serde_json::from_str(&text).unwrap();
     assert!(recorded["request"]["options"]["seed"].is_u64(), "{text}");
-    assert_eq!(recorded["output"]["content"], told.trim_end());
+    let content = recorded["output"]["content"].as_str().unwrap();
+    assert_eq!(content.trim_end_matches('\n'), told.trim_end_matches('\n'));
     // Another seed, another model, no record.
     let mut other = recorded.clone();
     other["request"]["options"]["seed"] = 1.into();

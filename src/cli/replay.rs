@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
-use super::answer::Here;
+use super::answer::{Here, Printer};
 use super::ask::Ask;
 use super::contract::Deadline;
 use super::out::Out;
@@ -289,25 +289,38 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     }
     let ask = recorded.request.ask(recorded.model)?;
     let deadline = Deadline::of(parsed)?;
-    let said = deadline.tell(again(&here, &ask, deadline.flag(), out))?;
-    if parsed.has("print") {
-        out.write(&said.content)?;
-        out.write("\n")?;
-    }
+    let prints = parsed.has("print");
+    let said = deadline.tell(again(&here, &ask, deadline.flag(), prints, out))?;
     match sum(&lasting(&said)) == recorded.output_sha256 {
         true => Ok(()),
         false => no(out, "the answer is not the same"),
     }
 }
 
-fn again(here: &Here, ask: &Ask, cancel: Arc<AtomicBool>, out: &Out) -> Result<Message> {
+/// Answers again, and prints the answer as `run` did.
+fn again(
+    here: &Here,
+    ask: &Ask,
+    cancel: Arc<AtomicBool>,
+    prints: bool,
+    out: &mut Out,
+) -> Result<Message> {
     let request = Request {
         cancel,
         ..ask.request(here.model())
     };
     let mut said = Message::new("assistant", "");
-    for delta in here.start(request, out)? {
-        said.add(&delta?);
+    let deltas = here.start(request, out)?;
+    let mut printer = prints.then(|| Printer::new(out, &ask.model, false, false));
+    for delta in deltas {
+        let delta = delta?;
+        said.add(&delta);
+        if let Some(printer) = &mut printer {
+            printer.print(delta)?;
+        }
+    }
+    if let Some(printer) = printer {
+        printer.finish()?;
     }
     Ok(said)
 }
