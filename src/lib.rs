@@ -27,6 +27,8 @@ pub mod manifest;
 pub mod modelfile;
 pub mod prompt;
 pub mod reply;
+pub mod safetensors;
+pub mod vocabulary;
 
 // Owners: each of one outside thing.
 pub mod cache;
@@ -42,6 +44,7 @@ pub mod bench;
 pub mod bundle;
 pub mod chat;
 pub mod choose;
+pub mod convert;
 pub mod create;
 pub mod derive;
 pub mod dialect;

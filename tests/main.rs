@@ -19,6 +19,7 @@ mod door;
 mod embed;
 mod examples;
 mod gotemplates;
+mod imports;
 mod kept;
 mod keys;
 mod kinds;

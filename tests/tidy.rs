@@ -15,13 +15,15 @@ const FORMATS: &[&str] = &[
     "modelfile",
     "prompt",
     "reply",
+    "safetensors",
+    "vocabulary",
 ];
 const OWNERS: &[&str] = &[
     "cache", "client", "config", "engine", "machine", "registry", "store",
 ];
 const DEEDS: &[&str] = &[
-    "bench", "bundle", "chat", "choose", "create", "derive", "dialect", "embed", "kept", "list",
-    "model", "pool", "pull", "push", "rerank", "shards", "show",
+    "bench", "bundle", "chat", "choose", "convert", "create", "derive", "dialect", "embed", "kept",
+    "list", "model", "pool", "pull", "push", "rerank", "shards", "show",
 ];
 const FACES: &[&str] = &["cli", "server"];
 
@@ -51,6 +53,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("signal_hook", &["src/cli/signals.rs"]),
     ("use landlock", &["src/server/sandbox.rs"]),
     ("sha2::", &["src/digest.rs"]),
+    ("half::", &["src/convert/weights.rs"]),
     ("process::exit", &[]),
     ("unsafe ", &["src/engine/ffi.rs", "src/server/sockets.rs"]),
     ("crate::server", &["src/cli/serve.rs", "src/server/"]),

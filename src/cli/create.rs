@@ -92,9 +92,9 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     let progress = out.progress("creating", Unit::Bytes);
     let mut notes = Vec::new();
     let mut report = |step| match step {
-        Step::Copied(done, total) | Step::Quantizing(_, _, done, total) => {
-            progress.show(done, total);
-        }
+        Step::Copied(done, total)
+        | Step::Converted(done, total)
+        | Step::Quantizing(_, _, done, total) => progress.show(done, total),
         Step::Note(text) => notes.push(text),
         Step::Parsing | Step::Layer(..) | Step::Naming => {}
     };

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{Changes, Source, Step};
+use crate::convert::Folder;
 use crate::error::{Class, Error, Result};
 use crate::gguf::{Header, Shard};
 use crate::model;
@@ -127,14 +128,33 @@ fn file(word: &str, value: &str, places: Places) -> Result<Source> {
     let path = path(value, places);
     match fs::metadata(&path) {
         Ok(meta) if meta.is_file() => Ok(Source::File(path, places.take)),
-        Ok(meta) if meta.is_dir() => Err(Error::usage(format!(
-            "{word} {value} is a directory: name a GGUF file in it"
-        ))),
+        Ok(meta) if meta.is_dir() => folder(word, value, &path, places.take),
         Ok(_) => Err(Error::usage(format!("{word} {value} is no regular file"))),
         Err(_) => Err(Error::plain(
             Class::NoModel,
             format!("{word} {value}: no such file"),
         )),
+    }
+}
+
+/// A folder that an instruction names: safetensors, else the one GGUF in it.
+fn folder(word: &str, value: &str, path: &Path, take: Take) -> Result<Source> {
+    let folder = Folder::open(path)?;
+    if folder.has_weights() {
+        return Ok(Source::Folder(folder));
+    }
+    let mut files = folder.ending(".gguf").into_iter();
+    let first = files.next().map(|path| Source::File(path.into(), take));
+    let first = first.ok_or_else(|| {
+        Error::usage(format!(
+            "{word} {value} holds neither safetensors nor a GGUF"
+        ))
+    })?;
+    match files.all(|path| are_shards(&first, &Source::File(path.into(), take))) {
+        true => Ok(first),
+        false => Err(Error::usage(format!(
+            "{word} {value} holds several GGUF files: name one of them"
+        ))),
     }
 }
 

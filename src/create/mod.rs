@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 pub use asked::{Places, of_modelfile};
 
 use crate::api;
+use crate::convert::{self, Folder};
 use crate::digest::Digest;
 use crate::engine::quantize::{Quantize, quantize};
 use crate::error::{Error, Result};
@@ -31,6 +32,8 @@ pub enum Step {
     Parsing,
     /// So many bytes of the weights are in, of so many.
     Copied(u64, u64),
+    /// So many bytes of safetensors are turned into a GGUF, of so many.
+    Converted(u64, u64),
     /// Something the user should know; creation goes on.
     Note(String),
     /// The weights are being quantised: from which type to which, tensors done, of how many.
@@ -48,6 +51,8 @@ pub enum Source {
     File(PathBuf, Take),
     /// A GGUF file that is in the store already, and what it is called.
     Blob(Digest, String),
+    /// Weights in safetensors, and what lies beside them.
+    Folder(Folder),
     /// Another model.
     Model(Name),
 }
@@ -128,6 +133,7 @@ pub fn create(
     let base = match source {
         Source::File(path, take) => Base::of_file(store, path, *take, report)?,
         Source::Blob(digest, file) => Base::of_blob(store, digest, file, report)?,
+        Source::Folder(folder) => Base::of_folder(store, folder, report)?,
         Source::Model(name) => Base::of_model(store, name)?,
     };
     let base = match &changes.adapter {
@@ -200,6 +206,16 @@ impl Base {
         let header = model::header(&path)?;
         let layer = Layer::new("model", *digest, header.file_bytes);
         Ok(Self::new(&header, layer, file))
+    }
+
+    fn of_folder(store: &Store, folder: &Folder, report: &mut dyn FnMut(Step)) -> Result<Self> {
+        report(Step::Converted(0, 0));
+        let mut progress = |done, all| report(Step::Converted(done, all));
+        let made = store.put_made(&mut |target| convert::model(folder, target, &mut progress));
+        let (digest, size_bytes) = made?;
+        let header = model::header(&store.blob(&digest)?)?;
+        let layer = Layer::new("model", digest, size_bytes);
+        Ok(Self::new(&header, layer, &folder.name()))
     }
 
     fn new(header: &Header, layer: Layer, file: &str) -> Self {
@@ -285,10 +301,23 @@ impl Base {
         report: &mut dyn FnMut(Step),
     ) -> Result<Self> {
         report(Step::Parsing);
-        let layer = part(store, "adapter", adapter, &|header| self.must_fit(header))?;
+        let layer = match adapter {
+            Source::Folder(folder) => self.converted(store, folder)?,
+            adapter => part(store, "adapter", adapter, &|header| self.must_fit(header))?,
+        };
         self.layers.retain(|layer| layer.kind() != "adapter");
         self.layers.push(layer);
         Ok(self)
+    }
+
+    /// The layer of an adapter in safetensors.
+    fn converted(&self, store: &Store, folder: &Folder) -> Result<Layer> {
+        let weights = self.layers.iter().find(|layer| layer.kind() == "model");
+        let weights = weights.ok_or_else(|| Error::usage("the model has no weights to adapt"))?;
+        let base = model::header(&store.sound_layer(weights)?)?;
+        let make = &mut |target: &Path| convert::adapter(folder, &base, target);
+        let (digest, size_bytes) = store.put_made(make)?;
+        Ok(Layer::new("adapter", digest, size_bytes))
     }
 
     /// Puts a projector to the weights, in place of one that was there.
@@ -387,6 +416,9 @@ fn part(
             check(&header)?;
             store.adopt(digest)?;
             (*digest, header.file_bytes)
+        }
+        Source::Folder(folder) => {
+            return Err(folder.wrong(&format!("a {kind} is taken as GGUF only")));
         }
         Source::Model(name) => return Err(Error::usage(format!("{name} is no {kind}"))),
     };

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use llama_cpp_2::context::LlamaContext;
-use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams};
+use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams, LlamaPoolingType};
 use llama_cpp_2::model::LlamaModel;
 
 use super::cache::{Cache, Limits, Memory};
@@ -110,7 +110,18 @@ pub fn for_texts<'a>(
     let params = params(spec, batch, batch)
         .with_n_seq_max(TEXTS_MAX)
         .with_embeddings(true);
+    let params = match pools(model) {
+        true => params,
+        false => params.with_pooling_type(LlamaPoolingType::Mean),
+    };
     make(backend, model, ready, params, batch)
+}
+
+/// True if the weights tell how the vectors of a text's tokens become one.
+fn pools(model: &LlamaModel) -> bool {
+    let architecture = model.meta_val_str("general.architecture");
+    let key = architecture.map(|name| format!("{name}.pooling_type"));
+    key.is_ok_and(|key| model.meta_val_str(&key).is_ok())
 }
 
 fn params(spec: &Spec, cells: u32, batch: u32) -> LlamaContextParams {

@@ -150,8 +150,11 @@ impl Header {
 
     /// True if the model turns text into vectors instead of text.
     pub fn is_embedding(&self) -> bool {
-        let pools = self.value(&format!("{}.pooling_type", self.architecture()));
-        pools.is_some() || derive::is_embedding_gemma(self)
+        let key = |key: &str| self.value(&format!("{}.{key}", self.architecture()));
+        // A BERT that does not tell how it pools has no other use.
+        let reads = key("attention.causal") == Some(&Value::Bool(false));
+        let bert = reads && self.architecture().contains("bert");
+        bert || key("pooling_type").is_some() || derive::is_embedding_gemma(self)
     }
 
     /// True if it reads a question and a text at once and scores the pair.

@@ -109,10 +109,13 @@ fn progress(step: &Step) -> Option<Progress> {
     }
     Some(Progress::of(match step {
         Step::Parsing => "parsing GGUF".to_string(),
+        Step::Converted(0, 0) => "converting model".to_string(),
         Step::Layer(digest, true) => format!("using existing layer {digest}"),
         Step::Layer(digest, false) => format!("creating new layer {digest}"),
         Step::Naming => "writing manifest".to_string(),
-        Step::Copied(..) | Step::Note(_) | Step::Quantizing(..) => return None,
+        Step::Copied(..) | Step::Converted(..) | Step::Note(_) | Step::Quantizing(..) => {
+            return None;
+        }
     }))
 }
 

@@ -1,0 +1,490 @@
+//! Tensors out of safetensors into a GGUF: in which order, of which type, with which rows.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use serde_json::Value as Json;
+
+use super::family::Family;
+use super::keys::Keys;
+use super::names;
+use super::wrong;
+use crate::error::{Error, Result};
+use crate::gguf::Writer;
+use crate::safetensors::Tensor;
+
+/// Elements that are turned at once, but for a head's rows that must be reordered together.
+const PIECE: u64 = 1 << 20;
+/// GGUF's alignment of tensors.
+const ALIGNMENT: u64 = 32;
+
+/// Files, and the tensors in them by name.
+pub struct Source {
+    /// The files.
+    pub paths: Vec<PathBuf>,
+    /// Their tensors.
+    pub tensors: BTreeMap<String, Located>,
+}
+
+/// A tensor, and which file it is in.
+#[derive(Debug, Clone)]
+pub struct Located {
+    /// The file's place in the list.
+    pub file: usize,
+    /// The tensor.
+    pub tensor: Tensor,
+}
+
+impl Source {
+    /// The type that the weights get: BF16 stays what it is, all else becomes F16.
+    pub fn float(&self) -> Float {
+        let mut matrices = self.tensors.values().filter(|at| at.tensor.shape.len() > 1);
+        match matrices.any(|at| at.tensor.dtype == "BF16") {
+            true => Float::BF16,
+            false => Float::F16,
+        }
+    }
+}
+
+/// A type of floating-point numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Float {
+    F32,
+    F16,
+    BF16,
+}
+
+impl Float {
+    fn of(dtype: &str) -> Option<Self> {
+        match dtype {
+            "F32" => Some(Float::F32),
+            "F16" => Some(Float::F16),
+            "BF16" => Some(Float::BF16),
+            _ => None,
+        }
+    }
+
+    /// ggml's number of the type.
+    fn kind(self) -> u32 {
+        match self {
+            Float::F32 => 0,
+            Float::F16 => 1,
+            Float::BF16 => 30,
+        }
+    }
+
+    fn bytes(self) -> u64 {
+        match self {
+            Float::F32 => 4,
+            Float::F16 | Float::BF16 => 2,
+        }
+    }
+}
+
+/// A tensor of the GGUF.
+#[derive(Debug)]
+pub struct Output {
+    name: String,
+    /// Its dimensions, fastest first.
+    shape: Vec<u64>,
+    float: Float,
+    data: Data,
+    block: Option<u32>,
+}
+
+impl Output {
+    fn size_bytes(&self) -> u64 {
+        self.shape.iter().product::<u64>() * self.float.bytes()
+    }
+}
+
+/// Where a tensor's numbers come from.
+#[derive(Debug)]
+enum Data {
+    /// Computed.
+    Made(Vec<f32>),
+    /// Read from tensors, one behind the other.
+    Read {
+        from: Vec<Located>,
+        /// Heads whose rows change from two halves to neighbours.
+        heads: Option<u64>,
+        /// What is added to each.
+        plus: f32,
+    },
+}
+
+/// All tensors of a model, in the order of its layers.
+///
+/// # Errors
+/// A text: a tensor that is not known, that has no floats, or that does not fit the config.
+pub fn plan(
+    family: &Family,
+    keys: &Keys,
+    source: &Source,
+    tokens: u64,
+) -> Result<Vec<Output>, String> {
+    let float = source.float();
+    let mut outputs: BTreeMap<String, Output> = BTreeMap::new();
+    for located in source.tensors.values() {
+        let theirs = &located.tensor.name;
+        let Some(place) = names::place(family, theirs)? else {
+            continue;
+        };
+        if Float::of(&located.tensor.dtype).is_none() {
+            let dtype = &located.tensor.dtype;
+            return Err(format!(
+                "the tensor {theirs} is of type {dtype}, not F32, F16 or BF16"
+            ));
+        }
+        if let Some(expert) = place.expert {
+            stack(&mut outputs, place, expert, located, float)?;
+            continue;
+        }
+        let output = single(family, keys, place, located, float, tokens)?;
+        if let Some(twice) = outputs.insert(output.name.clone(), output) {
+            return Err(format!("there are two tensors for {}", twice.name));
+        }
+    }
+    let experts = keys.experts().unwrap_or(0);
+    for output in outputs.values_mut() {
+        if let (Data::Read { from, .. }, [.., count]) = (&output.data, &output.shape[..])
+            && output.name.ends_with("_exps.weight")
+            && (*count != experts || from.len() as u64 != experts)
+        {
+            return Err(format!(
+                "of the {experts} experts of {} some are missing",
+                output.name
+            ));
+        }
+    }
+    let mut outputs: Vec<Output> = outputs.into_values().collect();
+    outputs.extend(rotations(family, keys)?);
+    outputs.sort_by_key(|output| match output.block {
+        Some(block) => u64::from(block) + 1,
+        None if output.name.starts_with("output") => u64::MAX,
+        None => 0,
+    });
+    Ok(outputs)
+}
+
+fn single(
+    family: &Family,
+    keys: &Keys,
+    place: names::Place,
+    located: &Located,
+    float: Float,
+    tokens: u64,
+) -> Result<Output, String> {
+    let mut shape: Vec<u64> = located.tensor.shape.iter().rev().copied().collect();
+    if place.name == "token_embd.weight" || place.name == "output.weight" {
+        let rows = shape.get(1).copied().unwrap_or(0);
+        if rows < tokens {
+            return Err(format!(
+                "the tokenizer has {tokens} tokens, the weights have {rows}"
+            ));
+        }
+        shape[1] = tokens; // Rows behind the last token pad the matrix.
+    }
+    let heads = match (family.rotates_neighbours, keys.heads()) {
+        (true, Some((queries, keys))) => heads(&place.name, queries, keys),
+        _ => None,
+    };
+    let rows = located.tensor.shape.first().copied().unwrap_or(0);
+    if let Some(heads) = heads
+        && (heads == 0 || rows % (2 * heads) != 0)
+    {
+        return Err(format!(
+            "{} has {rows} rows for {heads} heads",
+            located.tensor.name
+        ));
+    }
+    let above = family.norms_above_one && place.name.ends_with("norm.weight");
+    Ok(Output {
+        float: float_of(&place.name, shape.len(), float),
+        shape,
+        data: Data::Read {
+            from: vec![located.clone()],
+            heads,
+            plus: if above { 1.0 } else { 0.0 },
+        },
+        block: place.block,
+        name: place.name,
+    })
+}
+
+/// The heads of a tensor of queries or keys.
+pub fn heads(name: &str, queries: u64, keys: u64) -> Option<u64> {
+    let part = name.rsplit('.').nth(1)?;
+    match part {
+        "attn_q" => Some(queries),
+        "attn_k" => Some(keys),
+        _ => None,
+    }
+}
+
+/// The type of a tensor: small and sensitive ones stay F32.
+fn float_of(name: &str, dimensions: usize, float: Float) -> Float {
+    let exact = ["_norm.weight", "ffn_gate_inp.weight", ".bias"];
+    let whole = ["position_embd.weight", "token_types.weight"];
+    match dimensions <= 1 || exact.iter().any(|end| name.ends_with(end)) || whole.contains(&name) {
+        true => Float::F32,
+        false => float,
+    }
+}
+
+/// Adds an expert to those that share a name.
+fn stack(
+    outputs: &mut BTreeMap<String, Output>,
+    place: names::Place,
+    expert: usize,
+    located: &Located,
+    float: Float,
+) -> Result<(), String> {
+    /// Most experts of a layer.
+    const EXPERTS_MAX: usize = 4096;
+    let theirs = &located.tensor;
+    let uneven = || format!("the tensor {} is not like the other experts", theirs.name);
+    let output = outputs.entry(place.name.clone()).or_insert_with(|| Output {
+        name: place.name,
+        shape: theirs.shape.iter().rev().copied().chain([0]).collect(),
+        float,
+        data: Data::Read {
+            from: Vec::new(),
+            heads: None,
+            plus: 0.0,
+        },
+        block: place.block,
+    });
+    let (Data::Read { from, .. }, [.., count]) = (&mut output.data, &mut output.shape[..]) else {
+        return Err(uneven());
+    };
+    let like = from
+        .first()
+        .is_none_or(|first| first.tensor.shape == theirs.shape);
+    if !like || expert >= EXPERTS_MAX || theirs.shape.len() != 2 {
+        return Err(uneven());
+    }
+    // In the order of their names 10 comes before 2.
+    let at = from.partition_point(|known| number(&known.tensor.name) < expert);
+    from.insert(at, located.clone());
+    *count = (*count).max(expert as u64 + 1);
+    Ok(())
+}
+
+fn number(name: &str) -> usize {
+    let rest = name.split_once(".experts.").map_or("", |(_, rest)| rest);
+    let digits = rest.split('.').next().unwrap_or_default();
+    digits.parse().unwrap_or(0)
+}
+
+/// Tensors that hold how positions are rotated.
+fn rotations(family: &Family, keys: &Keys) -> Result<Vec<Output>, String> {
+    let made = |name: &str, values: Vec<f32>| Output {
+        name: name.into(),
+        shape: vec![values.len() as u64],
+        float: Float::F32,
+        data: Data::Made(values),
+        block: None,
+    };
+    if family.name == "llama" && keys.rope_kind() == Some("llama3") {
+        let rotated = keys.rotated().ok_or("config.json has no head_dim")?;
+        return Ok(vec![made("rope_freqs.weight", stretched(keys, rotated))]);
+    }
+    let mut outputs = Vec::new();
+    if family.name == "phi3" {
+        for (key, name) in [
+            ("long_factor", "rope_factors_long.weight"),
+            ("short_factor", "rope_factors_short.weight"),
+        ] {
+            if let Some(list) = keys.rope(key).and_then(Json::as_array) {
+                let values = list.iter().filter_map(Json::as_f64);
+                outputs.push(made(name, values.map(|value| value as f32).collect()));
+            }
+        }
+    }
+    Ok(outputs)
+}
+
+/// Llama 3.1's factors: slow rotations are stretched, fast ones are not, and those between by degrees.
+fn stretched(keys: &Keys, rotated: u64) -> Vec<f32> {
+    let number = |name: &str, missing: f64| {
+        let told = keys.rope(name).and_then(Json::as_f64);
+        told.unwrap_or(missing)
+    };
+    let base = keys.theta().unwrap_or(10_000.0);
+    let (factor, low) = (number("factor", 8.0), number("low_freq_factor", 1.0));
+    let high = number("high_freq_factor", 4.0);
+    let context = number("original_max_position_embeddings", 8192.0);
+    let factors = (0..rotated).step_by(2).map(|at| {
+        let length = std::f64::consts::TAU * base.powf(at as f64 / rotated as f64);
+        if length < context / high {
+            1.0
+        } else if length > context / low {
+            factor
+        } else {
+            let smooth = (context / length - low) / (high - low);
+            1.0 / ((1.0 - smooth) / factor + smooth)
+        }
+    });
+    factors.map(|factor| factor as f32).collect()
+}
+
+/// Writes the file.
+///
+/// # Errors
+/// If a file cannot be read or written.
+pub fn write(
+    plan: &[Output],
+    source: &Source,
+    mut writer: Writer,
+    target: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<()> {
+    let mut total = 0;
+    for output in plan {
+        writer.tensor_entry(&output.name, &output.shape, output.float.kind(), total);
+        total += output.size_bytes().next_multiple_of(ALIGNMENT);
+    }
+    let files = source.paths.iter().map(|path| {
+        let file = File::open(path);
+        file.map_err(|error| Error::io("read", path, error))
+    });
+    let mut files: Vec<File> = files.collect::<Result<_>>()?;
+    let failed = |error| Error::io("write", target, error);
+    let mut out = BufWriter::new(File::create(target).map_err(failed)?);
+    out.write_all(&writer.bytes()).map_err(failed)?;
+    let mut done = 0;
+    for output in plan {
+        let mut bytes = 0;
+        each_piece(output, source, &mut files, &mut |piece| {
+            bytes += piece.len() as u64;
+            out.write_all(piece).map_err(failed)?;
+            progress(done + bytes, total);
+            Ok(())
+        })?;
+        if bytes != output.size_bytes() {
+            return Err(wrong(
+                &output.name,
+                "its numbers are not as many as its shape says",
+            ));
+        }
+        let gap = bytes.next_multiple_of(ALIGNMENT) - bytes;
+        out.write_all(&vec![0; gap as usize]).map_err(failed)?;
+        done += bytes + gap;
+    }
+    out.flush().map_err(failed)
+}
+
+/// Calls `put` with the bytes of a tensor, piece by piece.
+fn each_piece(
+    output: &Output,
+    source: &Source,
+    files: &mut [File],
+    put: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let (from, heads, plus) = match &output.data {
+        Data::Made(values) => return put(&encode(values, output.float)),
+        Data::Read { from, heads, plus } => (from, *heads, *plus),
+    };
+    let per_part = output.shape.iter().product::<u64>() / from.len().max(1) as u64;
+    for located in from {
+        let float = Float::of(&located.tensor.dtype).unwrap_or(Float::F32);
+        let path = &source.paths[located.file];
+        let unread = |error| Error::io("read", path, error);
+        let file = &mut files[located.file];
+        file.seek(SeekFrom::Start(located.tensor.start))
+            .map_err(unread)?;
+        let piece = match heads {
+            Some(heads) => located.tensor.elements() / heads,
+            None => PIECE,
+        };
+        let mut left = per_part;
+        while left > 0 {
+            let count = left.min(piece);
+            let mut bytes = vec![0; (count * float.bytes()) as usize];
+            file.read_exact(&mut bytes).map_err(unread)?;
+            left -= count;
+            if let Some(heads) = heads {
+                let rows = located.tensor.shape[0] / heads;
+                bytes = neighbours(&bytes, rows as usize);
+            }
+            if float == output.float && plus == 0.0 {
+                put(&bytes)?;
+                continue;
+            }
+            let mut values = decode(&bytes, float);
+            values.iter_mut().for_each(|value| *value += plus);
+            put(&encode(&values, output.float))?;
+        }
+    }
+    Ok(())
+}
+
+/// A head's rows, those of its second half each behind its fellow of the first.
+fn neighbours(head: &[u8], rows: usize) -> Vec<u8> {
+    let row = head.len() / rows.max(1);
+    let half = rows / 2;
+    let mut bytes = Vec::with_capacity(head.len());
+    for at in 0..half {
+        bytes.extend(&head[at * row..(at + 1) * row]);
+        bytes.extend(&head[(at + half) * row..(at + half + 1) * row]);
+    }
+    bytes
+}
+
+fn decode(bytes: &[u8], float: Float) -> Vec<f32> {
+    match float {
+        Float::F32 => {
+            let fours = bytes.chunks_exact(4);
+            fours
+                .map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]))
+                .collect()
+        }
+        Float::F16 => {
+            let twos = bytes.chunks_exact(2);
+            twos.map(|two| f16::from_le_bytes([two[0], two[1]]).to_f32())
+                .collect()
+        }
+        Float::BF16 => {
+            let twos = bytes.chunks_exact(2);
+            twos.map(|two| bf16::from_le_bytes([two[0], two[1]]).to_f32())
+                .collect()
+        }
+    }
+}
+
+fn encode(values: &[f32], float: Float) -> Vec<u8> {
+    let values = values.iter();
+    match float {
+        Float::F32 => values.flat_map(|value| value.to_le_bytes()).collect(),
+        Float::F16 => values
+            .flat_map(|value| f16::from_f32(*value).to_le_bytes())
+            .collect(),
+        Float::BF16 => values
+            .flat_map(|value| bf16::from_f32(*value).to_le_bytes())
+            .collect(),
+    }
+}
+
+/// A tensor of an adapter, all of it F32; `heads` are those whose rows change places.
+pub fn low_rank(name: String, located: &Located, heads: Option<u64>) -> Output {
+    Output {
+        name,
+        shape: located.tensor.shape.iter().rev().copied().collect(),
+        float: Float::F32,
+        data: Data::Read {
+            from: vec![located.clone()],
+            heads,
+            plus: 0.0,
+        },
+        block: None,
+    }
+}
+
+/// True if the tensor's numbers are of a type that is read here.
+pub fn is_float(located: &Located) -> bool {
+    Float::of(&located.tensor.dtype).is_some()
+}

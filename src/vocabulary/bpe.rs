@@ -1,0 +1,134 @@
+//! `tokenizer.json`: pairs of bytes, pairs of SentencePiece's, or pieces of words.
+
+use std::collections::HashMap;
+
+use serde_json::Value as Json;
+
+use super::{Files, Kind, Vocabulary, config_size, split};
+
+/// The vocabulary of a `tokenizer.json`.
+///
+/// # Errors
+/// If it is of a kind, or cuts text in a way, that llama.cpp does not know.
+pub fn vocabulary(json: &Json, files: &Files) -> Result<Vocabulary, String> {
+    let kind = json["model"]["type"].as_str().unwrap_or("BPE");
+    let merged = json["model"]["byte_fallback"].as_bool().unwrap_or(false);
+    match kind {
+        "BPE" if merged => pieces(json, files),
+        "BPE" => {
+            let mut vocabulary = tokens("gpt2", split::name(json, files)?, json, files)?;
+            vocabulary.merges = merges(json)?;
+            Ok(vocabulary)
+        }
+        "WordPiece" => words(json, files),
+        other => Err(format!(
+            "tokenizer.json holds a tokenizer of the kind {other}, not BPE or WordPiece"
+        )),
+    }
+}
+
+/// SentencePiece's own pairs: what merges first has the highest score.
+fn pieces(json: &Json, files: &Files) -> Result<Vocabulary, String> {
+    let mut vocabulary = tokens("llama", "default", json, files)?;
+    let mut ranks: HashMap<String, usize> = HashMap::new();
+    for (rank, pair) in pairs(json)?.into_iter().enumerate() {
+        ranks.entry(pair.concat()).or_insert(rank);
+    }
+    let unknown = json["model"]["unk_token"].as_str();
+    for (id, token) in vocabulary.tokens.iter().enumerate() {
+        let rank = ranks.get(token).copied().unwrap_or(ranks.len());
+        vocabulary.scores.push(-(rank as f32));
+        let kind = &mut vocabulary.kinds[id];
+        if Some(token.as_str()) == unknown {
+            *kind = Kind::Unknown;
+        } else if *kind == Kind::Normal && is_byte(token) {
+            *kind = Kind::Byte;
+        }
+    }
+    Ok(vocabulary)
+}
+
+/// A token such as `<0x0A>`.
+fn is_byte(token: &str) -> bool {
+    let digits = token
+        .strip_prefix("<0x")
+        .and_then(|rest| rest.strip_suffix('>'));
+    digits.is_some_and(|digits| {
+        digits.len() == 2 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
+}
+
+/// Pieces of words, with a mark where a word begins in place of one where it goes on.
+fn words(json: &Json, files: &Files) -> Result<Vocabulary, String> {
+    // llama.cpp does not cut words by this name; its converter gives it to BERT's own vocabulary.
+    let mut vocabulary = tokens("bert", "jina-v2-en", json, files)?;
+    for (token, kind) in vocabulary.tokens.iter_mut().zip(&vocabulary.kinds) {
+        if *kind == Kind::Control {
+            continue;
+        }
+        *token = match token.strip_prefix("##") {
+            Some(rest) => rest.to_string(),
+            None => format!("\u{2581}{token}"),
+        };
+    }
+    Ok(vocabulary)
+}
+
+/// All tokens by their ids.
+fn tokens(
+    model: &'static str,
+    pre: &'static str,
+    json: &Json,
+    files: &Files,
+) -> Result<Vocabulary, String> {
+    let own = json["model"]["vocab"].as_object();
+    let own = own.ok_or("tokenizer.json holds no vocabulary")?;
+    let added = json["added_tokens"].as_array().into_iter().flatten();
+    let added: Vec<(u64, &str, bool)> = added
+        .filter_map(|token| {
+            let special = token["special"].as_bool().unwrap_or(false);
+            Some((token["id"].as_u64()?, token["content"].as_str()?, special))
+        })
+        .collect();
+    let ids = own.values().filter_map(Json::as_u64);
+    let last = ids.chain(added.iter().map(|(id, ..)| *id)).max();
+    let needed = last.map_or(0, |id| id.saturating_add(1));
+    let count = config_size(files).unwrap_or(needed);
+    if needed > count {
+        return Err(format!(
+            "the tokenizer has {needed} tokens, the weights have {count}"
+        ));
+    }
+    let mut vocabulary = Vocabulary::blank(model, pre, count)?;
+    for (token, id) in own {
+        vocabulary.set(id.as_u64().unwrap_or(u64::MAX), token, Kind::Normal);
+    }
+    for (id, token, special) in added {
+        vocabulary.add(id, token, special);
+    }
+    Ok(vocabulary)
+}
+
+/// The pairs that are merged, first things first.
+fn pairs(json: &Json) -> Result<Vec<[String; 2]>, String> {
+    let merges = json["model"]["merges"].as_array();
+    let merges = merges.ok_or("tokenizer.json holds no merges")?;
+    let pair = |merge: &Json| match merge {
+        Json::String(text) => text
+            .split_once(' ')
+            .map(|(left, right)| [left.into(), right.into()]),
+        Json::Array(pair) => match pair.as_slice() {
+            [Json::String(left), Json::String(right)] => Some([left.clone(), right.clone()]),
+            _ => None,
+        },
+        _ => None,
+    };
+    let pairs = merges.iter().map(pair).collect::<Option<Vec<_>>>();
+    pairs.ok_or_else(|| "tokenizer.json holds a merge that is no pair".into())
+}
+
+/// The pairs as GGUF holds them: a space between, and within them the sign of byte-level tokenizers.
+fn merges(json: &Json) -> Result<Vec<String>, String> {
+    let text = |pair: [String; 2]| pair.map(|part| part.replace(' ', "\u{120}")).join(" ");
+    Ok(pairs(json)?.into_iter().map(text).collect())
+}
