@@ -18,7 +18,7 @@ use crate::chat::{self, Part, Promise, Request, Turn};
 use crate::client::{Client, Records};
 use crate::config::Config;
 use crate::duration;
-use crate::engine::{Level, Sink};
+use crate::engine::{BUILT_FOR_GPU, Level, Sink};
 use crate::error::{Class, Error, Result};
 use crate::machine;
 use crate::message::{Delta, Finish, Message, Reason, Think, Usage};
@@ -101,8 +101,12 @@ pub fn here(
         printer.print(delta?)?;
     }
     let device = match machine::gpus().first() {
-        Some(gpu) if turn.device() == "CPU" => {
-            format!("CPU (a GPU by {gpu} is there: see 'make help' for a build that uses it)")
+        Some(gpu) if turn.device() == "CPU" && ask.options.int("num_gpu") != Some(0) => {
+            let why = match BUILT_FOR_GPU {
+                true => "its driver does not answer",
+                false => "see 'make help' for a build that uses it",
+            };
+            format!("CPU (a GPU by {gpu} is there: {why})")
         }
         _ => turn.device(),
     };

@@ -9,7 +9,7 @@ use super::spec::{Command, Completes, HOST, JSON};
 use crate::client::Client;
 use crate::config::Config;
 use crate::derive;
-use crate::engine::Level;
+use crate::engine::{BUILT_FOR_GPU, Level};
 use crate::error::{Class, Error, Result};
 use crate::machine;
 use crate::pool::{Policy, Pool};
@@ -189,7 +189,7 @@ fn gpu(config: &Config) -> Result<Finding> {
                 "AMD" => ("rocm", "make rocm"),
                 _ => ("cuda", "make cuda"),
             };
-            let text = match cfg!(any(feature = "cuda", feature = "rocm", feature = "vulkan")) {
+            let text = match BUILT_FOR_GPU {
                 true => format!("a GPU by {maker} is there, but its driver does not answer"),
                 false => format!("a GPU by {maker} is there, but this build has no {what}"),
             };

@@ -8,6 +8,7 @@ mod answer;
 mod cache;
 mod cells;
 mod context;
+mod devices;
 mod embed;
 mod ffi;
 mod gbnf;
@@ -37,6 +38,7 @@ use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token_type::LlamaTokenAttr;
 
 pub use answer::Answer;
+pub use devices::BUILT_FOR_GPU;
 pub use embed::normalised;
 pub use grammar::{Compiler, Grammar, Guide, Marks, Text};
 pub use log::{Level, Sink};
@@ -75,15 +77,6 @@ impl Backend {
         let inner = LlamaBackend::init()
             .map_err(|error| Error::failed(format!("cannot start llama.cpp: {error}")))?;
         Ok(Arc::new(Backend { inner, log }))
-    }
-
-    /// The devices that this build can compute on, for people: `CPU (Intel Xeon)`.
-    pub fn devices(&self) -> Vec<String> {
-        let devices = llama_cpp_2::list_llama_ggml_backend_devices();
-        devices
-            .into_iter()
-            .map(|device| format!("{} ({})", device.name, device.description))
-            .collect()
     }
 }
 

@@ -4,6 +4,7 @@
 //! how long an idle engine stays. No lock is held while a model loads.
 
 mod state;
+mod wanted;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
@@ -17,32 +18,15 @@ use crate::config::Config;
 use crate::derive;
 use crate::dialect::{Dialect, Dialects, Sources};
 use crate::duration::KeepAlive;
-use crate::engine::memory::{MEMORY_HINT, Need};
+use crate::engine::memory::MEMORY_HINT;
 use crate::engine::prefix::Prefixes;
-use crate::engine::{Backend, Context, Engine, Level, Sink, Spec, tune};
+use crate::engine::{Backend, Context, Engine, Level, Sink, Spec};
 use crate::error::{Error, Result};
 use crate::kept::Kept;
 use crate::machine;
 use crate::model::Model;
 use crate::options::Options;
 
-/// The least context there is.
-const CONTEXT_TOKENS_MIN: u32 = 4;
-/// llama.cpp computes at most this many at once (LLAMA_MAX_SEQ).
-const SEQUENCES_MAX: u32 = 256;
-/// The cache of a shared context may take this part of all memory (one in so many).
-const CACHE_SHARE: u64 = 16;
-/// Answers seldom fill their context: this part of them all filled is planned for (one in so
-/// many). One that finds no room waits, or steps back and goes on later.
-const FILLED_SHARE: u32 = 2;
-/// The least batch: a slice of the grid and a token for each sequence.
-const BATCH_TOKENS_MIN: i64 = 32;
-/// The largest.
-const BATCH_TOKENS_MAX: i64 = 1 << 14;
-/// Tokens of one text that becomes a vector, at most: the reference's batch of such models.
-const TEXT_TOKENS: u32 = 2048;
-/// Tokens of several such texts in one decode.
-const TEXTS_TOKENS: u32 = 512;
 /// A client that takes nothing of its answer for this long is given up.
 const STALL_MAX: Duration = Duration::from_secs(30);
 /// How often a waiting request looks whether its client is still there.
@@ -249,8 +233,11 @@ impl Pool {
         let spec = self.spec(model, load);
         let needed_bytes = least_bytes(&spec.need, load.context);
         loop {
+            let gpu_bytes = self.gpu_free_bytes(load.gpu_layers).unwrap_or(0);
             let reserved_bytes = self.state().reserve_bytes(id, needed_bytes);
-            let free_bytes = self.free_bytes().saturating_sub(reserved_bytes);
+            // Layers that a GPU cannot take stay with the processor.
+            let both_bytes = self.free_bytes().saturating_add(gpu_bytes);
+            let free_bytes = both_bytes.saturating_sub(reserved_bytes);
             if needed_bytes <= free_bytes {
                 return Ok(());
             }
@@ -261,7 +248,8 @@ impl Pool {
         }
     }
 
-    /// Memory that a load may take, in bytes: what is free, at most what the user allows.
+    /// Memory of the processor that a load may take, in bytes: what is free, at most what the user
+    /// allows.
     fn free_bytes(&self) -> u64 {
         let allowed = self.0.config.memory_max;
         let left = allowed.map(|most| most.saturating_sub(machine::anonymous_bytes()));
@@ -353,130 +341,5 @@ impl Pool {
             .state
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    fn spec(&self, model: &Model, load: &Load) -> Spec {
-        let attention = self.attention(model);
-        Spec {
-            path: load.weights.clone(),
-            gpu_layers: load.gpu_layers,
-            main_gpu: load.main_gpu,
-            mmap: load.mmap,
-            lock: load.lock,
-            tensor_split: self.0.config.tensor_split.clone(),
-            adapter: load.adapter.clone(),
-            threads: load.threads,
-            batch_tokens: load.batch_tokens,
-            attention,
-            context: load.context,
-            need: Need::of(&model.header, attention.kv),
-            memory_bytes: self.free_bytes(),
-            stall_max: self.0.config.load_stall,
-            prefixes: None,
-            deterministic: self.0.config.deterministic,
-            memory_max: self
-                .0
-                .config
-                .memory_max
-                .map(|most| (most, machine::anonymous_bytes as fn() -> u64)),
-        }
-    }
-
-    fn attention(&self, model: &Model) -> tune::Attention {
-        let kv = self
-            .0
-            .config
-            .kv_cache
-            .as_deref()
-            .and_then(tune::KvKind::parse);
-        let gpu = cfg!(any(
-            feature = "cuda",
-            feature = "metal",
-            feature = "vulkan",
-            feature = "rocm"
-        ));
-        let processor = match self.0.policy {
-            _ if gpu => tune::Processor::Gpu,
-            Policy::Server if !machine::has_amx() => tune::Processor::SharedCpu,
-            _ => tune::Processor::Cpu,
-        };
-        tune::attention(&model.header, processor, self.0.config.flash, kv)
-    }
-
-    /// The load-relevant options in force for a request.
-    fn load_for(&self, model: &Model, options: &Options) -> Result<Load> {
-        let trained = model
-            .header
-            .context_length()
-            .unwrap_or(u32::MAX.into())
-            .clamp(1, u32::MAX.into()) as u32;
-        let asked = options
-            .int("num_ctx")
-            .map(|tokens| tokens.clamp(0, u32::MAX.into()) as u32);
-        let tokens = |tokens: u32| tokens.max(CONTEXT_TOKENS_MIN).min(trained);
-        let batch_tokens = options
-            .int("num_batch")
-            .map(|tokens| tokens.clamp(BATCH_TOKENS_MIN, BATCH_TOKENS_MAX) as u32);
-        let default = self.0.config.context_tokens;
-        let one = |tokens: u32| Context::Shared {
-            tokens,
-            sequences: 1,
-            cells: tokens,
-        };
-        let context = match (self.0.policy, asked) {
-            _ if model.header.is_embedding() => {
-                let longest = batch_tokens.unwrap_or(TEXT_TOKENS);
-                let text = tokens(asked.unwrap_or(default)).min(longest);
-                Context::Texts {
-                    tokens: text,
-                    batch: batch_tokens.unwrap_or(TEXTS_TOKENS).max(text),
-                }
-            }
-            (Policy::OneShot, None) => Context::FirstJob,
-            (Policy::OneShot, Some(asked)) => one(tokens(asked)),
-            (Policy::Session, asked) => one(tokens(asked.unwrap_or(default))),
-            (Policy::Server, asked) => self.shared_context(model, tokens(asked.unwrap_or(default))),
-        };
-        let threads = options
-            .int("num_thread")
-            .filter(|count| *count > 0)
-            .map(|count| count as usize);
-        Ok(Load {
-            weights: model.weights.clone(),
-            context,
-            batch_tokens: batch_tokens.map_or(tune::BATCH_TOKENS, |tokens| tokens as usize),
-            gpu_layers: options
-                .int("num_gpu")
-                .filter(|layers| *layers >= 0)
-                .map(|layers| layers as i32),
-            main_gpu: options.int("main_gpu").map(|gpu| gpu as i32),
-            mmap: options.bool("use_mmap"),
-            lock: options.bool("use_mlock").unwrap_or(false),
-            adapter: model.adapter.clone().map(|path| {
-                let scale = options.float("adapter_scale").unwrap_or(1.0);
-                (path, scale as f32)
-            }),
-            threads: threads
-                .or(self.0.config.threads)
-                .unwrap_or_else(machine::cores),
-        })
-    }
-
-    /// Cells for several answers at once: as many as their share of memory allows, never fewer
-    /// than one answer may need. Total memory decides, so that equal requests give equal contexts.
-    fn shared_context(&self, model: &Model, tokens: u32) -> Context {
-        let sequences = match self.0.config.deterministic {
-            true => 1,
-            false => self.0.config.parallel.min(SEQUENCES_MAX),
-        };
-        let need = Need::of(&model.header, self.attention(model).kv);
-        let allowed = machine::total_bytes() / CACHE_SHARE / need.cell_bytes.max(1);
-        let cells = u64::from(tokens) * u64::from(sequences.div_ceil(FILLED_SHARE));
-        let cells = cells.min(allowed).clamp(tokens.into(), u32::MAX.into()) as u32;
-        Context::Shared {
-            tokens,
-            sequences,
-            cells,
-        }
     }
 }

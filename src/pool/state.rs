@@ -240,7 +240,7 @@ impl Loaded {
         let facts = engine.facts();
         self.size_bytes = least_bytes(&spec.need, spec.context);
         self.gpu_bytes =
-            self.size_bytes / u64::from(facts.layers.max(1)) * u64::from(facts.gpu_layers);
+            self.size_bytes * u64::from(facts.gpu_layers) / u64::from(facts.layers.max(1));
         self.device = match facts.gpu_layers {
             0 => facts.device.clone(),
             layers => format!("{} {layers}/{} layers", facts.device, facts.layers),

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::Config;
+use crate::engine::BUILT_FOR_GPU;
 use crate::error::{Class, Error, Result};
 
 /// When to close the sandbox.
@@ -58,12 +59,7 @@ const SYSTEM: &[&str] = &[
 /// `Denied` if it is wanted and the system cannot; a note, if it would only have been better.
 pub fn close(wanted: Wanted, config: &Config, more: &[PathBuf]) -> Result<Option<String>> {
     // Drivers of GPUs open whatever they like.
-    let gpu = cfg!(any(
-        feature = "cuda",
-        feature = "metal",
-        feature = "vulkan",
-        feature = "rocm"
-    ));
+    let gpu = BUILT_FOR_GPU;
     if wanted == Wanted::Off || (wanted == Wanted::Auto && gpu) {
         return Ok(None);
     }
