@@ -28,7 +28,7 @@ _puna() {
         pull) flags='--all --check --name --limit-rate --locked --insecure --host --json --quiet --help' ;;
         outdated) flags='--insecure --quiet --help' ;;
         push) flags='--insecure --host --json --quiet --help' ;;
-        create) flags='--file --link --quantize --requantize --quiet --help' ;;
+        create) flags='--file --link --quantize --requantize --host --quiet --help' ;;
         cp) flags='--help' ;;
         rm) flags='--force --help' ;;
         verify) flags='--repair --insecure --quiet --help' ;;

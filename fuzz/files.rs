@@ -6,6 +6,8 @@ use puna::digest::Digest;
 use puna::gguf::{self, Writer};
 use puna::manifest::{Config, Layer, Manifest};
 use puna::modelfile::{self, Instruction};
+use puna::safetensors;
+use puna::vocabulary::{Files, Vocabulary};
 
 use crate::Dice;
 
@@ -17,6 +19,8 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
             .iter()
             .map(|text| text.as_bytes().to_vec())
             .collect(),
+        "safetensors" => vec![small_safetensors()],
+        "vocabulary" => small_tokenizers(),
         _ => vec![small_manifest()],
     }
 }
@@ -38,6 +42,34 @@ fn small_gguf() -> Vec<u8> {
         .text("tokenizer.chat_template", "{{ messages }}")
         .tensor_f32("token_embd.weight", &[4, 3], &[0.5; 12])
         .bytes()
+}
+
+fn small_safetensors() -> Vec<u8> {
+    let header = br#"{"__metadata__":{"format":"pt"},"a":{"dtype":"F16","shape":[2,3],"data_offsets":[0,12]},"b":{"dtype":"F32","shape":[],"data_offsets":[12,16]}}"#;
+    let length = (header.len() as u64).to_le_bytes();
+    [&length[..], header, &[0; 16]].concat()
+}
+
+/// A model of SentencePiece, and tokenizers as JSON: by bytes, by pieces and by words.
+fn small_tokenizers() -> Vec<Vec<u8>> {
+    let pieces = [("<unk>", 2), ("<s>", 3), ("\u{2581}a", 1), ("<0x0A>", 6)];
+    let piece = |(text, kind): (&str, u8)| {
+        let body = [
+            &[0x0a, text.len() as u8][..],
+            text.as_bytes(),
+            &[0x15, 0, 0, 0x80, 0xbf, 0x18, kind],
+        ]
+        .concat();
+        [&[0x0a, body.len() as u8][..], &body].concat()
+    };
+    let texts = [
+        r#"{"added_tokens":[{"id":3,"content":"<|end|>","special":true}],"pre_tokenizer":{"type":"ByteLevel"},"model":{"type":"BPE","vocab":{"a":0,"b":1,"ab":2},"merges":["a b"]}}"#,
+        r#"{"added_tokens":[{"id":0,"content":"<s>","special":true}],"model":{"type":"BPE","byte_fallback":true,"vocab":{"<s>":0,"a":1,"b":2,"ab":3},"merges":[["a","b"]]}}"#,
+        r###"{"added_tokens":[],"model":{"type":"WordPiece","vocab":{"[UNK]":0,"a":1,"##b":2}}}"###,
+    ];
+    let texts = texts.iter().map(|text| text.as_bytes().to_vec());
+    let model = pieces.into_iter().flat_map(piece).collect();
+    texts.chain([model]).collect()
 }
 
 fn small_manifest() -> Vec<u8> {
@@ -129,4 +161,58 @@ pub fn manifest(dice: &mut Dice, seeds: &[Vec<u8>]) {
         assert_eq!(again.bytes(), written);
     }
     let _ = serde_json::from_slice::<Config>(&bytes); // An error is an answer too.
+}
+
+/// The tensors of a header that was accepted lie within the file.
+pub fn safetensors(dice: &mut Dice, seeds: &[Vec<u8>]) {
+    const WORDS: &[&[u8]] = &[
+        b"18446744073709551615",
+        b"-1",
+        b"[",
+        b"]",
+        b"{}",
+        b"\"F64\"",
+        b"\"a\":",
+        b"null",
+        &[0xff; 8],
+        &[0, 0, 0, 0, 0, 0, 0, 0x80],
+    ];
+    let bytes = dice.mutated_bytes(seeds, WORDS);
+    let length = bytes.len() as u64;
+    for tensor in safetensors::read(Cursor::new(&bytes), length).unwrap_or_default() {
+        assert!(tensor.start + tensor.size_bytes <= length, "{tensor:?}");
+        assert!(tensor.elements() <= 8 * length, "{tensor:?}");
+    }
+}
+
+/// A tokenizer that was accepted can be written into a GGUF that can be read.
+pub fn vocabulary(dice: &mut Dice, seeds: &[Vec<u8>]) {
+    const WORDS: &[&[u8]] = &[
+        b"\"vocab\":",
+        b"\"merges\":",
+        b"\"id\":4294967295",
+        b"99999999999",
+        b"null",
+        b"\"a \"",
+        b"[\"a\",\"ab\"]",
+        b"Unigram",
+        b"{",
+        b"]",
+        &[0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f],
+        &[0x80],
+    ];
+    let bytes = dice.mutated_bytes(seeds, WORDS);
+    let files = Files {
+        tokenizer: serde_json::from_slice(&bytes).ok(),
+        sentencepiece: Some(bytes),
+        ..Files::default()
+    };
+    let Ok(vocabulary) = Vocabulary::read(&files) else {
+        return;
+    };
+    let mut writer = Writer::new("llama");
+    vocabulary.write(&mut writer);
+    let written = writer.bytes();
+    let read = gguf::read(Cursor::new(&written), written.len() as u64);
+    assert!(read.is_ok(), "{files:?}");
 }

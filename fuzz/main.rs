@@ -1,6 +1,7 @@
 //! Mutation fuzzing of what reads foreign bytes: Go templates, Jinja templates, readers of answers,
-//! the compiler of grammars, GGUF headers, Modelfiles and manifests. `make fuzz` runs each target for a while; a panic, a hang or a lost
-//! byte ends it with the input that did it.
+//! the compiler of grammars, GGUF and safetensors headers, tokenizers, Modelfiles and manifests.
+//! `make fuzz` runs each target for a while; a panic, a hang or a lost byte ends it with the input
+//! that did it.
 //!
 //! No coverage guides it, so that it runs on a stable compiler and shares the build of everything
 //! else; the seeds are the tests' templates and transcripts, which reach far by themselves.
@@ -37,7 +38,7 @@ fn main() {
         .and_then(|word| word.parse().ok())
         .unwrap_or(60);
     let only = words.get(1).map(String::as_str).unwrap_or_default();
-    let targets: [(&str, Target); 7] = [
+    let targets: [(&str, Target); 9] = [
         ("go", go),
         ("jinja", jinja),
         ("reply", reply),
@@ -45,6 +46,8 @@ fn main() {
         ("gguf", files::gguf),
         ("modelfile", files::modelfile),
         ("manifest", files::manifest),
+        ("safetensors", files::safetensors),
+        ("vocabulary", files::vocabulary),
     ];
     for (name, target) in targets
         .into_iter()

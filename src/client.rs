@@ -1,6 +1,7 @@
 //! A running puna or Ollama server: one request, a value or lines back.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,10 +13,11 @@ use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
 };
-use ureq::{Agent, Body, RequestBuilder, http::Response};
+use ureq::{Agent, Body, RequestBuilder, SendBody, http::Response};
 
 use crate::address::Address;
 use crate::api::native::ErrorBody;
+use crate::digest::Digest;
 use crate::error::{Class, Error, Result};
 use crate::network::AGENT;
 
@@ -111,11 +113,7 @@ impl Client {
     }
 
     fn request(&self, route: &str) -> RequestBuilder<WithoutBody> {
-        let request = self.agent.get(format!("{}{route}", self.base));
-        match &self.key {
-            Some(key) => request.header("Authorization", format!("Bearer {key}")),
-            None => request,
-        }
+        self.with_key(self.agent.get(format!("{}{route}", self.base)))
     }
 
     /// Gets a value.
@@ -138,17 +136,58 @@ impl Client {
     ) -> Result<Records<T>> {
         let text = crate::json::line(body);
         let request = self.agent.post(format!("{}{route}", self.base));
-        let request = match &self.key {
-            Some(key) => request.header("Authorization", format!("Bearer {key}")),
-            None => request,
-        };
-        let request = request.header("Content-Type", "application/json");
+        let request = self
+            .with_key(request)
+            .header("Content-Type", "application/json");
         let response = self.checked(request.send(text))?;
         Ok(Records {
             reader: BufReader::new(Box::new(response.into_body().into_reader())),
             what: self.what.clone(),
             record: std::marker::PhantomData,
         })
+    }
+
+    /// True if the server has this blob.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn has_blob(&self, digest: &Digest) -> Result<bool> {
+        let request = self.agent.head(format!("{}/api/blobs/{digest}", self.base));
+        match self.checked(self.with_key(request).call()) {
+            Ok(_) => Ok(true),
+            Err(error) if error.class() == Class::NoModel => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends a blob; `progress` gets the bytes done.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn put_blob(
+        &self,
+        digest: &Digest,
+        file: File,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<()> {
+        let request = self.agent.post(format!("{}/api/blobs/{digest}", self.base));
+        let length = file.metadata().map(|meta| meta.len());
+        let length = length.map_err(|error| Error::io("read", digest.to_string(), error))?;
+        let request = self.with_key(request).header("Content-Length", length);
+        let mut body = Counted {
+            file,
+            done: 0,
+            progress,
+        };
+        let sent = request.send(SendBody::from_reader(&mut body));
+        self.checked(sent).map(drop)
+    }
+
+    fn with_key<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+        match &self.key {
+            Some(key) => request.header("Authorization", format!("Bearer {key}")),
+            None => request,
+        }
     }
 
     fn value<T: DeserializeOwned>(&self, response: Response<Body>) -> Result<T> {
@@ -219,6 +258,22 @@ fn one_line(message: &str, status: u16) -> String {
     match message.trim() {
         "" => format!("the server answers with status {status}"),
         text => text.replace('\n', " "),
+    }
+}
+
+/// A file that tells how much of it was read.
+struct Counted<'a> {
+    file: File,
+    done: u64,
+    progress: &'a mut dyn FnMut(u64),
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        self.done += count as u64;
+        (self.progress)(self.done);
+        Ok(count)
     }
 }
 

@@ -73,6 +73,11 @@ impl Name {
         (&self.host, repository, self.tag.clone())
     }
 
+    /// The model's own part.
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
     /// All four parts: `registry.ollama.ai/library/smol:latest`.
     pub fn full(&self) -> String {
         format!(

@@ -293,7 +293,7 @@ fn modelfiles_that_are_wrong_say_where() {
         ("FORM x\n", 2, "line 1, column 1: 'FORM' is no instruction"),
         ("FROM ./missing.gguf\n", 3, "./missing.gguf: no such file"),
         ("FROM missing\n", 3, "model 'missing' not found"),
-        ("FROM .\n", 2, "is a directory"),
+        ("FROM .\n", 2, "holds neither safetensors nor a GGUF"),
         ("FROM /dev/zero\n", 2, "no regular file"),
         ("FROM x\0\n", 2, "NUL byte"),
     ] {

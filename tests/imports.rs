@@ -17,7 +17,7 @@ fn recorded(file: &str) -> PathBuf {
     root.join("tests/data/imports").join(file)
 }
 
-fn family(name: &str) -> Json {
+pub fn family(name: &str) -> Json {
     let text = fs::read_to_string(recorded(&format!("{name}.json"))).unwrap();
     serde_json::from_str(&text).unwrap()
 }
@@ -59,7 +59,7 @@ fn safetensors(shapes: &Map<String, Json>, dtype: &str) -> Vec<u8> {
 }
 
 /// The folder of a recorded model.
-fn folder(sandbox: &Sandbox, name: &str, record: &Json) -> PathBuf {
+pub fn folder(sandbox: &Sandbox, name: &str, record: &Json) -> PathBuf {
     let folder = sandbox.home.join(name);
     fs::create_dir(&folder).unwrap();
     let shapes = record["weights"].as_object().unwrap();
@@ -281,7 +281,7 @@ fn a_published_model_gives_the_vectors_of_sentence_transformers() {
 }
 
 /// The likeliest first tokens and their logarithms.
-fn likelihoods(server: &Server, name: &str) -> Vec<(String, f64)> {
+pub fn likelihoods(server: &Server, name: &str) -> Vec<(String, f64)> {
     let body = json!({
         "model": name, "prompt": "the lazy dog", "raw": true, "stream": false, "logprobs": true,
         "top_logprobs": 5, "options": {"temperature": 0, "num_predict": 1},
@@ -296,7 +296,7 @@ fn likelihoods(server: &Server, name: &str) -> Vec<(String, f64)> {
 }
 
 /// An adapter of rank 4 for queries and values of the first layer, with so many outputs each.
-fn adapter(sandbox: &Sandbox, name: &str, config: &str, outputs: [u64; 2]) -> PathBuf {
+pub fn adapter(sandbox: &Sandbox, name: &str, config: &str, outputs: [u64; 2]) -> PathBuf {
     let folder = sandbox.home.join(name);
     fs::create_dir(&folder).unwrap();
     let mut shapes = Map::new();

@@ -40,6 +40,7 @@ mod rerank;
 mod reuse;
 mod scheduling;
 mod scripted;
+mod sent;
 mod serve;
 mod session;
 mod settings;

@@ -20,13 +20,13 @@ fn shard(no: u32, value: f32) -> Vec<u8> {
     writer.bytes()
 }
 
-fn write_shards(folder: &Path) {
+pub fn write_shards(folder: &Path) {
     fs::write(folder.join("m-00001-of-00002.gguf"), shard(0, 1.5)).unwrap();
     fs::write(folder.join("m-00002-of-00002.gguf"), shard(1, 2.5)).unwrap();
 }
 
 /// The one file that the model's blob must be.
-fn assert_whole(sandbox: &Sandbox, name: &str) {
+pub fn assert_whole(sandbox: &Sandbox, name: &str) {
     let path = sandbox.puna(&["path", name], "").ok();
     let bytes = fs::read(path.trim()).unwrap();
     let header =

@@ -37,6 +37,7 @@ mod repl;
 mod replay;
 mod rerank;
 mod run;
+mod send;
 mod serve;
 mod session;
 mod shape;

@@ -74,14 +74,14 @@ const MODELFILE: Page = Page {
         Head("INSTRUCTIONS"),
         Entry(
             "FROM",
-            "What the model is made of: a GGUF file, relative to the Modelfile, or a model of the store. The only one \
+            "What the model is made of: a GGUF file or a folder of safetensors, relative to the Modelfile, or a model of the store. The only one \
              that must be there. A file NAME-00001-of-00003.gguf stands for all its shards, which are joined into one \
              blob; further FROM lines may name them one by one, and a projector (kept with the model, but not used \
              yet).",
         ),
         Entry(
             "ADAPTER",
-            "A LoRA adapter's GGUF file that goes with the weights.",
+            "A LoRA adapter that goes with the weights: a GGUF file, or PEFT's folder of safetensors.",
         ),
         Entry("SYSTEM", "The system text."),
         Entry(

@@ -68,6 +68,16 @@ impl Folder {
         ending.map(|(_, path)| path.as_path()).collect()
     }
 
+    /// The files that a conversion reads, with their names.
+    pub fn needed(&self) -> Vec<(String, PathBuf)> {
+        const ENDS: [&str; 4] = [".safetensors", ".json", ".jinja", "tokenizer.model"];
+        let files = self.files.iter();
+        let needed = files.filter(|(name, _)| ENDS.iter().any(|end| name.ends_with(end)));
+        needed
+            .map(|(name, path)| (name.clone(), path.clone()))
+            .collect()
+    }
+
     /// The error that something is wrong here.
     pub fn wrong(&self, why: &str) -> Error {
         wrong(&self.name, why)

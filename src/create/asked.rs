@@ -94,7 +94,8 @@ fn sorted(sources: Vec<Source>) -> Result<(Source, Option<Source>)> {
     Ok((first, projectors.pop()))
 }
 
-fn is_projector(header: &Header) -> bool {
+/// True if a file turns images into what the weights read.
+pub fn is_projector(header: &Header) -> bool {
     let kind = header.text("general.type").unwrap_or_default();
     matches!(kind, "projector" | "mmproj") || header.architecture() == "clip"
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-pub use asked::{Places, of_modelfile};
+pub use asked::{Places, is_projector, of_modelfile};
 
 use crate::api;
 use crate::convert::{self, Folder};
@@ -51,6 +51,8 @@ pub enum Source {
     File(PathBuf, Take),
     /// A GGUF file that is in the store already, and what it is called.
     Blob(Digest, String),
+    /// The shards of a GGUF, in order.
+    Shards(Vec<PathBuf>),
     /// Weights in safetensors, and what lies beside them.
     Folder(Folder),
     /// Another model.
@@ -133,6 +135,7 @@ pub fn create(
     let base = match source {
         Source::File(path, take) => Base::of_file(store, path, *take, report)?,
         Source::Blob(digest, file) => Base::of_blob(store, digest, file, report)?,
+        Source::Shards(paths) => Base::of_shards(store, paths, report)?,
         Source::Folder(folder) => Base::of_folder(store, folder, report)?,
         Source::Model(name) => Base::of_model(store, name)?,
     };
@@ -171,18 +174,21 @@ impl Base {
         report(Step::Parsing);
         let header = model::header(path)?;
         let paths = shards::beside(path, &header)?;
+        if paths.len() > 1 {
+            return Self::of_shards(store, &paths, report);
+        }
+        let total = header.file_bytes;
+        let put = store.put_file(path, take, &mut |done| report(Step::Copied(done, total)));
+        let layer = Layer::new("model", put?.0, header.file_bytes);
+        Ok(Self::new(&header, layer, &file_name(path)))
+    }
+
+    fn of_shards(store: &Store, paths: &[PathBuf], report: &mut dyn FnMut(Step)) -> Result<Self> {
         let mut copied = |done, total| report(Step::Copied(done, total));
-        let (digest, header) = match paths.len() {
-            1 => {
-                let total = header.file_bytes;
-                let put = store.put_file(path, take, &mut |done| copied(done, total));
-                (put?.0, header)
-            }
-            _ => shards::put(store, &paths, &mut copied)?,
-        };
-        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        let (digest, header) = shards::put(store, paths, &mut copied)?;
         let layer = Layer::new("model", digest, header.file_bytes);
-        Ok(Self::new(&header, layer, &file))
+        let first = paths.first().map(|path| file_name(path));
+        Ok(Self::new(&header, layer, &first.unwrap_or_default()))
     }
 
     fn of_blob(
@@ -420,9 +426,17 @@ fn part(
         Source::Folder(folder) => {
             return Err(folder.wrong(&format!("a {kind} is taken as GGUF only")));
         }
+        Source::Shards(_) => {
+            return Err(Error::usage(format!("a {kind} is one file, not several")));
+        }
         Source::Model(name) => return Err(Error::usage(format!("{name} is no {kind}"))),
     };
     Ok(Layer::new(kind, digest, size_bytes))
+}
+
+fn file_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
 }
 
 fn starts_as_gguf(path: &Path) -> bool {

@@ -1,5 +1,6 @@
 //! `/api/create` and `/api/blobs`: files and models in, a model out.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
@@ -11,15 +12,19 @@ use super::route::{error_reply, reply};
 use super::stream::{RECORD, Stream};
 use crate::api::create::{CreateRequest, Progress};
 use crate::api::options::from_json;
-use crate::create::{self, Changes, Quantizing, Source, Step};
+use crate::convert::Folder;
+use crate::create::{self, Changes, Quantizing, Source, Step, is_projector};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::gguf::Shard;
 use crate::json;
 use crate::manifest::Config;
 use crate::message::Message;
+use crate::model;
 use crate::name::Name;
 use crate::pool::Pool;
 use crate::prompt::GoTemplate;
+use crate::store::Store;
 
 type Headers = Vec<(&'static str, String)>;
 
@@ -39,7 +44,7 @@ pub fn create(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
         Err(error) => return reply(exchange, Err(error), &headers),
     };
     let streams = request.stream.unwrap_or(true);
-    let recipe = recipe(request, files, &server.pool);
+    let recipe = recipe(request, &name, files, server);
     let success = Progress::of("success");
     if !streams {
         let made = recipe.and_then(|(source, changes)| {
@@ -130,7 +135,8 @@ fn target(request: &CreateRequest) -> Result<(Name, Vec<(String, Digest)>)> {
         false => &request.model,
     };
     let files = files_of(&request.files)?;
-    if files_of(&request.adapters)?.len() > 1 {
+    let adapters = files_of(&request.adapters)?;
+    if adapters.len() > 1 && !is_folder(&adapters) {
         return Err(Error::usage("only one adapter is currently supported"));
     }
     files_only(&request.draft_files)?;
@@ -147,40 +153,40 @@ fn target(request: &CreateRequest) -> Result<(Name, Vec<(String, Digest)>)> {
 /// What is wrong with the request.
 fn recipe(
     request: CreateRequest,
+    name: &Name,
     files: Vec<(String, Digest)>,
-    pool: &Pool,
+    server: &Server,
 ) -> Result<(Source, Changes)> {
     if !request.remote_host.is_empty() {
         return Err(Error::usage("bad remote"));
     }
     let quantize = [request.quantize.as_str(), &request.quantization].concat();
-    let source = match (request.files, &files[..]) {
+    let (source, projector) = match request.files {
         _ if !request.from.is_empty() => {
             let from = Name::parse(&request.from);
-            Source::Model(from.map_err(|_| Error::usage("invalid model name"))?)
+            let from = from.map_err(|_| Error::usage("invalid model name"))?;
+            (Source::Model(from), None)
         }
-        (None, _) => return Err(Error::usage("neither 'from' or 'files' was specified")),
-        (Some(_), []) => return Err(Error::usage("unknown type")),
-        (Some(_), [(path, digest)]) => Source::Blob(*digest, path.clone()),
-        (Some(_), _) => {
-            return Err(Error::usage(
-                "more than one file: split files and safetensors cannot be created yet",
-            ));
-        }
+        None => return Err(Error::usage("neither 'from' or 'files' was specified")),
+        Some(_) => made_of(&server.store, name, files)?,
     };
     if !request.template.is_empty() {
         GoTemplate::compile(&request.template)
             .map_err(|error| Error::usage(format!("template error: {error}")))?;
     }
-    let quantize = quantizing(&quantize, pool)?;
+    let quantize = quantizing(&quantize, &server.pool)?;
     let messages = request.messages.into_iter().map(|wire| {
         let message: Message = wire.into();
         (message.role, message.content)
     });
-    let adapters = files_of(&request.adapters)?.into_iter().next();
+    let adapters = files_of(&request.adapters)?;
+    let adapter = match adapters.is_empty() {
+        true => None,
+        false => Some(made_of(&server.store, name, adapters)?.0),
+    };
     let changes = Changes {
-        adapter: adapters.map(|(path, digest)| Source::Blob(digest, path)),
-        projector: None,
+        adapter,
+        projector,
         template: request.template,
         system: request.system,
         licenses: licenses(&request.license)?,
@@ -195,6 +201,60 @@ fn recipe(
         },
     };
     Ok((source, changes))
+}
+
+/// True if files are those of a folder of safetensors.
+fn is_folder(files: &[(String, Digest)]) -> bool {
+    files.iter().any(|(path, _)| path.ends_with(".safetensors"))
+}
+
+/// The weights that uploaded files make, and the projector among them.
+fn made_of(
+    store: &Store,
+    name: &Name,
+    mut files: Vec<(String, Digest)>,
+) -> Result<(Source, Option<Source>)> {
+    if is_folder(&files) {
+        let at = |(path, digest): (String, Digest)| Ok((path, store.blob(&digest)?));
+        let files: Vec<(String, PathBuf)> = files.into_iter().map(at).collect::<Result<_>>()?;
+        return Ok((Source::Folder(Folder::of(name.model(), files)), None));
+    }
+    files.sort();
+    let several = files.len() > 1;
+    let (mut weights, mut projector) = (Vec::new(), None);
+    for (path, digest) in files {
+        let blob = store.blob(&digest);
+        let is_projector = |at: &PathBuf| model::header(at).is_ok_and(|it| is_projector(&it));
+        match blob {
+            Ok(at) if several && is_projector(&at) => projector = Some(Source::Blob(digest, path)),
+            _ => weights.push((path, digest)),
+        }
+    }
+    match &weights[..] {
+        [] => Err(Error::usage("unknown type")),
+        [(path, digest)] => Ok((Source::Blob(*digest, path.clone()), projector)),
+        shards => Ok((Source::Shards(shard_paths(store, shards)?), projector)),
+    }
+}
+
+/// Where the shards of one model are, in the order of their names.
+fn shard_paths(store: &Store, files: &[(String, Digest)]) -> Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for (index, (path, digest)) in files.iter().enumerate() {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        let shard = Shard::parse(name).ok_or_else(|| {
+            Error::usage(format!("{path} must use llama.cpp split filename pattern"))
+        })?;
+        if shard.count as usize != files.len() || shard.number as usize != index + 1 {
+            return Err(Error::usage(format!(
+                "{path} has {} shards, expected {}",
+                files.len(),
+                shard.count
+            )));
+        }
+        paths.push(store.blob(digest)?);
+    }
+    Ok(paths)
 }
 
 /// Paths and digests, both checked.

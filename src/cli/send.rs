@@ -1,0 +1,109 @@
+//! `create --host`: the files of a Modelfile go to a server, which makes the model of them.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value as Json, json};
+
+use super::out::{Out, Unit};
+use crate::api::create::Progress;
+use crate::api::{native, options};
+use crate::client::Client;
+use crate::create::{Changes, Source};
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::model;
+use crate::name::Name;
+use crate::shards;
+
+/// Has the model `name` made by a server; files that it has already are not sent.
+///
+/// # Errors
+/// A file that cannot be read; what the server says, or that it cannot be reached.
+pub fn create(
+    client: &Client,
+    name: &Name,
+    (source, changes): (&Source, &Changes),
+    quantize: Option<&str>,
+    out: &mut Out,
+) -> Result<()> {
+    let mut body = json!({
+        "model": name.to_string(),
+        "template": changes.template,
+        "system": changes.system,
+        "license": changes.licenses,
+        "parameters": options::to_json(&changes.options),
+        "messages": changes
+            .messages
+            .iter()
+            .map(|(role, text)| native::Message::new(role, text))
+            .collect::<Vec<_>>(),
+        "quantize": quantize.unwrap_or_default(),
+        "renderer": changes.config.renderer,
+        "parser": changes.config.parser,
+        "requires": changes.config.requires,
+    });
+    let mut files = Map::new();
+    match source {
+        Source::Model(from) => body["from"] = from.to_string().into(),
+        source => sent(client, source, &mut files, out)?,
+    }
+    if let Some(projector) = &changes.projector {
+        sent(client, projector, &mut files, out)?;
+    }
+    if !files.is_empty() {
+        body["files"] = files.into();
+    }
+    if let Some(adapter) = &changes.adapter {
+        let mut files = Map::new();
+        sent(client, adapter, &mut files, out)?;
+        body["adapters"] = files.into();
+    }
+    let progress = out.progress("creating", Unit::Bytes);
+    for record in client.post::<Progress>("/api/create", &body)? {
+        let record = record?;
+        progress.show(record.completed, record.total);
+    }
+    Ok(())
+}
+
+/// Sends the files of a source; their names and digests go to `told`.
+fn sent(
+    client: &Client,
+    source: &Source,
+    told: &mut Map<String, Json>,
+    out: &mut Out,
+) -> Result<()> {
+    for (name, path) in files(source)? {
+        let unread = |error| Error::io("read", &path, error);
+        let opened = || File::open(&path).map_err(unread);
+        let (digest, size_bytes) = Digest::of_reader(opened()?).map_err(unread)?;
+        if !client.has_blob(&digest)? {
+            let progress = out.progress(&name, Unit::Bytes);
+            client.put_blob(&digest, opened()?, &mut |done| {
+                progress.show(done, size_bytes)
+            })?;
+        }
+        told.insert(name, digest.to_string().into());
+    }
+    Ok(())
+}
+
+/// The files that a source is made of, with their names.
+fn files(source: &Source) -> Result<Vec<(String, PathBuf)>> {
+    let named = |path: &Path| {
+        let name = path.file_name().unwrap_or_default();
+        (name.to_string_lossy().into_owned(), path.to_path_buf())
+    };
+    match source {
+        Source::File(path, _) => {
+            let paths = shards::beside(path, &model::header(path)?)?;
+            Ok(paths.iter().map(|path| named(path)).collect())
+        }
+        Source::Shards(paths) => Ok(paths.iter().map(|path| named(path)).collect()),
+        Source::Folder(folder) => Ok(folder.needed()),
+        Source::Blob(..) | Source::Model(_) => Err(Error::usage(
+            "the server's own files need not be sent to it",
+        )),
+    }
+}
