@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::gguf::Header;
 use crate::manifest::Config;
 use crate::model::Model;
+use crate::prompt::named::Named;
 use crate::prompt::{GoTemplate, Template};
 use crate::reply::Format;
 
@@ -129,6 +130,8 @@ pub struct Sources<'a> {
     pub go: Option<&'a str>,
     /// True if its maker gave that TEMPLATE here.
     pub given: bool,
+    /// What its vocabulary shows.
+    pub detected: Option<&'static Named>,
 }
 
 impl<'a> Sources<'a> {
@@ -139,6 +142,7 @@ impl<'a> Sources<'a> {
             config: &model.config,
             go: model.go_template.as_deref(),
             given: model.template_given,
+            detected: model.detected,
         }
     }
 
@@ -177,10 +181,16 @@ impl<'a> Sources<'a> {
                     self.config.parser
                 )));
             }
-            (None, None) => (
-                Choice::None,
-                "none: the model continues the prompt as it is",
-            ),
+            (None, None) => match self.detected {
+                Some(named) => (
+                    Choice::Go(named.template),
+                    "built-in, by tokens of the vocabulary: the model brings none",
+                ),
+                None => (
+                    Choice::None,
+                    "none: the model continues the prompt as it is",
+                ),
+            },
         })
     }
 }

@@ -54,6 +54,7 @@ fn tag(store: &Store, entry: &Entry) -> Tag {
                     config: &config,
                     go,
                     given,
+                    detected: None, // None of the built-in ones can do more than complete.
                 })
             })
             .unwrap_or_default(),

@@ -7,11 +7,12 @@ use std::time::SystemTime;
 use crate::api;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::gguf::{self, Header};
+use crate::gguf::{self, Header, Value};
 use crate::manifest::{Config, Layer};
 use crate::message::Message;
 use crate::name::Name;
 use crate::options::Options;
+use crate::prompt::named::{self, Named};
 use crate::store::{Entry, Origin, Store};
 
 /// A text layer larger than this is damage: templates, system texts and licences are far smaller.
@@ -49,6 +50,8 @@ pub struct Model {
     pub go_template: Option<String>,
     /// True if its maker gave that TEMPLATE here, so that nothing else comes before it.
     pub template_given: bool,
+    /// The template that its vocabulary shows, if it brings none.
+    pub detected: Option<&'static Named>,
     /// Its SYSTEM text.
     pub system: Option<String>,
     /// Its PARAMETERs.
@@ -101,6 +104,10 @@ pub fn of_name(store: &Store, label: &str, name: &Name) -> Result<Model> {
         store,
         entry: &entry,
     };
+    let detected = match template {
+        Some(_) => None,
+        None => detected(&weights, &header, &[&name.to_string(), &layer.from])?,
+    };
     Ok(Model {
         label: label.to_string(),
         name: Some(entry.name.clone()),
@@ -111,6 +118,7 @@ pub fn of_name(store: &Store, label: &str, name: &Name) -> Result<Model> {
         config: config(store, &entry)?,
         template_given: template.as_ref().is_some_and(|(_, given)| *given),
         go_template: template.map(|(text, _)| text),
+        detected,
         system: texts.first("system")?,
         options: texts.options()?,
         messages: texts.messages()?,
@@ -147,6 +155,7 @@ fn of_file(path: &Path) -> Result<Model> {
         config: config_of(&header),
         go_template: None,
         template_given: false,
+        detected: detected(path, &header, &[&path.to_string_lossy()])?,
         system: None,
         options: Options::default(),
         messages: Vec::new(),
@@ -176,6 +185,30 @@ pub fn header(path: &Path) -> Result<Header> {
         .metadata()
         .map_err(|error| Error::io("read", path, error))?;
     gguf::read(file, meta.len()).map_err(|why| Error::damaged(path, why))
+}
+
+/// The well-known template whose tokens a model has that was taught to answer and brings no template
+/// of its own; `names` are those it goes by, besides what its header tells.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn detected(path: &Path, header: &Header, names: &[&str]) -> Result<Option<&'static Named>> {
+    const KEYS: [&str; 3] = ["general.finetune", "general.name", "general.basename"];
+    let told = KEYS.iter().filter_map(|key| header.text(key));
+    let brings = header.chat_template().is_some() || header.is_embedding();
+    if brings || !named::is_taught(told.chain(names.iter().copied())) {
+        return Ok(None);
+    }
+    let Some(Value::Array(tokens)) = header.value("tokenizer.ggml.tokens") else {
+        return Ok(None);
+    };
+    let file = File::open(path).map_err(|error| Error::io("read", path, error))?;
+    let tokens = header.elements(file, tokens)?;
+    let texts = tokens.iter().filter_map(|token| match token {
+        Value::Text(text) => Some(text.as_str()),
+        _ => None,
+    });
+    Ok(named::detect(texts))
 }
 
 /// Reads the config blob of a model; a missing one is empty.

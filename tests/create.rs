@@ -3,8 +3,10 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
+use puna::gguf::Writer;
 use serde_json::Value as Json;
 
+use crate::kinds::tensors;
 use crate::support::{Sandbox, smol, tiny_gguf};
 
 const MODELFILE: &str = "FROM ./tiny.gguf\nSYSTEM \"\"\"Be brief.\nVery.\"\"\"\nTEMPLATE {{ .Prompt }}\nPARAMETER stop USER:\n\
@@ -256,4 +258,127 @@ fn system_messages_and_parameters_reach_the_prompt() {
         "<|im_start|>system\nBe a pirate.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nArr!<|im_end|>\n\
          <|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
     );
+}
+
+/// A model without a template, whose vocabulary has the tokens of one.
+fn marked(name: &str) -> Vec<u8> {
+    let mut tokens: Vec<String> = ["<unk>", "<|im_start|>", "<|im_end|>"]
+        .map(String::from)
+        .into();
+    tokens.extend((0..256).map(|byte| format!("<0x{byte:02X}>")));
+    let kinds: Vec<i32> = [2, 3, 3].into_iter().chain([6; 256]).collect();
+    let mut writer = Writer::new("llama");
+    writer.text("general.name", name);
+    for key in [
+        "context_length",
+        "embedding_length",
+        "block_count",
+        "feed_forward_length",
+    ] {
+        let value = if key == "block_count" { 1 } else { 32 };
+        writer.unsigned(&format!("llama.{key}"), value);
+    }
+    writer.unsigned("llama.attention.head_count", 1);
+    writer.float("llama.attention.layer_norm_rms_epsilon", 1e-5);
+    writer.text("tokenizer.ggml.model", "llama");
+    writer.texts("tokenizer.ggml.tokens", &tokens);
+    writer.floats("tokenizer.ggml.scores", &[0.0; 259]);
+    writer.integers("tokenizer.ggml.token_type", &kinds);
+    let square: &[u64] = &[32, 32];
+    let layer = [
+        "attn_q",
+        "attn_k",
+        "attn_v",
+        "attn_output",
+        "ffn_gate",
+        "ffn_up",
+        "ffn_down",
+    ];
+    let layer = layer.map(|name| (format!("blk.0.{name}.weight"), square));
+    let norms = ["blk.0.attn_norm", "blk.0.ffn_norm", "output_norm"];
+    let norms = norms.map(|name| (format!("{name}.weight"), &[32][..]));
+    let table = ("token_embd.weight".to_string(), &[32, 259][..]);
+    let all: Vec<_> = layer.into_iter().chain(norms).chain([table]).collect();
+    let all: Vec<(&str, &[u64])> = all
+        .iter()
+        .map(|(name, shape)| (name.as_str(), *shape))
+        .collect();
+    tensors(&mut writer, "", 5, &all);
+    writer.bytes()
+}
+
+const CHATML: &str = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n";
+
+#[test]
+fn a_model_without_a_template_gets_the_one_that_its_tokens_show() {
+    let sandbox = Sandbox::new();
+    sandbox.file("m.gguf", marked("Some Model Instruct"));
+    let words = ["create", "m", "-f", "-"];
+    let done = sandbox.puna(&words, "FROM ./m.gguf\n");
+    assert!(
+        done.stderr.contains("chatml, by its vocabulary"),
+        "{done:?}"
+    );
+    let shown = sandbox.puna(&["show", "m", "--parameters"], "").ok();
+    assert!(
+        shown.contains("<|im_start|>") && shown.contains("<|im_end|>"),
+        "{shown}"
+    );
+    assert!(
+        sandbox
+            .puna(&["show", "m", "--template"], "")
+            .ok()
+            .contains("<|im_start|>")
+    );
+    // By its path too, and where the name alone tells that it was taught.
+    for model in ["m", "./m.gguf"] {
+        assert_eq!(
+            sandbox.puna(&["render", model, "hi"], "").ok(),
+            CHATML,
+            "{model}"
+        );
+    }
+    sandbox.file("some-7b-chat.gguf", marked("x"));
+    assert_eq!(
+        sandbox
+            .puna(&["render", "./some-7b-chat.gguf", "hi"], "")
+            .ok(),
+        CHATML
+    );
+    // What the Modelfile says comes first.
+    let own = "FROM ./m.gguf\nTEMPLATE <{{ .Prompt }}>\nPARAMETER stop X\n";
+    sandbox.create("own", own);
+    assert_eq!(sandbox.puna(&["render", "own", "hi"], "").ok(), "<hi>");
+    let shown = sandbox.puna(&["show", "own", "--parameters"], "").ok();
+    assert!(!shown.contains("im_end"), "{shown}");
+    sandbox.create("stops", "FROM ./m.gguf\nPARAMETER stop X\n");
+    let shown = sandbox.puna(&["show", "stops", "--parameters"], "").ok();
+    assert!(shown.contains('X') && !shown.contains("im_end"), "{shown}");
+    // A base model has the tokens and was never taught them.
+    sandbox.file("base.gguf", marked("Some Model"));
+    sandbox.create("base", "FROM ./base.gguf\n");
+    assert_eq!(sandbox.puna(&["render", "base", "hi"], "").ok(), "hi");
+    let shown = sandbox.puna(&["show", "base"], "").ok();
+    assert!(shown.contains("continues the prompt"), "{shown}");
+}
+
+#[test]
+fn the_api_says_which_template_it_found() {
+    let sandbox = Sandbox::new();
+    let server = sandbox.serve(&[]);
+    let file = sandbox.file("m.gguf", marked("m chat"));
+    let digest = puna::digest::Digest::of(&marked("m chat")).to_string();
+    let put = format!(
+        "curl -sf --data-binary @{} {}/api/blobs/{digest}",
+        file.display(),
+        server.at
+    );
+    sandbox.shell(&put).ok();
+    let body = serde_json::json!({"model": "m", "files": {"m.gguf": digest}});
+    let answer = server.ask("POST", "/api/create", &body.to_string());
+    let said: Vec<Json> = answer.lines();
+    let found = said
+        .iter()
+        .any(|line| line["status"] == "using autodetected template chatml");
+    assert!(found, "{said:?}");
 }

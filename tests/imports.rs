@@ -360,6 +360,9 @@ fn an_adapter_in_safetensors_does_what_merging_it_does() {
     assert!(apart(&tuned, &plain) > 0.05, "{tuned:?} {plain:?}");
 }
 
+/// What is said, the exit status, and what is done to the folder.
+type Case<'a> = (&'a str, i32, &'a dyn Fn(&Path));
+
 #[test]
 fn a_folder_that_is_no_model_says_why_and_leaves_nothing() {
     let sandbox = Sandbox::new();
@@ -374,7 +377,7 @@ fn a_folder_that_is_no_model_says_why_and_leaves_nothing() {
         let file = File::options().write(true).open(path).unwrap();
         file.set_len(left).unwrap();
     };
-    let cases: &[(&str, i32, &dyn Fn(&Path))] = &[
+    let cases: &[Case] = &[
         ("there is no config.json", 2, &|at| {
             fs::remove_file(at.join("config.json")).unwrap()
         }),

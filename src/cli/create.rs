@@ -104,6 +104,9 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
         | Step::Converted(done, total)
         | Step::Quantizing(_, _, done, total) => progress.show(done, total),
         Step::Note(text) => notes.push(text),
+        Step::Template(name) => notes.push(format!(
+            "the model brings no template: {name}, by its vocabulary"
+        )),
         Step::Parsing | Step::Layer(..) | Step::Naming => {}
     };
     let (source, mut changes) = of_modelfile(&modelfile, places, &mut report)?;

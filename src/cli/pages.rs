@@ -86,7 +86,9 @@ const MODELFILE: Page = Page {
         Entry("SYSTEM", "The system text."),
         Entry(
             "TEMPLATE",
-            "A Go template that makes the prompts, in place of the one in the GGUF. puna render shows what it makes.",
+            "A Go template that makes the prompts, in place of the one in the GGUF. puna render shows what it \
+             makes. A model that brings none gets a well-known one if its vocabulary has the tokens of it and its name \
+             says instruct, chat or it; otherwise it continues its prompt.",
         ),
         Entry(
             "PARAMETER name value",

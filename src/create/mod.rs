@@ -38,6 +38,8 @@ pub enum Step {
     Note(String),
     /// The weights are being quantised: from which type to which, tensors done, of how many.
     Quantizing(String, String, u64, u64),
+    /// The model brings no template; its vocabulary shows the one of this name.
+    Template(&'static str),
     /// A layer is in; true: it was there before.
     Layer(Digest, bool),
     /// All layers are in: the name is written.
@@ -150,6 +152,11 @@ pub fn create(
     let base = match &changes.quantize {
         Some(to) => base.quantized(store, to, report)?,
         None => base,
+    };
+    let base = match source {
+        Source::Model(_) => base,
+        _ if !changes.template.is_empty() => base,
+        _ => base.detected(store, name, report)?,
     };
     let manifest = base.with(store, changes, report)?;
     report(Step::Naming);
@@ -296,6 +303,29 @@ impl Base {
         };
         let told = model::config_of(&model::header(&store.blob(&digest)?)?);
         self.config.file_type = told.file_type;
+        Ok(self)
+    }
+
+    /// Gives the weights the template that their vocabulary shows, if they bring none.
+    fn detected(
+        mut self,
+        store: &Store,
+        name: &Name,
+        report: &mut dyn FnMut(Step),
+    ) -> Result<Self> {
+        let Some(layer) = self.layers.iter().find(|layer| layer.kind() == "model") else {
+            return Ok(self);
+        };
+        let path = store.sound_layer(layer)?;
+        let names = [&name.to_string(), layer.from.as_str()];
+        if let Some(named) = model::detected(&path, &model::header(&path)?, &names)? {
+            report(Step::Template(named.name));
+            let (digest, size_bytes) = store.put_bytes(named.template.as_bytes())?;
+            self.layers.push(Layer::new("template", digest, size_bytes));
+            for stop in named.stops {
+                self.options.set_text("stop", stop)?;
+            }
+        }
         Ok(self)
     }
 

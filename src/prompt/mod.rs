@@ -3,7 +3,7 @@
 pub mod gotmpl;
 pub mod guard;
 mod jinja;
-mod named;
+pub mod named;
 
 use std::time::SystemTime;
 

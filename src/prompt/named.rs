@@ -1,48 +1,170 @@
-//! Templates that some GGUFs name instead of carrying them, by llama.cpp's names for them.
+//! Templates that GGUFs name instead of carrying them, by llama.cpp's names for them, and the tokens by
+//! which a model without any template shows that it was taught one of them.
 
-/// The template under a name, in the language of Modelfiles.
-pub fn template(name: &str) -> Option<&'static str> {
-    let found = NAMED.iter().find(|(known, _)| *known == name);
-    found.map(|(_, source)| *source)
+/// A well-known template.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Named {
+    /// llama.cpp's name.
+    pub name: &'static str,
+    /// Its text, in the language of Modelfiles.
+    pub template: &'static str,
+    /// Tokens that the vocabulary of a model has that was taught it; none if text alone marks turns.
+    marks: &'static [&'static str],
+    /// Where an answer stops: the reference's list for it.
+    pub stops: &'static [&'static str],
 }
 
-const NAMED: &[(&str, &str)] = &[
-    (
-        "chatml",
-        "{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}<|im_start|>assistant\n",
-    ),
-    (
-        "llama3",
-        "{{ range .Messages }}<|start_header_id|>{{ .Role }}<|end_header_id|>\n\n{{ .Content }}<|eot_id|>{{ end }}\
-         <|start_header_id|>assistant<|end_header_id|>\n\n",
-    ),
-    (
-        "llama2",
-        "[INST] {{ if .System }}<<SYS>>\n{{ .System }}\n<</SYS>>\n\n{{ end }}{{ .Prompt }} [/INST]{{ .Response }}</s>",
-    ),
-    (
-        "mistral-v1",
-        " [INST] {{ if .System }}{{ .System }}\n\n{{ end }}{{ .Prompt }} [/INST]{{ .Response }}</s>",
-    ),
-    (
-        "mistral-v3",
-        "[INST] {{ if .System }}{{ .System }}\n\n{{ end }}{{ .Prompt }}[/INST]{{ .Response }}</s>",
-    ),
-    (
-        "gemma",
-        "<start_of_turn>user\n{{ if .System }}{{ .System }}\n\n{{ end }}{{ .Prompt }}<end_of_turn>\n\
-         <start_of_turn>model\n{{ .Response }}<end_of_turn>\n",
-    ),
-    (
-        "phi3",
-        "{{ range .Messages }}<|{{ .Role }}|>\n{{ .Content }}<|end|>\n{{ end }}<|assistant|>\n",
-    ),
-    (
-        "zephyr",
-        "{{ range .Messages }}<|{{ .Role }}|>\n{{ .Content }}<|endoftext|>\n{{ end }}<|assistant|>\n",
-    ),
-    (
-        "vicuna",
-        "{{ if .System }}{{ .System }}\n\n{{ end }}USER: {{ .Prompt }}\nASSISTANT: {{ .Response }}</s>\n",
-    ),
+/// Words that a name has if the model was taught to answer; a base model may have the same tokens.
+const TAUGHT: &[&str] = &["instruct", "chat", "it", "assistant", "sft", "dpo"];
+
+/// The template under a name.
+pub fn template(name: &str) -> Option<&'static str> {
+    let found = NAMED.iter().find(|known| known.name == name);
+    found.map(|known| known.template)
+}
+
+/// True if one of a model's names says that it was taught to answer.
+pub fn is_taught<'a>(names: impl IntoIterator<Item = &'a str>) -> bool {
+    let mut words = names
+        .into_iter()
+        .flat_map(|name| name.split(|letter: char| !letter.is_alphanumeric()));
+    words.any(|word| {
+        TAUGHT
+            .iter()
+            .any(|taught| word.eq_ignore_ascii_case(taught))
+    })
+}
+
+/// The template whose marks are all among these tokens; the first of several.
+pub fn detect<'a>(tokens: impl IntoIterator<Item = &'a str>) -> Option<&'static Named> {
+    let mut missing: Vec<Vec<&str>> = NAMED.iter().map(|known| known.marks.to_vec()).collect();
+    for token in tokens {
+        if token.starts_with(['<', '[']) {
+            for marks in &mut missing {
+                marks.retain(|mark| *mark != token);
+            }
+        }
+    }
+    let mut found = NAMED.iter().zip(missing);
+    let found = found.find(|(known, missing)| !known.marks.is_empty() && missing.is_empty());
+    found.map(|(known, _)| known)
+}
+
+const NAMED: &[Named] = &[
+    Named {
+        name: "chatml",
+        template: "{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}<|im_start|>assistant\n",
+        marks: &["<|im_start|>", "<|im_end|>"],
+        stops: &["<|im_start|>", "<|im_end|>"],
+    },
+    Named {
+        name: "llama3",
+        template: "{{ range .Messages }}<|start_header_id|>{{ .Role }}<|end_header_id|>\n\n{{ .Content }}<|eot_id|>{{ end }}\
+                   <|start_header_id|>assistant<|end_header_id|>\n\n",
+        marks: &["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
+        stops: &["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
+    },
+    Named {
+        name: "llama2",
+        template: "[INST] {{ if .System }}<<SYS>>\n{{ .System }}\n<</SYS>>\n\n{{ end }}{{ .Prompt }} [/INST]{{ .Response }}</s>",
+        marks: &[],
+        stops: &["[INST]", "[/INST]", "<<SYS>>", "<</SYS>>"],
+    },
+    Named {
+        name: "mistral-v1",
+        template: " [INST] {{ if .System }}{{ .System }}\n\n{{ end }}{{ .Prompt }} [/INST]{{ .Response }}</s>",
+        marks: &[],
+        stops: &["[INST]", "[/INST]"],
+    },
+    Named {
+        name: "mistral-v7",
+        template: "{{ if .System }}[SYSTEM_PROMPT] {{ .System }}[/SYSTEM_PROMPT]{{ end }}[INST] {{ .Prompt }}[/INST] {{ .Response }}</s>",
+        marks: &["[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[INST]", "[/INST]"],
+        stops: &["[INST]", "[/INST]", "[SYSTEM_PROMPT]"],
+    },
+    Named {
+        name: "mistral-v3",
+        template: "[INST] {{ if .System }}{{ .System }}\n\n{{ end }}{{ .Prompt }}[/INST]{{ .Response }}</s>",
+        marks: &["[INST]", "[/INST]"],
+        stops: &["[INST]", "[/INST]"],
+    },
+    Named {
+        name: "gemma",
+        template: "<start_of_turn>user\n{{ if .System }}{{ .System }}\n\n{{ end }}{{ .Prompt }}<end_of_turn>\n\
+                   <start_of_turn>model\n{{ .Response }}<end_of_turn>\n",
+        marks: &["<start_of_turn>", "<end_of_turn>"],
+        stops: &["<start_of_turn>", "<end_of_turn>"],
+    },
+    Named {
+        name: "command-r",
+        template: "{{ if .System }}<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>{{ .System }}<|END_OF_TURN_TOKEN|>{{ end }}\
+                   <|START_OF_TURN_TOKEN|><|USER_TOKEN|>{{ .Prompt }}<|END_OF_TURN_TOKEN|>\
+                   <|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>{{ .Response }}<|END_OF_TURN_TOKEN|>",
+        marks: &[
+            "<|START_OF_TURN_TOKEN|>",
+            "<|END_OF_TURN_TOKEN|>",
+            "<|CHATBOT_TOKEN|>",
+        ],
+        stops: &["<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>"],
+    },
+    Named {
+        name: "deepseek3",
+        template: "{{ if .System }}{{ .System }}\n\n{{ end }}<｜User｜>{{ .Prompt }}<｜Assistant｜>{{ .Response }}<｜end▁of▁sentence｜>",
+        marks: &["<｜User｜>", "<｜Assistant｜>"],
+        stops: &["<｜User｜>", "<｜end▁of▁sentence｜>"],
+    },
+    Named {
+        name: "phi3",
+        template: "{{ range .Messages }}<|{{ .Role }}|>\n{{ .Content }}<|end|>\n{{ end }}<|assistant|>\n",
+        marks: &["<|user|>", "<|assistant|>", "<|end|>"],
+        stops: &["<|end|>", "<|system|>", "<|user|>", "<|assistant|>"],
+    },
+    Named {
+        name: "zephyr",
+        template: "{{ range .Messages }}<|{{ .Role }}|>\n{{ .Content }}<|endoftext|>\n{{ end }}<|assistant|>\n",
+        marks: &["<|user|>", "<|assistant|>", "<|endoftext|>"],
+        stops: &["<|system|>", "<|endoftext|>", "<|user|>", "<|assistant|>"],
+    },
+    Named {
+        name: "vicuna",
+        template: "{{ if .System }}{{ .System }}\n\n{{ end }}USER: {{ .Prompt }}\nASSISTANT: {{ .Response }}</s>\n",
+        marks: &[],
+        stops: &["USER:", "ASSISTANT:"],
+    },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_is_found_by_its_tokens() {
+        let found = |tokens: &[&str]| detect(tokens.iter().copied()).map(|known| known.name);
+        assert_eq!(
+            found(&["a", "<|im_end|>", "b", "<|im_start|>"]),
+            Some("chatml")
+        );
+        assert_eq!(found(&["<|im_end|>", "im_start"]), None);
+        assert_eq!(found(&["[INST]", "[/INST]"]), Some("mistral-v3"));
+        let new = ["[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"];
+        assert_eq!(found(&new), Some("mistral-v7"));
+        assert_eq!(
+            found(&["<|assistant|>", "<|user|>", "<|endoftext|>", "<|end|>"]),
+            Some("phi3")
+        );
+        assert_eq!(found(&[]), None);
+        for known in NAMED.iter().filter(|known| !known.marks.is_empty()) {
+            assert_eq!(found(known.marks), Some(known.name));
+        }
+    }
+
+    #[test]
+    fn names_tell_whether_a_model_was_taught_to_answer() {
+        for name in ["Llama-3-8B-Instruct", "gemma 2b it", "qwen:7b-chat-q4"] {
+            assert!(is_taught([name]), "{name}");
+        }
+        for name in ["Llama-3-8B", "git", "chatty", "italian"] {
+            assert!(!is_taught([name]), "{name}");
+        }
+    }
+}

@@ -115,6 +115,7 @@ fn progress(step: &Step) -> Option<Progress> {
     Some(Progress::of(match step {
         Step::Parsing => "parsing GGUF".to_string(),
         Step::Converted(0, 0) => "converting model".to_string(),
+        Step::Template(name) => format!("using autodetected template {name}"),
         Step::Layer(digest, true) => format!("using existing layer {digest}"),
         Step::Layer(digest, false) => format!("creating new layer {digest}"),
         Step::Naming => "writing manifest".to_string(),

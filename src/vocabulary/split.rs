@@ -41,9 +41,9 @@ pub fn name(json: &Json, files: &Files) -> Result<&'static str, String> {
     let steps = steps(&json["pre_tokenizer"]);
     let kind = |step: &&Json| step["type"].as_str().unwrap_or_default().to_string();
     let splits = steps.iter().filter(|step| kind(step) == "Split");
-    let patterns = splits.filter_map(|step| step["pattern"]["Regex"].as_str());
+    let mut patterns = splits.filter_map(|step| step["pattern"]["Regex"].as_str());
     // Where several cut one after the other, the last is the one that tells them apart.
-    if let Some(pattern) = patterns.last() {
+    if let Some(pattern) = patterns.next_back() {
         // A carriage return may stand as itself or as an escape.
         let pattern = pattern.replace('\r', "\\r").replace('\n', "\\n");
         let known = KNOWN.iter().find(|(text, _)| *text == pattern);
