@@ -140,6 +140,11 @@ pub const TABLE: &[(&str, Kind, &str)] = &[
         "end the answer before this text; may be repeated",
     ),
     (
+        "reasoning_budget",
+        Kind::Int(-1, 1 << 30),
+        "tokens of thinking at most, then the answer; -1 no limit",
+    ),
+    (
         "parse_special",
         Kind::Bool,
         "read special tokens in what users and tools write, as llama.cpp does",

@@ -50,4 +50,5 @@ mod small;
 mod store;
 mod support;
 mod templates;
+mod thinking;
 mod tidy;

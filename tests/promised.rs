@@ -1,5 +1,4 @@
-//! Answers that were promised to look like something: JSON, schemas, grammars, calls of functions,
-//! thinking.
+//! Answers that were promised to look like something: JSON, schemas, grammars, calls of functions.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -9,7 +8,7 @@ use serde_json::{Value as Json, json};
 use crate::support::{Sandbox, Server, smol};
 
 /// SmolLM2 knows neither functions nor thinking: this TEMPLATE teaches it both, badly.
-const TEMPLATE: &str = r#"{{- if .Tools }}<|im_start|>system
+pub const TEMPLATE: &str = r#"{{- if .Tools }}<|im_start|>system
 Functions: {{ range .Tools }}{{ .Function }}
 {{ end }}<|im_end|>
 {{ end }}
@@ -28,7 +27,8 @@ Functions: {{ range .Tools }}{{ .Function }}
 {{- end }}<|im_start|>assistant
 "#;
 
-const PERSON: &str = r#"{"type":"object","properties":{"name":{"type":"string","maxLength":10},"age":{"type":"integer","minimum":0,"maximum":150},"mood":{"enum":["good","bad"]},"tags":{"type":"array","items":{"type":"string","maxLength":6},"maxItems":1}},"required":["name","age","mood","tags"],"additionalProperties":false}"#;
+/// A schema of several kinds of fields.
+pub const PERSON: &str = r#"{"type":"object","properties":{"name":{"type":"string","maxLength":10},"age":{"type":"integer","minimum":0,"maximum":150},"mood":{"enum":["good","bad"]},"tags":{"type":"array","items":{"type":"string","maxLength":6},"maxItems":1}},"required":["name","age","mood","tags"],"additionalProperties":false}"#;
 
 /// Functions that the tests offer.
 pub fn tools() -> Json {
@@ -198,100 +198,6 @@ fn a_call_that_the_model_makes_by_itself_is_told_from_text() {
         .filter_map(|line| line["message"]["content"].as_str())
         .collect();
     assert!(said.contains("<tool_call>"), "{said}");
-}
-
-#[test]
-fn thinking_has_a_field_of_its_own() {
-    let sandbox = sandbox();
-    let server = sandbox.serve(&[]);
-    let mut messages = Vec::new();
-    for (question, answer) in [("1+1", "2"), ("2+2", "4"), ("3+3", "6"), ("4+4", "8")] {
-        messages.push(json!({"role": "user", "content": format!("What is {question}?")}));
-        messages.push(json!({"role": "assistant", "thinking": format!("The user asks for {question}."), "content": answer}));
-    }
-    messages.push(json!({"role": "user", "content": "What is 5+5?"}));
-    let mut body = json!({"model": "tooly", "stream": true, "options": {"temperature": 0, "num_predict": 60}, "messages": messages});
-    for stream in [true, false] {
-        body["stream"] = json!(stream);
-        let lines = server.ask("POST", "/api/chat", &body.to_string()).lines();
-        let field = |name: &str| -> String {
-            lines
-                .iter()
-                .filter_map(|line| line["message"][name].as_str())
-                .collect()
-        };
-        let (thinking, content) = (field("thinking"), field("content"));
-        assert!(thinking.contains("The user asks"), "{lines:?}");
-        assert!(
-            !thinking.contains("think>") && !content.contains("think>") && !content.is_empty(),
-            "{thinking:?} {content:?}"
-        );
-    }
-    let body =
-        json!({"model": "smol", "think": true, "messages": [{"role": "user", "content": "x"}]});
-    let refused = server.ask("POST", "/api/chat", &body.to_string());
-    assert_eq!(
-        (refused.status, refused.error().as_str()),
-        (400, "\"smol\" does not support thinking")
-    );
-}
-
-#[test]
-fn thinking_goes_to_standard_error_and_only_if_asked_for() {
-    let sandbox = sandbox();
-    let messages: Vec<Json> = [("1+1", "2"), ("2+2", "4"), ("3+3", "6"), ("4+4", "8")]
-        .iter()
-        .flat_map(|(question, answer)| {
-            [
-                json!({"role": "user", "content": format!("What is {question}?")}),
-                json!({"role": "assistant", "thinking": format!("The user asks for {question}."), "content": answer}),
-            ]
-        })
-        .collect();
-    let modelfile = format!("FROM tooly\n{}", {
-        let text = |message: &Json| message["content"].as_str().unwrap().to_string();
-        messages
-            .iter()
-            .map(|message| match message["thinking"].as_str() {
-                Some(thinking) => format!(
-                    "MESSAGE assistant \"\"\"<think>\n{thinking}\n</think>\n\n{}\"\"\"\n",
-                    text(message)
-                ),
-                None => format!("MESSAGE user {}\n", text(message)),
-            })
-            .collect::<String>()
-    });
-    sandbox.create("thinky", &modelfile);
-    let words = [
-        "run",
-        "--local",
-        "thinky",
-        "What is 5+5?",
-        "--temperature=0",
-        "-n",
-        "60",
-    ];
-    let plain = sandbox.puna(&words, "");
-    assert_eq!(plain.stderr, "");
-    let answer = plain.ok();
-    assert!(
-        !answer.contains("think") && !answer.trim().is_empty(),
-        "{answer}"
-    );
-    let shown = sandbox.puna(&[&words[..], &["--think"]].concat(), "");
-    assert!(shown.stderr.contains("The user asks"), "{}", shown.stderr);
-    assert_eq!(shown.ok(), answer);
-    let hidden = sandbox.puna(&[&words[..], &["--think", "--hidethinking"]].concat(), "");
-    assert_eq!(
-        (hidden.stderr.as_str(), hidden.stdout.as_str()),
-        ("", answer.as_str())
-    );
-    sandbox
-        .puna(&["run", "smol", "x", "--think"], "")
-        .fails(2, "does not support thinking");
-    sandbox
-        .puna(&["run", "smol", "x", "--think=much"], "")
-        .fails(2, "--think is true, false");
 }
 
 #[test]

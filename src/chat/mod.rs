@@ -224,6 +224,7 @@ pub fn start(pool: &Pool, request: Request, progress: Progress) -> Result<Turn> 
         },
         likely: request.likely,
         guide: grammar.map(|grammar| engine.guide(grammar)).transpose()?,
+        budget: promise::budget(&request, &options, format.as_deref(), &prompt.text, engine),
         shift: shift.flatten(),
         endless: false,
         patience: lease.patience(),

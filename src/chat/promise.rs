@@ -4,10 +4,11 @@
 use serde_json::{Value as Json, json};
 
 use super::Request;
-use crate::engine::{Engine, Grammar, Marks, Text};
+use crate::engine::{Budget, Engine, Grammar, Marks, Text};
 use crate::error::{Error, Result};
 use crate::message::{Think, Tool};
-use crate::reply::{Format, Lark, Thought, schema};
+use crate::options::Options;
+use crate::reply::{Format, Lark, Thought, channel_thought, schema};
 
 /// The words that begin a call in an answer of channels.
 const CHANNEL_CALL: &str = " to=functions.";
@@ -169,6 +170,44 @@ pub(super) fn grammar(
     }
 }
 
+/// The marks around a thought, as an answer with such a beginning has them.
+fn marks(format: &Format, thought: Thought) -> Option<Marks> {
+    let (open, close) = format.think.clone()?;
+    match thought {
+        Thought::None => None,
+        Thought::Possible => Some(Marks { open, close }),
+        Thought::Begun => Some(Marks {
+            open: String::new(),
+            close,
+        }),
+    }
+}
+
+/// How long the answer may think, if the request bounds that and the model thinks.
+pub(super) fn budget(
+    request: &Request,
+    options: &Options,
+    format: Option<&Format>,
+    prompt: &str,
+    engine: &Engine,
+) -> Option<Budget> {
+    let tokens = usize::try_from(options.int("reasoning_budget")?).ok()?;
+    let format = format?;
+    if matches!(request.promise, Promise::Grammar(_)) {
+        return None; // A grammar of the user's own says all that the answer holds.
+    }
+    let marks = match format.channels {
+        true => {
+            let (open, close) = channel_thought(!request.tools.is_empty());
+            let (open, close) = (open.to_string(), close.to_string());
+            Marks { open, close }
+        }
+        false => marks(format, format.thought(prompt))?,
+    };
+    let closing = engine.tokens(&marks.close, false, true);
+    Some(Budget::new(tokens, marks, closing))
+}
+
 /// A grammar that holds from the first token.
 fn held(text: String) -> Result<Option<Grammar>> {
     Ok(Some(Grammar {
@@ -213,20 +252,10 @@ fn calls(request: &Request, lark: Lark, engine: &Engine) -> Result<Option<Gramma
     if shape.trigger().is_empty() {
         return Ok(None);
     }
-    let marks = lark.format.think.as_ref();
-    let thought = marks.and_then(|(open, close)| {
-        let open = match lark.thought {
-            Thought::None => return None,
-            Thought::Possible => open.clone(),
-            Thought::Begun => String::new(),
-        };
-        let close = close.clone();
-        Some(Marks { open, close })
-    });
     let grammar = Grammar {
         text: Text::Lark(lark.calls_behind_trigger(shape, &tools)),
         trigger: Some(shape.trigger().to_string()),
-        thought,
+        thought: marks(lark.format, lark.thought),
     };
     offered(grammar, engine)
 }

@@ -343,13 +343,14 @@ impl Wait {
     }
 }
 
-fn find(text: &[u8], part: &[u8]) -> Option<usize> {
+/// Where a part of a text begins.
+pub(super) fn find(text: &[u8], part: &[u8]) -> Option<usize> {
     let mut places = text.windows(part.len().max(1));
     places.position(|place| place == part)
 }
 
 /// Drops all but the last bytes.
-fn keep_end(text: &mut Vec<u8>, bytes: usize) {
+pub(super) fn keep_end(text: &mut Vec<u8>, bytes: usize) {
     text.drain(..text.len().saturating_sub(bytes));
 }
 

@@ -5,6 +5,7 @@
 
 mod admit;
 mod answer;
+mod budget;
 mod cache;
 mod cells;
 mod context;
@@ -38,6 +39,7 @@ use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token_type::LlamaTokenAttr;
 
 pub use answer::Answer;
+pub use budget::Budget;
 pub use devices::BUILT_FOR_GPU;
 pub use embed::normalised;
 pub use grammar::{Compiler, Grammar, Guide, Marks, Text};
@@ -200,6 +202,8 @@ pub struct Job {
     pub likely: Option<usize>,
     /// What the answer must follow.
     pub guide: Option<Guide>,
+    /// How long it may think.
+    pub budget: Option<Budget>,
     /// Go on behind a token that ends answers.
     pub endless: bool,
     /// Where the context is full, keep so many tokens at its front, drop the older half of the rest

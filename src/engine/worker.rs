@@ -21,7 +21,7 @@ use super::cache::Cache;
 use super::memory::MEMORY_HINT;
 use super::prefix::Prefixes;
 use super::work::Work;
-use super::{Event, Guide, Job};
+use super::{Budget, Event, Guide, Job};
 use super::{likely, prefix, tune};
 use crate::error::{Error, Result};
 use crate::message::Reason;
@@ -329,7 +329,15 @@ impl<'a> Worker<'a> {
             return work.end(Reason::Length);
         }
         let context = self.cache.context();
-        let token = match pick(sampler, work.job.guide.as_mut(), context, logits) {
+        let forced = work.job.budget.as_ref().and_then(Budget::forced);
+        let picked = match forced {
+            Some(token) => {
+                sampler.accept(token);
+                Ok(token)
+            }
+            None => pick(sampler, work.job.guide.as_mut(), context, logits),
+        };
+        let token = match picked {
             Ok(token) => token,
             Err(error) => return work.fail(error),
         };
@@ -340,6 +348,9 @@ impl<'a> Worker<'a> {
         }
         let visible = work.job.visible.binary_search(&token.0).is_ok();
         let bytes = vocab.token_to_piece(token, visible, None);
+        if let Some(budget) = &mut work.job.budget {
+            budget.took(&bytes);
+        }
         if let Some(guide) = &mut work.job.guide
             && let Err(error) = guide.accept(token, &bytes)
         {

@@ -21,6 +21,15 @@ pub const MARKS: &[&str] = &[
     "<|return|>",
 ];
 
+/// What opens a thought, and what ends it and begins the answer, or whatever comes behind it.
+pub fn channel_thought(anything: bool) -> (&'static str, &'static str) {
+    let close = match anything {
+        true => "<|end|><|start|>assistant",
+        false => "<|end|><|start|>assistant<|channel|>final<|message|>",
+    };
+    ("<|channel|>analysis<|message|>", close)
+}
+
 /// Reads a stream of messages.
 #[derive(Debug, Default)]
 pub struct Channels {

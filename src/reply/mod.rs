@@ -14,6 +14,7 @@ mod stop;
 mod think;
 mod utf8;
 
+pub use channels::channel_thought;
 pub use format::Format;
 pub use lark::Lark;
 pub use reader::{Piece, Reader};

@@ -86,6 +86,12 @@ fn options(body: &Map<String, Json>) -> Result<Map<String, Json>> {
     if let Some(value) = integer(body, "top_k")? {
         options.insert("top_k".into(), json!(value));
     }
+    let thinking = body
+        .get("thinking")
+        .filter(|thinking| thinking["type"] == "enabled");
+    if let Some(tokens) = thinking.and_then(|thinking| thinking["budget_tokens"].as_u64()) {
+        options.insert("reasoning_budget".into(), json!(tokens.min(1 << 30)));
+    }
     let stops = list(body, "stop_sequences")?;
     if !stops.iter().all(Json::is_string) {
         return Err(Error::usage("stop_sequences is a list of strings"));

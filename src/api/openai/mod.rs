@@ -166,8 +166,11 @@ fn options(body: &Map<String, Json>, chat: bool) -> Result<Map<String, Json>> {
             options.insert(key.into(), json!(value));
         }
     }
-    if let Some(seed) = integer(body, "seed")? {
-        options.insert("seed".into(), json!(seed));
+    // The second is llama.cpp's; OpenAI's models take an effort only.
+    for key in ["seed", "reasoning_budget"] {
+        if let Some(value) = integer(body, key)? {
+            options.insert(key.into(), json!(value));
+        }
     }
     let limit = match integer(body, "max_completion_tokens")? {
         None => integer(body, "max_tokens")?,
