@@ -64,6 +64,19 @@ pub struct Model {
     pub parent: String,
 }
 
+impl Model {
+    /// Checks the vocabulary before llama.cpp reads it, which would end the process over some.
+    ///
+    /// # Errors
+    /// `Damaged` with the reason.
+    pub fn check_vocabulary(&self) -> Result<()> {
+        let path = &self.weights;
+        let file = File::open(path).map_err(|error| Error::io("read", path, error))?;
+        let checked = self.header.check_vocabulary(file);
+        checked.map_err(|why| Error::damaged(path, why))
+    }
+}
+
 /// True if an operand names a file and not a model in the store.
 pub fn is_path(operand: &str) -> bool {
     ["/", "./", "../"]

@@ -4,6 +4,7 @@ use std::fs;
 
 use puna::gguf::Writer;
 
+use crate::parrot::parrot;
 use crate::support::{Sandbox, smol, tiny_gguf};
 
 #[test]
@@ -313,4 +314,29 @@ fn modelfiles_that_are_wrong_say_where() {
         "",
         "nothing is left under a final name"
     );
+}
+
+#[test]
+fn a_vocabulary_that_would_end_llama_cpp_is_damage() {
+    let sandbox = Sandbox::new();
+    // Its second piece becomes what the first one is.
+    let mut twice = parrot(&["The sky is blue."]);
+    let (first, second) = ("The\u{2581}".as_bytes(), "sky\u{2581}".as_bytes());
+    let at = twice.windows(second.len()).position(|part| part == second);
+    let at = at.expect("the piece is there");
+    twice[at..at + second.len()].copy_from_slice(first);
+    let path = sandbox.file("twice.gguf", &twice);
+    let path = path.display().to_string();
+    sandbox
+        .puna(&["run", &path, "hi"], "")
+        .fails(8, "two tokens of its vocabulary");
+    sandbox.create("twice", &format!("FROM {path}\n"));
+    let server = sandbox.serve(&[]);
+    let answer = server.ask(
+        "POST",
+        "/api/generate",
+        r#"{"model":"twice","prompt":"hi"}"#,
+    );
+    assert_eq!(answer.status, 500, "{answer:?}");
+    assert_eq!(server.ask("GET", "/", "").status, 200);
 }

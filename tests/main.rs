@@ -28,6 +28,7 @@ mod load;
 mod manual;
 mod map;
 mod minilm;
+mod parrot;
 mod pipes;
 mod promised;
 mod prompts;

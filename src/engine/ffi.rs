@@ -7,6 +7,7 @@
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::Path;
 use std::ptr;
+use std::sync::OnceLock;
 
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::session::LlamaStateSeqFlags;
@@ -46,7 +47,8 @@ pub struct Loaded {
     pub encodes: bool,
 }
 
-/// Sends llama.cpp's and ggml's log lines to `log` for the rest of the process.
+/// Sends llama.cpp's and ggml's log lines to `log` for the rest of the process, and what they say when
+/// they end it.
 pub fn set_log(log: &'static Log) {
     unsafe extern "C" fn record(level: sys::ggml_log_level, text: *const c_char, log: *mut c_void) {
         if text.is_null() {
@@ -56,6 +58,17 @@ pub fn set_log(log: &'static Log) {
         // `log` is the `&'static Log` given below, which is `Sync`.
         let (text, log) = unsafe { (CStr::from_ptr(text), &*log.cast::<Log>()) };
         log.record(level, &text.to_string_lossy());
+    }
+    static LOG: OnceLock<&'static Log> = OnceLock::new();
+    unsafe extern "C" fn last(text: *const c_char) {
+        if let (Some(log), false) = (LOG.get(), text.is_null()) {
+            // SAFETY: ggml hands over a NUL-terminated text that lives during this call.
+            log.last(&unsafe { CStr::from_ptr(text) }.to_string_lossy());
+        }
+    }
+    if LOG.set(log).is_ok() {
+        // SAFETY: `last` matches the callback type and never unwinds.
+        unsafe { sys::ggml_set_abort_callback(Some(last)) };
     }
     // SAFETY: `record` matches the callback type and never unwinds; the pointer is 'static.
     unsafe { sys::llama_log_set(Some(record), ptr::from_ref(log).cast_mut().cast()) };

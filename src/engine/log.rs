@@ -68,6 +68,12 @@ impl Log {
         }
     }
 
+    /// Takes what llama.cpp says when it ends the process: it is always told.
+    pub fn last(&self, text: &str) {
+        let text = text.replace('\n', " ");
+        (self.sink)(&format!("this ends here: {text}"));
+    }
+
     /// How much of a long piece of work is done, of how much, by llama.cpp's own count.
     pub fn counted(&self) -> (u64, u64) {
         *self

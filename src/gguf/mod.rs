@@ -8,6 +8,7 @@ mod plan;
 mod read;
 mod source;
 mod split;
+mod vocabulary;
 mod write;
 
 pub use derive::RULES;
@@ -182,6 +183,14 @@ impl Header {
     /// If the file cannot be read or has changed since.
     pub fn elements(&self, file: impl Read + Seek, array: &Array) -> Result<Vec<Value>> {
         source::elements(file, array)
+    }
+
+    /// Checks what llama.cpp would end the process over: tokens that are there twice, or lack a byte.
+    ///
+    /// # Errors
+    /// A text of one line: what is wrong.
+    pub fn check_vocabulary(&self, file: impl Read + Seek) -> Result<(), String> {
+        vocabulary::check(self, file)
     }
 
     /// What must change so that llama.cpp can load a file that was laid out for Ollama's own

@@ -101,6 +101,17 @@ impl<R: Read + Seek> Source<R> {
             .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
     }
 
+    /// A text of an array as it is, in place of what `text` held.
+    pub fn raw_text(&mut self, text: &mut Vec<u8>) -> Result<(), String> {
+        let length = self.length(TEXT_BYTES_MAX)?;
+        text.resize(length as usize, 0);
+        self.inner
+            .read_exact(text)
+            .map_err(|_| "the header is cut short".to_string())?;
+        self.at += length;
+        Ok(())
+    }
+
     /// Passes over some bytes.
     pub fn skip(&mut self, count: u64) -> Result<(), String> {
         if count > self.file_bytes.saturating_sub(self.at) {

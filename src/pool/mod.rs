@@ -216,6 +216,7 @@ impl Pool {
             path: derive::weights(&self.0.config, model, &mut report)?,
             ..self.spec(model, load)
         };
+        model.check_vocabulary()?;
         let kept = (!spec.deterministic).then(|| Kept::new(&self.0.config, model, &spec));
         let spec = Spec {
             prefixes: kept.flatten().map(|kept| kept as Arc<dyn Prefixes>),

@@ -1,0 +1,113 @@
+//! What a vocabulary must be like, or llama.cpp ends the whole process over it: its tokens all differ, and
+//! those that stand for bytes say which.
+
+use std::hash::{DefaultHasher, Hasher as _};
+use std::io::{Read, Seek, SeekFrom};
+
+use super::source::Source;
+use super::{Array, Header, Value};
+
+/// The type of a token that stands for a byte.
+const BYTE: u32 = 6;
+
+/// Checks the vocabulary of a file whose header was read. 50 000 tokens take about 3 ms.
+pub(super) fn check(header: &Header, mut file: impl Read + Seek) -> Result<(), String> {
+    let array = |key| match header.value(key) {
+        Some(Value::Array(array)) => Some(array),
+        _ => None,
+    };
+    let Some(tokens) = array("tokenizer.ggml.tokens") else {
+        return Ok(());
+    };
+    let kinds = match array("tokenizer.ggml.token_type") {
+        Some(kinds) => numbers(header, &mut file, kinds)?,
+        None => Vec::new(),
+    };
+    let (mut prints, mut bytes) = (Vec::new(), [false; 256]);
+    let mut source = at(header, &mut file, tokens)?;
+    let mut text = Vec::new();
+    for index in 0..tokens.count {
+        source.raw_text(&mut text)?;
+        if !text.is_empty() {
+            let mut hasher = DefaultHasher::new();
+            hasher.write(&text);
+            prints.push(hasher.finish());
+        }
+        match byte(&text) {
+            Some(byte) => bytes[usize::from(byte)] = true,
+            None if kinds.get(index as usize) == Some(&BYTE) => {
+                return Err(format!("token {index} of its vocabulary is of no byte"));
+            }
+            None => {}
+        }
+    }
+    prints.sort_unstable();
+    if prints.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err("two tokens of its vocabulary are the same".into());
+    }
+    let needs_bytes = header.text("tokenizer.ggml.model") == Some("llama");
+    if let Some(byte) = bytes.iter().position(|known| needs_bytes && !known) {
+        return Err(format!("its vocabulary has no token for the byte {byte}"));
+    }
+    Ok(())
+}
+
+fn at<R: Read + Seek>(header: &Header, mut file: R, array: &Array) -> Result<Source<R>, String> {
+    let found = file.seek(SeekFrom::Start(array.offset));
+    found.map_err(|error| error.to_string())?;
+    Ok(Source::new(file, array.offset, header.file_bytes))
+}
+
+fn numbers(header: &Header, file: impl Read + Seek, array: &Array) -> Result<Vec<u32>, String> {
+    let mut source = at(header, file, array)?;
+    (0..array.count).map(|_| source.u32()).collect()
+}
+
+/// The byte that a token stands for: `<0x0A>`, or the byte itself.
+fn byte(text: &[u8]) -> Option<u8> {
+    match text {
+        [byte] => Some(*byte),
+        [b'<', b'0', b'x', high, low, b'>'] => {
+            let digit = |digit: &u8| char::from(*digit).to_digit(16);
+            Some((digit(high)? * 16 + digit(low)?) as u8)
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use crate::gguf::{Writer, read};
+
+    fn told(change: impl Fn(&mut Vec<String>, &mut Vec<i32>)) -> Result<(), String> {
+        let mut tokens: Vec<String> = (0..256).map(|byte| format!("<0x{byte:02X}>")).collect();
+        let mut kinds = vec![6; 256];
+        tokens.extend(["a".into(), "".into(), "".into(), "\u{2581}b".into()]);
+        kinds.extend([1; 4]);
+        change(&mut tokens, &mut kinds);
+        let mut writer = Writer::new("llama");
+        writer.text("tokenizer.ggml.model", "llama");
+        writer.texts("tokenizer.ggml.tokens", &tokens);
+        writer.integers("tokenizer.ggml.token_type", &kinds);
+        let bytes = writer.bytes();
+        let header = read(Cursor::new(&bytes), bytes.len() as u64).unwrap();
+        header.check_vocabulary(Cursor::new(&bytes))
+    }
+
+    #[test]
+    fn a_vocabulary_that_ends_llama_cpp_is_refused() {
+        assert_eq!(told(|_, _| {}), Ok(()));
+        let wrong = |change: fn(&mut Vec<String>, &mut Vec<i32>)| told(change).unwrap_err();
+        assert!(wrong(|tokens, _| tokens[259] = "a".into()).contains("are the same"));
+        assert!(wrong(|_, kinds| kinds[256 + 3] = 6).contains("token 259"));
+        assert!(
+            wrong(|tokens, kinds| {
+                tokens[7] = "x7".into();
+                kinds[7] = 1;
+            })
+            .contains("no token for the byte 7")
+        );
+    }
+}
