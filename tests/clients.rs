@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::minilm::minilm;
+use crate::parrot::{modelfile, parrot};
 use crate::support::{Sandbox, model, run};
 
 /// A script of the tests, and where the client's packages lie.
@@ -38,4 +39,44 @@ fn the_javascript_client_finds_all_it_knows() {
             .arg(script)
             .env("PUNA_PACKAGES", packages.parent().unwrap()),
     );
+}
+
+/// What the models say that the SDKs are tried with, by their names.
+const SCRIPTS: [(&str, &str); 5] = [
+    (
+        "text",
+        "The sky is blue because air scatters blue light more than red light.",
+    ),
+    (
+        "tool",
+        "I look.<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Rome\", \"days\": 3}}\n</tool_call>",
+    ),
+    (
+        "tools",
+        "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Rome\", \"days\": 1}}\n</tool_call>\
+         <tool_call>\n{\"name\": \"set_alarm\", \"arguments\": {\"at\": \"noon\"}}\n</tool_call>",
+    ),
+    (
+        "think",
+        "<think>\nTwo and two make four.\n</think>\n\nIt is 4.",
+    ),
+    ("json", "{\"city\": \"Rome\", \"days\": 3}"),
+];
+
+fn hears_parrots(command: &mut Command) {
+    let sandbox = Sandbox::new();
+    let file = sandbox.file("parrot.gguf", parrot(&SCRIPTS.map(|(_, script)| script)));
+    for (index, (name, _)) in SCRIPTS.iter().enumerate() {
+        sandbox.create(name, &modelfile(&file.display().to_string(), index));
+    }
+    let server = sandbox.serve(&[]);
+    let done = run(command.arg(format!("http://{}", server.at)), "");
+    assert_eq!(done.stdout, "all done\n", "{}", done.stderr);
+}
+
+#[test]
+fn the_python_sdks_read_golden_streams() {
+    let (script, packages) = places("sdk.py", "sdks");
+    let mut command = Command::new("python3");
+    hears_parrots(command.arg(script).env("PYTHONPATH", packages));
 }

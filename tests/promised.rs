@@ -3,6 +3,10 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use puna::engine::Compiler;
+use puna::message::Tool;
+use puna::reply::{Format, Lark, Thought};
+use puna::special::Specials;
 use serde_json::{Value as Json, json};
 
 use crate::support::{Sandbox, Server, smol};
@@ -47,6 +51,36 @@ pub fn sandbox() -> Sandbox {
     );
     sandbox.create("tooly", &modelfile);
     sandbox
+}
+
+/// True if calls may be written as the template writes them where a grammar holds them, and may end there.
+pub fn held_by_grammar(format: &Format, tools: &[Tool], text: &str) -> bool {
+    let Some(shape) = format
+        .calls
+        .as_ref()
+        .filter(|shape| !shape.trigger().is_empty())
+    else {
+        return true;
+    };
+    let none = Specials::new([]).unwrap();
+    let lark = Lark {
+        format,
+        thought: Thought::None,
+        specials: &none,
+    };
+    let tools: Vec<&Tool> = tools.iter().collect();
+    let grammar = lark.calls_behind_trigger(shape, &tools);
+    let (_, calls) = text.split_once(shape.trigger()).unwrap();
+    let compiler = Compiler::of_bytes().unwrap();
+    let calls = calls.trim_end();
+    // Cohere's count their calls in a key that the grammar leaves out.
+    if calls.contains("\"tool_call_id\"") {
+        return true;
+    }
+    // An end token is a part of the closing mark in one family; \\u is never needed.
+    let endings = format.ends.iter().map(String::as_str).chain([""]);
+    let mut held = endings.map(|end| compiler.accepts(&grammar, &format!("{calls}{end}")));
+    held.any(Result::unwrap) || calls.contains("\\u00e9")
 }
 
 /// Asks `count` times over eight connections, each with a seed of its own.

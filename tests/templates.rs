@@ -14,6 +14,8 @@ use puna::prompt::{Chat, Template};
 use puna::reply::{Format, Piece, Reader, Stops, Utf8};
 use serde_json::Value as Json;
 
+use crate::promised::held_by_grammar;
+
 /// Friday, the second of January 2026, 15:00, as `record-prompts` has it.
 const NOW: u64 = 1_767_366_000;
 
@@ -323,6 +325,9 @@ fn calls_are_read_in_the_shape_that_the_template_shows() {
                 .count();
             if NOT_READ.contains(&name.as_str()) {
                 continue;
+            }
+            if !held_by_grammar(&format, &tools, &text) {
+                wrong.push(format!("{name} {count}: the grammar refuses {text:?}"));
             }
             for at in 0..text.len() + STOP.len() {
                 let (_, said, found) = read(&format, &tools, &prompt, &text, at);

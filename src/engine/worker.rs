@@ -329,19 +329,21 @@ impl<'a> Worker<'a> {
             return work.end(Reason::Length);
         }
         let context = self.cache.context();
+        let vocab = self.model.vocab();
         let forced = work.job.budget.as_ref().and_then(Budget::forced);
         let picked = match forced {
             Some(token) => {
                 sampler.accept(token);
                 Ok(token)
             }
-            None => pick(sampler, work.job.guide.as_mut(), context, logits),
+            None => pick(sampler, work.job.guide.as_mut(), context, logits, |token| {
+                vocab.is_eog(token)
+            }),
         };
         let token = match picked {
             Ok(token) => token,
             Err(error) => return work.fail(error),
         };
-        let vocab = self.model.vocab();
         if vocab.is_eog(token) && !work.job.endless {
             work.answered();
             return work.end(Reason::Stop);
@@ -384,6 +386,7 @@ fn pick(
     guide: Option<&mut Guide>,
     context: &LlamaContext,
     logits: i32,
+    ends: impl Fn(LlamaToken) -> bool,
 ) -> Result<LlamaToken> {
     let Some(guide) = guide else {
         return Ok(sampler.sample(context, logits));
@@ -392,7 +395,8 @@ fn pick(
     let mut tokens = context.token_data_array_ith(logits);
     tokens.apply_sampler(sampler);
     let token = tokens.selected_token().ok_or_else(lost)?;
-    let token = if guide.allows(token)? {
+    // A grammar knows one token that ends answers; a model may have several.
+    let token = if (ends(token) && guide.may_end()) || guide.allows(token)? {
         token
     } else {
         let mut tokens = context.token_data_array_ith(logits);

@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 
 use super::format::Format;
 use super::schema;
-use super::shape::{ANY, Body, Shape, allows};
+use super::shape::{ANY, Body, Shape, allows, counter};
 use super::think::Thought;
 use crate::message::Tool;
 use crate::special::{Piece, Specials};
@@ -13,6 +13,10 @@ use crate::special::{Piece, Specials};
 const MORE_CALLS_MAX: usize = 15;
 /// The same where the model was made to call.
 const REQUIRED_MORE_MAX: usize = 3;
+/// White space that a model may put between the parts of a call.
+const SPACE: &str = r"/\s{0,2}/";
+/// The same in a list, whose elements some families write below each other.
+const INDENT: &str = r"/[ \n]{0,10}/";
 /// Signs that mean something in a regular expression.
 const META: &str = r"\.+*?()|[]{}^$/";
 
@@ -173,20 +177,54 @@ impl<'a> Rules<'a> {
         self.call(shape, tools);
         let last = match shape.last.trim() {
             "" => String::new(),
-            last => format!("(/\\s{{0,2}}/ {})?", self.literal(last)),
+            last => format!("({SPACE} {})?", self.literal(last)),
         };
-        let (between, again) = match shape.array {
-            true => (shape.between.clone() + ", ", ""),
-            false => (shape.between.clone(), shape.again.as_str()),
-        };
-        let again = self.literal(&(between + again));
-        let calls = match again.is_empty() {
-            true => "call".to_string(),
-            false => format!("call ({again} call){{0,{more}}}"),
-        };
-        match shape.array {
-            true => format!("\"[\" /\\s{{0,2}}/ {calls} /\\s{{0,2}}/ \"]\" {last}"),
-            false => format!("{calls} {last}"),
+        if shape.array {
+            let again = format!("{} \",\" {INDENT}", self.literal(&shape.between));
+            let calls = format!("call ({again} call){{0,{more}}}");
+            return format!("\"[\" {INDENT} {calls} {INDENT} \"]\" {last}");
+        }
+        let again = shape.between.clone() + &shape.again;
+        if again.is_empty() {
+            return format!("call {last}");
+        }
+        self.forked(&again, shape.last.trim(), more)
+            .unwrap_or_else(|| format!("call ({} call){{0,{more}}} {last}", self.literal(&again)))
+    }
+
+    /// Calls where what stands between them begins like what stands behind the last. That beginning is
+    /// written once: of two texts the lexer follows the longer one, and would never see the end.
+    fn forked(&self, again: &str, last: &str, more: usize) -> Option<String> {
+        let again = again.trim_start();
+        let shared = self.shared(again, last);
+        let close = Some(&again[..shared]).filter(|close| !close.is_empty())?;
+        let close = format!("{SPACE} {}", self.literal(close));
+        let (again, last) = (
+            self.literal(&again[shared..]),
+            self.literal(&last[shared..]),
+        );
+        Some(format!(
+            "call ({close} ({again} call {close}){{0,{more}}} {last})?"
+        ))
+    }
+
+    /// The length of the longest common beginning that cuts no special token.
+    fn shared(&self, one: &str, other: &str) -> usize {
+        let (mut ones, mut others) = (self.specials.cut(one), self.specials.cut(other));
+        let mut length = 0;
+        loop {
+            match (ones.next(), others.next()) {
+                (Some(Piece::Plain(one)), Some(Piece::Plain(other))) if one != other => {
+                    let pairs = one.chars().zip(other.chars());
+                    let same = pairs.take_while(|(one, other)| one == other);
+                    return length + same.map(|(letter, _)| letter.len_utf8()).sum::<usize>();
+                }
+                (Some(one), Some(other)) if one == other => {
+                    let (Piece::Plain(text) | Piece::Special(text, _)) = one;
+                    length += text.len();
+                }
+                _ => return length,
+            }
         }
     }
 
@@ -204,10 +242,18 @@ impl<'a> Rules<'a> {
     /// Adds the rule of one call of any of the tools.
     fn call(&mut self, shape: &Shape, tools: &[&Tool]) {
         if let Body::Object {
-            name, arguments, ..
+            name,
+            arguments,
+            id,
         } = &shape.body
         {
-            let any = tools.iter().map(|tool| object(name, arguments, tool));
+            let any = tools.iter().flat_map(|tool| {
+                let whole = object(name, arguments, tool);
+                match id {
+                    None => vec![whole],
+                    Some(keys) => with_id(&whole, keys),
+                }
+            });
             self.json("call", &json!({ "anyOf": any.collect::<Vec<Json>>() }));
             return;
         }
@@ -225,7 +271,13 @@ impl<'a> Rules<'a> {
             Body::Object { .. } => String::new(),
             Body::Named { between } => {
                 let rule = self.json(&format!("arguments{index}"), &parameters(tool));
-                format!("{} {rule}", self.literal(between))
+                let (counter, mark) = counter(between);
+                let counter = if counter.is_empty() {
+                    ""
+                } else {
+                    "/:[0-9]{1,4}/"
+                };
+                format!("{counter} {} {rule}", self.literal(mark))
             }
             Body::Python => {
                 let pairs = self.pairs(body, index, tool);
@@ -255,6 +307,30 @@ impl<'a> Rules<'a> {
         let choices: Vec<String> = choices.into_iter().map(quoted).collect();
         self.text += &format!("{rule}: {}\n", choices.join(" | "));
         format!("{rule} {}", self.literal(end))
+    }
+
+    /// Adds a rule for values of a schema; true and false may be written as Python does.
+    fn word(&mut self, rule: String, schema: &Json) -> String {
+        match schema["type"] == "boolean" {
+            true => "/[Tt]rue|[Ff]alse/".to_string(),
+            false => self.json(&rule, schema),
+        }
+    }
+
+    /// The same, where texts may stand in single quotes too.
+    fn python(&mut self, rule: String, schema: &Json) -> String {
+        if let Some(choices) = choices(schema) {
+            let each = choices.into_iter();
+            let each = each.flat_map(|text| [quoted(&format!("'{text}'")), quoted(&quoted(text))]);
+            return format!("({})", each.collect::<Vec<_>>().join(" | "));
+        }
+        let bounds = ["pattern", "format", "minLength", "maxLength", "const"];
+        let plain = schema["type"] == "string" && bounds.iter().all(|key| schema[key].is_null());
+        let value = self.word(rule, schema);
+        match plain {
+            true => format!("({value} | /'([^'\\\\]|\\\\.)*'/)"),
+            false => value,
+        }
     }
 
     /// Each argument with its key, and whether it must be there.
@@ -287,15 +363,18 @@ impl<'a> Rules<'a> {
                     match text {
                         true => format!("{key} {}", self.raw(rule, choices, value_end)),
                         false => {
-                            let value = self.json(&rule, schema);
+                            let value = self.word(rule, schema);
                             format!("{key} {value} {}", self.literal(value_end))
                         }
                     }
                 }
-                body => {
-                    let sign = if *body == Body::Python { '=' } else { ':' };
+                Body::Python => {
+                    let value = self.python(rule, schema);
+                    format!("{} {value}", quoted(&format!("{name}=")))
+                }
+                _ => {
                     let value = self.json(&rule, schema);
-                    format!("{} {value}", quoted(&format!("{name}{sign}")))
+                    format!("{} {value}", quoted(&format!("{name}:")))
                 }
             };
             let needed = required.is_some_and(|names| names.iter().any(|known| known == name));
@@ -333,6 +412,26 @@ fn object(name: &[String], arguments: &[String], tool: &Tool) -> Json {
     put(&mut whole, name, json!({ "const": tool.name }));
     put(&mut whole, arguments, parameters(tool));
     whole
+}
+
+/// The schemas of the same object with an id before its other keys, and behind them.
+fn with_id(whole: &Json, keys: &[String]) -> Vec<Json> {
+    let id = json!({ "type": "string", "pattern": "^[A-Za-z0-9_.:-]{0,40}$" });
+    let mut behind = whole.clone();
+    put(&mut behind, keys, id.clone());
+    let mut before = json!({});
+    put(&mut before, keys, id);
+    if let (Some(properties), Some(others)) = (
+        before["properties"].as_object_mut(),
+        whole["properties"].as_object(),
+    ) {
+        let others = others.iter().filter(|(key, _)| **key != keys[0]);
+        properties.extend(others.map(|(key, value)| (key.clone(), value.clone())));
+    }
+    for one in [&mut before, &mut behind] {
+        one["required"] = whole["required"].clone();
+    }
+    vec![behind, before]
 }
 
 fn put(schema: &mut Json, keys: &[String], value: Json) {

@@ -221,10 +221,16 @@ fn name_until(text: &str, end: &str) -> Read<String> {
     }
 }
 
-fn named(text: &str, between: &str) -> Read<Parts> {
-    // A counter may stand between name and mark, as in `name:0<|mark|>`.
+/// What stands between a name and its arguments, cut behind the counter that some families put there:
+/// `:0` and `<|mark|>`.
+pub fn counter(between: &str) -> (&str, &str) {
     let mark = between.trim_start_matches(|c: char| c == ':' || c.is_ascii_digit());
-    let counted = mark.len() < between.len();
+    between.split_at(between.len() - mark.len())
+}
+
+fn named(text: &str, between: &str) -> Read<Parts> {
+    let (counter, mark) = counter(between);
+    let counted = !counter.is_empty();
     let (name, used) = name_until(text, if mark.trim().is_empty() { "{" } else { mark })?;
     let name = match name.rsplit_once(':') {
         Some((name, digits)) if counted && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
