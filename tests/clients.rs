@@ -80,3 +80,18 @@ fn the_python_sdks_read_golden_streams() {
     let mut command = Command::new("python3");
     hears_parrots(command.arg(script).env("PYTHONPATH", packages));
 }
+
+#[test]
+fn the_javascript_sdks_read_golden_streams() {
+    let (script, packages) = places("sdk.mjs", "node/node_modules");
+    let mut command = Command::new("node");
+    let packages = packages.parent().unwrap();
+    hears_parrots(command.arg(script).env("PUNA_PACKAGES", packages));
+}
+
+#[test]
+fn llm_litellm_and_langchain_are_answered() {
+    let (script, packages) = places("others.py", "sdks");
+    let mut command = Command::new("python3");
+    hears_parrots(command.arg(script).env("PYTHONPATH", packages));
+}

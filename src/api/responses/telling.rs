@@ -188,8 +188,15 @@ impl Telling {
         self.open = Some(Open::Reasoning);
         let added = self.added(json!({ "id": id, "type": "reasoning", "summary": [] }));
         let at = self.at();
-        self.items[at]["summary"] = json!([{ "type": "summary_text", "text": "" }]);
-        vec![added]
+        let part = json!({ "type": "summary_text", "text": "" });
+        self.items[at]["summary"] = json!([part]);
+        let mut data = self.place("summary_index");
+        data["part"] = part;
+        // The reference leaves out the parts; OpenAI's npm SDK ends the stream where they are missing.
+        vec![
+            added,
+            self.event("response.reasoning_summary_part.added", data),
+        ]
     }
 
     /// Closes the open item, as each must be before another begins.
@@ -198,12 +205,17 @@ impl Telling {
         match self.open.take() {
             None => Vec::new(),
             Some(Open::Reasoning) => {
-                let text = self.items[at]["summary"][0]["text"].clone();
-                self.items[at]["encrypted_content"] = text.clone();
-                let mut data = self.place("summary_index");
-                data["text"] = text;
-                let told = self.event("response.reasoning_summary_text.done", data);
-                vec![told, self.done()]
+                let part = self.items[at]["summary"][0].clone();
+                self.items[at]["encrypted_content"] = part["text"].clone();
+                let mut text = self.place("summary_index");
+                text["text"] = part["text"].clone();
+                let mut whole = self.place("summary_index");
+                whole["part"] = part;
+                vec![
+                    self.event("response.reasoning_summary_text.done", text),
+                    self.event("response.reasoning_summary_part.done", whole),
+                    self.done(),
+                ]
             }
             Some(Open::Message) => {
                 self.items[at]["status"] = "completed".into();
