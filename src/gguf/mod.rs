@@ -16,12 +16,16 @@ pub use kinds::{TensorKind, file_type, file_type_name, file_types};
 pub use plan::{Plan, Run};
 pub use read::read;
 pub use split::{Merged, Shard, merged};
+pub use vocabulary::byte_of;
 pub use write::Writer;
 
 use std::io::{Read, Seek};
 use std::ops::Range;
 
 use crate::error::Result;
+
+/// What tensors' places in a file are multiples of, where it does not say otherwise.
+pub const ALIGNMENT: u64 = 32;
 
 /// A value of the header's key-value part.
 #[derive(Debug, Clone, PartialEq)]

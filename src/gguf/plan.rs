@@ -7,10 +7,7 @@ use std::ops::Range;
 
 use super::source::prefix_bytes;
 use super::write::put_text;
-use super::{Header, Tensor, Value};
-
-/// Alignment of the new file's tensor data.
-const ALIGNMENT: u64 = 32;
+use super::{ALIGNMENT, Header, Tensor, Value};
 
 /// A new file made of an old one.
 #[derive(Debug, Clone, PartialEq)]

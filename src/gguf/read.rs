@@ -5,7 +5,7 @@ use std::io::{Read, Seek};
 use std::ops::Range;
 
 use super::source::{FLOAT_32, INTEGER_32, Source, TEXT, UNSIGNED_32};
-use super::{Header, Tensor, TensorKind, Value};
+use super::{ALIGNMENT, Header, Tensor, TensorKind, Value};
 
 /// Most dimensions of a tensor (ggml's GGML_MAX_DIMS).
 const DIMENSIONS_MAX: u32 = 4;
@@ -13,8 +13,6 @@ const DIMENSIONS_MAX: u32 = 4;
 const LAYERS_MAX: u64 = 512;
 /// Largest alignment of tensor data that makes sense.
 const ALIGNMENT_MAX: u64 = 1 << 20;
-/// Alignment of tensor data where the file names none (GGUF's default).
-const ALIGNMENT: u64 = 32;
 
 /// Reads and checks the header of a GGUF file of `file_bytes` bytes.
 ///

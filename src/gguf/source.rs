@@ -43,6 +43,13 @@ impl<R: Read + Seek> Source<R> {
         }
     }
 
+    /// The same file at its array.
+    pub fn at(mut file: R, array: &Array, file_bytes: u64) -> Result<Self, String> {
+        let found = file.seek(SeekFrom::Start(array.offset));
+        found.map_err(|error| error.to_string())?;
+        Ok(Source::new(file, array.offset, file_bytes))
+    }
+
     /// The next bytes.
     pub fn bytes<const N: usize>(&mut self) -> Result<[u8; N], String> {
         let mut bytes = [0; N];
@@ -87,21 +94,17 @@ impl<R: Read + Seek> Source<R> {
 
     /// A text with its length before it.
     pub fn text(&mut self) -> Result<String, String> {
-        let length = self.length(TEXT_BYTES_MAX)?;
-        self.texts_bytes += length;
+        let mut bytes = Vec::new();
+        self.raw_text(&mut bytes)?;
+        self.texts_bytes += bytes.len() as u64;
         if self.texts_bytes > TEXTS_BYTES_MAX {
             return Err("too much text".into());
         }
-        let mut bytes = vec![0; length as usize];
-        self.inner
-            .read_exact(&mut bytes)
-            .map_err(|_| "the header is cut short".to_string())?;
-        self.at += length;
         Ok(String::from_utf8(bytes)
             .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
     }
 
-    /// A text of an array as it is, in place of what `text` held.
+    /// The same as it is, in place of what `text` held.
     pub fn raw_text(&mut self, text: &mut Vec<u8>) -> Result<(), String> {
         let length = self.length(TEXT_BYTES_MAX)?;
         text.resize(length as usize, 0);
@@ -194,9 +197,7 @@ pub fn elements(mut file: impl Read + Seek, array: &Array) -> Result<Vec<Value>>
     let file_bytes = file
         .seek(SeekFrom::End(0))
         .map_err(|error| changed(error.to_string()))?;
-    file.seek(SeekFrom::Start(array.offset))
-        .map_err(|error| changed(error.to_string()))?;
-    let mut source = Source::new(file, array.offset, file_bytes);
+    let mut source = Source::at(file, array, file_bytes).map_err(changed)?;
     let mut values = Vec::new();
     for _ in 0..array.count {
         source.texts_bytes = 0;
@@ -210,7 +211,7 @@ pub fn elements(mut file: impl Read + Seek, array: &Array) -> Result<Vec<Value>>
 /// # Errors
 /// If the file cannot be read there any more.
 pub fn prefix_bytes(
-    mut file: impl Read + Seek,
+    file: impl Read + Seek,
     array: &Array,
     count: u64,
     file_bytes: u64,
@@ -218,9 +219,7 @@ pub fn prefix_bytes(
     if let Some(size) = element_bytes(array.element) {
         return Ok(count.min(array.count) * size);
     }
-    file.seek(SeekFrom::Start(array.offset))
-        .map_err(|error| error.to_string())?;
-    let mut source = Source::new(file, array.offset, file_bytes);
+    let mut source = Source::at(file, array, file_bytes)?;
     for _ in 0..count.min(array.count) {
         let length = source.length(TEXT_BYTES_MAX)?;
         source.skip(length)?;

@@ -2,7 +2,7 @@
 //! those that stand for bytes say which.
 
 use std::hash::{DefaultHasher, Hasher as _};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek};
 
 use super::source::Source;
 use super::{Array, Header, Value};
@@ -24,7 +24,7 @@ pub(super) fn check(header: &Header, mut file: impl Read + Seek) -> Result<(), S
         None => Vec::new(),
     };
     let (mut prints, mut bytes) = (Vec::new(), [false; 256]);
-    let mut source = at(header, &mut file, tokens)?;
+    let mut source = Source::at(&mut file, tokens, header.file_bytes)?;
     let mut text = Vec::new();
     for index in 0..tokens.count {
         source.raw_text(&mut text)?;
@@ -33,12 +33,13 @@ pub(super) fn check(header: &Header, mut file: impl Read + Seek) -> Result<(), S
             hasher.write(&text);
             prints.push(hasher.finish());
         }
-        match byte(&text) {
-            Some(byte) => bytes[usize::from(byte)] = true,
-            None if kinds.get(index as usize) == Some(&BYTE) => {
-                return Err(format!("token {index} of its vocabulary is of no byte"));
-            }
-            None => {}
+        let written = byte_of(&text);
+        if written.is_none() && kinds.get(index as usize) == Some(&BYTE) {
+            return Err(format!("token {index} of its vocabulary is of no byte"));
+        }
+        let own = <[u8; 1]>::try_from(&text[..]).ok().map(|[byte]| byte);
+        if let Some(byte) = written.or(own) {
+            bytes[usize::from(byte)] = true;
         }
     }
     prints.sort_unstable();
@@ -52,27 +53,22 @@ pub(super) fn check(header: &Header, mut file: impl Read + Seek) -> Result<(), S
     Ok(())
 }
 
-fn at<R: Read + Seek>(header: &Header, mut file: R, array: &Array) -> Result<Source<R>, String> {
-    let found = file.seek(SeekFrom::Start(array.offset));
-    found.map_err(|error| error.to_string())?;
-    Ok(Source::new(file, array.offset, header.file_bytes))
-}
-
 fn numbers(header: &Header, file: impl Read + Seek, array: &Array) -> Result<Vec<u32>, String> {
-    let mut source = at(header, file, array)?;
+    let mut source = Source::at(file, array, header.file_bytes)?;
     (0..array.count).map(|_| source.u32()).collect()
 }
 
-/// The byte that a token stands for: `<0x0A>`, or the byte itself.
-fn byte(text: &[u8]) -> Option<u8> {
-    match text {
-        [byte] => Some(*byte),
-        [b'<', b'0', b'x', high, low, b'>'] => {
-            let digit = |digit: &u8| char::from(*digit).to_digit(16);
-            Some((digit(high)? * 16 + digit(low)?) as u8)
-        }
+/// The byte that a token such as `<0x0A>` stands for; llama.cpp finds it in capitals only.
+pub fn byte_of(text: &[u8]) -> Option<u8> {
+    let [b'<', b'0', b'x', high, low, b'>'] = text else {
+        return None;
+    };
+    let digit = |digit: &u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
         _ => None,
-    }
+    };
+    Some(digit(high)? * 16 + digit(low)?)
 }
 
 #[cfg(test)]
@@ -101,6 +97,9 @@ mod tests {
         assert_eq!(told(|_, _| {}), Ok(()));
         let wrong = |change: fn(&mut Vec<String>, &mut Vec<i32>)| told(change).unwrap_err();
         assert!(wrong(|tokens, _| tokens[259] = "a".into()).contains("are the same"));
+        // One letter stands for itself, but llama.cpp reads digits of a token of this type.
+        assert!(wrong(|_, kinds| kinds[256] = 6).contains("token 256"));
+        assert!(wrong(|tokens, _| tokens[10] = "<0x0a>".into()).contains("token 10"));
         assert!(wrong(|_, kinds| kinds[256 + 3] = 6).contains("token 259"));
         assert!(
             wrong(|tokens, kinds| {

@@ -1,6 +1,6 @@
 //! A small GGUF writer: version 3, little-endian, 32 bytes of alignment.
 
-const ALIGNMENT: usize = 32;
+use super::ALIGNMENT;
 
 /// Builds a GGUF file in memory. Keys are written in the order they are given.
 #[derive(Debug, Default)]
@@ -80,7 +80,7 @@ impl Writer {
             data.len() as u64,
             "data for the whole shape"
         );
-        let offset = self.data.len().next_multiple_of(ALIGNMENT);
+        let offset = self.data.len().next_multiple_of(ALIGNMENT as usize);
         self.data.resize(offset, 0);
         self.data
             .extend(data.iter().flat_map(|value| value.to_le_bytes()));
@@ -106,9 +106,9 @@ impl Writer {
         bytes.extend(self.value_count.to_le_bytes());
         bytes.extend(&self.values);
         bytes.extend(&self.tensors);
-        bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
+        bytes.resize(bytes.len().next_multiple_of(ALIGNMENT as usize), 0);
         bytes.extend(&self.data);
-        bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
+        bytes.resize(bytes.len().next_multiple_of(ALIGNMENT as usize), 0);
         bytes
     }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use serde_json::Value as Json;
 
 use super::{Files, Kind, Vocabulary, config_size, split};
+use crate::gguf::byte_of;
 
 /// The vocabulary of a `tokenizer.json`.
 ///
@@ -41,21 +42,11 @@ fn pieces(json: &Json, files: &Files) -> Result<Vocabulary, String> {
         let kind = &mut vocabulary.kinds[id];
         if Some(token.as_str()) == unknown {
             *kind = Kind::Unknown;
-        } else if *kind == Kind::Normal && is_byte(token) {
+        } else if *kind == Kind::Normal && byte_of(token.as_bytes()).is_some() {
             *kind = Kind::Byte;
         }
     }
     Ok(vocabulary)
-}
-
-/// A token such as `<0x0A>`.
-fn is_byte(token: &str) -> bool {
-    let digits = token
-        .strip_prefix("<0x")
-        .and_then(|rest| rest.strip_suffix('>'));
-    digits.is_some_and(|digits| {
-        digits.len() == 2 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
-    })
 }
 
 /// Pieces of words, with a mark where a word begins in place of one where it goes on.
