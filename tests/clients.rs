@@ -18,6 +18,11 @@ fn places(script: &str, packages: &str) -> (PathBuf, PathBuf) {
 fn drives(command: &mut Command) {
     let sandbox = Sandbox::with_smol();
     sandbox.create("emb", &format!("FROM {}\n", minilm().display()));
+    finds_all(&sandbox, command);
+}
+
+/// Runs a script against a server of this home.
+fn finds_all(sandbox: &Sandbox, command: &mut Command) {
     let server = sandbox.serve(&[]);
     let done = run(command.arg(format!("http://{}", server.at)), "");
     assert_eq!(done.stdout, "all done\n", "{}", done.stderr);
@@ -69,9 +74,7 @@ fn hears_parrots(command: &mut Command) {
     for (index, (name, _)) in SCRIPTS.iter().enumerate() {
         sandbox.create(name, &modelfile(&file.display().to_string(), index));
     }
-    let server = sandbox.serve(&[]);
-    let done = run(command.arg(format!("http://{}", server.at)), "");
-    assert_eq!(done.stdout, "all done\n", "{}", done.stderr);
+    finds_all(&sandbox, command);
 }
 
 #[test]

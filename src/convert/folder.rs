@@ -52,8 +52,8 @@ impl Folder {
     }
 
     /// What the folder is called.
-    pub fn name(&self) -> String {
-        self.name.clone()
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// True if weights lie here that this module reads.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::weights::{self, Output};
-use super::{Folder, family_of, names};
+use super::{Folder, family, names};
 use crate::error::Result;
 use crate::gguf::{Header, Writer};
 
@@ -34,7 +34,7 @@ pub fn adapter(folder: &Folder, base: &Header, target: &Path) -> Result<()> {
     let plan = plan(folder, base, &source)?;
     let mut writer = Writer::new(base.architecture());
     writer.text("general.type", "adapter");
-    writer.text("general.name", &folder.name());
+    writer.text("general.name", folder.name());
     writer.unsigned("general.file_type", 0);
     writer.text("adapter.type", "lora");
     writer.float("adapter.lora.alpha", alpha as f32);
@@ -43,7 +43,7 @@ pub fn adapter(folder: &Folder, base: &Header, target: &Path) -> Result<()> {
 
 fn plan(folder: &Folder, base: &Header, source: &weights::Source) -> Result<Vec<Output>> {
     let wrong = |why: String| folder.wrong(&why);
-    let family = family_of(base).ok_or_else(|| {
+    let family = family::named(base.architecture()).ok_or_else(|| {
         wrong(format!(
             "adapters for {} are taken as GGUF only",
             base.architecture()

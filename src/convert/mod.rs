@@ -15,7 +15,7 @@ pub use folder::Folder;
 pub use lora::adapter;
 
 use crate::error::{Error, Result};
-use crate::gguf::{Header, Writer};
+use crate::gguf::Writer;
 use crate::vocabulary::{Files, Vocabulary};
 use family::Family;
 use keys::Keys;
@@ -44,7 +44,7 @@ pub fn model(folder: &Folder, target: &Path, progress: &mut dyn FnMut(u64, u64))
     let float = source.float();
     let mut writer = Writer::new(family.name);
     writer.text("general.type", "model");
-    writer.text("general.name", &folder.name());
+    writer.text("general.name", folder.name());
     writer.unsigned(
         "general.file_type",
         if float == Float::BF16 { BF16 } else { F16 },
@@ -115,9 +115,4 @@ fn vocabulary(
 /// The error that a folder is not what it should be.
 fn wrong(folder: &str, why: &str) -> Error {
     Error::usage(format!("{folder}: {why}"))
-}
-
-/// What an adapter must know of the weights it is for.
-fn family_of(base: &Header) -> Option<&'static Family> {
-    family::named(base.architecture())
 }

@@ -13,13 +13,11 @@ use super::keys::Keys;
 use super::names;
 use super::wrong;
 use crate::error::{Error, Result};
-use crate::gguf::Writer;
+use crate::gguf::{ALIGNMENT, Writer};
 use crate::safetensors::Tensor;
 
 /// Elements that are turned at once, but for a head's rows that must be reordered together.
 const PIECE: u64 = 1 << 20;
-/// GGUF's alignment of tensors.
-const ALIGNMENT: u64 = 32;
 
 /// Files, and the tensors in them by name.
 pub struct Source {

@@ -228,7 +228,7 @@ impl Base {
         let (digest, size_bytes) = made?;
         let header = model::header(&store.blob(&digest)?)?;
         let layer = Layer::new("model", digest, size_bytes);
-        Ok(Self::new(&header, layer, &folder.name()))
+        Ok(Self::new(&header, layer, folder.name()))
     }
 
     fn new(header: &Header, layer: Layer, file: &str) -> Self {
@@ -341,8 +341,7 @@ impl Base {
             Source::Folder(folder) => self.converted(store, folder)?,
             adapter => part(store, "adapter", adapter, &|header| self.must_fit(header))?,
         };
-        self.layers.retain(|layer| layer.kind() != "adapter");
-        self.layers.push(layer);
+        set(&mut self.layers, layer);
         Ok(self)
     }
 
@@ -359,8 +358,7 @@ impl Base {
     /// Puts a projector to the weights, in place of one that was there.
     fn projected(mut self, store: &Store, projector: &Source) -> Result<Self> {
         let layer = part(store, "projector", projector, &|_| Ok(()))?;
-        self.layers.retain(|layer| layer.kind() != "projector");
-        self.layers.push(layer);
+        set(&mut self.layers, layer);
         let families = self.config.model_families.get_or_insert_default();
         families.push("clip".into());
         Ok(self)
@@ -399,32 +397,28 @@ impl Base {
         };
         let layers = &mut self.layers;
         if !changes.template.is_empty() {
-            layers.retain(|layer| layer.kind() != "template");
             let from = model::TEMPLATE_GIVEN.to_string();
             let layer = put("template", changes.template.as_bytes())?;
-            layers.push(Layer { from, ..layer });
+            set(layers, Layer { from, ..layer });
         }
         if !changes.system.is_empty() {
-            layers.retain(|layer| layer.kind() != "system");
-            layers.push(put("system", changes.system.as_bytes())?);
+            set(layers, put("system", changes.system.as_bytes())?);
         }
         for text in &changes.licenses {
             layers.push(put("license", text.as_bytes())?);
         }
         self.options.overlay(&changes.options);
         if !self.options.is_empty() {
-            layers.retain(|layer| layer.kind() != "params");
             let text = json::line(&api::options::to_json(&self.options)) + "\n";
-            layers.push(put("params", text.as_bytes())?);
+            set(layers, put("params", text.as_bytes())?);
         }
         if !changes.messages.is_empty() {
-            layers.retain(|layer| layer.kind() != "messages");
             let messages = changes.messages.iter();
             let messages: Vec<_> = messages
                 .map(|(role, text)| api::native::Message::new(role, text))
                 .collect();
             let text = json::line(&messages) + "\n";
-            layers.push(put("messages", text.as_bytes())?);
+            set(layers, put("messages", text.as_bytes())?);
         }
         self.config.overlay(&changes.config);
         let config = put("", &self.config.bytes())?;
@@ -433,6 +427,12 @@ impl Base {
             self.layers,
         ))
     }
+}
+
+/// Adds a layer, in place of those of its kind.
+fn set(layers: &mut Vec<Layer>, layer: Layer) {
+    layers.retain(|known| known.kind() != layer.kind());
+    layers.push(layer);
 }
 
 /// The layer of a file that stands beside the weights, if `check` has nothing against its header.

@@ -26,6 +26,8 @@ use crate::pool::Pool;
 use crate::prompt::GoTemplate;
 use crate::store::Store;
 
+/// Paths of files, and the digests of their blobs.
+type Files = Vec<(String, Digest)>;
 type Headers = Vec<(&'static str, String)>;
 
 /// Types that the route quantises to: the reference's, and the one that its text leaves out.
@@ -39,12 +41,12 @@ pub fn create(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
         return;
     };
     let checked = request.and_then(|request| Ok((target(&request)?, request)));
-    let ((name, files), request) = match checked {
+    let ((name, files, adapters), request) = match checked {
         Ok(checked) => checked,
         Err(error) => return reply(exchange, Err(error), &headers),
     };
     let streams = request.stream.unwrap_or(true);
-    let recipe = recipe(request, &name, files, server);
+    let recipe = recipe(request, &name, (files, adapters), server);
     let success = Progress::of("success");
     if !streams {
         let made = recipe.and_then(|(source, changes)| {
@@ -125,11 +127,11 @@ fn progress(step: &Step) -> Option<Progress> {
     }))
 }
 
-/// The name to make, and the digests that the files have.
+/// The name to make, the files it is made of, and those of its adapter.
 ///
 /// # Errors
 /// What is wrong before anything is done.
-fn target(request: &CreateRequest) -> Result<(Name, Vec<(String, Digest)>)> {
+fn target(request: &CreateRequest) -> Result<(Name, Files, Files)> {
     let invalid = || Error::usage("invalid model name");
     let text = match request.model.is_empty() {
         true => &request.name,
@@ -140,12 +142,14 @@ fn target(request: &CreateRequest) -> Result<(Name, Vec<(String, Digest)>)> {
     if adapters.len() > 1 && !is_folder(&adapters) {
         return Err(Error::usage("only one adapter is currently supported"));
     }
-    files_only(&request.draft_files)?;
+    if !files_of(&request.draft_files)?.is_empty() {
+        return Err(Error::usage("draft models cannot be created"));
+    }
     if !request.draft_quantize.is_empty() && request.draft_files.is_none() {
         return Err(Error::usage("--draft-quantize requires a DRAFT model"));
     }
     let name = Name::parse(text.trim()).map_err(|_| invalid())?;
-    Ok((name, files))
+    Ok((name, files, adapters))
 }
 
 /// What the model is made of.
@@ -155,7 +159,7 @@ fn target(request: &CreateRequest) -> Result<(Name, Vec<(String, Digest)>)> {
 fn recipe(
     request: CreateRequest,
     name: &Name,
-    files: Vec<(String, Digest)>,
+    (files, adapters): (Files, Files),
     server: &Server,
 ) -> Result<(Source, Changes)> {
     if !request.remote_host.is_empty() {
@@ -180,7 +184,6 @@ fn recipe(
         let message: Message = wire.into();
         (message.role, message.content)
     });
-    let adapters = files_of(&request.adapters)?;
     let adapter = match adapters.is_empty() {
         true => None,
         false => Some(made_of(&server.store, name, adapters)?.0),
@@ -210,11 +213,7 @@ fn is_folder(files: &[(String, Digest)]) -> bool {
 }
 
 /// The weights that uploaded files make, and the projector among them.
-fn made_of(
-    store: &Store,
-    name: &Name,
-    mut files: Vec<(String, Digest)>,
-) -> Result<(Source, Option<Source>)> {
+fn made_of(store: &Store, name: &Name, mut files: Files) -> Result<(Source, Option<Source>)> {
     if is_folder(&files) {
         let at = |(path, digest): (String, Digest)| Ok((path, store.blob(&digest)?));
         let files: Vec<(String, PathBuf)> = files.into_iter().map(at).collect::<Result<_>>()?;
@@ -259,7 +258,7 @@ fn shard_paths(store: &Store, files: &[(String, Digest)]) -> Result<Vec<PathBuf>
 }
 
 /// Paths and digests, both checked.
-fn files_of(map: &Option<Map<String, Json>>) -> Result<Vec<(String, Digest)>> {
+fn files_of(map: &Option<Map<String, Json>>) -> Result<Files> {
     let mut files = Vec::new();
     for (path, digest) in map.iter().flatten() {
         let leaves = path.split(['/', '\\']).any(|part| part == "..");
@@ -269,14 +268,6 @@ fn files_of(map: &Option<Map<String, Json>>) -> Result<Vec<(String, Digest)>> {
         files.push((path.clone(), Digest::parse(digest.as_str().unwrap_or(""))?));
     }
     Ok(files)
-}
-
-/// Files of a kind that cannot be used yet.
-fn files_only(map: &Option<Map<String, Json>>) -> Result<()> {
-    match files_of(map)?.is_empty() {
-        true => Ok(()),
-        false => Err(Error::usage("draft models cannot be created")),
-    }
 }
 
 /// The type to quantise to, in the words of the route.
