@@ -82,9 +82,9 @@ fn plan(folder: &Folder, base: &Header, source: &weights::Source) -> Result<Vec<
             true => weights::heads(&name, queries, keys),
             false => None,
         };
-        if heads.is_some_and(|heads| heads == 0 || located.tensor.shape[0] % (2 * heads) != 0)
-            || !weights::is_float(located)
-        {
+        let rows = located.tensor.shape[0];
+        let splits = heads.is_none_or(|heads| weights::splits(rows, heads));
+        if !splits || !weights::is_float(located) {
             return Err(wrong(format!("the tensor {theirs} does not fit {name}")));
         }
         let end = if second { "lora_b" } else { "lora_a" };

@@ -192,7 +192,7 @@ fn single(
     };
     let rows = located.tensor.shape.first().copied().unwrap_or(0);
     if let Some(heads) = heads
-        && (heads == 0 || rows % (2 * heads) != 0)
+        && !splits(rows, heads)
     {
         return Err(format!(
             "{} has {rows} rows for {heads} heads",
@@ -211,6 +211,12 @@ fn single(
         block: place.block,
         name: place.name,
     })
+}
+
+/// True if so many rows are heads of two halves each.
+pub fn splits(rows: u64, heads: u64) -> bool {
+    let halves = heads.checked_mul(2).filter(|halves| *halves > 0);
+    halves.is_some_and(|halves| rows.is_multiple_of(halves))
 }
 
 /// The heads of a tensor of queries or keys.

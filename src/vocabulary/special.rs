@@ -17,8 +17,6 @@ const NAMES: &[(&str, &str)] = &[
 ];
 /// Those whose being added GGUF has a key for.
 const ADDED: [&str; 3] = ["bos", "eos", "sep"];
-/// Those that are looked for in the tokenizers' files.
-const SOUGHT: [&str; 7] = ["bos", "eos", "unk", "sep", "pad", "mask", "eot"];
 
 /// Special tokens and chat templates.
 #[derive(Debug, Default)]
@@ -51,7 +49,7 @@ impl Specials {
             specials.settings(files, &settings, tokens);
             specials.templates = templates(files, &settings);
         }
-        for name in SOUGHT {
+        for (name, _) in NAMES {
             let id = files.config.get(&format!("{name}_token_id"));
             if let Some(id) = id.and_then(Json::as_u64) {
                 specials.set_id(name, id, tokens);
@@ -206,9 +204,9 @@ impl Specials {
     fn settings(&mut self, files: &Files, settings: &Map<String, Json>, tokens: usize) {
         let added = files.tokenizer.as_ref().map(|json| &json["added_tokens"]);
         let added = added.and_then(Json::as_array);
-        for name in SOUGHT {
+        for (name, _) in NAMES {
             let adds = settings.get(&format!("add_{name}_token"));
-            if let (Some(adds), true) = (adds.and_then(Json::as_bool), ADDED.contains(&name)) {
+            if let (Some(adds), true) = (adds.and_then(Json::as_bool), ADDED.contains(name)) {
                 self.set_adds(name, adds);
             }
             let Some(text) = content(settings, name) else {
