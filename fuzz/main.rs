@@ -1,5 +1,6 @@
 //! Mutation fuzzing of what reads foreign bytes: Go templates, Jinja templates, readers of answers,
-//! the compiler of grammars, GGUF and safetensors headers, tokenizers, Modelfiles and manifests.
+//! the compiler of grammars, GGUF and safetensors headers, tokenizers, Modelfiles, manifests and
+//! requests.
 //! `make fuzz` runs each target for a while; a panic, a hang or a lost byte ends it with the input
 //! that did it.
 //!
@@ -7,6 +8,7 @@
 //! else; the seeds are the tests' templates and transcripts, which reach far by themselves.
 
 mod files;
+mod requests;
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -38,7 +40,7 @@ fn main() {
         .and_then(|word| word.parse().ok())
         .unwrap_or(60);
     let only = words.get(1).map(String::as_str).unwrap_or_default();
-    let targets: [(&str, Target); 9] = [
+    let targets: [(&str, Target); 10] = [
         ("go", go),
         ("jinja", jinja),
         ("reply", reply),
@@ -48,6 +50,7 @@ fn main() {
         ("manifest", files::manifest),
         ("safetensors", files::safetensors),
         ("vocabulary", files::vocabulary),
+        ("requests", requests::requests),
     ];
     for (name, target) in targets
         .into_iter()
@@ -154,6 +157,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         "jinja" => files("templates", ".jinja"),
         "reply" => texts(REPLIES),
         "grammar" => texts(GRAMMARS),
+        "requests" => texts(requests::SEEDS),
         other => files::seeds(other),
     }
 }

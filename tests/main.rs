@@ -25,6 +25,7 @@ mod keys;
 mod kinds;
 mod limits;
 mod load;
+mod malformed;
 mod manual;
 mod map;
 mod minilm;

@@ -1,0 +1,58 @@
+//! The target of requests: bodies of every dialect become the native one, or an error.
+
+use puna::api::{anthropic, create, native, openai, responses};
+use serde_json::{Map, Value as Json};
+
+use crate::Dice;
+
+/// A body of each dialect with most of its fields.
+pub const SEEDS: &[&str] = &[
+    r#"{"model":"m","messages":[{"role":"system","content":"s"},{"role":"user","content":[{"type":"text","text":"a"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AA=="}}]},{"role":"assistant","content":null,"tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}]},{"role":"tool","tool_call_id":"c","content":"r"}],"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object"}}}],"tool_choice":{"type":"function","function":{"name":"f"}},"n":2,"logprobs":true,"top_logprobs":3,"logit_bias":{"5":1.5},"max_completion_tokens":7,"stop":["a"],"stream":true,"stream_options":{"include_usage":true},"response_format":{"type":"json_schema","json_schema":{"name":"n","schema":{}}},"reasoning_effort":"high","seed":1,"temperature":0.5}"#,
+    r#"{"model":"m","prompt":["a","b"],"suffix":"s","echo":false,"best_of":1,"logprobs":2,"max_tokens":5,"stop":"x"}"#,
+    r#"{"model":"m","input":["a",[1,2]],"encoding_format":"base64","dimensions":8}"#,
+    r#"{"model":"m","instructions":"i","input":[{"role":"user","content":[{"type":"input_text","text":"a"}]},{"type":"reasoning","summary":[],"encrypted_content":"h"},{"type":"function_call","call_id":"c","name":"f","arguments":"{}"},{"type":"function_call_output","call_id":"c","output":"r"}],"text":{"format":{"type":"json_object"}},"tools":[{"type":"function","name":"f","parameters":{}}],"reasoning":{"effort":"low"},"max_output_tokens":3}"#,
+    r#"{"model":"m","max_tokens":5,"system":[{"type":"text","text":"s"}],"messages":[{"role":"user","content":[{"type":"text","text":"a"},{"type":"tool_result","tool_use_id":"t","content":[{"type":"text","text":"r"}]}]},{"role":"assistant","content":[{"type":"thinking","thinking":"h","signature":""},{"type":"tool_use","id":"t","name":"f","input":{}}]}],"tools":[{"name":"f","input_schema":{"type":"object"}}],"tool_choice":{"type":"any"},"thinking":{"type":"enabled","budget_tokens":9},"stop_sequences":["x"]}"#,
+    r#"{"model":"m","prompt":"p","system":"s","template":"{{ .Prompt }}","context":[1],"options":{"num_ctx":8,"stop":["a"]},"format":{"type":"object"},"think":"high","keep_alive":"5m","images":["AA=="],"raw":false,"suffix":"x","files":{"a.gguf":"sha256:0"},"quantize":"q8_0"}"#,
+];
+
+/// Reads a body as every dialect does.
+pub fn requests(dice: &mut Dice, seeds: &[Vec<u8>]) {
+    const WORDS: &[&[u8]] = &[
+        b"null",
+        b"[]",
+        b"{}",
+        b"\"\"",
+        b"-1",
+        b"1e999",
+        b"18446744073709551616",
+        b"true",
+        b"\"\\ud800\"",
+        b"\"role\":\"tool\"",
+        b"\"content\":",
+        b"\"type\":\"tool_result\"",
+        b"data:;base64,",
+        b"[[1,2],\"a\"]",
+    ];
+    let bytes = dice.mutated_bytes(seeds, WORDS);
+    // Errors are answers too.
+    let _ = serde_json::from_slice::<native::GenerateRequest>(&bytes);
+    let _ = serde_json::from_slice::<native::EmbedRequest>(&bytes).map(|request| request.texts());
+    let _ = serde_json::from_slice::<create::CreateRequest>(&bytes);
+    let Ok(body) = serde_json::from_slice::<Map<String, Json>>(&bytes) else {
+        return;
+    };
+    let chats = [
+        openai::chat(&body).map(|(chat, _)| chat),
+        anthropic::conversation(&body),
+        responses::conversation(&body),
+        anthropic::messages(&body).map(|(chat, _)| chat),
+        responses::request(&body).map(|(chat, _)| chat),
+    ];
+    for chat in chats.into_iter().flatten() {
+        let text = serde_json::to_string(&chat).expect("a request is JSON");
+        let again: native::ChatRequest = serde_json::from_str(&text).expect("it reads as itself");
+        assert_eq!(serde_json::to_string(&again).expect("JSON"), text);
+    }
+    let _ = openai::completion(&body);
+    let _ = openai::embedding(&body);
+}
