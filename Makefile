@@ -9,7 +9,7 @@ SMOL = $(CACHE)/SmolLM2-135M-Instruct.Q4_1.gguf
 PUNA = target/release/puna
 
 .DEFAULT_GOAL := help
-.PHONY: help deps test-deps build model models clients demo test test-sdk check bench compare soak fuzz portable cuda metal vulkan rocm install clean
+.PHONY: help deps test-deps build model models clients demo test test-sdk check bench compare soak crowd fuzz portable cuda metal vulkan rocm install clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z -]*\):.*## /  \1\t/p' Makefile | expand -t 28
@@ -58,6 +58,9 @@ compare: build models ## measure the server against llama.cpp's own (PEER=xllama
 
 soak: build models ## ten thousand mixed requests to one server (prints, never fails by time)
 	benches/soak
+
+crowd: build model ## two hundred clients of one server for ten minutes (prints, never fails by time)
+	benches/crowd
 
 fuzz: build ## feed mutated templates, answers and grammars to what reads them (SECONDS= each)
 	$(CARGO) bench --bench fuzz -- $(or $(SECONDS),60)

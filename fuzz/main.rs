@@ -1,6 +1,6 @@
 //! Mutation fuzzing of what reads foreign bytes: Go templates, Jinja templates, readers of answers,
-//! the compiler of grammars, GGUF and safetensors headers, tokenizers, Modelfiles, manifests and
-//! requests.
+//! the compiler of grammars, GGUF and safetensors headers, tokenizers, Modelfiles, manifests,
+//! requests and the router.
 //! `make fuzz` runs each target for a while; a panic, a hang or a lost byte ends it with the input
 //! that did it.
 //!
@@ -9,6 +9,7 @@
 
 mod files;
 mod requests;
+mod router;
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -40,7 +41,7 @@ fn main() {
         .and_then(|word| word.parse().ok())
         .unwrap_or(60);
     let only = words.get(1).map(String::as_str).unwrap_or_default();
-    let targets: [(&str, Target); 10] = [
+    let targets: [(&str, Target); 11] = [
         ("go", go),
         ("jinja", jinja),
         ("reply", reply),
@@ -51,6 +52,7 @@ fn main() {
         ("safetensors", files::safetensors),
         ("vocabulary", files::vocabulary),
         ("requests", requests::requests),
+        ("router", router::router),
     ];
     for (name, target) in targets
         .into_iter()
@@ -158,6 +160,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         "reply" => texts(REPLIES),
         "grammar" => texts(GRAMMARS),
         "requests" => texts(requests::SEEDS),
+        "router" => router::seeds(),
         other => files::seeds(other),
     }
 }

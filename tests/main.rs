@@ -33,6 +33,7 @@ mod parrot;
 mod pipes;
 mod promised;
 mod prompts;
+mod proxy;
 mod pull;
 mod push;
 mod quantize;
