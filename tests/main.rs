@@ -23,6 +23,7 @@ mod imports;
 mod kept;
 mod keys;
 mod kinds;
+mod layouts;
 mod limits;
 mod load;
 mod malformed;

@@ -1,7 +1,11 @@
 //! Files that were laid out for Ollama's own engine: what to change so that llama.cpp loads them.
 //!
-//! Pure. The table of layouts is that of `spec/registry-and-store.md` §6.6; a row that would have to
-//! compute tensor data is refused by name. Vision and audio parts are left out: puna reads none.
+//! Pure. The table of layouts is that of `spec/registry-and-store.md` §6.6; what it leaves open follows
+//! the facts in Ollama's `llama/compat`. Vision and audio parts are left out: puna reads none.
+
+mod gemma;
+mod glm;
+mod qwen;
 
 use std::io::{Read, Seek};
 
@@ -11,132 +15,62 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use super::plan::{Draft, Plan, Put};
 use super::{Array, Header, Value};
 
+pub use gemma::is_embedding as is_embedding_gemma;
+
 /// Number of rules in force: a file derived by older ones is not used any more.
-pub const RULES: u32 = 1;
+pub const RULES: u32 = 2;
 
 /// Tokens of Llama 3, and the number of the one that ends a turn.
 const LLAMA3_TOKENS: u64 = 128_256;
 const LLAMA3_TURN_END: u32 = 128_009;
-/// gemma3n's end of a turn.
-const GEMMA3N_TURN_END: u32 = 106;
-/// From this trained context on gemma3 stretches its positions eightfold.
-const GEMMA3_STRETCHED: u64 = 131_072;
 
 /// Tensors that only see or hear.
-const SENSES: [&str; 3] = ["v.", "mm.", "a."];
-
-/// Layouts whose tensor data would have to be computed anew, or that nobody described.
-const REFUSED: [&str; 5] = [
-    "deepseekocr",
-    "glmocr",
-    "glm4moelite",
-    "nemotron_h_omni",
-    "laguna",
-];
-
-/// True for embeddinggemma as Ollama publishes it: gemma3 with dense layers behind it.
-pub fn is_embedding_gemma(header: &Header) -> bool {
-    header.architecture() == "gemma3" && header.tensor("dense.0.weight").is_some()
-}
+const SENSES: [&str; 5] = ["v.", "mm.", "a.", "s.", "model.vision_tower."];
+/// The key of the rules by which a text is cut before tokens are sought.
+const PRE: &str = "tokenizer.ggml.pre";
 
 /// What to change, or nothing.
 ///
 /// # Errors
-/// A layout that is not translated; a file that cannot be read.
+/// A layout that does not fit its architecture; a file that cannot be read.
 pub fn plan(header: &Header, file: impl Read + Seek) -> Result<Option<Plan>, String> {
-    let architecture = header.architecture();
-    if REFUSED.contains(&architecture) {
-        return Err(untranslated(architecture));
-    }
     let mut draft = Draft::new(header);
-    match architecture {
-        "gemma3" if is_embedding_gemma(header) => embedding_gemma(&mut draft, file)?,
-        "gemma3" => gemma3(&mut draft, file)?,
-        "gemma3n" => gemma3n(&mut draft, file)?,
-        "gemma4" => gemma4(&mut draft)?,
+    match header.architecture() {
+        "gemma3" if is_embedding_gemma(header) => gemma::embedding(&mut draft, file)?,
+        "gemma3" => gemma::gemma3(&mut draft, file)?,
+        "gemma3n" => gemma::gemma3n(&mut draft, file)?,
+        "gemma4" => gemma::gemma4(&mut draft),
+        "glmocr" => glm::ocr(&mut draft, file)?,
+        "glm4moelite" => glm::lite(&mut draft, file)?,
+        "qwen25vl" => qwen::qwen25vl(&mut draft, file)?,
+        "qwen3vl" | "qwen3vlmoe" => qwen::qwen3vl(&mut draft),
+        "qwen35" | "qwen35moe" | "qwen3next" => qwen::next(&mut draft, file)?,
         "gptoss" => gptoss(&mut draft),
         "llama" => llama3(&mut draft, file)?,
         "llama4" => _ = draft.hide(&SENSES),
         "mistral3" => mistral3(&mut draft),
-        "qwen25vl" => qwen25vl(&mut draft),
-        "qwen3vl" | "qwen3vlmoe" => qwen3vl(&mut draft),
-        "qwen35" | "qwen35moe" | "qwen3next" => qwen_next(&mut draft, file)?,
+        "deepseekocr" => deepseek_ocr(&mut draft),
+        "nemotron_h_moe" => nemotron(&mut draft),
+        "nemotron_h_omni" => nemotron_omni(&mut draft),
+        "laguna" => laguna(&mut draft),
         "olmo3" => draft.rename_architecture("olmo2"),
         "lfm2" => lfm2(&mut draft),
-        "bert" => bert(&mut draft)?,
+        "bert" => bert(&mut draft, file)?,
         _ => {}
     }
     Ok(draft.finish())
 }
 
-fn untranslated(architecture: &str) -> String {
-    format!(
-        "its architecture {architecture} is laid out for Ollama's own engine in a way that puna does not translate: \
-         take a newer tag or another publisher's GGUF"
-    )
+/// Sets the rules of cutting where the file has none, or none of its own.
+fn default_pre(draft: &mut Draft, name: &str) {
+    if matches!(draft.header.text(PRE), None | Some("" | "default")) {
+        draft.set(PRE, Put::Text(name.into()));
+    }
 }
 
-fn gemma3(draft: &mut Draft, file: impl Read + Seek) -> Result<(), String> {
-    let renamed = draft.rename("rope.global.freq_base", "rope.freq_base")
-        | draft.rename("rope.local.freq_base", "rope.freq_base_swa");
-    if !(draft.hide(&SENSES) | draft.cut_vocabulary(file)? | renamed) {
-        return Ok(());
-    }
-    draft.default("attention.layer_norm_rms_epsilon", Put::Float(1e-6));
-    draft.default("rope.freq_base", Put::Float(1e6));
-    draft.default("rope.freq_base_swa", Put::Float(1e4));
-    let trained = draft.header.context_length().unwrap_or(0);
-    if trained >= GEMMA3_STRETCHED && draft.is_missing("rope.scaling.type") {
-        draft.default("rope.scaling.type", Put::Text("linear".into()));
-        draft.default("rope.scaling.factor", Put::Float(8.0));
-    }
-    Ok(())
-}
-
-fn embedding_gemma(draft: &mut Draft, file: impl Read + Seek) -> Result<(), String> {
-    gemma3(draft, file)?;
-    draft.rename_architecture("gemma-embedding");
-    for (index, name) in [(0, "dense_2"), (1, "dense_3")] {
-        let tensor = draft.header.tensor(&format!("dense.{index}.weight"));
-        let shape = tensor.map(|tensor| tensor.shape.clone());
-        let [inputs, outputs] = shape.as_deref().unwrap_or_default() else {
-            return Err(format!("dense.{index}.weight is no matrix"));
-        };
-        draft.default(&format!("{name}_feat_in"), Put::Number(*inputs as u32));
-        draft.default(&format!("{name}_feat_out"), Put::Number(*outputs as u32));
-    }
-    draft.default("pooling_type", Put::Number(1)); // The mean, as its maker says.
-    draft.rename_tensors(|name| match name {
-        "dense.0.weight" => Some("dense_2.weight".into()),
-        "dense.1.weight" => Some("dense_3.weight".into()),
-        "norm.weight" => Some("output_norm.weight".into()),
-        _ => None,
-    });
-    Ok(())
-}
-
-fn gemma3n(draft: &mut Draft, file: impl Read + Seek) -> Result<(), String> {
-    if draft.hide(&SENSES) | draft.cut_vocabulary(file)? {
-        draft.set("tokenizer.ggml.model", Put::Text("llama".into()));
-        draft.set("tokenizer.ggml.eos_token_id", Put::Number(GEMMA3N_TURN_END));
-    }
-    Ok(())
-}
-
-fn gemma4(draft: &mut Draft) -> Result<(), String> {
-    let is_split = |name: &str| name.ends_with(".ffn_gate_exps.weight");
-    if draft
-        .header
-        .tensors
-        .iter()
-        .any(|tensor| is_split(&tensor.name))
-    {
-        return Err(untranslated("gemma4 with experts in two parts"));
-    }
-    if draft.hide(&SENSES) && draft.header.text("tokenizer.ggml.model") == Some("llama") {
-        draft.set("tokenizer.ggml.model", Put::Text("gemma4".into()));
-    }
-    Ok(())
+/// Renames a part of tensors' names, the first time that it is there; true if there were any.
+fn rename_part(draft: &mut Draft, old: &str, new: &str) -> bool {
+    draft.rename_tensors(|name| name.contains(old).then(|| name.replacen(old, new, 1)))
 }
 
 fn gptoss(draft: &mut Draft) {
@@ -152,11 +86,10 @@ fn gptoss(draft: &mut Draft) {
         };
         (named != name).then_some(named)
     });
-    let expert = draft.header.tensor("blk.0.ffn_up_exps.weight");
-    if let Some(width) = expert.and_then(|tensor| tensor.shape.get(1)) {
-        draft.default("expert_feed_forward_length", Put::Number(*width as u32));
+    if let Some(width) = draft.size("blk.0.ffn_up_exps.weight", 1) {
+        draft.default("expert_feed_forward_length", Put::Number(width as u32));
     }
-    draft.set("tokenizer.ggml.pre", Put::Text("gpt-4o".into()));
+    draft.set(PRE, Put::Text("gpt-4o".into()));
     draft.default("rope.scaling.type", Put::Text("yarn".into()));
     draft.default("rope.scaling.factor", Put::Float(32.0));
     draft.default("rope.scaling.original_context_length", Put::Number(4096));
@@ -166,7 +99,7 @@ fn gptoss(draft: &mut Draft) {
 fn llama3(draft: &mut Draft, mut file: impl Read + Seek) -> Result<(), String> {
     let header = draft.header;
     let old = header.text("tokenizer.ggml.model") == Some("gpt2")
-        && header.value("tokenizer.ggml.pre").is_none();
+        && matches!(header.text(PRE), None | Some("" | "default"));
     let Some(Value::Array(tokens)) = header.value("tokenizer.ggml.tokens") else {
         return Ok(());
     };
@@ -176,7 +109,7 @@ fn llama3(draft: &mut Draft, mut file: impl Read + Seek) -> Result<(), String> {
     let texts = header.elements(&mut file, tokens);
     let texts = texts.map_err(|error| error.to_string())?;
     if texts[LLAMA3_TURN_END as usize] == Value::Text("<|eot_id|>".into()) {
-        draft.set("tokenizer.ggml.pre", Put::Text("llama-bpe".into()));
+        draft.set(PRE, Put::Text("llama-bpe".into()));
         draft.set("tokenizer.ggml.eos_token_id", Put::Number(LLAMA3_TURN_END));
         draft.set("tokenizer.ggml.eot_token_id", Put::Number(LLAMA3_TURN_END));
     }
@@ -195,60 +128,95 @@ fn mistral3(draft: &mut Draft) {
     ];
     let renamed = yarn.map(|(old, new)| draft.rename(old, new));
     if draft.hide(&SENSES) || renamed.contains(&true) {
-        draft.default_everywhere("tokenizer.ggml.pre", Put::Text("tekken".into()));
+        default_pre(draft, "tekken");
     }
 }
 
-fn qwen25vl(draft: &mut Draft) {
-    draft.rename_architecture("qwen2vl");
+/// DeepSeek-OCR's text part: the sizes of its experts are those of its first block that has some.
+fn deepseek_ocr(draft: &mut Draft) {
+    draft.rename_architecture("deepseek2-ocr");
     draft.hide(&SENSES);
-    draft.default(
-        "rope.dimension_sections",
-        Put::Integers(vec![16, 24, 24, 0]),
-    );
-}
-
-fn qwen3vl(draft: &mut Draft) {
-    let deep = match draft
-        .header
-        .value(&draft.key("vision.deepstack_visual_indexes"))
-    {
-        Some(Value::Array(array)) => array.count as u32,
-        _ => 3,
+    draft.default("attention.layer_norm_rms_epsilon", Put::Float(1e-6));
+    let Some(width) = draft.size("blk.1.ffn_down_exps.weight", 0) else {
+        return;
     };
-    if draft.hide(&SENSES) {
-        draft.default(
-            "rope.dimension_sections",
-            Put::Integers(vec![24, 20, 20, 0]),
-        );
-        draft.default("n_deepstack_layers", Put::Number(deep));
+    draft.default("expert_feed_forward_length", Put::Number(width as u32));
+    let shared = draft.size("blk.1.ffn_down_shexp.weight", 0);
+    if let Some(count) = shared.and_then(|all| all.checked_div(width)) {
+        draft.default("expert_shared_count", Put::Number(count as u32));
     }
 }
 
-fn qwen_next(draft: &mut Draft, mut file: impl Read + Seek) -> Result<(), String> {
-    let renamed =
-        draft.rename_tensors(|name| name.ends_with(".ssm_dt").then(|| format!("{name}.bias")));
-    if !(draft.hide(&["v.", "mm.", "mtp."]) | renamed) {
-        return Ok(());
+/// Experts that work in a narrower space than the model's.
+fn nemotron(draft: &mut Draft) {
+    let narrow = draft.header.tensors.iter();
+    let mut narrow = narrow.filter(|tensor| tensor.name.ends_with(".ffn_latent_in.weight"));
+    let width = narrow.next().and_then(|tensor| tensor.shape.get(1));
+    if let Some(&width) = width {
+        draft.default("moe_latent_size", Put::Number(width as u32));
     }
-    draft.remove("nextn_predict_layers");
-    let header = draft.header;
-    let heads = draft.key("attention.head_count_kv");
-    if let Some(Value::Array(array)) = header.value(&heads) {
-        let most = integers(header, array, &mut file)?.into_iter().max();
-        draft.set(&heads, Put::Number(most.unwrap_or(0).max(0) as u32));
+    rename_part(draft, ".ffn_latent_in", ".ffn_latent_down");
+    rename_part(draft, ".ffn_latent_out", ".ffn_latent_up");
+    draft.hide(&["mtp."]);
+}
+
+fn nemotron_omni(draft: &mut Draft) {
+    let has_experts = ["expert_count", "expert_used_count"]
+        .map(|key| draft.header.arch_integer(key))
+        .iter()
+        .any(|count| count.is_some_and(|count| count > 0));
+    draft.rename_architecture(if has_experts {
+        "nemotron_h_moe"
+    } else {
+        "nemotron_h"
+    });
+    draft.hide(&SENSES);
+    nemotron(draft);
+}
+
+fn laguna(draft: &mut Draft) {
+    draft.rename("rope.swa.dimension_count", "rope.dimension_count_swa");
+    draft.rename("rope.swa.freq_base", "rope.freq_base_swa");
+    rename_part(draft, ".attn_g.weight", ".attn_gate.weight");
+}
+
+fn lfm2(draft: &mut Draft) {
+    let renamed = draft.rename_tensors(|name| {
+        (name == "output_norm.weight").then(|| "token_embd_norm.weight".into())
+    });
+    if !renamed {
+        return;
     }
-    let sections = draft.key("rope.dimension_sections");
-    if let Some(Value::Array(array)) = header.value(&sections)
-        && array.count < 4
-    {
-        let mut padded = integers(header, array, &mut file)?;
-        padded.resize(4, 0);
-        draft.set(&sections, Put::Integers(padded));
+    draft.set(PRE, Put::Text("lfm2".into()));
+    if let Some(width) = draft.size("blk.0.ffn_gate.weight", 1) {
+        let key = draft.key("feed_forward_length");
+        draft.set(&key, Put::Number(width as u32));
     }
+}
+
+/// A normaliser's table that was stored as text in base64, whole or a letter at a time.
+fn bert(draft: &mut Draft, file: impl Read + Seek) -> Result<(), String> {
+    const KEY: &str = "tokenizer.ggml.precompiled_charsmap";
+    let text = match draft.header.value(KEY) {
+        Some(Value::Text(text)) => text.clone(),
+        Some(Value::Array(array)) if array.element == super::source::TEXT => {
+            let letters = draft.header.elements(file, array);
+            let letters = letters.map_err(|error| error.to_string())?;
+            let letter = |value| match value {
+                Value::Text(letter) => letter,
+                _ => String::new(),
+            };
+            letters.into_iter().map(letter).collect()
+        }
+        _ => return Ok(()),
+    };
+    let bytes = BASE64.decode(text);
+    let bytes = bytes.map_err(|_| format!("{KEY} is neither bytes nor base64"))?;
+    draft.set(KEY, Put::Bytes(bytes));
     Ok(())
 }
 
+/// The elements of an array of integers.
 fn integers(header: &Header, array: &Array, file: impl Read + Seek) -> Result<Vec<i32>, String> {
     let values = header.elements(file, array);
     let values = values.map_err(|error| error.to_string())?;
@@ -260,28 +228,16 @@ fn integers(header: &Header, array: &Array, file: impl Read + Seek) -> Result<Ve
     Ok(values.into_iter().filter_map(integer).collect())
 }
 
-fn lfm2(draft: &mut Draft) {
-    let renamed = draft.rename_tensors(|name| {
-        (name == "output_norm.weight").then(|| "token_embd_norm.weight".into())
-    });
-    let gate = draft.header.tensor("blk.0.ffn_gate.weight");
-    if let Some(width) = gate.and_then(|tensor| tensor.shape.get(1))
-        && renamed
-    {
-        let key = draft.key("feed_forward_length");
-        draft.set(&key, Put::Number(*width as u32));
-    }
-}
-
-/// A normaliser's table that was stored as text.
-fn bert(draft: &mut Draft) -> Result<(), String> {
-    const KEY: &str = "tokenizer.ggml.precompiled_charsmap";
-    if let Some(text) = draft.header.text(KEY) {
-        let bytes = BASE64.decode(text);
-        let bytes = bytes.map_err(|_| format!("{KEY} is neither bytes nor base64"))?;
-        draft.set(KEY, Put::Bytes(bytes));
-    }
-    Ok(())
+/// Gives positions in several dimensions four parts, where the key tells three or fewer.
+fn pad_sections(draft: &mut Draft, key: &str, file: impl Read + Seek) -> Result<bool, String> {
+    let Some(Value::Array(array)) = draft.header.value(&draft.key(key)) else {
+        return Ok(false);
+    };
+    let mut padded = integers(draft.header, array, file)?;
+    padded.resize(4, 0);
+    let sections = draft.key("rope.dimension_sections");
+    draft.set(&sections, Put::Integers(padded));
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -328,7 +284,9 @@ mod tests {
         for architecture in [
             "gemma3", "llama", "llama4", "qwen35", "lfm2", "bert", "gpt-oss",
         ] {
-            let bytes = with(architecture, &[("token_embd.weight", &[4, 2])]).bytes();
+            let mut writer = with(architecture, &[("token_embd.weight", &[4, 2])]);
+            let epsilon = format!("{architecture}.attention.layer_norm_rms_epsilon");
+            let bytes = writer.float(&epsilon, 1e-6).bytes();
             assert_eq!(derived(&bytes), Ok(None), "{architecture}");
         }
     }
@@ -369,11 +327,72 @@ mod tests {
     }
 
     #[test]
+    fn narrow_experts_and_what_hears_are_known_by_their_tensors() {
+        let mut omni = with(
+            "nemotron_h_omni",
+            &[
+                ("blk.1.ffn_latent_in.weight", &[4, 3]),
+                ("blk.1.ffn_latent_out.weight", &[3, 4]),
+                ("mtp.layers.0.x", &[4]),
+                ("a.x", &[4]),
+            ],
+        );
+        omni.unsigned("nemotron_h_omni.expert_count", 8);
+        let header = derived(&omni.bytes()).unwrap().unwrap();
+        assert_eq!(header.architecture(), "nemotron_h_moe");
+        assert_eq!(header.arch_integer("moe_latent_size"), Some(3));
+        assert_eq!(
+            names(&header),
+            ["blk.1.ffn_latent_down.weight", "blk.1.ffn_latent_up.weight"]
+        );
+
+        let experts = with("gemma4", &[("blk.0.ffn_gate_inp.per_expert_scale", &[4])]);
+        let header = derived(&experts.bytes()).unwrap().unwrap();
+        assert_eq!(names(&header), ["blk.0.ffn_down_exps.scale"]);
+    }
+
+    #[test]
+    fn tokens_of_images_are_cut_with_their_rows() {
+        let mut writer = with(
+            "gemma3n",
+            &[
+                ("token_embd.weight", &[2, 5]),
+                ("per_layer_token_embd.weight", &[2, 4]),
+            ],
+        );
+        writer.texts(
+            "tokenizer.ggml.tokens",
+            &["a", "<0x0A>", "<unused1>", "b", "<image>"],
+        );
+        writer.integers("tokenizer.ggml.token_type", &[1, 1, 3, 3, 3]);
+        let bytes = writer.bytes();
+        let old = read(Cursor::new(&bytes), bytes.len() as u64).unwrap();
+        let plan = old.plan(Cursor::new(&bytes)).unwrap().unwrap();
+        let (new, runs) = plan.header(&old, Cursor::new(&bytes)).unwrap();
+        assert_eq!(
+            runs.iter().map(|run| run.bytes).collect::<Vec<_>>(),
+            [32, 32]
+        );
+        let header = derived(&bytes).unwrap().unwrap();
+        assert_eq!(header.tensor("token_embd.weight").unwrap().shape, [2, 4]);
+        assert_eq!(header.integer("tokenizer.ggml.eot_token_id"), Some(106));
+        let Some(Value::Array(kinds)) = header.value("tokenizer.ggml.token_type") else {
+            panic!("no kinds")
+        };
+        let kinds = integers(&header, kinds, Cursor::new(&new));
+        assert_eq!(kinds, Ok(vec![1, 6, 1, 3]));
+    }
+
+    #[test]
     fn tables_stored_as_text_become_bytes() {
         const KEY: &str = "tokenizer.ggml.precompiled_charsmap";
         let mut bert = with("bert", &[("token_embd.weight", &[4, 2])]);
         bert.text(KEY, "AAEC");
         let header = derived(&bert.bytes()).unwrap().unwrap();
+        assert!(matches!(header.value(KEY), Some(Value::Array(array)) if array.count == 3));
+        let mut letters = with("bert", &[("token_embd.weight", &[4, 2])]);
+        letters.texts(KEY, &["A", "A", "E", "C"]);
+        let header = derived(&letters.bytes()).unwrap().unwrap();
         assert!(matches!(header.value(KEY), Some(Value::Array(array)) if array.count == 3));
         let mut broken = with("bert", &[]);
         broken.text(KEY, "no base64!");

@@ -13,7 +13,17 @@ use super::{ALIGNMENT, Header, Tensor, Value};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     values: Vec<(String, Put)>,
-    tensors: Vec<(String, usize)>,
+    tensors: Vec<Laid>,
+}
+
+/// A tensor of the new file.
+#[derive(Debug, Clone, PartialEq)]
+struct Laid {
+    name: String,
+    /// The old tensors that follow each other in it, along their last dimension.
+    parts: Vec<usize>,
+    /// Rows that are kept of it, if not all.
+    rows: Option<u64>,
 }
 
 /// A run of bytes to copy.
@@ -53,7 +63,7 @@ pub(super) struct Draft<'a> {
     /// The architecture of the old file and of the new one.
     architectures: (String, String),
     values: Vec<(String, Put)>,
-    tensors: Vec<(String, usize)>,
+    tensors: Vec<Laid>,
     changed: bool,
 }
 
@@ -63,13 +73,17 @@ impl<'a> Draft<'a> {
         let kept = |((key, _), span): (&(String, Value), &Range<u64>)| {
             (key.clone(), Put::Kept(span.clone()))
         };
-        let named = |(index, tensor): (usize, &Tensor)| (tensor.name.clone(), index);
+        let laid = |(index, tensor): (usize, &Tensor)| Laid {
+            name: tensor.name.clone(),
+            parts: vec![index],
+            rows: None,
+        };
         let architecture = header.architecture().to_string();
         Draft {
             header,
             architectures: (architecture.clone(), architecture),
             values: header.values.iter().zip(&header.spans).map(kept).collect(),
-            tensors: header.tensors.iter().enumerate().map(named).collect(),
+            tensors: header.tensors.iter().enumerate().map(laid).collect(),
             changed: false,
         }
     }
@@ -131,7 +145,7 @@ impl<'a> Draft<'a> {
     pub fn hide(&mut self, starts: &[&str]) -> bool {
         let before = self.tensors.len();
         self.tensors
-            .retain(|(name, _)| !starts.iter().any(|start| name.starts_with(start)));
+            .retain(|laid| !starts.iter().any(|start| laid.name.starts_with(start)));
         self.changed |= self.tensors.len() < before;
         self.tensors.len() < before
     }
@@ -139,9 +153,9 @@ impl<'a> Draft<'a> {
     /// Renames tensors; true if there were any.
     pub fn rename_tensors(&mut self, new: impl Fn(&str) -> Option<String>) -> bool {
         let mut renamed = false;
-        for (name, _) in &mut self.tensors {
-            if let Some(new) = new(name) {
-                *name = new;
+        for laid in &mut self.tensors {
+            if let Some(new) = new(&laid.name) {
+                laid.name = new;
                 renamed = true;
             }
         }
@@ -149,24 +163,61 @@ impl<'a> Draft<'a> {
         renamed
     }
 
-    /// Cuts the tokenizer's arrays to the rows of the embedding; true if they were longer.
-    pub fn cut_vocabulary(&mut self, mut file: impl Read + Seek) -> Result<bool, String> {
-        let rows = self.header.tensor("token_embd.weight");
-        let Some(&rows) = rows.and_then(|tensor| tensor.shape.get(1)) else {
-            return Ok(false);
+    /// Puts a tensor before another one, along their last dimension; the second keeps its name.
+    ///
+    /// # Errors
+    /// If they do not fit together.
+    pub fn join(&mut self, first: &str, second: &str) -> Result<(), String> {
+        let place = |name: &str| self.tensors.iter().position(|laid| laid.name == name);
+        let (Some(from), Some(to)) = (place(first), place(second)) else {
+            return Err(format!("{first} and {second} are not both there"));
         };
+        let old = |laid: &Laid| &self.header.tensors[laid.parts[0]];
+        let (one, other) = (old(&self.tensors[from]), old(&self.tensors[to]));
+        if one.kind != other.kind || one.shape != other.shape {
+            return Err(format!("{first} and {second} have different shapes"));
+        }
+        let parts = self.tensors[from].parts.clone();
+        self.tensors[to].parts.splice(0..0, parts);
+        self.tensors.remove(from);
+        self.changed = true;
+        Ok(())
+    }
+
+    /// The size of a tensor along a dimension, fastest first.
+    pub fn size(&self, tensor: &str, dimension: usize) -> Option<u64> {
+        let tensor = self.header.tensor(tensor)?;
+        tensor.shape.get(dimension).copied()
+    }
+
+    /// Cuts the tokenizer's arrays, and the embedding if it has more, to this number of tokens;
+    /// true if anything was longer.
+    pub fn cut_vocabulary(
+        &mut self,
+        mut file: impl Read + Seek,
+        tokens: u64,
+    ) -> Result<bool, String> {
+        const EMBEDDING: &str = "token_embd.weight";
         let mut cut = false;
         for key in ["tokens", "scores", "token_type"] {
             let key = format!("tokenizer.ggml.{key}");
             let Some(Value::Array(array)) = self.header.value(&key) else {
                 continue;
             };
-            if array.count > rows {
-                let bytes = prefix_bytes(&mut file, array, rows, self.header.file_bytes)?;
+            if array.count > tokens {
+                let bytes = prefix_bytes(&mut file, array, tokens, self.header.file_bytes)?;
                 let span = array.offset..array.offset + bytes;
-                self.set(&key, Put::Cut(array.element, rows, span));
+                self.set(&key, Put::Cut(array.element, tokens, span));
                 cut = true;
             }
+        }
+        if self.size(EMBEDDING, 1).is_some_and(|rows| rows > tokens) {
+            let embedding = self.tensors.iter_mut().find(|laid| laid.name == EMBEDDING);
+            embedding
+                .into_iter()
+                .for_each(|laid| laid.rows = Some(tokens));
+            self.changed = true;
+            cut = true;
         }
         Ok(cut)
     }
@@ -199,12 +250,48 @@ impl Plan {
         let mut bytes = b"GGUF\x03\0\0\0".to_vec();
         bytes.extend((self.tensors.len() as u64).to_le_bytes());
         put_values(&mut bytes, &self.values, &mut file)?;
-        let entries = self
-            .tensors
-            .iter()
-            .map(|(name, index)| (name.as_str(), &old.tensors[*index], old.data_offset));
+        let entries = self.tensors.iter().map(|laid| laid.entry(old));
         let runs = put_tensors(&mut bytes, entries);
         Ok((bytes, runs))
+    }
+}
+
+impl Laid {
+    fn entry(&self, old: &Header) -> Entry<'_> {
+        let parts = || self.parts.iter().map(|index| &old.tensors[*index]);
+        let mut entry = Entry::whole(&self.name, &old.tensors[self.parts[0]], old.data_offset);
+        entry.parts = parts()
+            .map(|part| (old.data_offset + part.offset, part.size_bytes))
+            .collect();
+        if let Some(rows) = entry.shape.last_mut() {
+            *rows = parts().filter_map(|part| part.shape.last()).sum();
+            if let Some(kept) = self.rows {
+                let kept = kept.min(*rows);
+                entry.parts[0].1 = entry.parts[0].1.checked_div(*rows).unwrap_or(0) * kept;
+                *rows = kept;
+            }
+        }
+        entry
+    }
+}
+
+/// A tensor as it is written: its name, shape and type, and where its bytes lie: offset and length.
+pub(super) struct Entry<'a> {
+    name: &'a str,
+    shape: Vec<u64>,
+    kind: u32,
+    parts: Vec<(u64, u64)>,
+}
+
+impl<'a> Entry<'a> {
+    /// A tensor of a file whose tensor data begins there, as it is.
+    pub fn whole(name: &'a str, tensor: &Tensor, data_offset: u64) -> Self {
+        Entry {
+            name,
+            shape: tensor.shape.clone(),
+            kind: tensor.kind.id,
+            parts: vec![(data_offset + tensor.offset, tensor.size_bytes)],
+        }
     }
 }
 
@@ -223,26 +310,28 @@ pub(super) fn put_values(
     Ok(())
 }
 
-/// Writes the entries of tensors, each with where its file's tensor data begins, and fills up to
-/// where the data goes; what to copy there.
+/// Writes the entries of tensors, and fills up to where their data goes; what to copy there.
 pub(super) fn put_tensors<'a>(
     bytes: &mut Vec<u8>,
-    tensors: impl Iterator<Item = (&'a str, &'a Tensor, u64)>,
+    tensors: impl Iterator<Item = Entry<'a>>,
 ) -> Vec<Run> {
     let mut runs = Vec::new();
     let mut offset = 0;
-    for (name, tensor, data_offset) in tensors {
-        put_text(bytes, name);
-        bytes.extend((tensor.shape.len() as u32).to_le_bytes());
-        bytes.extend(tensor.shape.iter().flat_map(|size| size.to_le_bytes()));
-        bytes.extend(tensor.kind.id.to_le_bytes());
+    for entry in tensors {
+        put_text(bytes, entry.name);
+        bytes.extend((entry.shape.len() as u32).to_le_bytes());
+        bytes.extend(entry.shape.iter().flat_map(|size| size.to_le_bytes()));
+        bytes.extend(entry.kind.to_le_bytes());
         bytes.extend(u64::to_le_bytes(offset));
-        runs.push(Run {
-            source: data_offset + tensor.offset,
-            target: offset,
-            bytes: tensor.size_bytes,
-        });
-        offset += tensor.size_bytes.next_multiple_of(ALIGNMENT);
+        for (source, length) in entry.parts {
+            runs.push(Run {
+                source,
+                target: offset,
+                bytes: length,
+            });
+            offset += length;
+        }
+        offset = offset.next_multiple_of(ALIGNMENT);
     }
     bytes.resize(bytes.len().next_multiple_of(ALIGNMENT as usize), 0);
     let start = bytes.len() as u64;

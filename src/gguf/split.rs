@@ -4,7 +4,7 @@
 
 use std::io::{Read, Seek};
 
-use super::plan::{Put, Run, put_tensors, put_values};
+use super::plan::{Entry, Put, Run, put_tensors, put_values};
 use super::{Header, Value};
 
 /// Most shards of a model; the largest that are published have about 100.
@@ -111,10 +111,8 @@ pub fn merged(shards: &[Header], first: impl Read + Seek) -> Result<Merged, Stri
     let mut bytes = b"GGUF\x03\0\0\0".to_vec();
     bytes.extend((names.len() as u64).to_le_bytes());
     put_values(&mut bytes, &values, first).map_err(|error| error.to_string())?;
-    let entries = tensors().map(|(index, tensor)| {
-        let name = tensor.name.as_str();
-        (name, tensor, shards[index].data_offset)
-    });
+    let entries = tensors()
+        .map(|(index, tensor)| Entry::whole(&tensor.name, tensor, shards[index].data_offset));
     let runs = put_tensors(&mut bytes, entries);
     let indices = tensors().map(|(index, _)| index);
     Ok(Merged {
