@@ -34,7 +34,7 @@ _puna() {
         verify) flags='--repair --insecure --quiet --help' ;;
         gc) flags='--dry-run --older-than --quiet --help' ;;
         du) flags='--json --help' ;;
-        path) flags='--help' ;;
+        path) flags='--loaded --projector --help' ;;
         cache) flags='--json --help' ;;
         export) flags='--help' ;;
         import) flags='--quiet --help' ;;

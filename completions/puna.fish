@@ -301,6 +301,8 @@ complete -c puna -n '__fish_seen_subcommand_from gc' -l quiet -s q -d 'print no 
 complete -c puna -n '__fish_seen_subcommand_from gc' -l help -s h -d 'print this help'
 complete -c puna -n '__fish_seen_subcommand_from du' -l json -d 'print JSON, one object a line, with the API\'s field names'
 complete -c puna -n '__fish_seen_subcommand_from du' -l help -s h -d 'print this help'
+complete -c puna -n '__fish_seen_subcommand_from path' -l loaded -d 'the file that llama.cpp is given: another one where the model was laid out for another engine'
+complete -c puna -n '__fish_seen_subcommand_from path' -l projector -d 'the projector of a model that sees, made of its own file where it is in there'
 complete -c puna -n '__fish_seen_subcommand_from path' -l help -s h -d 'print this help'
 complete -c puna -n '__fish_seen_subcommand_from path' -F -a '(puna ls 2>/dev/null | cut -f1)'
 complete -c puna -n '__fish_seen_subcommand_from cache' -l json -d 'print JSON, one object a line, with the API\'s field names'

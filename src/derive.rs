@@ -27,16 +27,49 @@ pub fn weights(
     model: &Model,
     progress: &mut dyn FnMut(f32) -> bool,
 ) -> Result<PathBuf> {
-    let path = &model.weights;
-    let open = || File::open(path).map_err(|error| Error::io("read", path, error));
-    let plan = model.header.plan(open()?);
+    let plan = model.header.plan(opened(&model.weights)?);
     let plan = plan.map_err(|why| Error::failed(format!("cannot load {}: {why}", model.label)))?;
-    let Some(plan) = plan else {
-        return Ok(path.clone());
-    };
-    let name = file_name(path)?;
+    match plan {
+        Some(plan) => made(config, model, ("weights", &plan), progress),
+        None => Ok(model.weights.clone()),
+    }
+}
+
+/// The projector of a model that sees, for programs that look at images; `None` if it does not.
+///
+/// # Errors
+/// As for [`weights`].
+pub fn projector(config: &Config, model: &Model) -> Result<Option<PathBuf>> {
+    if model.projector.is_some() {
+        return Ok(model.projector.clone());
+    }
+    let plan = model.header.projector_plan(opened(&model.weights)?);
+    let plan = plan.map_err(|why| Error::failed(format!("{}: {why}", model.label)))?;
+    plan.map(|plan| made(config, model, ("projector", &plan), &mut |_| true))
+        .transpose()
+}
+
+fn opened(path: &Path) -> Result<File> {
+    File::open(path).map_err(|error| Error::io("read", path, error))
+}
+
+/// A file derived from a model's, as it is in the cache or made now.
+fn made(
+    config: &Config,
+    model: &Model,
+    (what, plan): (&str, &Plan),
+    progress: &mut dyn FnMut(f32) -> bool,
+) -> Result<PathBuf> {
+    let path = &model.weights;
+    let name = file_name(path, what)?;
     cache(config)?.file(&name, &mut |target| {
-        write(&plan, &model.header, (path, &open()?), target, progress)
+        write(
+            plan,
+            &model.header,
+            (path, &opened(path)?),
+            target,
+            progress,
+        )
     })
 }
 
@@ -53,20 +86,20 @@ pub fn cache(config: &Config) -> Result<Cache> {
     Ok(Cache::new(config.cache()?, FOLDER))
 }
 
-/// The name of a file derived from this one, as it is now, by the rules in force.
-fn file_name(path: &Path) -> Result<String> {
+/// The name of what is derived from this file, as it is now, by the rules in force.
+fn file_name(path: &Path, what: &str) -> Result<String> {
     let wrong = |error| Error::io("read", path, error);
     let real = path.canonicalize().map_err(wrong)?;
     let meta = real.metadata().map_err(wrong)?;
     let modified = meta.modified().map_err(wrong)?;
     let modified = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let what = format!(
-        "{}\n{} {} {RULES}",
+    let text = format!(
+        "{}\n{} {} {RULES} {what}",
         real.display(),
         meta.len(),
         modified.as_nanos()
     );
-    Ok(format!("{}.gguf", Digest::of(what.as_bytes()).hex()))
+    Ok(format!("{}.gguf", Digest::of(text.as_bytes()).hex()))
 }
 
 fn write(

@@ -1,8 +1,13 @@
 //! Further layouts for Ollama's own engine, as in `derived.rs`: those in which keys follow from shapes,
 //! or two tensors become one.
 
+use std::path::Path;
+
+use puna::gguf::Header;
+
 use crate::derived::{EMBEDDING, FEED, For, alike, keys};
-use crate::kinds::{TOKENS, WIDTH, tensors};
+use crate::kinds::{TOKENS, WIDTH, tensors, tiny_of};
+use crate::support::Sandbox;
 
 /// What opens and closes a model.
 const ENDS: [(&str, &[u64]); 3] = [
@@ -200,4 +205,165 @@ fn keys_that_follow_from_shapes_and_tensors_that_join_answer_alike() {
         ("glm4moelite", glm_lite),
         ("laguna", laguna),
     ]);
+}
+
+/// gemma3's part that sees, as Ollama lays it out, beside a text part.
+fn gemma3_that_sees() -> Vec<u8> {
+    let mut writer = tiny_of("gemma3", &keys(&[("attention.sliding_window", 8)]), TOKENS);
+    for (key, value) in [
+        ("block_count", 1),
+        ("embedding_length", 32),
+        ("feed_forward_length", 64),
+        ("attention.head_count", 2),
+        ("image_size", 56),
+        ("patch_size", 14),
+        ("num_channels", 3),
+    ] {
+        writer.unsigned(&format!("gemma3.vision.{key}"), value);
+    }
+    writer.float("gemma3.vision.attention.layer_norm_epsilon", 1e-6);
+    tensors(&mut writer, "", 1, &[ENDS[0], ENDS[1]]);
+    let list: [(&str, &[u64]); 11] = [
+        ("attn_q.weight", &[WIDTH, 32]),
+        ("attn_k.weight", &[WIDTH, 16]),
+        ("attn_v.weight", &[WIDTH, 16]),
+        ("attn_output.weight", &[32, WIDTH]),
+        ("attn_norm.weight", &[WIDTH]),
+        ("attn_q_norm.weight", &[16]),
+        ("attn_k_norm.weight", &[16]),
+        ("post_attention_norm.weight", &[WIDTH]),
+        ("ffn_norm.weight", &[WIDTH]),
+        ("post_ffw_norm.weight", &[WIDTH]),
+        FEED[0],
+    ];
+    tensors(&mut writer, "blk.0.", 2, &[&list[..], &FEED[1..]].concat());
+    let ends: [(&str, &[u64]); 7] = [
+        ("v.patch_embedding.weight", &[14, 14, 3, 32]),
+        ("v.patch_embedding.bias", &[32]),
+        ("v.position_embedding.weight", &[32, 16]),
+        ("v.post_layernorm.weight", &[32]),
+        ("v.post_layernorm.bias", &[32]),
+        ("mm.mm_input_projection.weight", &[WIDTH, 32]),
+        ("mm.mm_soft_emb_norm.weight", &[32]),
+    ];
+    tensors(&mut writer, "", 3, &ends);
+    let square: &[u64] = &[32, 32];
+    for name in ["attn_q", "attn_k", "attn_v", "attn_output"] {
+        let names = [format!("{name}.weight"), format!("{name}.bias")];
+        tensors(
+            &mut writer,
+            "v.blk.0.",
+            4,
+            &[(&names[0], square), (&names[1], &[32])],
+        );
+    }
+    let block: [(&str, &[u64]); 8] = [
+        ("layer_norm1.weight", &[32]),
+        ("layer_norm1.bias", &[32]),
+        ("layer_norm2.weight", &[32]),
+        ("layer_norm2.bias", &[32]),
+        ("mlp.fc1.weight", &[32, 64]),
+        ("mlp.fc1.bias", &[64]),
+        ("mlp.fc2.weight", &[64, 32]),
+        ("mlp.fc2.bias", &[32]),
+    ];
+    tensors(&mut writer, "v.blk.0.", 5, &block);
+    writer.bytes()
+}
+
+/// Names that llama.cpp's own converter gives the tensors of gemma3's projector.
+const SEEING: [&str; 23] = [
+    "v.patch_embd.weight",
+    "v.patch_embd.bias",
+    "v.position_embd.weight",
+    "v.post_ln.weight",
+    "v.post_ln.bias",
+    "mm.input_projection.weight",
+    "mm.soft_emb_norm.weight",
+    "v.blk.0.attn_q.weight",
+    "v.blk.0.attn_q.bias",
+    "v.blk.0.attn_k.weight",
+    "v.blk.0.attn_k.bias",
+    "v.blk.0.attn_v.weight",
+    "v.blk.0.attn_v.bias",
+    "v.blk.0.attn_out.weight",
+    "v.blk.0.attn_out.bias",
+    "v.blk.0.ln1.weight",
+    "v.blk.0.ln1.bias",
+    "v.blk.0.ln2.weight",
+    "v.blk.0.ln2.bias",
+    "v.blk.0.ffn_down.weight",
+    "v.blk.0.ffn_down.bias",
+    "v.blk.0.ffn_up.weight",
+    "v.blk.0.ffn_up.bias",
+];
+
+#[test]
+fn the_part_that_sees_becomes_a_projector() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.file("g.gguf", gemma3_that_sees());
+    sandbox.create("g", &format!("FROM {}\n", file.display()));
+    let path = |flag: &str| {
+        let line = sandbox.puna(&["path", flag, "g"], "").ok();
+        std::path::PathBuf::from(line.trim_end())
+    };
+    let made = path("--projector");
+    let header = read(&made);
+    assert_eq!(header.architecture(), "clip");
+    assert_eq!(header.text("clip.projector_type"), Some("gemma3"));
+    assert_eq!(header.integer("clip.vision.projection_dim"), Some(WIDTH));
+    assert_eq!(header.integer("clip.vision.image_size"), Some(56));
+    let names: Vec<&str> = header.tensors.iter().map(|tensor| &*tensor.name).collect();
+    assert_eq!(names, SEEING);
+    // The same bytes under the new name.
+    let whole = read(&file);
+    let bytes = |header: &Header, path: &Path, name: &str| {
+        let tensor = header.tensor(name).unwrap();
+        let start = (header.data_offset + tensor.offset) as usize;
+        std::fs::read(path).unwrap()[start..start + tensor.size_bytes as usize].to_vec()
+    };
+    assert_eq!(
+        bytes(&header, &made, "v.blk.0.ffn_up.weight"),
+        bytes(&whole, &file, "v.blk.0.mlp.fc2.weight")
+    );
+    // The text part alone is what llama.cpp is given; both are in the cache, once.
+    let loaded = path("--loaded");
+    assert!(
+        read(&loaded)
+            .tensors
+            .iter()
+            .all(|tensor| !tensor.name.starts_with("v."))
+    );
+    assert!(made != loaded && made == path("--projector"));
+    let both: u64 = [&made, &loaded]
+        .map(|path| path.metadata().unwrap().len())
+        .iter()
+        .sum();
+    let line = format!("(derived)\t{both}\t{both}\n");
+    assert!(sandbox.puna(&["du"], "").ok().ends_with(&line));
+    sandbox.puna(&["gc", "--older-than", "0"], "").ok();
+    assert!(!made.exists() && !loaded.exists());
+}
+
+#[test]
+fn who_cannot_see_has_no_projector() {
+    let sandbox = Sandbox::with_smol();
+    sandbox
+        .puna(&["path", "--projector", "smol"], "")
+        .fails(1, "smol has no projector");
+    let mut writer = For::Ollama.file("mistral3", &keys(&[]));
+    tensors(&mut writer, "", 1, &ENDS);
+    let file = sandbox.file("m.gguf", writer.bytes());
+    sandbox
+        .puna(&["path", "--projector", file.to_str().unwrap()], "")
+        .fails(
+            1,
+            "the part of mistral3 that sees would have to be computed anew",
+        );
+}
+
+fn read(path: &Path) -> Header {
+    let file = std::fs::File::open(path).unwrap();
+    let bytes = file.metadata().unwrap().len();
+    puna::gguf::read(file, bytes).unwrap()
 }

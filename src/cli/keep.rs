@@ -101,9 +101,21 @@ pub const PATH: Command = Command {
     summary: "print where a model's weights are",
     operands: "MODEL",
     arity: (1, 1),
-    flags: &[],
+    flags: &[
+        switch(
+            "loaded",
+            None,
+            "the file that llama.cpp is given: another one where the model was laid out for another engine",
+        ),
+        switch(
+            "projector",
+            None,
+            "the projector of a model that sees, made of its own file where it is in there",
+        ),
+    ],
     about: &[
-        "Prints the path of the GGUF file of a model, for other programs that read such files.",
+        "Prints the path of the GGUF file of a model, for other programs that read such files. What has to be made \
+         first is kept in the cache: du tells its size, gc removes it.",
     ],
     examples: &[(
         "llama-cli -m \"$(puna path smol)\"",
@@ -219,5 +231,13 @@ fn du(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
 
 fn path(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     let model = model::open(&super::store(config), &parsed.operands[0])?;
-    out.records(&[vec![model.weights.display().to_string()]])
+    let path = if parsed.has("projector") {
+        let seeing = derive::projector(config, &model)?;
+        seeing.ok_or_else(|| Error::failed(format!("{} has no projector", model.label)))?
+    } else if parsed.has("loaded") {
+        derive::weights(config, &model, &mut |_| true)?
+    } else {
+        model.weights
+    };
+    out.records(&[vec![path.display().to_string()]])
 }

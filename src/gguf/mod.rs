@@ -5,6 +5,7 @@
 mod derive;
 mod kinds;
 mod plan;
+mod projector;
 mod read;
 mod source;
 mod split;
@@ -204,5 +205,13 @@ impl Header {
     /// A text of one line: a layout that is not translated, or a file that cannot be read.
     pub fn plan(&self, file: impl Read + Seek) -> Result<Option<Plan>, String> {
         derive::plan(self, file)
+    }
+
+    /// What makes a projector of the part of this file that sees; `None` if it has no such part.
+    ///
+    /// # Errors
+    /// A text of one line: a layout that is not translated, or a file that cannot be read.
+    pub fn projector_plan(&self, file: impl Read + Seek) -> Result<Option<Plan>, String> {
+        projector::plan(self, file)
     }
 }

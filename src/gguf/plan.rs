@@ -50,8 +50,12 @@ pub(super) enum Put {
     Float(f32),
     /// A text.
     Text(String),
+    /// A boolean.
+    Flag(bool),
     /// An array of 32-bit integers.
     Integers(Vec<i32>),
+    /// An array of 32-bit floats.
+    Floats(Vec<f32>),
     /// An array of bytes.
     Bytes(Vec<u8>),
 }
@@ -86,6 +90,25 @@ impl<'a> Draft<'a> {
             tensors: header.tensors.iter().enumerate().map(laid).collect(),
             changed: false,
         }
+    }
+
+    /// A plan of a file with some of the tensors, and no keys yet.
+    pub fn part(header: &'a Header, wanted: impl Fn(&str) -> bool) -> Self {
+        let mut draft = Draft::new(header);
+        draft.values.clear();
+        draft.tensors.retain(|laid| wanted(&laid.name));
+        draft.changed = true;
+        draft
+    }
+
+    /// Takes a value over from a key of the architecture; true if it is there.
+    pub fn take(&mut self, old: &str, new: &str) -> bool {
+        let old = self.key(old);
+        let place = self.header.values.iter().position(|(key, _)| *key == old);
+        if let Some(place) = place {
+            self.set(new, Put::Kept(self.header.spans[place].clone()));
+        }
+        place.is_some()
     }
 
     /// A key of the architecture, as the old file spells it.
@@ -362,6 +385,14 @@ fn put_value(bytes: &mut Vec<u8>, value: &Put, file: impl Read + Seek) -> std::i
         Put::Text(text) => {
             bytes.extend(8u32.to_le_bytes());
             put_text(bytes, text);
+        }
+        Put::Flag(flag) => {
+            bytes.extend(7u32.to_le_bytes());
+            bytes.push((*flag).into());
+        }
+        Put::Floats(numbers) => {
+            array(bytes, 6, numbers.len() as u64);
+            bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
         }
         Put::Integers(numbers) => {
             array(bytes, 5, numbers.len() as u64);
