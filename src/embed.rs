@@ -1,13 +1,8 @@
 //! Texts to vectors, by a model that was made for it.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
-
-use icu_normalizer::DecomposingNormalizerBorrowed;
-use icu_properties::CodePointMapData;
-use icu_properties::props::GeneralCategory;
 
 use crate::chat::options_in_force;
 use crate::duration::KeepAlive;
@@ -72,12 +67,8 @@ pub fn embed(pool: &Pool, request: &Request, progress: Progress) -> Result<Embed
     )?;
     let load = started.elapsed();
     let limit = lease.context_tokens.unwrap_or(u32::MAX) as usize;
-    let words = request.model.header.text("tokenizer.ggml.model") == Some("bert");
-    let texts = request.texts.iter().map(|text| match words {
-        true => unaccented(text).into(),
-        false => Cow::from(text),
-    });
-    let tokens = texts.map(|text| tokens(lease.engine(), &text, limit, request.truncate));
+    let texts = request.texts.iter();
+    let tokens = texts.map(|text| tokens(lease.engine(), text, limit, request.truncate));
     let tokens = tokens.collect::<Result<Vec<_>>>()?;
     let count = tokens.iter().map(Vec::len).sum();
     if tokens.is_empty() {
@@ -102,15 +93,6 @@ pub fn embed(pool: &Pool, request: &Request, progress: Progress) -> Result<Embed
         tokens: count,
         load,
     })
-}
-
-/// A text as models with a WordPiece vocabulary were taught it: without accents and other marks
-/// that take no space of their own. llama.cpp knows this for Latin letters only.
-fn unaccented(text: &str) -> String {
-    let kinds = CodePointMapData::<GeneralCategory>::new();
-    let mark = |c: &char| kinds.get(*c) == GeneralCategory::NonspacingMark;
-    let plain = DecomposingNormalizerBorrowed::new_nfd().normalize(text);
-    plain.chars().filter(|c| !mark(c)).collect()
 }
 
 /// The tokens of one text, cut to `limit`; the mark that the model puts at its end stays there.

@@ -33,6 +33,8 @@ pub struct LoadParams<'a> {
     pub repack: bool,
     /// Cells of context that must fit beside the weights on a GPU.
     pub cells: u32,
+    /// Texts come without accents: llama.cpp need not look for them.
+    pub strips_accents: bool,
 }
 
 /// A loaded model and how many of its layers went to a GPU.
@@ -94,6 +96,8 @@ pub fn load(
     // SAFETY: a plain getter of a plain struct.
     let mut c = unsafe { sys::llama_model_default_params() };
     c.use_extra_bufts = params.repack;
+    let overrides = overrides(params.strips_accents);
+    c.kv_overrides = overrides.as_ptr();
     c.load_mode = match (params.mmap, params.lock) {
         (None, false) => sys::LLAMA_LOAD_MODE_AUTO,
         (Some(true), false) => sys::LLAMA_LOAD_MODE_MMAP,
@@ -116,8 +120,8 @@ pub fn load(
     }
     c.progress_callback = Some(report);
     c.progress_callback_user_data = ptr::from_mut(&mut progress).cast();
-    // SAFETY: `path` is NUL-terminated; `c` points only into `fit`, `split` and `progress`, which
-    // outlive the call, and llama.cpp keeps none of these pointers afterwards.
+    // SAFETY: `path` is NUL-terminated; `c` points only into `fit`, `split`, `overrides` and `progress`,
+    // which outlive the call, and llama.cpp keeps none of these pointers afterwards.
     let model = unsafe { sys::llama_model_load_from_file(path.as_ptr(), c) };
     let model = ptr::NonNull::new(model)?;
     // SAFETY: plain getters of a model that was just loaded.
@@ -142,6 +146,24 @@ pub fn load(
         window_tokens: u32::try_from(window).unwrap_or(0),
         encodes,
     })
+}
+
+/// Values over those of the header, the list's end behind them. Texts that come without accents
+/// keep all marks they have: llama.cpp would take vowels for accents.
+fn overrides(strips_accents: bool) -> [sys::llama_model_kv_override; 2] {
+    let end = sys::llama_model_kv_override {
+        tag: sys::LLAMA_KV_OVERRIDE_TYPE_BOOL,
+        key: [0; 128],
+        __bindgen_anon_1: sys::llama_model_kv_override__bindgen_ty_1 { val_i64: 0 },
+    };
+    let mut keep = end;
+    if strips_accents {
+        let key = b"tokenizer.ggml.normalizer.strip_accents";
+        for (to, byte) in keep.key.iter_mut().zip(key) {
+            *to = *byte as c_char;
+        }
+    }
+    [keep, end]
 }
 
 /// Writes a file with weights of another type; false if llama.cpp refuses.

@@ -3,6 +3,7 @@
 //! Knows tokens and sampling; nothing of HTTP, JSON, names or the store. A [`Job`] goes in over a
 //! bounded channel, its [`Event`]s come back over one of its own. Dropping the [`Answer`] cancels.
 
+mod accents;
 mod admit;
 mod answer;
 mod budget;
@@ -27,6 +28,7 @@ pub mod tune;
 mod work;
 mod worker;
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
@@ -133,6 +135,8 @@ pub struct Spec {
     pub tensor_split: Vec<f32>,
     /// A LoRA adapter's GGUF file, and how much of it to apply.
     pub adapter: Option<(PathBuf, f32)>,
+    /// Its vocabulary knows no accents.
+    pub strips_accents: bool,
     /// Threads to compute with.
     pub threads: usize,
     /// Tokens in one decode, at most.
@@ -183,6 +187,7 @@ pub struct Engine {
     model: Arc<LlamaModel>,
     worker: Option<thread::Door>,
     facts: Facts,
+    strips_accents: bool,
     specials: OnceLock<Specials>,
     compiler: OnceLock<Arc<Compiler>>,
 }
@@ -259,6 +264,7 @@ impl Engine {
         progress: &mut dyn FnMut(f32) -> bool,
     ) -> Result<Self> {
         let (threads, attention, context) = (spec.threads, spec.attention, spec.context);
+        let strips_accents = spec.strips_accents;
         let (worker, loaded) = thread::start(backend.clone(), spec, progress)?;
         let model = loaded.model;
         let on_gpu = loaded.gpu_layers > 0;
@@ -277,6 +283,7 @@ impl Engine {
             model,
             worker: Some(worker),
             facts,
+            strips_accents,
             specials: OnceLock::new(),
             compiler: OnceLock::new(),
         })
@@ -304,6 +311,10 @@ impl Engine {
     /// Turns text into token ids. `special` reads special tokens where their text stands;
     /// `begin` puts the model's begin token in front if the model wants one.
     pub fn tokens(&self, text: &str, begin: bool, special: bool) -> Vec<i32> {
+        let text = match self.strips_accents {
+            true => accents::unaccented(text).into(),
+            false => Cow::from(text),
+        };
         let tokens = self.model.vocab().tokenize(text.as_bytes(), begin, special);
         tokens.into_iter().map(|token| token.0).collect()
     }

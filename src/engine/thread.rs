@@ -194,6 +194,7 @@ fn load(
         lock: spec.lock,
         tensor_split: &spec.tensor_split,
         repack: true,
+        strips_accents: spec.strips_accents,
         cells: match spec.context {
             Context::FirstJob => FIRST_CELLS,
             Context::Shared { cells, .. } => cells,

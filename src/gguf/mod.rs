@@ -170,6 +170,17 @@ impl Header {
         self.integer(&format!("{}.pooling_type", self.architecture())) == Some(RANK)
     }
 
+    /// True if its WordPiece vocabulary knows no accents. A file that does not say follows its
+    /// letters, and one that says nothing of these either has small ones only, as in llama.cpp.
+    pub fn strips_accents(&self) -> bool {
+        let says = |name: &str| match self.value(&format!("tokenizer.ggml.normalizer.{name}")) {
+            Some(Value::Bool(says)) => Some(*says),
+            _ => None,
+        };
+        self.text("tokenizer.ggml.model") == Some("bert")
+            && says("strip_accents").or(says("lowercase")).unwrap_or(true)
+    }
+
     /// The quantisation's name, `unknown` where the file does not tell.
     pub fn file_type(&self) -> &'static str {
         self.integer("general.file_type")

@@ -38,6 +38,7 @@ impl Pool {
             lock: load.lock,
             tensor_split: self.0.config.tensor_split.clone(),
             adapter: load.adapter.clone(),
+            strips_accents: model.header.strips_accents(),
             threads: load.threads,
             batch_tokens: load.batch_tokens,
             attention,
