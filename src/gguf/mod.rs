@@ -226,3 +226,38 @@ impl Header {
         projector::plan(self, file)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accents_follow_the_letters_unless_the_file_says() {
+        let strips = |model: &str, says: &[(&str, bool)]| {
+            let model = ("tokenizer.ggml.model".to_owned(), Value::Text(model.into()));
+            let says = says.iter().map(|(name, says)| {
+                let key = format!("tokenizer.ggml.normalizer.{name}");
+                (key, Value::Bool(*says))
+            });
+            let header = Header {
+                values: [model].into_iter().chain(says).collect(),
+                spans: Vec::new(),
+                tensors: Vec::new(),
+                data_offset: 0,
+                file_bytes: 0,
+            };
+            header.strips_accents()
+        };
+        assert!(strips("bert", &[]));
+        assert!(!strips("bert", &[("lowercase", false)]));
+        assert!(!strips(
+            "bert",
+            &[("strip_accents", false), ("lowercase", true)]
+        ));
+        assert!(strips(
+            "bert",
+            &[("strip_accents", true), ("lowercase", false)]
+        ));
+        assert!(!strips("gpt2", &[]));
+    }
+}
