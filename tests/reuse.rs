@@ -1,6 +1,8 @@
 //! What was computed is used again: by the same prompt, by one that begins alike, by eight at once;
 //! and the answers stay the same.
 
+use std::time::Duration;
+
 use serde_json::{Value as Json, json};
 
 use crate::kinds::assert_same;
@@ -77,6 +79,26 @@ fn eight_that_begin_alike_get_their_own_answers() {
         });
         for (prompt, answer) in prompts.iter().zip(&together) {
             assert_same(&ask(&server, model, prompt), answer, model);
+        }
+    }
+}
+
+#[test]
+fn a_prompt_that_was_left_at_any_moment_is_answered_as_ever() {
+    let (_sandbox, server) = started();
+    let (_another, fresh) = started();
+    for model in ["smol", "gemma"] {
+        let prompt = |word: &str| words(word, 130);
+        ask(&server, model, "x");
+        for (at, leave_ms) in [10, 30, 70, 110, 170].into_iter().enumerate() {
+            let word = ["one", "two", "few", "lot", "all"][at];
+            let body = json!({"model": model, "prompt": prompt(word), "raw": true});
+            let left = server.send("POST", "/api/generate", &body.to_string(), "");
+            std::thread::sleep(Duration::from_millis(leave_ms));
+            drop(left);
+            let after = ask(&server, model, &prompt(word));
+            let anew = ask(&fresh, model, &prompt(word));
+            assert_same(&anew, &after, &format!("{model}, left after {leave_ms} ms"));
         }
     }
 }

@@ -5,7 +5,9 @@
 //! at any place (recurrent layers, sliding windows), it is set back to marks: copies of that memory,
 //! taken on the way through a prompt.
 
+use std::iter;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use llama_cpp_2::DecodeError;
 use llama_cpp_2::context::LlamaContext;
@@ -14,6 +16,7 @@ use llama_cpp_2::token::LlamaToken;
 
 use super::cells::Cells;
 use super::ffi;
+use super::interrupt::{INTERRUPTED, Interrupt};
 use super::line::{Line, prefix};
 use super::parked::{Cost, Mark, Parked, Stay};
 use super::prefix::{Prefix, TOKENS_MIN, common};
@@ -35,6 +38,7 @@ pub enum Memory {
 /// The cache and the context that it belongs to.
 pub struct Cache<'a> {
     context: LlamaContext<'a>,
+    interrupt: &'a Interrupt,
     memory: Memory,
     lines: Vec<Line>,
     cells: Cells,
@@ -92,10 +96,15 @@ enum Source {
 
 impl<'a> Cache<'a> {
     /// An empty cache.
-    pub fn new(context: LlamaContext<'a>, memory: Memory, limits: Limits) -> Self {
+    pub fn new(
+        (context, interrupt): (LlamaContext<'a>, &'a Interrupt),
+        memory: Memory,
+        limits: Limits,
+    ) -> Self {
         Cache {
             cells: Cells::new(context.n_ctx() as usize),
             context,
+            interrupt,
             memory,
             lines: (0..limits.sequences).map(|_| Line::default()).collect(),
             parked: Parked::new(limits.parked_bytes),
@@ -113,12 +122,24 @@ impl<'a> Cache<'a> {
         &mut self.context
     }
 
-    /// Computes a batch. What is then in the cache is told by [`Cache::extend`].
+    /// Computes a batch. What is then in the cache is told by [`Cache::extend`]. False: all those
+    /// who `cancels` are of left on the way, and nothing of it is in the cache.
     ///
     /// # Errors
     /// What llama.cpp says.
-    pub fn decode(&mut self, batch: &mut LlamaBatch) -> Result<(), DecodeError> {
-        self.context.decode(batch)
+    pub fn decode(
+        &mut self,
+        batch: &mut LlamaBatch,
+        cancels: impl Iterator<Item = Arc<AtomicBool>>,
+    ) -> Result<bool, DecodeError> {
+        self.interrupt.set(cancels);
+        let decoded = self.context.decode(batch);
+        self.interrupt.set(iter::empty());
+        match decoded {
+            Ok(()) => Ok(true),
+            Err(DecodeError::Unknown(INTERRUPTED)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// How many tokens a sequence holds.

@@ -8,6 +8,8 @@ use llama_cpp_2::model::LlamaModel;
 
 use super::cache::{Cache, Limits, Memory};
 use super::embed::TEXTS_MAX;
+use super::ffi;
+use super::interrupt::Interrupt;
 use super::thread::Ready;
 use super::tune::{self, KvKind};
 use super::worker::Plan;
@@ -23,13 +25,21 @@ const PARKED_SHARE: u64 = 32;
 /// ...and no more than this.
 const PARKED_BYTES_MAX: u64 = 512 << 20;
 
+/// What a context is made from.
+#[derive(Clone, Copy)]
+pub struct Base<'a> {
+    pub backend: &'a Backend,
+    pub model: &'a LlamaModel,
+    /// What ends its computations early.
+    pub interrupt: &'a Interrupt,
+}
+
 /// A cache for answers of the given size, and how to work in it.
 ///
 /// # Errors
 /// What llama.cpp says.
 pub fn for_answers<'a>(
-    backend: &Backend,
-    model: &'a LlamaModel,
+    base: Base<'a>,
     ready: &mut Ready,
     spec: &Spec,
     size: Context,
@@ -44,7 +54,7 @@ pub fn for_answers<'a>(
     };
     // What was read stands in the context once, for one answer.
     let sequences = if ready.encodes { 1 } else { sequences };
-    let slice = tune::slice_tokens(multiplied(model), spec.threads, ready.gpu_layers > 0);
+    let slice = tune::slice_tokens(multiplied(base.model), spec.threads, ready.gpu_layers > 0);
     // A slice of prompts and a token of each sequence: a larger batch would only take memory, and
     // time to set up. A model that encodes reads a prompt whole.
     let batch = match ready.encodes {
@@ -58,7 +68,7 @@ pub fn for_answers<'a>(
         .with_type_k(kind(spec.attention.kv))
         .with_type_v(kind(spec.attention.kv))
         .with_swa_full(false);
-    let context = make(backend, model, ready, params, cells)?;
+    let context = make(base, ready, params, cells)?;
     let once = spec.context == Context::FirstJob;
     let bytes = (spec.memory_bytes / PARKED_SHARE).min(PARKED_BYTES_MAX) as usize;
     // A context that goes with its job needs marks only for those who keep what it computed.
@@ -80,12 +90,12 @@ pub fn for_answers<'a>(
         sequences: sequences as usize,
         slice_tokens: slice.min(batch),
         batch_tokens: batch,
-        answer_start: ready.encodes.then(|| start(model)),
+        answer_start: ready.encodes.then(|| start(base.model)),
         once,
         deterministic: spec.deterministic,
         memory_max: spec.memory_max,
     };
-    Ok((Cache::new(context, memory, limits), plan))
+    Ok((Cache::new((context, base.interrupt), memory, limits), plan))
 }
 
 /// The parameters that are multiplied with each token: the table of embeddings is looked up.
@@ -98,23 +108,18 @@ pub fn multiplied(model: &LlamaModel) -> u64 {
 ///
 /// # Errors
 /// What llama.cpp says.
-pub fn for_texts<'a>(
-    backend: &Backend,
-    model: &'a LlamaModel,
-    ready: &mut Ready,
-    spec: &Spec,
-) -> Result<LlamaContext<'a>> {
+pub fn for_texts<'a>(base: Base<'a>, ready: &mut Ready, spec: &Spec) -> Result<LlamaContext<'a>> {
     let Context::Texts { batch, .. } = spec.context else {
         return Err(Error::failed("a context for texts without their size"));
     };
     let params = params(spec, batch, batch)
         .with_n_seq_max(TEXTS_MAX)
         .with_embeddings(true);
-    let params = match pools(model) {
+    let params = match pools(base.model) {
         true => params,
         false => params.with_pooling_type(LlamaPoolingType::Mean),
     };
-    make(backend, model, ready, params, batch)
+    make(base, ready, params, batch)
 }
 
 /// True if the weights tell how the vectors of a text's tokens become one.
@@ -153,15 +158,14 @@ fn kind(kv: KvKind) -> KvCacheType {
 }
 
 fn make<'a>(
-    backend: &Backend,
-    model: &'a LlamaModel,
+    base: Base<'a>,
     ready: &mut Ready,
     params: LlamaContextParams,
     tokens: u32,
 ) -> Result<LlamaContext<'a>> {
-    let made = model.new_context(&backend.inner, params);
+    let made = ffi::new_context(&base.backend.inner, base.model, params, base.interrupt);
     let mut context = made.map_err(|error| {
-        let why = backend.log.take_error();
+        let why = base.backend.log.take_error();
         let why = why.unwrap_or_else(|| error.to_string());
         Error::failed(format!("cannot make a context of {tokens} tokens: {why}"))
     })?;

@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::thread;
 
+use llama_cpp_2::DecodeError;
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::token::LlamaToken;
 
+use super::interrupt::{INTERRUPTED, Interrupt};
 use super::worker::LINGER;
 use crate::error::{Error, Result};
 
@@ -29,6 +31,7 @@ pub struct Texts {
 /// The state of the loop.
 pub struct Embedder<'a> {
     context: LlamaContext<'a>,
+    interrupt: &'a Interrupt,
     batch: LlamaBatch<'a>,
     batch_tokens: usize,
     open: VecDeque<Open>,
@@ -42,12 +45,13 @@ struct Open {
 
 impl<'a> Embedder<'a> {
     /// A loop over a fresh context.
-    pub fn new(context: LlamaContext<'a>) -> Self {
+    pub fn new(context: LlamaContext<'a>, interrupt: &'a Interrupt) -> Self {
         let batch_tokens = context.n_batch() as usize;
         Embedder {
             batch: LlamaBatch::new(batch_tokens, 1),
             batch_tokens,
             context,
+            interrupt,
             open: VecDeque::new(),
         }
     }
@@ -140,9 +144,13 @@ impl<'a> Embedder<'a> {
     fn decode(&mut self, owners: &[usize]) -> Result<()> {
         self.context.clear_kv_cache();
         let failed = |why: String| Error::failed(format!("llama.cpp failed to compute: {why}"));
-        self.context
-            .decode(&mut self.batch)
-            .map_err(|error| failed(error.to_string()))?;
+        let cancels = owners.iter().map(|owner| &self.open[*owner].texts.cancel);
+        self.interrupt.set(cancels.cloned());
+        match self.context.decode(&mut self.batch) {
+            Ok(()) => {}
+            Err(DecodeError::Unknown(INTERRUPTED)) => return Ok(()),
+            Err(error) => return Err(failed(error.to_string())),
+        }
         for (sequence, owner) in owners.iter().enumerate() {
             let vector = self
                 .context

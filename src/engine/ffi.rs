@@ -1,6 +1,6 @@
 //! The only file that calls llama.cpp's C API directly, for what llama-cpp-2 hides: the log
-//! callback, a cancellable load that may skip repacking, fitting layers to a GPU, quantising, and the
-//! bytes of a sequence's memory.
+//! callback, a cancellable load that may skip repacking, computations that end early, fitting layers
+//! to a GPU, quantising, and the bytes of a sequence's memory.
 
 #![allow(unsafe_code)]
 
@@ -9,11 +9,15 @@ use std::path::Path;
 use std::ptr;
 use std::sync::OnceLock;
 
+use llama_cpp_2::LlamaContextLoadError;
 use llama_cpp_2::context::LlamaContext;
+use llama_cpp_2::context::params::LlamaContextParams;
 use llama_cpp_2::context::session::LlamaStateSeqFlags;
+use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_sys_2 as sys;
 
+use super::interrupt::Interrupt;
 use super::log::Log;
 use super::quantize::Quantize;
 
@@ -164,6 +168,33 @@ fn overrides(strips_accents: bool) -> [sys::llama_model_kv_override; 2] {
         }
     }
     [keep, end]
+}
+
+/// A context whose computations on the CPU end, with the status [`INTERRUPTED`](super::interrupt::INTERRUPTED),
+/// once `interrupt` is due.
+///
+/// # Errors
+/// llama.cpp makes none.
+pub fn new_context<'a>(
+    backend: &LlamaBackend,
+    model: &'a LlamaModel,
+    mut params: LlamaContextParams,
+    interrupt: &'a Interrupt,
+) -> Result<LlamaContext<'a>, LlamaContextLoadError> {
+    unsafe extern "C" fn is_due(interrupt: *mut c_void) -> bool {
+        // SAFETY: the pointer is to the `Interrupt` below, which is `Sync` and outlives the context.
+        unsafe { &*interrupt.cast::<Interrupt>() }.is_due()
+    }
+    const {
+        assert!(size_of::<LlamaContextParams>() == size_of::<sys::llama_context_params>());
+        assert!(align_of::<LlamaContextParams>() == align_of::<sys::llama_context_params>());
+    }
+    // SAFETY: LlamaContextParams has one field, a `llama_context_params`, and by its size nothing
+    // before or behind it (llama-cpp-2 is pinned to the release where this was checked).
+    let c = unsafe { &mut *ptr::from_mut(&mut params).cast::<sys::llama_context_params>() };
+    c.abort_callback = Some(is_due);
+    c.abort_callback_data = ptr::from_ref(interrupt).cast_mut().cast();
+    model.new_context(backend, params)
 }
 
 /// Writes a file with weights of another type; false if llama.cpp refuses.

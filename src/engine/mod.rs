@@ -15,6 +15,7 @@ mod embed;
 mod ffi;
 mod gbnf;
 mod grammar;
+mod interrupt;
 mod likely;
 mod line;
 mod log;
@@ -31,8 +32,7 @@ mod worker;
 use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::mpsc;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 use llama_cpp_2::llama_backend::LlamaBackend;

@@ -16,6 +16,7 @@ use std::time::Duration;
 use llama_cpp_2::model::{LlamaLoraAdapter, LlamaModel};
 
 use super::embed::{Embedder, Texts};
+use super::interrupt::Interrupt;
 use super::memory::MEMORY_HINT;
 use super::work::Work;
 use super::worker::{Submission, Worker};
@@ -146,20 +147,26 @@ fn run(backend: &Backend, spec: &Spec, inbox: Inbox, tell: &SyncSender<News>, st
         model: model.clone(),
         gpu_layers: ready.gpu_layers,
     };
+    let interrupt = Interrupt::default();
+    let base = context::Base {
+        backend,
+        model: &model,
+        interrupt: &interrupt,
+    };
     let mut jobs = match inbox {
         Inbox::Answers(jobs) => jobs,
         Inbox::Texts(mut texts) => {
-            return match context::for_texts(backend, &model, &mut ready, spec) {
+            return match context::for_texts(base, &mut ready, spec) {
                 Err(error) => tell_ready(Err(error)),
                 Ok(context) => {
                     tell_ready(Ok(shared));
-                    Embedder::new(context).turns(&mut texts);
+                    Embedder::new(context, &interrupt).turns(&mut texts);
                 }
             };
         }
     };
     if spec.context != Context::FirstJob {
-        return match context::for_answers(backend, &model, &mut ready, spec, spec.context) {
+        return match context::for_answers(base, &mut ready, spec, spec.context) {
             Err(error) => tell_ready(Err(error)),
             Ok(made) => {
                 tell_ready(Ok(shared));
@@ -174,7 +181,7 @@ fn run(backend: &Backend, spec: &Spec, inbox: Inbox, tell: &SyncSender<News>, st
         work.offer = prefix::offer(spec.prefixes.as_deref(), &work, !ready.cuts_at_marks);
     }
     let size = size_for(&work, &model, spec);
-    let made = size.and_then(|size| context::for_answers(backend, &model, &mut ready, spec, size));
+    let made = size.and_then(|size| context::for_answers(base, &mut ready, spec, size));
     match made {
         Err(error) => work.send(Event::Failed(error)),
         Ok(made) => Worker::new(&model, made, spec.prefixes.clone(), Some(work)).turns(&mut jobs),

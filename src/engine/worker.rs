@@ -249,8 +249,17 @@ impl<'a> Worker<'a> {
     }
 
     fn decode(&mut self, places: &[Place]) {
-        match self.cache.decode(&mut self.batch) {
-            Ok(()) => places.iter().for_each(|place| self.advance(place)),
+        let works = places.iter().flat_map(|place| &self.works[place.index]);
+        let cancels = works.map(|work| work.job.cancel.clone());
+        match self.cache.decode(&mut self.batch, cancels) {
+            Ok(true) => places.iter().for_each(|place| self.advance(place)),
+            // What cannot be cut anywhere may have been half written.
+            Ok(false) if self.cache.needs_marks() => {
+                places
+                    .iter()
+                    .for_each(|place| self.cache.clear(place.index));
+            }
+            Ok(false) => {}
             Err(DecodeError::NoKvCacheSlot) => self.make_room(),
             Err(error) => self.fail(places, &error),
         }
