@@ -38,7 +38,7 @@ _puna() {
         cache) flags='--json --help' ;;
         export) flags='--help' ;;
         import) flags='--quiet --help' ;;
-        bench) flags='--prompt --num-predict --runs --option --json --help' ;;
+        bench) flags='--prompt --num-predict --runs --tune --option --json --help' ;;
         config) flags='--json --help' ;;
         doctor) flags='--json --host --help' ;;
         serve|start) flags='--host --socket --no-socket --no-tcp --api-key-file --open --deterministic --access-log --sandbox --linger --log --quiet --help' ;;

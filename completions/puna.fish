@@ -314,6 +314,7 @@ complete -c puna -n '__fish_seen_subcommand_from import' -l help -s h -d 'print 
 complete -c puna -n '__fish_seen_subcommand_from bench' -l prompt -s p -x -d 'tokens of a prompt (default 512)'
 complete -c puna -n '__fish_seen_subcommand_from bench' -l num-predict -s n -x -d 'tokens of an answer (default 64)'
 complete -c puna -n '__fish_seen_subcommand_from bench' -l runs -x -d 'runs, of which the median counts (default 3)'
+complete -c puna -n '__fish_seen_subcommand_from bench' -l tune -d 'compare flash attention with none and keep what is faster'
 complete -c puna -n '__fish_seen_subcommand_from bench' -l option -s o -x -a 'num_ctx= num_batch= num_gpu= main_gpu= use_mmap= use_mlock= adapter_scale= num_thread= draft_num_predict= num_keep= seed= num_predict= top_k= top_p= min_p= typical_p= repeat_last_n= temperature= repeat_penalty= presence_penalty= frequency_penalty= stop= reasoning_budget= parse_special=' -d 'set an option of the API, such as top_k=1; may be repeated'
 complete -c puna -n '__fish_seen_subcommand_from bench' -l json -d 'print JSON, one object a line, with the API\'s field names'
 complete -c puna -n '__fish_seen_subcommand_from bench' -l help -s h -d 'print this help'

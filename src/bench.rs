@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use crate::engine::{Context, Event, Facts, Job, Sampling};
+use crate::config::Config;
+use crate::engine::{Context, Event, Facts, Job, Level, Sampling, Sink};
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::options::Options;
-use crate::pool::{Lease, Pool};
+use crate::options::{Options, Value};
+use crate::pool::{Lease, Policy, Pool};
+use crate::tuned::{self, Choice};
 
 /// What to measure.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +40,15 @@ const SEQUENCES: [usize; 3] = [1, 4, 8];
 /// Tokens of the prompts before answers that are measured.
 const SHORT_TOKENS: usize = 8;
 
+/// Prompts behind which settings are compared, in tokens.
+const DEPTHS: [usize; 3] = [512, 4096, 16_384];
+/// Tokens of the answers there.
+const DEPTH_ANSWER_TOKENS: usize = 32;
+/// No prompt that would take longer than this is tried, in seconds.
+const DEPTH_S_MAX: f64 = 120.0;
+/// Answers that are compared at once, and the tokens of their prompts.
+const SEVERAL: (usize, usize) = (8, 256);
+
 /// Measures a model; each row is told as soon as it is known.
 ///
 /// # Errors
@@ -49,11 +60,6 @@ pub fn bench(
     plan: Plan,
     tell: &mut dyn FnMut(Row) -> Result<()>,
 ) -> Result<()> {
-    let row = |what: &str, value: String, unit: &'static str| Row {
-        what: what.to_string(),
-        value,
-        unit,
-    };
     let cancel = AtomicBool::new(false);
     let started = Instant::now();
     let lease = pool.acquire(model, options, None, &cancel, &mut |_| {})?;
@@ -69,17 +75,8 @@ pub fn bench(
     tell(row("load", format!("{load_ms:.0}"), "ms"))?;
     let memory = pool.loaded().first().map_or(0, |loaded| loaded.size_bytes);
     tell(row("memory", format!("{}", memory >> 20), "MiB"))?;
-    let mut seed = 0;
-    let mut median = |plan: Plan, sequences: usize, pick: fn(&Rates) -> f64| -> Result<f64> {
-        let mut rates = Vec::new();
-        for _ in 0..plan.runs {
-            seed += 1;
-            rates.push(pick(&measured(&lease, plan, (sequences, seed))?));
-        }
-        rates.sort_by(f64::total_cmp);
-        Ok(rates[rates.len() / 2])
-    };
-    let prompt = median(plan, 1, |rates| rates.prompt)?;
+    let mut gauge = Gauge { lease, seed: 0 };
+    let prompt = median(&gauge.rates(plan, 1)?, |rates| rates.prompt);
     let what = format!("prompt of {}", plan.prompt_tokens);
     tell(row(&what, format!("{prompt:.1}"), "tokens/s"))?;
     // Long prompts of the others would count against the first answers.
@@ -88,11 +85,129 @@ pub fn bench(
         ..plan
     };
     for sequences in SEQUENCES {
-        let answer = median(short, sequences, |rates| rates.answer)?;
+        let answer = median(&gauge.rates(short, sequences)?, |rates| rates.answer);
         let what = format!("answers, {sequences} at once");
         tell(row(&what, format!("{answer:.1}"), "tokens/s"))?;
     }
     Ok(())
+}
+
+fn row(what: &str, value: String, unit: &'static str) -> Row {
+    Row {
+        what: what.to_string(),
+        value,
+        unit,
+    }
+}
+
+/// Measures a model with flash attention and without, behind prompts of several lengths, and keeps
+/// what is faster for all models of its shape; each row is told as soon as it is known.
+///
+/// # Errors
+/// What the load says; `Usage` where there is no choice; that the cache cannot be written.
+pub fn tune(
+    config: &Config,
+    log: (Level, Sink),
+    model: &Model,
+    (options, runs): (&Options, usize),
+    tell: &mut dyn FnMut(Row) -> Result<()>,
+) -> Result<()> {
+    if let Some(kind) = config.kv_cache.as_deref().filter(|kind| *kind != "f16") {
+        let text = format!("a cache of {kind} needs flash attention: there is nothing to choose");
+        return Err(Error::usage(text));
+    }
+    let measure = |flash: bool, tell: &mut dyn FnMut(Row) -> Result<()>| {
+        let mut config = config.clone();
+        config.flash = Some(flash);
+        let pool = Pool::new(config, Policy::Server, log);
+        let name = if flash { "flash" } else { "no flash" };
+        at_depths(&pool, model, (options, runs), &mut |mut row| {
+            row.what = format!("{name}, {}", row.what);
+            tell(row)
+        })
+    };
+    let (without, with) = (measure(false, tell)?, measure(true, tell)?);
+    // Each depth counts alike, however long it takes; a server has one client as often as several.
+    let choice = Choice {
+        one: gain(&without.wholes, &with.wholes) > 0.0,
+        several: gain(&without.answers, &with.answers) + gain(&without.several, &with.several)
+            > 0.0,
+    };
+    tuned::keep(config, &model.header, with.on_gpu, choice)?;
+    let told = [("one answer", choice.one), ("several", choice.several)];
+    told.into_iter().try_for_each(|(what, flash)| {
+        tell(row(&format!("flash for {what}"), flash.to_string(), ""))
+    })
+}
+
+/// What one setting gave, in rates: more is better.
+#[derive(Default)]
+struct AtDepths {
+    /// Prompts with their answers a second, at each depth.
+    wholes: Vec<f64>,
+    /// Tokens of an answer a second, at each depth.
+    answers: Vec<f64>,
+    /// The same of several answers at once.
+    several: Vec<f64>,
+    on_gpu: bool,
+}
+
+/// By how much the second rates are ahead of the first: the mean of their ratios' logarithms.
+fn gain(first: &[f64], second: &[f64]) -> f64 {
+    let gains = first.iter().zip(second).map(|(a, b)| (b / a).ln());
+    gains.sum::<f64>() / first.len().min(second.len()).max(1) as f64
+}
+
+/// Measures one setting at each depth that the model was trained for and that can be waited for.
+fn at_depths(
+    pool: &Pool,
+    model: &Model,
+    (options, runs): (&Options, usize),
+    tell: &mut dyn FnMut(Row) -> Result<()>,
+) -> Result<AtDepths> {
+    let trained = model.header.context_length().unwrap_or(u64::MAX) as usize;
+    let mut depths = DEPTHS
+        .map(|depth| depth.min(trained.saturating_sub(DEPTH_ANSWER_TOKENS).max(1)))
+        .to_vec();
+    depths.dedup();
+    let mut tell = |what: String, rate: f64| tell(row(&what, format!("{rate:.1}"), "tokens/s"));
+    let mut found = AtDepths::default();
+    let mut prompt_rate = f64::INFINITY;
+    for depth in depths {
+        if depth as f64 / prompt_rate > DEPTH_S_MAX {
+            break;
+        }
+        let plan = Plan {
+            prompt_tokens: depth,
+            answer_tokens: DEPTH_ANSWER_TOKENS,
+            runs,
+        };
+        let mut options = options.clone();
+        options.set("num_ctx", Value::Int((depth + DEPTH_ANSWER_TOKENS) as i64))?;
+        let lease = pool.acquire(model, &options, None, &AtomicBool::new(false), &mut |_| {})?;
+        found.on_gpu = lease.engine().facts().gpu_layers > 0;
+        let mut gauge = Gauge { lease, seed: 0 };
+        let rates = gauge.rates(plan, 1)?;
+        prompt_rate = median(&rates, |rates| rates.prompt);
+        tell(format!("prompt of {depth}"), prompt_rate)?;
+        let answer_rate = median(&rates, |rates| rates.answer);
+        tell(format!("answer behind {depth}"), answer_rate)?;
+        let (prompt, answer) = (depth as f64, DEPTH_ANSWER_TOKENS as f64);
+        let whole_s = prompt / prompt_rate + answer / answer_rate;
+        found.wholes.push(1.0 / whole_s);
+        found.answers.push(answer_rate);
+        if found.several.is_empty() {
+            let (count, prompt_tokens) = (SEVERAL.0, SEVERAL.1.min(depth));
+            let several = Plan {
+                prompt_tokens,
+                ..plan
+            };
+            let rate = median(&gauge.rates(several, count)?, |rates| rates.answer);
+            found.several.push(rate);
+            tell(format!("answers, {count} at once"), rate)?;
+        }
+    }
+    Ok(found)
 }
 
 /// The settings in force, for people.
@@ -114,6 +229,30 @@ fn settings(facts: &Facts) -> Vec<(&'static str, String)> {
 struct Rates {
     prompt: f64,
     answer: f64,
+}
+
+/// A model that is measured.
+struct Gauge {
+    lease: Lease,
+    /// Runs so far.
+    seed: usize,
+}
+
+impl Gauge {
+    /// What each run of a plan gave.
+    fn rates(&mut self, plan: Plan, sequences: usize) -> Result<Vec<Rates>> {
+        let run = |_| {
+            self.seed += 1;
+            measured(&self.lease, plan, (sequences, self.seed))
+        };
+        (0..plan.runs).map(run).collect()
+    }
+}
+
+fn median(rates: &[Rates], pick: fn(&Rates) -> f64) -> f64 {
+    let mut values: Vec<f64> = rates.iter().map(pick).collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// One run: prompts that nothing in the cache begins like, and their answers.

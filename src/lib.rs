@@ -57,7 +57,9 @@ pub mod pull;
 pub mod push;
 pub mod rerank;
 pub mod shards;
+pub mod shelf;
 pub mod show;
+pub mod tuned;
 
 // Faces: how someone asks.
 pub mod cli;

@@ -1,19 +1,24 @@
-//! The machine: cores, memory that is free, GPUs that a CPU build leaves idle.
+//! The machine: cores, memory that is free, GPUs that a CPU build leaves idle. What does not change is
+//! looked at once.
 
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
+use std::sync::LazyLock;
 
 /// Part of the free memory that puna leaves to others.
 const RESERVE_BYTES: u64 = 128 << 20;
 
 /// How many threads computing pays for: physical cores, within the quota of our cgroup.
 pub fn cores() -> usize {
-    let allowed = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-    match physical_cores() {
-        Some(physical) if physical > 0 => physical.min(allowed),
-        _ => allowed,
-    }
+    static CORES: LazyLock<usize> = LazyLock::new(|| {
+        let allowed = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+        match physical_cores() {
+            Some(physical) if physical > 0 => physical.min(allowed),
+            _ => allowed,
+        }
+    });
+    *CORES
 }
 
 /// Memory that a load may take, in bytes: what the system has available, at most what the cgroup
@@ -32,12 +37,15 @@ pub fn free_bytes() -> u64 {
 
 /// Memory of the machine, or of our cgroup if that has less, in bytes.
 pub fn total_bytes() -> u64 {
-    let own = fs::read_to_string("/sys/fs/cgroup/memory.max")
-        .ok()
-        .and_then(|text| text.trim().parse().ok());
-    meminfo("MemTotal:")
-        .unwrap_or(8 << 30)
-        .min(own.unwrap_or(u64::MAX))
+    static TOTAL: LazyLock<u64> = LazyLock::new(|| {
+        let own = fs::read_to_string("/sys/fs/cgroup/memory.max")
+            .ok()
+            .and_then(|text| text.trim().parse().ok());
+        meminfo("MemTotal:")
+            .unwrap_or(8 << 30)
+            .min(own.unwrap_or(u64::MAX))
+    });
+    *TOTAL
 }
 
 /// Memory of this process that is in RAM, in bytes; 0 where nothing tells.
@@ -75,14 +83,20 @@ pub fn gpus() -> Vec<&'static str> {
 }
 
 /// The processor's name, as the system tells it.
-pub fn processor() -> Option<String> {
-    cpuinfo(&["model name", "Model", "Hardware"])
+pub fn processor() -> Option<&'static str> {
+    static NAME: LazyLock<Option<String>> =
+        LazyLock::new(|| cpuinfo(&["model name", "Model", "Hardware"]));
+    NAME.as_deref()
 }
 
-/// True if the processor multiplies matrices in tiles of its own (AMX).
-pub fn has_amx() -> bool {
-    let flags = cpuinfo(&["flags"]).unwrap_or_default();
-    flags.split_whitespace().any(|flag| flag == "amx_int8")
+/// True if the processor computes with 16-bit floats in its vectors (AVX512-FP16: Xeons since
+/// Sapphire Rapids, with AMX or without).
+pub fn has_vector_f16() -> bool {
+    static FLAG: LazyLock<bool> = LazyLock::new(|| {
+        let flags = cpuinfo(&["flags"]).unwrap_or_default();
+        flags.split_whitespace().any(|flag| flag == "avx512_fp16")
+    });
+    *FLAG
 }
 
 /// What of the processor speeds llama.cpp up: its name, whether the processor has it, and whether

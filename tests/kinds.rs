@@ -235,7 +235,7 @@ fn t5() -> Vec<u8> {
     writer.bytes()
 }
 
-fn llama() -> Vec<u8> {
+pub fn llama() -> Vec<u8> {
     let mut writer = tiny(
         "llama",
         &[("attention.head_count", 2), ("rope.dimension_count", 16)],

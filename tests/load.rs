@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 
-use crate::support::{Answer, Sandbox, Server};
+use crate::support::{Answer, Sandbox, Server, eventually};
 
 const HI: &str = r#"{"model":"smol","messages":[{"role":"user","content":"Say hello"}],"options":{"temperature":0,"num_predict":6}}"#;
 /// A request for an answer that is longer than any test.
@@ -210,4 +210,75 @@ fn a_load_that_fails_leaves_nothing_and_a_busy_server_says_so() {
         "load"
     );
     assert!(started.elapsed() < Duration::from_secs(20));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_request_for_a_warm_model_opens_no_file() {
+    let sandbox = Sandbox::with_smol();
+    sandbox.create(
+        "said",
+        "FROM smol\nSYSTEM Be brief.\nPARAMETER temperature 0\n",
+    );
+    let server = sandbox.serve(&[]);
+    let hi = HI.replace(r#""model":"smol""#, r#""model":"said","stream":false"#);
+    let traced = sandbox.home.join("traced");
+    for _ in 0..2 {
+        server.post("/api/chat", &hi);
+    }
+    let words = [
+        "-f",
+        "-e",
+        "trace=open,openat,openat2,creat",
+        "-p",
+        &server.pid(),
+        "-o",
+    ];
+    let mut strace = std::process::Command::new("strace")
+        .args(words)
+        .arg(&traced)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("make test-deps installs strace");
+    let mut said = BufReader::new(strace.stderr.take().unwrap()).lines();
+    assert!(said.next().unwrap().unwrap().contains("attached"));
+    server.post("/api/chat", &hi);
+    let opened = || std::fs::read_to_string(&traced).unwrap_or_default();
+    // What watches the connections reads the process's own descriptors.
+    let before: Vec<String> = opened()
+        .lines()
+        .filter(|line| line.contains("open") && !line.contains("\"/proc/self/fd\""))
+        .map(str::to_string)
+        .collect();
+    assert!(before.is_empty(), "{before:?}");
+    // The list of models does open files, and strace tells.
+    server.ask("GET", "/api/tags", "");
+    eventually("strace tells of it", Duration::from_secs(5), || {
+        opened().contains("manifests")
+    });
+    strace.kill().unwrap();
+    strace.wait().unwrap();
+}
+
+#[test]
+fn a_model_that_changes_under_a_server_is_the_new_one_at_once() {
+    let sandbox = Sandbox::with_smol();
+    let server = sandbox.serve(&[]);
+    let prompt = || {
+        let body = r#"{"model":"said","messages":[{"role":"user","content":"Hi"}]}"#;
+        let answer = server.ask("POST", "/apply-template", body);
+        answer.json()["prompt"]
+            .as_str()
+            .unwrap_or_default()
+            .to_string()
+    };
+    for word in ["brief", "kind", "quick", "plain"] {
+        sandbox.create("said", &format!("FROM smol\nSYSTEM Be {word}.\n"));
+        for _ in 0..2 {
+            assert!(prompt().contains(&format!("Be {word}.")), "{}", prompt());
+        }
+    }
+    sandbox.puna(&["rm", "said"], "").ok();
+    let body = r#"{"model":"said","messages":[]}"#;
+    assert_eq!(server.ask("POST", "/api/chat", body).status, 404);
 }

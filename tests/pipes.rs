@@ -294,9 +294,9 @@ fn bench_tells_settings_and_then_speeds() {
         assert_eq!(row.len(), 3, "{row:?}");
         row[1]
     };
-    // Several answers at once, heads of 64: with flash attention, unless the CPU has AMX.
-    let amx = std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("amx_int8"));
-    let flash = (!amx).to_string();
+    // Several answers at once, heads of 64: with flash attention, unless the CPU has AVX512-FP16.
+    let told = std::fs::read_to_string("/proc/cpuinfo");
+    let flash = (!told.is_ok_and(|text| text.contains("avx512_fp16"))).to_string();
     assert_eq!(
         (value("cache"), value("flash attention")),
         ("f16", flash.as_str())
@@ -388,4 +388,66 @@ fn a_run_that_a_stop_string_ends_leaves_in_order_every_time() {
     for _ in 0..20 {
         assert_eq!(sandbox.puna(&words, "").status, Some(0));
     }
+}
+
+#[test]
+fn bench_keeps_the_attention_that_is_faster_here() {
+    let sandbox = Sandbox::new();
+    let model = sandbox.file("tiny.gguf", crate::kinds::llama());
+    let model = model.to_str().unwrap();
+    let tuned = sandbox.puna(&["bench", "--tune", model, "--runs", "1"], "");
+    let tuned = tuned.ok();
+    for setting in ["no flash", "flash"] {
+        let depths = tuned
+            .matches(&format!("\n{setting}, answer behind "))
+            .count();
+        assert!(depths > 0, "{tuned}");
+        assert!(
+            tuned.contains(&format!("{setting}, answers, 8 at once\t")),
+            "{tuned}"
+        );
+    }
+    let last = |what: &str| {
+        let line = tuned.lines().find_map(|line| line.strip_prefix(what));
+        line.unwrap_or_else(|| panic!("{what}: {tuned}")).trim() == "true"
+    };
+    last("flash for one answer");
+    let several = last("flash for several");
+    // What is in force, with the given words before the command.
+    let flash = |words: &str| {
+        let line = format!("{words} puna bench {model} -p 8 -n 2 --runs 1 | grep flash");
+        sandbox.shell(&line).ok().trim().ends_with("true")
+    };
+    assert_eq!(flash(""), several);
+    let folder = sandbox.home.join(".cache/puna/tuned");
+    let files = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|file| file.unwrap().path());
+    let kept = files
+        .filter(|path| path.file_name().unwrap() != ".lock")
+        .collect::<Vec<_>>();
+    assert_eq!(kept.len(), 1);
+    // The file decides, and what the user says decides over it.
+    let text = std::fs::read_to_string(&kept[0]).unwrap();
+    let other = text.replace(
+        &format!(r#""several":{several}"#),
+        &format!(r#""several":{}"#, !several),
+    );
+    assert_ne!(text, other);
+    std::fs::write(&kept[0], other).unwrap();
+    assert_eq!(flash(""), !several);
+    assert_eq!(flash(&format!("PUNA_FLASH_ATTENTION={several}")), several);
+    // A file that is none of ours is none.
+    std::fs::write(&kept[0], "{").unwrap();
+    sandbox
+        .puna(&["bench", model, "-p", "8", "-n", "2", "--runs", "1"], "")
+        .ok();
+    sandbox
+        .puna(&["bench", "--tune", "-p", "8", model], "")
+        .fails(2, "lengths");
+    sandbox
+        .shell(&format!(
+            "PUNA_KV_CACHE_TYPE=q8_0 puna bench --tune {model}"
+        ))
+        .fails(2, "nothing to choose");
 }

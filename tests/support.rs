@@ -282,10 +282,14 @@ impl Server {
         answer.json()
     }
 
+    /// Its process.
+    pub fn pid(&self) -> String {
+        self.child.id().to_string()
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args([signal, &pid]).status();
+        let sent = Command::new("kill").args([signal, &self.pid()]).status();
         assert!(sent.expect("kill runs").success());
     }
 

@@ -23,7 +23,7 @@ const OWNERS: &[&str] = &[
 ];
 const DEEDS: &[&str] = &[
     "bench", "bundle", "chat", "choose", "convert", "create", "derive", "dialect", "embed", "kept",
-    "list", "model", "pool", "pull", "push", "rerank", "shards", "show",
+    "list", "model", "pool", "pull", "push", "rerank", "shards", "shelf", "show", "tuned",
 ];
 const FACES: &[&str] = &["cli", "server"];
 

@@ -159,7 +159,7 @@ pub fn write(
 }
 
 fn processor() -> String {
-    machine::processor().unwrap_or_default()
+    machine::processor().unwrap_or_default().to_string()
 }
 
 fn features() -> Vec<String> {

@@ -24,7 +24,14 @@
 //! | | off, f16 | 919, 85, 1.61 s | 546, 57, 9.0 s | |
 //!
 //! Flash attention passes over the cells of other answers, so it is ahead wherever several are
-//! computed at once; with AMX it is two to four times behind for small heads all the same.
+//! computed at once. Not so on Xeons with AVX512-FP16: two cores of one without AMX, SmolLM2, answers
+//! behind so many tokens (`puna bench --tune`, and for eight a server whose clients have prompts of
+//! about 300 and 1 700 tokens each):
+//!
+//! | flash, cache | behind 512 | 4096 | 8160 | 8 behind 300 | 1700 |
+//! |---|---|---|---|---|---|
+//! | on, f16 | 43 | 11 | 7 | 52 | 32 |
+//! | off, f16 | 80 | 35 | 17 | 58 | 40 |
 //!
 //! Slices of 64 tokens cost nothing against 512 there (SmolLM2, off, f16: 1045 against 919).
 
@@ -36,7 +43,7 @@ use super::memory::head_size;
 pub const GRID: usize = 16;
 
 /// Heads up to this size are quicker without flash attention on a CPU, if one answer is computed at
-/// a time or the CPU has AMX (tables above).
+/// a time or the CPU has AVX512-FP16 (tables above).
 const SMALL_HEAD: u64 = 64;
 
 /// Parameters times tokens that one thread computes in a second while reading a prompt: SmolLM2
@@ -107,7 +114,7 @@ pub struct Attention {
 pub enum Processor {
     /// A CPU for one answer at a time.
     Cpu,
-    /// A CPU without AMX for several answers at once.
+    /// A CPU without AVX512-FP16 for several answers at once.
     SharedCpu,
     /// A GPU.
     Gpu,

@@ -26,6 +26,7 @@ use crate::kept::Kept;
 use crate::machine;
 use crate::model::Model;
 use crate::options::Options;
+use crate::tuned::Tuned;
 
 /// A client that takes nothing of its answer for this long is given up.
 const STALL_MAX: Duration = Duration::from_secs(30);
@@ -55,6 +56,7 @@ struct Inner {
     policy: Policy,
     log: (Level, Sink),
     backend: OnceLock<Arc<Backend>>,
+    tuned: OnceLock<Tuned>,
     dialects: Dialects,
     state: Mutex<State>,
     changed: Condvar,
@@ -106,6 +108,7 @@ impl Pool {
             policy,
             log,
             backend: OnceLock::new(),
+            tuned: OnceLock::new(),
             dialects: Dialects::default(),
             state: Mutex::default(),
             changed: Condvar::new(),

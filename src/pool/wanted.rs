@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::machine;
 use crate::model::Model;
 use crate::options::Options;
+use crate::tuned::Tuned;
 
 /// The least context there is.
 const CONTEXT_TOKENS_MIN: u32 = 4;
@@ -71,12 +72,20 @@ impl Pool {
             .kv_cache
             .as_deref()
             .and_then(tune::KvKind::parse);
-        let processor = match self.0.policy {
-            _ if self.gpu_free_bytes(layers).is_some() => tune::Processor::Gpu,
-            Policy::Server if !machine::has_amx() => tune::Processor::SharedCpu,
-            _ => tune::Processor::Cpu,
+        let config = &self.0.config;
+        let (on_gpu, several) = (
+            self.gpu_free_bytes(layers).is_some(),
+            self.0.policy == Policy::Server,
+        );
+        let tuned = self.0.tuned.get_or_init(|| Tuned::read(config));
+        let measured = tuned.of(&model.header, on_gpu);
+        let measured = measured.map(|flash| if several { flash.several } else { flash.one });
+        let processor = match (on_gpu, several) {
+            (true, _) => tune::Processor::Gpu,
+            (false, true) if !machine::has_vector_f16() => tune::Processor::SharedCpu,
+            (false, _) => tune::Processor::Cpu,
         };
-        tune::attention(&model.header, processor, self.0.config.flash, kv)
+        tune::attention(&model.header, processor, config.flash.or(measured), kv)
     }
 
     /// The load-relevant options in force for a request.

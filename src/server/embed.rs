@@ -16,7 +16,7 @@ use crate::api::records::{EmbedRecord, EmbeddingRecord, nanos};
 use crate::embed::{self, Embedded, Request};
 use crate::error::{Class, Error, Result};
 use crate::json;
-use crate::model::{self, Model};
+use crate::model::Model;
 
 type Headers = Vec<(&'static str, String)>;
 
@@ -117,9 +117,9 @@ fn vectors(server: &Server, exchange: &Exchange, model: &Model, asked: Asked) ->
     embed::embed(&server.pool, &request, &mut |_| {})
 }
 
-fn find(server: &Server, text: &str) -> Result<Model> {
+fn find(server: &Server, text: &str) -> Result<Arc<Model>> {
     let name = to_run(text)?;
-    let found = model::of_name(&server.store, text, &name);
+    let found = server.shelf.open(&server.store, text, &name);
     found.map_err(
         |error| match error.is_not_found() || error.class() == Class::Damaged {
             true => Error::plain(

@@ -36,6 +36,7 @@ use crate::error::{Class, Error, Result};
 use crate::network::Network;
 use crate::pool::Pool;
 use crate::registry::Registry;
+use crate::shelf::Shelf;
 use crate::store::Store;
 use access::Access;
 pub use keys::Keys;
@@ -120,6 +121,8 @@ pub struct Guard {
 /// What every request shares.
 pub struct Server {
     store: Store,
+    /// Models that requests named before.
+    shelf: Shelf,
     pool: Pool,
     network: Network,
     /// Made when it is first asked for: most servers never ask.
@@ -154,6 +157,7 @@ pub fn serve(
         .map(|path| path.display().to_string());
     let server = Arc::new(Server {
         store,
+        shelf: Shelf::default(),
         pool: pool.clone(),
         network: config.network.clone(),
         registry: OnceLock::new(),

@@ -19,7 +19,7 @@ use crate::api::openai::{self, text};
 use crate::chat::options_in_force;
 use crate::error::{Error, Result};
 use crate::message::{Delta, Finish, Usage};
-use crate::model::{self, Model};
+use crate::model::Model;
 use crate::options::Options;
 use crate::pool::Lease;
 
@@ -230,8 +230,8 @@ pub fn metrics(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
 ///
 /// # Errors
 /// `Usage` without a name; `NoModel`.
-pub fn named(server: &Server, body: &Map<String, Json>) -> Result<Model> {
+pub fn named(server: &Server, body: &Map<String, Json>) -> Result<Arc<Model>> {
     let text = text(body, "model")?;
-    let found = model::of_name(&server.store, text, &to_run(text)?);
+    let found = server.shelf.open(&server.store, text, &to_run(text)?);
     found.map_err(|error| not_found(error, text))
 }

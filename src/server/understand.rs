@@ -1,6 +1,7 @@
 //! What a body of `/api/generate` or `/api/chat` asks for: checked in the reference's order, with
 //! its words.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::DecodeError;
@@ -17,7 +18,7 @@ use crate::duration::KeepAlive;
 use crate::error::{Class, Error, Result};
 use crate::list;
 use crate::message::{Message, Think, Tool};
-use crate::model::{self, Model};
+use crate::model::Model;
 use crate::prompt::GoTemplate;
 
 const NO_MEDIA: &str = "Multimodal data provided, but model does not support multimodal requests.";
@@ -30,7 +31,7 @@ pub struct Asked {
     /// What both routes share.
     pub common: Common,
     /// The model.
-    pub model: Model,
+    pub model: Arc<Model>,
     /// What it can do.
     abilities: Vec<String>,
     /// `None`: only load or unload.
@@ -67,7 +68,7 @@ impl Asked {
             return Err(Error::usage("top_logprobs must be between 0 and 20"));
         }
         let name = to_run(&common.model)?;
-        let found = model::of_name(&server.store, &common.model, &name);
+        let found = server.shelf.open(&server.store, &common.model, &name);
         let model = found.map_err(|error| match error.class() {
             // As the reference: what the model can do cannot be read off it.
             Class::Damaged => Error::plain(
