@@ -182,3 +182,28 @@ fn many_clients_share_decodes() {
         assert!(dot(ours, &vector(&all["embeddings"][index])) > 0.99999);
     }
 }
+
+#[test]
+fn decodes_of_any_size_make_the_same_vectors() {
+    let (_sandbox, server) = started();
+    let texts: Vec<String> = (0..40)
+        .map(|number| format!("text number {number}"))
+        .collect();
+    let embed = |options: Json| {
+        let body = json!({"model": "emb", "input": texts, "options": options});
+        let found = server.post("/api/embed", &body.to_string());
+        let vectors = found["embeddings"].as_array().unwrap().iter();
+        vectors.map(vector).collect::<Vec<_>>()
+    };
+    let usual = embed(json!({}));
+    for options in [
+        json!({"num_batch": 33}),
+        json!({"num_batch": 100}),
+        json!({"num_batch": 289}),
+        json!({"num_batch": 65, "num_ctx": 500}),
+    ] {
+        for (ours, usual) in embed(options.clone()).iter().zip(&usual) {
+            assert!(dot(ours, usual) > 0.99999, "{options}");
+        }
+    }
+}

@@ -69,7 +69,8 @@ fn thinking_ends_where_its_budget_ends() {
             endless.starts_with(&thinking) && !content.is_empty(),
             "{told}"
         );
-        assert!(!content.contains("think>"), "{told}");
+        // The mark that ended the thought is nobody's text; one that the model writes later is its own.
+        assert!(!content.trim_start().starts_with("</think"), "{told}");
         let words = thinking.split_whitespace().count() as i64;
         assert!(words <= budget && words >= budget / 2, "{told}");
     }

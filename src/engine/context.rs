@@ -112,6 +112,9 @@ pub fn for_texts<'a>(base: Base<'a>, ready: &mut Ready, spec: &Spec) -> Result<L
     let Context::Texts { batch, .. } = spec.context else {
         return Err(Error::failed("a context for texts without their size"));
     };
+    // llama.cpp tries a graph with as many tokens of each sequence, and ends the process if they do not
+    // come out even (`graph_reserve`, `GGML_ASSERT(ggml_can_mul_mat)`).
+    let batch = batch.next_multiple_of(TEXTS_MAX);
     let params = params(spec, batch, batch)
         .with_n_seq_max(TEXTS_MAX)
         .with_embeddings(true);

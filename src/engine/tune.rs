@@ -33,6 +33,10 @@
 //! | on, f16 | 43 | 11 | 7 | 52 | 32 |
 //! | off, f16 | 80 | 35 | 17 | 58 | 40 |
 //!
+//! Texts that become vectors share a decode but not a word: MiniLM (heads of 32) there, 200 texts of
+//! 27 tokens in one request, texts a second: 193 with flash attention in decodes of 512 tokens and 186
+//! of 128, without it 64 and 137.
+//!
 //! Slices of 64 tokens cost nothing against 512 there (SmolLM2, off, f16: 1045 against 919).
 
 use crate::gguf::Header;
@@ -42,8 +46,8 @@ use super::memory::head_size;
 /// Positions at which a prompt may be cut into slices: multiples of this. AMX tiles have 16 rows.
 pub const GRID: usize = 16;
 
-/// Heads up to this size are quicker without flash attention on a CPU, if one answer is computed at
-/// a time or the CPU has AVX512-FP16 (tables above).
+/// Heads up to this size generate quicker without flash attention on a CPU, if one answer is computed
+/// at a time or the CPU has AVX512-FP16 (tables above).
 const SMALL_HEAD: u64 = 64;
 
 /// Parameters times tokens that one thread computes in a second while reading a prompt: SmolLM2
@@ -114,7 +118,7 @@ pub struct Attention {
 pub enum Processor {
     /// A CPU for one answer at a time.
     Cpu,
-    /// A CPU without AVX512-FP16 for several answers at once.
+    /// A CPU for texts that become vectors, or without AVX512-FP16 for several answers at once.
     SharedCpu,
     /// A GPU.
     Gpu,

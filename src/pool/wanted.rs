@@ -82,6 +82,8 @@ impl Pool {
         let measured = measured.map(|flash| if several { flash.several } else { flash.one });
         let processor = match (on_gpu, several) {
             (true, _) => tune::Processor::Gpu,
+            // Texts that become vectors share a decode even if one request has them all.
+            (false, _) if model.header.is_embedding() => tune::Processor::SharedCpu,
             (false, true) if !machine::has_vector_f16() => tune::Processor::SharedCpu,
             (false, _) => tune::Processor::Cpu,
         };
