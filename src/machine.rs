@@ -12,13 +12,18 @@ const RESERVE_BYTES: u64 = 128 << 20;
 /// How many threads computing pays for: physical cores, within the quota of our cgroup.
 pub fn cores() -> usize {
     static CORES: LazyLock<usize> = LazyLock::new(|| {
-        let allowed = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+        let allowed = processors();
         match physical_cores() {
             Some(physical) if physical > 0 => physical.min(allowed),
             _ => allowed,
         }
     });
     *CORES
+}
+
+/// Logical processors that we may use.
+pub fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
 }
 
 /// Memory that a load may take, in bytes: what the system has available, at most what the cgroup

@@ -67,7 +67,7 @@ pub const TABLE: &[(&str, Kind, &str)] = &[
     (
         "num_thread",
         Kind::Int(0, 4096),
-        "threads; 0 one for each core",
+        "threads, no more than there are processors; 0 one for each core",
     ),
     (
         "draft_num_predict",

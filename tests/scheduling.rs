@@ -97,10 +97,16 @@ fn loads_follow_the_options() {
         json!({"model": "smol", "options": {"num_ctx": 2048, "temperature": 1, "seed": 3, "stop": ["x"]}}),
     );
     assert_eq!(loaded()[0]["name"], "smol-sys:latest");
-    for option in ["num_thread", "num_batch"] {
+    for (option, value) in [("num_thread", 1), ("num_batch", 33)] {
         load(json!({"model": "smol-sys"}));
-        load(json!({"model": "smol", "options": {"num_ctx": 2048, option: 33}}));
+        load(json!({"model": "smol", "options": {"num_ctx": 2048, option: value}}));
         assert_eq!(loaded()[0]["name"], "smol:latest", "{option}");
+    }
+    // More threads than processors are as many as there are: none waits for a turn at each step.
+    for count in [1_262_i64, i64::MAX] {
+        load(
+            json!({"model": "smol", "prompt": "hi", "stream": false, "options": {"num_thread": count, "num_predict": 8}}),
+        );
     }
     // 91: the least and the most.
     for (asked, got) in [(0, 4), (1, 4), (100_000, 8192)] {

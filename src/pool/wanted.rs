@@ -130,10 +130,12 @@ impl Pool {
                 self.shared_context(model, tokens(asked.unwrap_or(default)), gpu_layers)
             }
         };
+        // Threads without a processor wait for each other at every step: a thousand on two would hold a
+        // model for minutes.
         let threads = options
             .int("num_thread")
             .filter(|count| *count > 0)
-            .map(|count| count as usize);
+            .map(|count| (count as usize).min(machine::processors()));
         Ok(Load {
             weights: model.weights.clone(),
             context,
