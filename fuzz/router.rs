@@ -97,6 +97,7 @@ fn served() -> &'static Served {
                     seen.store(true, Ordering::Relaxed);
                 }
             }
+            let _ = child.wait(); // It closed its standard error.
         });
         Served { at, panicked }
     })

@@ -19,9 +19,11 @@ const MODELS_MAX: usize = 64;
 /// seconds and nanoseconds. `None` where no file is.
 type Stamp = Option<(u64, u64, u64, i64, i64)>;
 
-/// The models, by what the user called them.
+/// The models, by what the user called them, each with the stamps of its files.
 #[derive(Default)]
-pub struct Shelf(Mutex<HashMap<String, (Vec<Stamp>, Arc<Model>)>>);
+pub struct Shelf(Mutex<HashMap<String, Kept>>);
+
+type Kept = (Vec<Stamp>, Arc<Model>);
 
 impl Shelf {
     /// Opens a model of the store, as [`model::of_name`] does.

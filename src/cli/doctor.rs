@@ -117,7 +117,7 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
 }
 
 fn processor(config: &Config) -> Vec<Finding> {
-    let name = machine::processor().unwrap_or_else(|| "unknown".into());
+    let name = machine::processor().unwrap_or("unknown");
     let cores = machine::cores();
     let mut found = vec![finding(
         "processor",

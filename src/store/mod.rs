@@ -130,9 +130,7 @@ impl Store {
 
     /// Where a name's manifest would be, in our own store and in Ollama's.
     pub fn manifest_paths(&self, name: &Name) -> impl Iterator<Item = PathBuf> {
-        { self.roots() }
-            .into_iter()
-            .map(|(root, _)| self.manifest_path(root, name))
+        self.roots().map(|(root, _)| self.manifest_path(root, name))
     }
 
     /// Every model of both stores.
