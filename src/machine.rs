@@ -94,16 +94,6 @@ pub fn processor() -> Option<&'static str> {
     NAME.as_deref()
 }
 
-/// True if the processor computes with 16-bit floats in its vectors (AVX512-FP16: Xeons since
-/// Sapphire Rapids, with AMX or without).
-pub fn has_vector_f16() -> bool {
-    static FLAG: LazyLock<bool> = LazyLock::new(|| {
-        let flags = cpuinfo(&["flags"]).unwrap_or_default();
-        flags.split_whitespace().any(|flag| flag == "avx512_fp16")
-    });
-    *FLAG
-}
-
 /// What of the processor speeds llama.cpp up: its name, whether the processor has it, and whether
 /// this build uses it without looking first.
 pub fn features() -> Vec<(&'static str, bool, bool)> {

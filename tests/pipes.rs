@@ -294,13 +294,8 @@ fn bench_tells_settings_and_then_speeds() {
         assert_eq!(row.len(), 3, "{row:?}");
         row[1]
     };
-    // Several answers at once, heads of 64: with flash attention, unless the CPU has AVX512-FP16.
-    let told = std::fs::read_to_string("/proc/cpuinfo");
-    let flash = (!told.is_ok_and(|text| text.contains("avx512_fp16"))).to_string();
-    assert_eq!(
-        (value("cache"), value("flash attention")),
-        ("f16", flash.as_str())
-    );
+    // Several answers at once: with flash attention, however small the heads are.
+    assert_eq!((value("cache"), value("flash attention")), ("f16", "true"));
     assert_eq!((value("context"), rows[0][0]), ("4096", "threads"));
     for what in [
         "load",

@@ -24,14 +24,15 @@
 //! | | off, f16 | 919, 85, 1.61 s | 546, 57, 9.0 s | |
 //!
 //! Flash attention passes over the cells of other answers, so it is ahead wherever several are
-//! computed at once. Not so on Xeons with AVX512-FP16: two cores of one without AMX, SmolLM2, answers
-//! behind so many tokens (`puna bench --tune`, and for eight a server whose clients have prompts of
-//! about 300 and 1 700 tokens each):
+//! computed at once. The same on two cores of a Xeon with AVX512-FP16 and without AMX: SmolLM2, an
+//! answer behind so many tokens and eight of them behind 300 (`puna bench --tune`), and eight short
+//! streams of a server. In brackets what ggml's own loops over 16-bit floats made of flash attention
+//! (`.cargo/include/puna_x86.h`):
 //!
-//! | flash, cache | behind 512 | 4096 | 8160 | 8 behind 300 | 1700 |
+//! | flash, cache | behind 512 | 4096 | 8160 | 8 at once | 8 streams |
 //! |---|---|---|---|---|---|
-//! | on, f16 | 43 | 11 | 7 | 52 | 32 |
-//! | off, f16 | 80 | 35 | 17 | 58 | 40 |
+//! | on, f16 | 77 (43) | 35 (11) | 21 (7) | 29 | 154 |
+//! | off, f16 | 80 | 36 | 24 | 24 | 138 |
 //!
 //! Texts that become vectors share a decode but not a word: MiniLM (heads of 32) there, 200 texts of
 //! 27 tokens in one request, texts a second: 193 with flash attention in decodes of 512 tokens and 186
@@ -47,7 +48,7 @@ use super::memory::head_size;
 pub const GRID: usize = 16;
 
 /// Heads up to this size generate quicker without flash attention on a CPU, if one answer is computed
-/// at a time or the CPU has AVX512-FP16 (tables above).
+/// at a time (tables above).
 const SMALL_HEAD: u64 = 64;
 
 /// Parameters times tokens that one thread computes in a second while reading a prompt: SmolLM2
@@ -118,7 +119,7 @@ pub struct Attention {
 pub enum Processor {
     /// A CPU for one answer at a time.
     Cpu,
-    /// A CPU for texts that become vectors, or without AVX512-FP16 for several answers at once.
+    /// A CPU for several answers at once, or for texts that become vectors.
     SharedCpu,
     /// A GPU.
     Gpu,

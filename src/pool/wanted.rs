@@ -84,8 +84,8 @@ impl Pool {
             (true, _) => tune::Processor::Gpu,
             // Texts that become vectors share a decode even if one request has them all.
             (false, _) if model.header.is_embedding() => tune::Processor::SharedCpu,
-            (false, true) if !machine::has_vector_f16() => tune::Processor::SharedCpu,
-            (false, _) => tune::Processor::Cpu,
+            (false, true) => tune::Processor::SharedCpu,
+            (false, false) => tune::Processor::Cpu,
         };
         tune::attention(&model.header, processor, config.flash.or(measured), kv)
     }

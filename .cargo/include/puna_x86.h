@@ -1,5 +1,10 @@
 // Included before every C++ file of llama.cpp on x86-64 Linux.
 //
+// ggml's loops over 16-bit floats take 128 at a time where the compiler has AVX512-FP16, and what is
+// left over one by one. Heads of 64 are nothing but left over: flash attention then runs at half its
+// speed or less. Told that the compiler has none, ggml takes 64 at a time and adds them up in 32 bits.
+#undef __AVX512FP16__
+
 // gcc before 13.2.1 declares that _tile_loadconfig reads 8 bytes of the 64 that the processor
 // reads, so its optimiser may drop the stores of the rest, and an AMX matrix product then traps.
 // Here the whole block is the operand. Harmless for a fixed gcc; clang is left alone.
