@@ -32,9 +32,13 @@ pub fn tensors(writer: &mut Writer, prefix: &str, seed: u64, list: &[(&str, &[u6
         let is_norm = name.contains("norm.weight")
             || name.contains("norm_2.weight")
             || name.contains("_ln.weight");
-        let data: Vec<f32> = (0..count)
-            .map(|_| if is_norm { 1.0 } else { numbers.next() })
-            .collect();
+        let number = |_| match *name {
+            _ if is_norm => 1.0,
+            // The memory fades: one that grew would soon be no number.
+            "ssm_a" => -numbers.next().abs(),
+            _ => numbers.next(),
+        };
+        let data: Vec<f32> = (0..count).map(number).collect();
         writer.tensor_f32(&format!("{prefix}{name}"), shape, &data);
     }
 }
@@ -79,6 +83,11 @@ pub fn tiny_of(architecture: &str, keys: &[(&str, u64)], tokens: u64) -> Writer 
 }
 
 pub fn mamba() -> Vec<u8> {
+    mamba_of(1.0)
+}
+
+/// The same whose last values are multiplied by a number.
+fn mamba_of(norm: f32) -> Vec<u8> {
     let mut writer = tiny(
         "mamba",
         &[
@@ -94,11 +103,10 @@ pub fn mamba() -> Vec<u8> {
         &mut writer,
         "",
         1,
-        &[
-            ("token_embd.weight", &[WIDTH, TOKENS]),
-            ("output_norm.weight", &[WIDTH]),
-        ],
+        &[("token_embd.weight", &[WIDTH, TOKENS])],
     );
+    let norms = vec![norm; WIDTH as usize];
+    writer.tensor_f32("output_norm.weight", &[WIDTH], &norms);
     tensors(
         &mut writer,
         "blk.0.",
@@ -345,6 +353,26 @@ fn recurrent_models_answer_and_go_on_from_marks() {
         let longer = ask(&server, name, &format!("{a}e"));
         let fresh = sandbox.serve(&[("PUNA_SOCKET", "")]);
         assert_same(&ask(&fresh, name, &format!("{a}e")), &longer, name);
+    }
+}
+
+#[test]
+fn a_model_that_computes_no_numbers_is_an_error() {
+    let (sandbox, path) = with("broken", mamba_of(f32::NAN));
+    for option in [
+        "temperature=0",
+        "temperature=1",
+        "top_k=0",
+        "repeat_penalty=1.1",
+    ] {
+        let words = ["run", path.to_str().unwrap(), "abc", "--raw", "-o", option];
+        let done = sandbox.puna(&words, "");
+        assert_eq!(
+            (done.status, done.stdout.as_str()),
+            (Some(1), ""),
+            "{done:?}"
+        );
+        assert!(done.stderr.contains("computed no numbers"), "{done:?}");
     }
 }
 

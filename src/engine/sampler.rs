@@ -97,10 +97,7 @@ impl Sampling {
             Ok(count) => count.min(context_tokens),
             Err(_) => context_tokens,
         };
-        let penalised = self.repeat_penalty != 1.0
-            || self.presence_penalty != 0.0
-            || self.frequency_penalty != 0.0;
-        if penalised && last_n > 0 {
+        if self.is_penalised() && last_n > 0 {
             chain.push(LlamaSampler::penalties(
                 vocabulary,
                 last_n as i32,
@@ -115,10 +112,26 @@ impl Sampling {
             chain.extend(self.random());
         }
         let mut chain = LlamaSampler::chain(chain, true);
-        if penalised {
+        if self.is_penalised() {
             chain.accept_many(&prompt[prompt.len().saturating_sub(last_n)..]);
         }
         chain
+    }
+
+    /// How many of the likeliest tokens are enough for the chain, if not all are needed: penalties and
+    /// biases change who they are.
+    pub(super) fn shortlist(&self) -> Option<usize> {
+        let changed = self.is_penalised() || !self.bias.is_empty();
+        match usize::try_from(self.top_k) {
+            _ if changed => None,
+            _ if self.temperature <= 0.0 => Some(1),
+            Ok(0) | Err(_) => None,
+            Ok(count) => Some(count),
+        }
+    }
+
+    fn is_penalised(&self) -> bool {
+        self.repeat_penalty != 1.0 || self.presence_penalty != 0.0 || self.frequency_penalty != 0.0
     }
 
     fn random(&self) -> Vec<LlamaSampler> {

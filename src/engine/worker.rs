@@ -11,11 +11,12 @@ use std::thread;
 use std::time::Duration;
 
 use llama_cpp_2::DecodeError;
-use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
+use llama_cpp_2::token::data::LlamaTokenData;
+use llama_cpp_2::token::data_array::LlamaTokenDataArray;
 
 use super::cache::Cache;
 use super::memory::MEMORY_HINT;
@@ -345,9 +346,16 @@ impl<'a> Worker<'a> {
                 sampler.accept(token);
                 Ok(token)
             }
-            None => pick(sampler, work.job.guide.as_mut(), context, logits, |token| {
-                vocab.is_eog(token)
-            }),
+            None => {
+                let shortlist = work.job.sampling.shortlist();
+                let logits = context.get_logits_ith(logits);
+                pick(
+                    (sampler, shortlist),
+                    work.job.guide.as_mut(),
+                    logits,
+                    |token| vocab.is_eog(token),
+                )
+            }
         };
         let token = match picked {
             Ok(token) => token,
@@ -391,30 +399,49 @@ impl<'a> Worker<'a> {
 /// The next token. One that the grammar takes as it comes costs nothing more; only if it does not
 /// is every token looked at.
 fn pick(
-    sampler: &mut LlamaSampler,
+    (sampler, shortlist): (&mut LlamaSampler, Option<usize>),
     guide: Option<&mut Guide>,
-    context: &LlamaContext,
-    logits: i32,
+    logits: &[f32],
     ends: impl Fn(LlamaToken) -> bool,
 ) -> Result<LlamaToken> {
-    let Some(guide) = guide else {
-        return Ok(sampler.sample(context, logits));
-    };
     let lost = || Error::failed("the sampler chose no token");
-    let mut tokens = context.token_data_array_ith(logits);
+    let mut tokens = candidates(logits, shortlist);
+    if tokens.data.is_empty() {
+        return Err(Error::failed(
+            "the model computed no numbers: its weights are damaged or need other settings",
+        ));
+    }
     tokens.apply_sampler(sampler);
-    let token = tokens.selected_token().ok_or_else(lost)?;
+    let mut token = tokens.selected_token().ok_or_else(lost)?;
     // A grammar knows one token that ends answers; a model may have several.
-    let token = if (ends(token) && guide.may_end()) || guide.allows(token)? {
-        token
-    } else {
-        let mut tokens = context.token_data_array_ith(logits);
+    if let Some(guide) = guide
+        && !(ends(token) && guide.may_end())
+        && !guide.allows(token)?
+    {
+        tokens = candidates(logits, None);
         guide.mask(&mut tokens)?;
         tokens.apply_sampler(sampler);
-        tokens.selected_token().ok_or_else(lost)?
-    };
+        token = tokens.selected_token().ok_or_else(lost)?;
+    }
     sampler.accept(token);
     Ok(token)
+}
+
+/// The tokens to choose from: so many of the likeliest, or all whose logits are numbers.
+fn candidates(logits: &[f32], shortlist: Option<usize>) -> LlamaTokenDataArray {
+    let entry = |(id, logit)| LlamaTokenData::new(LlamaToken(id), logit, 0.0);
+    match shortlist {
+        Some(count) => {
+            let tokens = likely::likeliest(logits, count).into_iter().map(entry);
+            LlamaTokenDataArray::from_iter(tokens, true)
+        }
+        None => {
+            let tokens = (0..).zip(logits.iter().copied());
+            // What is no number would make llama.cpp sort without an order.
+            let tokens = tokens.filter(|(_, logit)| !logit.is_nan()).map(entry);
+            LlamaTokenDataArray::from_iter(tokens, false)
+        }
+    }
 }
 
 struct Place {
