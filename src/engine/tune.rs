@@ -12,6 +12,9 @@
 //! | | | on, f16 | 647 | 66 | 2.14 s |
 //! | | | off, f16 | 669 | 64 | 2.17 s |
 //!
+//! (SmolLM2's answer with flash attention and f16 is of before `.cargo/include/puna_x86.h`, see below; it
+//! was not measured again on that machine. `puna bench --tune` tells for any.)
+//!
 //! On two cores of an EPYC with AVX-512 and no AMX (raw, medians; prompt, answer, whole), and with
 //! `puna bench`, several answers at once in one cache:
 //!
