@@ -90,7 +90,7 @@ complete -c puna -n '__fish_seen_subcommand_from map' -l prompt -s p -x -d 'the 
 complete -c puna -n '__fish_seen_subcommand_from map' -l jsonl -d 'records are JSON objects, a line each'
 complete -c puna -n '__fish_seen_subcommand_from map' -l tsv -d 'records are fields between tabs; the first line names them'
 complete -c puna -n '__fish_seen_subcommand_from map' -l null -s 0 -d 'records end with NUL instead of a newline'
-complete -c puna -n '__fish_seen_subcommand_from map' -l jobs -s j -x -d 'answers computed at once (default 8)'
+complete -c puna -n '__fish_seen_subcommand_from map' -l jobs -s j -x -d 'answers computed at once (default 16)'
 complete -c puna -n '__fish_seen_subcommand_from map' -l resume -r -F -d 'keep a journal in FILE, and do not answer again what stands there'
 complete -c puna -n '__fish_seen_subcommand_from map' -l choose -x -d 'answer with one of these'
 complete -c puna -n '__fish_seen_subcommand_from map' -l schema -r -F -d 'answer in JSON of the schema in FILE'

@@ -21,8 +21,9 @@ use crate::error::{Class, Error, Result};
 use crate::model::{self, Model};
 use crate::pool::{Lease, Policy, Pool};
 
-/// Answers computed at once where nobody says how many.
-const JOBS: usize = 8;
+/// Answers computed at once where nobody says how many. 96 records of gemma-3-270m take 17.7 s with 8,
+/// 15.4 with 16 and 15.2 with 32, of SmolLM2 15.9, 16.2 and 18.1 (two cores of a Xeon).
+const JOBS: usize = 16;
 /// Most of them.
 const JOBS_MAX: usize = 64;
 
@@ -54,7 +55,7 @@ pub const COMMAND: Command = Command {
             "jobs",
             Some('j'),
             "N",
-            "answers computed at once (default 8)",
+            "answers computed at once (default 16)",
         ),
         option(
             "resume",

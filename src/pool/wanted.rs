@@ -19,6 +19,10 @@ const CACHE_SHARE: u64 = 16;
 /// Answers seldom fill their context: this part of them all filled is planned for (one in so
 /// many). One that finds no room waits, or steps back and goes on later.
 const FILLED_SHARE: u32 = 2;
+/// The same where more than eight are computed at once: the more, the less they fill together.
+const FILLED_SHARE_OF_MANY: u32 = 4;
+/// That many are planned for before the smaller share counts.
+const FILLED_MIN: u32 = 4;
 /// The least batch: a slice of the grid and a token for each sequence.
 const BATCH_TOKENS_MIN: i64 = 32;
 /// The largest.
@@ -163,7 +167,9 @@ impl Pool {
         };
         let need = Need::of(&model.header, self.attention(model, layers).kv);
         let allowed = machine::total_bytes() / CACHE_SHARE / need.cell_bytes.max(1);
-        let cells = u64::from(tokens) * u64::from(sequences.div_ceil(FILLED_SHARE));
+        let of_many = sequences.div_ceil(FILLED_SHARE_OF_MANY).max(FILLED_MIN);
+        let filled = sequences.div_ceil(FILLED_SHARE).min(of_many);
+        let cells = u64::from(tokens) * u64::from(filled);
         let cells = cells.min(allowed).clamp(tokens.into(), u32::MAX.into()) as u32;
         Context::Shared {
             tokens,
