@@ -18,6 +18,10 @@ const SKIPPED: &[(&str, &str)] = &[
         "puna serve",
         "serves until it is ended: every test of the server runs it",
     ),
+    (
+        "puna bench --tune",
+        "takes a quarter of an hour: a test of the pipes runs it with a tiny model",
+    ),
     ("make ", "builds, installs or tests: this runs within it"),
 ];
 
