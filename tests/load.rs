@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 
-use crate::support::{Answer, Sandbox, Server, eventually};
+use crate::support::{Answer, Sandbox, Server, eventually, smol};
 
 const HI: &str = r#"{"model":"smol","messages":[{"role":"user","content":"Say hello"}],"options":{"temperature":0,"num_predict":6}}"#;
 /// A request for an answer that is longer than any test.
@@ -215,11 +215,14 @@ fn a_load_that_fails_leaves_nothing_and_a_busy_server_says_so() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_request_for_a_warm_model_opens_no_file() {
-    let sandbox = Sandbox::with_smol();
-    sandbox.create(
-        "said",
-        "FROM smol\nSYSTEM Be brief.\nPARAMETER temperature 0\n",
-    );
+    let sandbox = Sandbox::new();
+    // Weights of its own: those of other tests are links to one file, and each new link changes its
+    // stamp.
+    let weights = sandbox.home.join("weights.gguf");
+    std::fs::copy(smol(), &weights).unwrap();
+    let from = weights.display();
+    let modelfile = format!("FROM {from}\nSYSTEM Be brief.\nPARAMETER temperature 0\n");
+    sandbox.create("said", &modelfile);
     let server = sandbox.serve(&[]);
     let hi = HI.replace(r#""model":"smol""#, r#""model":"said","stream":false"#);
     let traced = sandbox.home.join("traced");
