@@ -28,7 +28,7 @@
 //!
 //! Flash attention passes over the cells of other answers, so it is ahead wherever several are
 //! computed at once. The same on two cores of a Xeon with AVX512-FP16 and without AMX: SmolLM2, an
-//! answer behind so many tokens and eight of them behind 300 (`puna bench --tune`), and eight short
+//! answer behind so many tokens and eight of them behind 256 (`puna bench --tune`), and eight short
 //! streams of a server. In brackets what ggml's own loops over 16-bit floats made of flash attention
 //! (`.cargo/include/puna_x86.h`):
 //!
@@ -65,6 +65,14 @@ const SLICE_S: f64 = 0.08;
 
 /// Most tokens in one decode, and llama.cpp's logical and physical batch.
 pub const BATCH_TOKENS: usize = 512;
+
+/// From so many tokens of a decode on, ggml computes flash attention on a CPU in tiles, which take in
+/// the cells of every sequence (`GGML_FA_TILE_Q`). Below, a token passes over those of others.
+const TILE_TOKENS: usize = 64;
+
+/// A cell costs in tiles about this part of what it costs otherwise (one in so many): SmolLM2 on the EPYC,
+/// behind 1000 cells of its own, 1.2 to 1.6 µs and 2.5 to 3.1; among 2304 of others, 0.8.
+const TILE_GAIN: usize = 3;
 
 /// What the cache stores keys and values as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -159,6 +167,16 @@ pub fn slice_tokens(parameters: u64, threads: usize, gpu: bool) -> usize {
     cells as usize * GRID
 }
 
+/// Most tokens of a decode that holds `least` or more, each of a sequence with about `own` of the `all` cells
+/// in use: so few that attention passes over the others' if most are others'.
+pub fn decode_tokens(batch: usize, least: usize, (own, all): (usize, usize)) -> usize {
+    let few = TILE_TOKENS - 1;
+    match own * TILE_GAIN < all && least <= few {
+        true => batch.min(few),
+        false => batch,
+    }
+}
+
 /// How many of `pending` tokens from position `start` on to compute now: up to `limit`, ending on
 /// the grid unless the prompt ends.
 pub fn slice(start: usize, pending: usize, limit: usize) -> usize {
@@ -180,6 +198,15 @@ mod tests {
         assert_eq!(slice(5, 100, 64), 59);
         assert_eq!(slice(5, 100, 8), 0);
         assert_eq!(slice(0, 1000, 16), 16);
+    }
+
+    #[test]
+    fn a_decode_among_many_cells_of_others_stays_below_a_tile() {
+        assert_eq!(decode_tokens(80, 7 + GRID, (400, 2700)), TILE_TOKENS - 1);
+        assert_eq!(decode_tokens(32, 7 + GRID, (400, 2700)), 32);
+        // Most of them are its own, or no slice of a prompt would find room.
+        assert_eq!(decode_tokens(80, 7 + GRID, (2000, 2700)), 80);
+        assert_eq!(decode_tokens(128, 60 + GRID, (44, 2700)), 128);
     }
 
     #[test]

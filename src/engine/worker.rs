@@ -63,6 +63,8 @@ pub struct Plan {
     pub slice_tokens: usize,
     /// Tokens of one decode, at most.
     pub batch_tokens: usize,
+    /// True if attention may be computed in tiles, over the cells of all sequences.
+    pub has_tiles: bool,
     /// The token that answers begin with, for a model that encodes its prompts first.
     pub answer_start: Option<LlamaToken>,
     /// True if the context goes with its first job.
@@ -198,9 +200,11 @@ impl<'a> Worker<'a> {
         self.batch.clear();
         let mut places = Vec::new();
         let mut slice_left = self.plan.slice_tokens;
-        for index in self.order() {
+        let order = self.order();
+        let most = self.decode_tokens(&order);
+        for index in order {
             let pending = self.pending(index).len();
-            let room = self.plan.batch_tokens - self.batch.n_tokens() as usize;
+            let room = most - self.batch.n_tokens() as usize;
             let count = match pending {
                 0 => continue,
                 1 => room.min(1),
@@ -220,6 +224,25 @@ impl<'a> Worker<'a> {
             });
         }
         places
+    }
+
+    /// Most tokens of a decode of these sequences; a prompt among them gets room for a slice.
+    fn decode_tokens(&self, order: &[usize]) -> usize {
+        if !self.plan.has_tiles {
+            return self.plan.batch_tokens;
+        }
+        let pending = |index: &usize| self.pending(*index).len();
+        let prompt = order.iter().find(|index| pending(index) > 1);
+        let generating = order.iter().filter(|index| pending(index) == 1).count();
+        let all = self.cache.used_cells() + order.iter().map(pending).sum::<usize>();
+        let (least, own) = match prompt {
+            Some(prompt) => (
+                generating + tune::GRID,
+                self.cache.count(*prompt) + pending(prompt),
+            ),
+            None => (1, all / generating.max(1)),
+        };
+        tune::decode_tokens(self.plan.batch_tokens, least, (own, all))
     }
 
     /// How many tokens of a prompt to compute now: up to `limit`, and up to the next mark.
@@ -338,7 +361,7 @@ impl<'a> Worker<'a> {
             work.answered();
             return work.end(Reason::Length);
         }
-        let context = self.cache.context();
+        let logits = self.cache.context().get_logits_ith(logits);
         let vocab = self.model.vocab();
         let forced = work.job.budget.as_ref().and_then(Budget::forced);
         let picked = match forced {
@@ -348,7 +371,6 @@ impl<'a> Worker<'a> {
             }
             None => {
                 let shortlist = work.job.sampling.shortlist();
-                let logits = context.get_logits_ith(logits);
                 pick(
                     (sampler, shortlist),
                     work.job.guide.as_mut(),
@@ -378,7 +400,7 @@ impl<'a> Worker<'a> {
         let likely = work
             .job
             .likely
-            .map(|count| likely::told(vocab, context.get_logits_ith(logits), token, count));
+            .map(|count| likely::told(vocab, logits, token, count));
         work.push(token, bytes, likely);
         if work.answer_tokens >= work.job.answer_tokens {
             return work.end(Reason::Length);
