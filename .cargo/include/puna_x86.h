@@ -18,3 +18,27 @@ static inline __attribute__((always_inline)) void puna_tile_loadconfig(const voi
 }
 #define _tile_loadconfig puna_tile_loadconfig
 #endif
+
+// tinyBLAS (`ggml-cpu/llamafile/sgemm.cpp`) reads weights of 4, 5 and 8 bits (Q4_0, Q5_0, Q8_0) four rows at
+// a time, each in a burst shorter than what a processor prefetches: two thirds of the time of up to eight
+// columns went by waiting. The rows lie one behind the other, so what lies so many bytes ahead is needed
+// soon; from 2048 to 4096 all are alike (gemma-3-270m, eight sequences: 37.7 ms a decode, with it 22).
+#if defined(__AVX2__)
+#include <immintrin.h>
+#define PUNA_AHEAD_BYTES 3072
+#define PUNA_IS_TINYBLAS (__builtin_strstr(__BASE_FILE__, "llamafile/sgemm.cpp") != 0)
+static inline __attribute__((always_inline)) __m256i puna_loadu_256(const __m256i_u * from) {
+    if (PUNA_IS_TINYBLAS) {
+        __builtin_prefetch((const char *) from + PUNA_AHEAD_BYTES);
+    }
+    return _mm256_loadu_si256(from);
+}
+static inline __attribute__((always_inline)) __m128i puna_loadu_128(const __m128i_u * from) {
+    if (PUNA_IS_TINYBLAS) {
+        __builtin_prefetch((const char *) from + PUNA_AHEAD_BYTES);
+    }
+    return _mm_loadu_si128(from);
+}
+#define _mm256_loadu_si256 puna_loadu_256
+#define _mm_loadu_si128 puna_loadu_128
+#endif
