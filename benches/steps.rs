@@ -1,0 +1,80 @@
+//! What one decode costs by its tokens, each of a sequence of its own, with llama-cpp-2 and nothing around it.
+//!
+//! `cargo bench --bench steps -- MODEL.gguf [DEPTH]` prints, for decodes of 1 to 64 tokens, each behind DEPTH (24)
+//! others of its sequence, the milliseconds with logits and without, medians of 24.
+
+use std::num::NonZeroU32;
+use std::time::Instant;
+
+use llama_cpp_2::context::LlamaContext;
+use llama_cpp_2::context::params::LlamaContextParams;
+use llama_cpp_2::llama_backend::LlamaBackend;
+use llama_cpp_2::llama_batch::LlamaBatch;
+use llama_cpp_2::model::LlamaModel;
+use llama_cpp_2::model::params::LlamaModelParams;
+use llama_cpp_2::token::LlamaToken;
+
+const SEQUENCES: usize = 64;
+const STEPS: usize = 24;
+
+fn main() {
+    let words: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| word != "--bench")
+        .collect();
+    let Some(path) = words.first() else {
+        println!("steps: no model given, nothing measured");
+        return;
+    };
+    let depth: usize = words
+        .get(1)
+        .map_or(24, |word| word.parse().expect("DEPTH is a number"));
+    let mut backend = LlamaBackend::init().expect("the backend starts once");
+    backend.void_logs();
+    let model = LlamaModel::load_from_file(&backend, path, &LlamaModelParams::default())
+        .expect("the model loads");
+    println!("tokens\twith logits, ms\twithout, ms");
+    for tokens in [1, 4, 7, 8, 9, 12, 16, 32, 48, 63, 64] {
+        let [with, without] = [true, false].map(|logits| {
+            // A context as `map` makes it: one cache for all sequences, as far in use as its cells are.
+            let cells = (depth + STEPS + 1) * SEQUENCES;
+            let params = LlamaContextParams::default()
+                .with_n_ctx(NonZeroU32::new(cells as u32))
+                .with_n_batch(SEQUENCES as u32)
+                .with_n_ubatch(SEQUENCES as u32)
+                .with_n_seq_max(SEQUENCES as u32)
+                .with_n_threads(2)
+                .with_n_threads_batch(2)
+                .with_flash_attention_policy(1)
+                .with_kv_unified(true);
+            let mut context = model
+                .new_context(&backend, params)
+                .expect("the context starts");
+            measure(&mut context, tokens, depth, logits)
+        });
+        println!("{tokens}\t{with:.1}\t{without:.1}");
+    }
+}
+
+/// The median of decodes of the next token of so many sequences, in ms.
+fn measure(context: &mut LlamaContext, sequences: usize, depth: usize, logits: bool) -> f64 {
+    let mut batch = LlamaBatch::new(SEQUENCES, 1);
+    let mut took: Vec<f64> = (0..depth + STEPS)
+        .map(|position| {
+            batch.clear();
+            for sequence in 0..sequences {
+                let token = LlamaToken(1000 + ((position * 31 + sequence * 7) % 3000) as i32);
+                batch
+                    .add(token, position as i32, &[sequence as i32], logits)
+                    .expect("room in the batch");
+            }
+            let started = Instant::now();
+            context.decode(&mut batch).expect("decode");
+            context.synchronize();
+            started.elapsed().as_secs_f64() * 1e3
+        })
+        .skip(depth)
+        .collect();
+    took.sort_by(f64::total_cmp);
+    took[STEPS / 2]
+}
