@@ -36,7 +36,7 @@ fn main() {
     println!("tokens\twith logits, ms\twithout, ms");
     for tokens in [1, 4, 7, 8, 9, 12, 16, 32, 48, 63, 64] {
         let [with, without] = [true, false].map(|logits| {
-            // A context as `map` makes it: one cache for all sequences, as far in use as its cells are.
+            // A context as `map` makes it, one cache for all sequences, no larger than they fill it.
             let cells = (depth + STEPS + 1) * SEQUENCES;
             let params = LlamaContextParams::default()
                 .with_n_ctx(NonZeroU32::new(cells as u32))
