@@ -25,18 +25,17 @@ static inline __attribute__((always_inline)) void puna_tile_loadconfig(const voi
 // soon; from 2048 to 4096 all are alike (gemma-3-270m, eight sequences: 37.7 ms a decode, with it 22).
 #if defined(__AVX2__)
 #include <immintrin.h>
-#define PUNA_AHEAD_BYTES 3072
-#define PUNA_IS_TINYBLAS (__builtin_strstr(__BASE_FILE__, "llamafile/sgemm.cpp") != 0)
-static inline __attribute__((always_inline)) __m256i puna_loadu_256(const __m256i_u * from) {
-    if (PUNA_IS_TINYBLAS) {
-        __builtin_prefetch((const char *) from + PUNA_AHEAD_BYTES);
+static inline __attribute__((always_inline)) void puna_fetch_ahead(const void * from) {
+    if (__builtin_strstr(__BASE_FILE__, "llamafile/sgemm.cpp")) {
+        __builtin_prefetch((const char *) from + 3072);
     }
+}
+static inline __attribute__((always_inline)) __m256i puna_loadu_256(const __m256i_u * from) {
+    puna_fetch_ahead(from);
     return _mm256_loadu_si256(from);
 }
 static inline __attribute__((always_inline)) __m128i puna_loadu_128(const __m128i_u * from) {
-    if (PUNA_IS_TINYBLAS) {
-        __builtin_prefetch((const char *) from + PUNA_AHEAD_BYTES);
-    }
+    puna_fetch_ahead(from);
     return _mm_loadu_si128(from);
 }
 #define _mm256_loadu_si256 puna_loadu_256
