@@ -90,8 +90,7 @@ pub fn for_answers<'a>(
         sequences: sequences as usize,
         slice_tokens: slice.min(batch),
         batch_tokens: batch,
-        // How many others there are must not change a deterministic answer.
-        has_tiles: ready.gpu_layers == 0 && spec.attention.flash && !spec.deterministic,
+        has_tiles: ready.gpu_layers == 0 && spec.attention.flash,
         answer_start: ready.encodes.then(|| start(base.model)),
         once,
         deterministic: spec.deterministic,
