@@ -1,7 +1,7 @@
 //! What one decode costs by its tokens, each of a sequence of its own, with llama-cpp-2 and nothing around it.
 //!
-//! `cargo bench --bench steps -- MODEL.gguf [DEPTH]` prints, for decodes of 1 to 64 tokens, each behind DEPTH (24)
-//! others of its sequence, the milliseconds with logits and without, medians of 24.
+//! `cargo bench --bench steps -- MODEL.gguf` prints, for decodes of 1 to 64 tokens, each behind 24 others of its
+//! sequence and more, the milliseconds with logits and without, medians of 24.
 
 use std::num::NonZeroU32;
 use std::time::Instant;
@@ -15,20 +15,14 @@ use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::token::LlamaToken;
 
 const SEQUENCES: usize = 64;
+const DEPTH: usize = 24;
 const STEPS: usize = 24;
 
 fn main() {
-    let words: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|word| word != "--bench")
-        .collect();
-    let Some(path) = words.first() else {
+    let Some(path) = std::env::args().skip(1).find(|word| word != "--bench") else {
         println!("steps: no model given, nothing measured");
         return;
     };
-    let depth: usize = words
-        .get(1)
-        .map_or(24, |word| word.parse().expect("DEPTH is a number"));
     let mut backend = LlamaBackend::init().expect("the backend starts once");
     backend.void_logs();
     let model = LlamaModel::load_from_file(&backend, path, &LlamaModelParams::default())
@@ -37,7 +31,7 @@ fn main() {
     for tokens in [1, 4, 7, 8, 9, 12, 16, 32, 48, 63, 64] {
         let [with, without] = [true, false].map(|logits| {
             // A context as `map` makes it, one cache for all sequences, no larger than they fill it.
-            let cells = (depth + STEPS + 1) * SEQUENCES;
+            let cells = (DEPTH + STEPS + 1) * SEQUENCES;
             let params = LlamaContextParams::default()
                 .with_n_ctx(NonZeroU32::new(cells as u32))
                 .with_n_batch(SEQUENCES as u32)
@@ -50,16 +44,16 @@ fn main() {
             let mut context = model
                 .new_context(&backend, params)
                 .expect("the context starts");
-            measure(&mut context, tokens, depth, logits)
+            measure(&mut context, tokens, logits)
         });
         println!("{tokens}\t{with:.1}\t{without:.1}");
     }
 }
 
 /// The median of decodes of the next token of so many sequences, in ms.
-fn measure(context: &mut LlamaContext, sequences: usize, depth: usize, logits: bool) -> f64 {
+fn measure(context: &mut LlamaContext, sequences: usize, logits: bool) -> f64 {
     let mut batch = LlamaBatch::new(SEQUENCES, 1);
-    let mut took: Vec<f64> = (0..depth + STEPS)
+    let mut took: Vec<f64> = (0..DEPTH + STEPS)
         .map(|position| {
             batch.clear();
             for sequence in 0..sequences {
@@ -73,7 +67,7 @@ fn measure(context: &mut LlamaContext, sequences: usize, depth: usize, logits: b
             context.synchronize();
             started.elapsed().as_secs_f64() * 1e3
         })
-        .skip(depth)
+        .skip(DEPTH)
         .collect();
     took.sort_by(f64::total_cmp);
     took[STEPS / 2]
