@@ -102,3 +102,32 @@ fn a_prompt_that_was_left_at_any_moment_is_answered_as_ever() {
         }
     }
 }
+
+#[test]
+fn a_window_goes_back_to_any_place_before_it_slid() {
+    let (_sandbox, server) = started();
+    let (_another, fresh) = started();
+    let told = |what: &str| -> u64 {
+        let metrics = server.ask("GET", "/metrics", "").body;
+        let start = format!("puna_{what}_tokens_total{{model=\"gemma:latest\"}} ");
+        let mut values = metrics.lines().filter_map(|line| line.strip_prefix(&start));
+        values.next().map_or(0, |value| value.parse().unwrap())
+    };
+    let computed = || told("prompt") - told("cached");
+    // One within the window of 512, one that slid in its prompt, one that slid in its answer.
+    for (word, count, answer_tokens) in [("word", 30, 4), ("other", 200, 4), ("third", 140, 120)] {
+        let body = json!({"model": "gemma", "prompt": words(word, count), "raw": true, "stream": false,
+            "options": {"temperature": 0, "num_predict": answer_tokens, "stop": ["\u{1}"]}});
+        let answer = server.post("/api/generate", &body.to_string());
+        let all = answer["prompt_eval_count"].as_u64().unwrap() + answer_tokens;
+        assert_eq!(answer["eval_count"], answer_tokens, "{answer}");
+        assert_eq!(all > 512, count > 30, "{all} tokens");
+        let so_far = computed();
+        let prompt = format!("{} and so on", words(word, 17));
+        let parted = ask(&server, "gemma", &prompt);
+        let anew = computed() - so_far;
+        assert!(anew <= 4, "behind {count} words: {anew} tokens computed");
+        let alone = ask(&fresh, "gemma", &prompt);
+        assert_same(&alone, &parted, &format!("behind {count} words"));
+    }
+}

@@ -66,7 +66,7 @@ impl Worker<'_> {
         if let Some((index, tokens)) = self.being_computed(prompt)
             && tokens >= found.tokens + SHARED_TOKENS_MIN
         {
-            if self.cache.needs_marks()
+            if tokens > self.cache.whole()
                 && let Some(work) = &mut self.works[index]
                 && !work.marks.contains(&tokens)
             {
@@ -91,7 +91,7 @@ impl Worker<'_> {
         let shared = works.filter_map(|(index, work)| {
             let work = work.as_ref().filter(|work| !work.is_ended())?;
             let tokens = common(&work.tokens[..work.prompt_tokens], prompt);
-            let tokens = match self.cache.needs_marks() {
+            let tokens = match tokens > self.cache.whole() {
                 true => tokens / GRID * GRID,
                 false => tokens,
             };
@@ -140,7 +140,7 @@ impl Worker<'_> {
                 return work.send(Event::Failed(error));
             }
         } else if self.cache.needs_marks() && !(self.plan.once && wanted < TOKENS_MIN) {
-            work.marks = marks(work.tokens.len(), common, kept);
+            work.marks = marks(work.tokens.len(), common, kept, self.cache.whole());
         }
         let prompt = &work.tokens[..work.prompt_tokens];
         if work.sampler.is_none() {
@@ -172,11 +172,13 @@ impl Worker<'_> {
 }
 
 /// Where to mark the memory on the way through a prompt of so many tokens, `kept` of which are
-/// there: near its end, where it parts from another prompt, and on the way there.
-fn marks(prompt_tokens: usize, common: usize, kept: usize) -> Vec<usize> {
+/// there: near its end, where it parts from another prompt, and on the way there. One mark does for
+/// the beginning that is `whole`, once the prompt or its answer comes to its end.
+fn marks(prompt_tokens: usize, common: usize, kept: usize, whole: usize) -> Vec<usize> {
     let last = prompt_tokens.saturating_sub(1) / GRID * GRID;
     let on_the_way = (MARK_TOKENS..last).step_by(MARK_TOKENS);
     let marks = on_the_way.chain([last, common / GRID * GRID]);
+    let marks = marks.filter(|mark| *mark > whole).chain([whole]);
     let mut marks: Vec<usize> = marks.filter(|mark| *mark > kept).collect();
     marks.sort_unstable();
     marks.dedup();
@@ -189,10 +191,17 @@ mod tests {
 
     #[test]
     fn marks_stand_where_prompts_part() {
-        assert_eq!(marks(100, 50, 0), [48, 96]);
-        assert_eq!(marks(100, 50, 48), [96]);
-        assert_eq!(marks(97, 96, 96), [0; 0]);
-        assert_eq!(marks(3000, 0, 0), [1024, 2048, 2992]);
-        assert_eq!(marks(1, 0, 0), [0; 0]);
+        assert_eq!(marks(100, 50, 0, 0), [48, 96]);
+        assert_eq!(marks(100, 50, 48, 0), [96]);
+        assert_eq!(marks(97, 96, 96, 0), [0; 0]);
+        assert_eq!(marks(3000, 0, 0, 0), [1024, 2048, 2992]);
+        assert_eq!(marks(1, 0, 0, 0), [0; 0]);
+    }
+
+    #[test]
+    fn what_is_whole_has_one_mark_at_its_end() {
+        assert_eq!(marks(100, 50, 0, 496), [496]);
+        assert_eq!(marks(600, 560, 0, 496), [496, 560, 592]);
+        assert_eq!(marks(600, 560, 496, 496), [560, 592]);
     }
 }

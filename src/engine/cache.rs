@@ -3,7 +3,8 @@
 //!
 //! Sequences that begin alike share the cells of that beginning. Where a model's memory cannot be cut
 //! at any place (recurrent layers, sliding windows), it is set back to marks: copies of that memory,
-//! taken on the way through a prompt.
+//! taken on the way through a prompt. A window is whole until it slides, and so is a copy of it: either
+//! goes back to any place before.
 
 use std::iter;
 use std::sync::Arc;
@@ -17,8 +18,8 @@ use llama_cpp_2::token::LlamaToken;
 use super::cells::Cells;
 use super::ffi;
 use super::interrupt::{INTERRUPTED, Interrupt};
-use super::line::{Line, prefix};
-use super::parked::{Cost, Mark, Parked, Stay};
+use super::line::{self, Line, prefix};
+use super::parked::{Cost, Mark, Parked, Stay, USED_SHARE};
 use super::prefix::{Prefix, TOKENS_MIN, common};
 
 /// Marks of one sequence; the oldest goes for a new one.
@@ -31,8 +32,23 @@ const TAIL_TOKENS: usize = 64;
 pub enum Memory {
     /// Behind any token.
     Anywhere,
-    /// Where a mark was set; all marks together may take so many bytes.
-    AtMarks(usize),
+    /// Where a mark was set.
+    AtMarks {
+        /// Bytes that all marks together may take.
+        bytes_max: usize,
+        /// A sequence up to this long, or its mark, can be cut behind any token.
+        whole: usize,
+    },
+}
+
+impl Memory {
+    /// How long a sequence may be to be cut behind any token.
+    fn whole(self) -> usize {
+        match self {
+            Memory::Anywhere => usize::MAX,
+            Memory::AtMarks { whole, .. } => whole,
+        }
+    }
 }
 
 /// The cache and the context that it belongs to.
@@ -157,9 +173,14 @@ impl<'a> Cache<'a> {
         self.lines[index].used_at
     }
 
-    /// True if the memory is set back to marks.
+    /// True if the memory of a long sequence is set back to marks.
     pub fn needs_marks(&self) -> bool {
         self.memory != Memory::Anywhere
+    }
+
+    /// How long a sequence may be to be cut behind any token.
+    pub fn whole(&self) -> usize {
+        self.memory.whole()
     }
 
     /// The longest beginning of a prompt that any sequence holds. The prompt's last token is
@@ -197,8 +218,22 @@ impl<'a> Cache<'a> {
         if self.memory == Memory::Anywhere || common == held.len() {
             return (common, common);
         }
-        let mut places = marks.iter().rev().map(|mark| mark.tokens);
-        (places.find(|place| *place <= common).unwrap_or(0), common)
+        let places = marks.iter().map(|mark| mark.tokens).chain([held.len()]);
+        let places = places.filter_map(|place| match place {
+            _ if place <= common => Some(place),
+            // All of it is copied before it is cut.
+            _ => (place <= self.whole() && place / USED_SHARE <= common).then_some(common),
+        });
+        (places.max().unwrap_or(0), common)
+    }
+
+    /// The mark that a sequence is set back to before it is cut behind so many tokens.
+    fn mark_for(&self, index: usize, tokens: usize) -> Option<Arc<Vec<u8>>> {
+        let marks = &self.lines[index].marks;
+        let is_whole = |mark: &&Mark| mark.tokens > tokens && mark.tokens <= self.whole();
+        let exact = marks.iter().find(|mark| mark.tokens == tokens);
+        let mark = exact.or_else(|| marks.iter().find(is_whole));
+        mark.map(|mark| mark.state.clone())
     }
 
     /// The idle sequence to put a prompt in: the one that it goes on from, else an empty one, else
@@ -254,7 +289,7 @@ impl<'a> Cache<'a> {
 
     /// Sets a mark behind what a sequence holds now.
     pub fn mark(&mut self, index: usize) {
-        let Memory::AtMarks(bytes_max) = self.memory else {
+        let Memory::AtMarks { bytes_max, .. } = self.memory else {
             return;
         };
         let tokens = self.count(index);
@@ -268,7 +303,7 @@ impl<'a> Cache<'a> {
         }
         line.marks.push(Mark { tokens, state });
         line.marks.sort_by_key(|mark| mark.tokens);
-        self.drop_marks(bytes_max);
+        line::drop_marks(&mut self.lines, bytes_max);
     }
 
     /// Cells that are in use.
@@ -391,24 +426,27 @@ impl<'a> Cache<'a> {
 
     /// Cuts a sequence down to its first tokens.
     pub fn cut(&mut self, index: usize, tokens: usize) -> bool {
-        let line = &self.lines[index];
-        if tokens == line.tokens.len() {
+        if tokens == self.count(index) {
             return true;
         }
-        if self.needs_marks() {
-            let mark = line.marks.iter().find(|mark| mark.tokens == tokens);
-            let Some(mark) = mark.cloned() else {
+        if self.count(index) > self.whole() {
+            let Some(state) = self.mark_for(index, tokens) else {
                 return false;
             };
-            if !ffi::set_state(&mut self.context, index, &mark.state, true) {
+            if !ffi::set_state(&mut self.context, index, &state, true) {
                 return false;
             }
         }
-        let cut = self
-            .context
-            .clear_kv_cache_seq(Some(index as u32), Some(tokens as u32), None);
+        let cut = self.remove_behind(index, tokens);
         self.lines[index].cut(tokens, &mut self.cells);
-        matches!(cut, Ok(true))
+        cut
+    }
+
+    /// Takes what lies behind a sequence's first tokens out of llama.cpp's memory.
+    fn remove_behind(&mut self, index: usize, tokens: usize) -> bool {
+        let (sequence, from) = (Some(index as u32), Some(tokens as u32));
+        let removed = self.context.clear_kv_cache_seq(sequence, from, None);
+        matches!(removed, Ok(true))
     }
 
     /// Lets a sequence share the beginning of another. A memory with marks is not shared but set
@@ -417,10 +455,8 @@ impl<'a> Cache<'a> {
         self.clear(index);
         let state = match self.memory {
             Memory::Anywhere => None,
-            Memory::AtMarks(bytes_max) => {
-                let marks = &self.lines[source].marks;
-                let mark = marks.iter().find(|mark| mark.tokens == tokens);
-                let state = mark.map(|mark| mark.state.clone());
+            Memory::AtMarks { bytes_max, .. } => {
+                let state = self.mark_for(source, tokens);
                 match state.or_else(|| self.state(source, bytes_max)) {
                     None => return false,
                     state => state,
@@ -434,8 +470,10 @@ impl<'a> Cache<'a> {
         if copied.is_err() {
             return false;
         }
+        // The copy may reach further than the beginning.
         if let Some(state) = &state
-            && !ffi::set_state(&mut self.context, index, state, true)
+            && !(ffi::set_state(&mut self.context, index, state, true)
+                && self.remove_behind(index, tokens))
         {
             return false;
         }
@@ -456,21 +494,5 @@ impl<'a> Cache<'a> {
             return None;
         }
         ffi::state(&self.context, index, true).map(Arc::new)
-    }
-
-    /// Drops marks, those of the longest unused sequence first, until the rest is small enough.
-    fn drop_marks(&mut self, bytes_max: usize) {
-        let bytes = |lines: &[Line]| -> usize {
-            let marks = lines.iter().flat_map(|line| &line.marks);
-            // A shared mark counts for each that holds it, which errs on the safe side.
-            marks.map(|mark| mark.state.len()).sum()
-        };
-        while bytes(&self.lines) > bytes_max {
-            let marked = self.lines.iter_mut().filter(|line| !line.marks.is_empty());
-            match marked.min_by_key(|line| line.used_at) {
-                Some(line) => drop(line.marks.remove(0)),
-                None => return,
-            }
-        }
     }
 }

@@ -73,7 +73,10 @@ pub fn for_answers<'a>(
     let bytes = (spec.memory_bytes / PARKED_SHARE).min(PARKED_BYTES_MAX) as usize;
     // A context that goes with its job needs marks only for those who keep what it computed.
     let memory = match ready.cuts_at_marks && (!once || spec.prefixes.is_some()) {
-        true => Memory::AtMarks(bytes),
+        true => Memory::AtMarks {
+            bytes_max: bytes,
+            whole: ready.whole_tokens,
+        },
         false => Memory::Anywhere,
     };
     let limits = Limits {

@@ -45,3 +45,19 @@ pub fn prefix(tokens: &[LlamaToken], state: Vec<u8>, marks: &[Mark], cost: Cost)
         pace_us: cost.pace_us,
     }
 }
+
+/// Drops marks, those of the longest unused sequence first, until the rest is small enough.
+pub fn drop_marks(lines: &mut [Line], bytes_max: usize) {
+    let bytes = |lines: &[Line]| -> usize {
+        let marks = lines.iter().flat_map(|line| &line.marks);
+        // A shared mark counts for each that holds it, which errs on the safe side.
+        marks.map(|mark| mark.state.len()).sum()
+    };
+    while bytes(lines) > bytes_max {
+        let marked = lines.iter_mut().filter(|line| !line.marks.is_empty());
+        match marked.min_by_key(|line| line.used_at) {
+            Some(line) => drop(line.marks.remove(0)),
+            None => return,
+        }
+    }
+}

@@ -12,7 +12,7 @@ use llama_cpp_2::token::LlamaToken;
 /// Less than this is not worth a copy.
 const TOKENS_MIN: usize = 32;
 /// Nor is a copy of which less than this part is of use (one in so many).
-const USED_SHARE: usize = 8;
+pub const USED_SHARE: usize = 8;
 
 /// The memory behind the first `tokens` tokens of a sequence.
 #[derive(Clone)]

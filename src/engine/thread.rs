@@ -18,6 +18,7 @@ use llama_cpp_2::model::{LlamaLoraAdapter, LlamaModel};
 use super::embed::{Embedder, Texts};
 use super::interrupt::Interrupt;
 use super::memory::MEMORY_HINT;
+use super::tune::GRID;
 use super::work::Work;
 use super::worker::{Submission, Worker};
 use super::{Backend, Context, Event, JOBS_MAX, Spec, context, ffi, prefix};
@@ -129,6 +130,8 @@ pub struct Ready {
     pub encodes: bool,
     /// True if its memory of a sequence cannot be cut anywhere.
     pub cuts_at_marks: bool,
+    /// ...unless it is no longer than this, a multiple of [`GRID`].
+    pub whole_tokens: usize,
     /// The adapter to apply, and how much of it.
     pub adapter: Option<(LlamaLoraAdapter, f32)>,
 }
@@ -231,12 +234,17 @@ fn load(
             Some((adapter.map_err(|_| refused(path))?, *scale))
         }
     };
+    let recurs = loaded.model.is_recurrent() || loaded.model.is_hybrid();
+    let window = loaded.window_tokens as usize;
     let ready = Ready {
         gpu_layers: loaded.gpu_layers,
         encodes: loaded.encodes,
-        cuts_at_marks: loaded.window_tokens > 0
-            || loaded.model.is_recurrent()
-            || loaded.model.is_hybrid(),
+        cuts_at_marks: window > 0 || recurs,
+        // The next token must look at all of them.
+        whole_tokens: match recurs {
+            true => 0,
+            false => window.saturating_sub(1) / GRID * GRID,
+        },
         adapter,
     };
     Ok((loaded.model, ready))
