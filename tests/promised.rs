@@ -389,7 +389,7 @@ fn what_cannot_be_promised_is_said_before_the_first_token() {
         (vec!["--tool-choice", "required"], "there are no tools"),
         (
             vec!["--overflow", "left"],
-            "--overflow is head, tail, middle or reduce",
+            "--overflow is error, head, tail, middle or reduce",
         ),
     ] {
         let words = [vec!["run", "smol", "x"], words].concat();

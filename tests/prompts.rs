@@ -1,6 +1,8 @@
 //! The prompts that reach the model: what is kept of long ones, what special tokens mean in them,
 //! which template makes them.
 
+use serde_json::json;
+
 use crate::support::{Sandbox, smol};
 
 #[test]
@@ -23,25 +25,23 @@ fn a_prompt_that_does_not_fit_keeps_the_part_that_was_asked_for() {
             "{text}"
         );
     }
-    sandbox
-        .puna(&["run", "smol", "--num-ctx", "128", "-n", "4"], &long)
-        .fails(4, "128");
-    let answer = sandbox
-        .puna(
-            &[
-                "run",
-                "smol",
-                "--num-ctx",
-                "128",
-                "-n",
-                "4",
-                "--overflow",
-                "tail",
-            ],
-            &long,
-        )
-        .ok();
-    assert!(!answer.trim().is_empty());
+    let server = sandbox.serve(&[]);
+    let run = ["run", "smol", "--num-ctx", "128", "-n", "4"];
+    for place in [vec!["--local"], vec!["--host", &server.at]] {
+        let run = [&run[..], &place].concat();
+        for words in [vec![], vec!["--overflow", "error"]] {
+            sandbox
+                .puna(&[&run[..], &words].concat(), &long)
+                .fails(4, "128");
+        }
+        let tail = sandbox.puna(&[&run[..], &["--overflow", "tail"]].concat(), &long);
+        assert!(tail.stderr.contains(" tokens were dropped"), "{tail:?}");
+        assert!(!tail.ok().trim().is_empty());
+    }
+    let body =
+        json!({"model": "smol", "prompt": long, "overflow": "error", "options": {"num_ctx": 128}});
+    let refused = server.ask("POST", "/api/generate", &body.to_string());
+    assert_eq!(refused.status, 400, "{}", refused.body);
 }
 
 #[test]

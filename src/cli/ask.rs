@@ -83,7 +83,7 @@ pub const OVERFLOW: Flag = option(
     "overflow",
     None,
     "PART",
-    "where the prompt does not fit: keep its head or tail, or drop its middle; with run also reduce",
+    "a prompt that does not fit: error, keep its head or tail, or drop its middle; with run also reduce",
 );
 
 pub const ATTACH: Flag = option(
@@ -173,12 +173,13 @@ impl Ask {
         };
         // Several answers are needed for that: only run gives them.
         let reduces = parsed.value("overflow") == Some("reduce") && parsed.command.name == "run";
-        let overflow = parsed.value("overflow").filter(|_| !reduces);
+        let overflow = parsed.value("overflow");
+        let overflow = overflow.filter(|word| *word != "error" && !reduces);
         let overflow = overflow.map(|word| {
             let part = Part::parse(word);
             part.ok_or_else(|| {
                 Error::usage(format!(
-                    "--overflow is head, tail, middle or reduce, not '{word}'"
+                    "--overflow is error, head, tail, middle or reduce, not '{word}'"
                 ))
             })
         });

@@ -120,6 +120,15 @@ impl Out {
         }
     }
 
+    /// Notes that so many tokens of a prompt were dropped, if any were.
+    pub fn note_dropped(&self, tokens: usize) {
+        if tokens > 0 {
+            self.note(&format!(
+                "{tokens} tokens were dropped to make the prompt fit"
+            ));
+        }
+    }
+
     /// Writes a line to standard error as it is: what the user asked to be told there.
     pub fn tell(&self, line: &str) {
         // Nobody is left to tell if standard error cannot be written.

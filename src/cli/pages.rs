@@ -253,7 +253,7 @@ const API: Page = Page {
             "Changes of the store.",
         ),
         Text(
-            "Ours beside the reference's fields: tool_choice, grammar (GBNF) and overflow (head, tail or middle) in \
+            "Ours beside the reference's fields: tool_choice, grammar (GBNF) and overflow (error, head, tail or middle) in \
              requests; prompt_truncated_count and context_shifted_count in the last record, where tokens were dropped.",
         ),
         Head("OPENAI"),

@@ -278,10 +278,11 @@ fn overflow(common: &Common) -> Result<Overflow> {
         "" if common.truncate == Some(false) => Ok(Overflow::Error),
         "" if common.shift == Some(false) => Ok(Overflow::Whole),
         "" => Ok(Overflow::Truncate),
+        "error" => Ok(Overflow::Error),
         word => match Part::parse(word) {
             Some(part) => Ok(Overflow::Keep(part)),
             None => Err(Error::usage(format!(
-                "overflow is head, tail or middle, not '{word}'"
+                "overflow is error, head, tail or middle, not '{word}'"
             ))),
         },
     }
