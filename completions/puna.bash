@@ -14,7 +14,7 @@ _puna() {
     local flags=
     case $command in
         run) flags='--system --messages --option --seed --temperature --num-predict --num-ctx --raw --overflow --think --hidethinking --attach --tools --tool-choice --format --schema --grammar --fields --extract --one-line --strip --stop --json --verbose --quiet --nowordwrap --transcript --continue --record --local --linger --host --keepalive --pull --insecure --dimensions --truncate --log --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
-        map) flags='--prompt --jsonl --tsv --null --jobs --resume --choose --schema --format --grammar --system --option --seed --temperature --num-predict --num-ctx --json --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
+        map) flags='--prompt --jsonl --tsv --null --jobs --resume --choose --schema --format --grammar --system --option --seed --temperature --num-predict --num-ctx --overflow --json --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
         choose) flags='--question --status --sure --system --option --json --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
         chat) flags='--jsonl --system --messages --option --seed --temperature --num-predict --num-ctx --think --tools --tool-choice --format --schema --grammar --stop --transcript --continue --host --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
         tokens) flags='--ids --pieces --head --tail --split --json --help' ;;

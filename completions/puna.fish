@@ -102,6 +102,7 @@ complete -c puna -n '__fish_seen_subcommand_from map' -l seed -x -d 'same seed, 
 complete -c puna -n '__fish_seen_subcommand_from map' -l temperature -x -d '0: always the likeliest token; higher is wilder'
 complete -c puna -n '__fish_seen_subcommand_from map' -l num-predict -s n -x -d 'generate at most N tokens for each record'
 complete -c puna -n '__fish_seen_subcommand_from map' -l num-ctx -x -d 'tokens of context for each record'
+complete -c puna -n '__fish_seen_subcommand_from map' -l overflow -x -d 'a prompt that does not fit: error, keep its head or tail, or drop its middle; with run also reduce'
 complete -c puna -n '__fish_seen_subcommand_from map' -l json -d 'print JSON, one object a line, with the API\'s field names'
 complete -c puna -n '__fish_seen_subcommand_from map' -l quiet -s q -d 'print no notes and no progress'
 complete -c puna -n '__fish_seen_subcommand_from map' -l timeout -x -d 'end after so long, such as 90s, with what is printed by then and status 10'

@@ -118,6 +118,31 @@ fn a_failed_record_is_told_and_the_others_go_on() {
 }
 
 #[test]
+fn of_a_record_that_does_not_fit_the_asked_part_is_answered() {
+    let sandbox = Sandbox::with_smol();
+    let input = format!("short\n{}\n", "long ".repeat(300));
+    let words = ["-p", "Repeat: {}", "--num-ctx", "128", "--json"];
+    let done = map(&sandbox, &words, &input);
+    assert_eq!(done.status, Some(14), "{done:?}");
+    assert!(objects(&done.stdout)[1]["error"].is_string());
+    let journal = sandbox.file("journal", "");
+    let kept = ["--overflow", "head", "--resume", journal.to_str().unwrap()];
+    let words = [&words[..], &kept].concat();
+    for _ in 0..2 {
+        let done = map(&sandbox, &words, &input);
+        let note = "record 2: ";
+        assert!(done.stderr.contains(note), "{done:?}");
+        assert!(done.stderr.contains(" tokens were dropped"), "{done:?}");
+        let told = objects(&done.ok());
+        assert!(told[0].get("dropped").is_none(), "{told:?}");
+        assert!(told[1]["dropped"].as_u64() > Some(150), "{told:?}");
+        assert!(told[1].get("error").is_none(), "{told:?}");
+    }
+    map(&sandbox, &["--overflow", "reduce"], "x\n")
+        .fails(2, "--overflow is error, head, tail or middle");
+}
+
+#[test]
 fn choices_and_schemas_hold_each_answer() {
     let sandbox = Sandbox::with_smol();
     let out = map(

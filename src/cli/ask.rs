@@ -178,9 +178,11 @@ impl Ask {
         let overflow = overflow.map(|word| {
             let part = Part::parse(word);
             part.ok_or_else(|| {
-                Error::usage(format!(
-                    "--overflow is error, head, tail, middle or reduce, not '{word}'"
-                ))
+                let words = match parsed.command.name {
+                    "run" => "error, head, tail, middle or reduce",
+                    _ => "error, head, tail or middle",
+                };
+                Error::usage(format!("--overflow is {words}, not '{word}'"))
             })
         });
         let ask = Ask {

@@ -26,11 +26,18 @@ pub struct Outcome {
     pub output: String,
     /// Tokens generated.
     pub tokens: usize,
+    /// Tokens of the prompt that were dropped to make it fit.
+    #[serde(skip_serializing_if = "is_none", default)]
+    pub dropped: usize,
     /// How long it took, in milliseconds.
     pub ms: u64,
     /// Why there is none, or why it is not whole.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,
+}
+
+fn is_none(count: &usize) -> bool {
+    *count == 0
 }
 
 #[derive(Serialize, Deserialize)]

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use super::ask::{Ask, FORMAT, GRAMMAR, OPTION, SCHEMA, SEED, SYSTEM, TEMPERATURE};
+use super::ask::{Ask, FORMAT, GRAMMAR, OPTION, OVERFLOW, SCHEMA, SEED, SYSTEM, TEMPERATURE};
 use super::contract::{self, Deadline};
 use super::fill::Template;
 use super::journal::Journal;
@@ -79,13 +79,16 @@ pub const COMMAND: Command = Command {
             "generate at most N tokens for each record",
         ),
         option("num-ctx", None, "N", "tokens of context for each record"),
+        OVERFLOW,
         JSON,
         QUIET,
     ],
     about: &[
         "Loads the model once, fills the template with each record, and prints one line for each answer, in the order \
          of the records. Newlines, tabs and backslashes in an answer are escaped, so that line N belongs to record N; \
-         --json prints an object with input, output, tokens, ms and, if something went wrong, error.",
+         --json prints an object with input, output, tokens, ms and, if something went wrong, error. A prompt that \
+         does not fit --num-ctx is such an error, unless --overflow says what to keep of it: a note, and dropped in \
+         the object, tell how many tokens that cost.",
         "A record that fails gives an empty line, or an object with its error, and a note; the others go on, and the \
          status is then 14. So does an answer that was cut by the token limit where --schema, --format, --grammar or \
          --choose promised a whole.",
@@ -230,6 +233,7 @@ fn settings(parsed: &Parsed, config: &Config, ask: &Ask, model: &Model) -> Strin
         "temperature",
         "num-predict",
         "num-ctx",
+        "overflow",
         "system",
         "choose",
         "schema",

@@ -243,6 +243,7 @@ impl Work {
         let mut outcome = Outcome {
             output: String::new(),
             tokens: 0,
+            dropped: 0,
             ms: 0,
             error: None,
         };
@@ -293,6 +294,7 @@ impl Work {
             return Ok(());
         };
         outcome.tokens = finish.usage.answer_tokens;
+        outcome.dropped = finish.usage.truncated_tokens;
         if self.ask.promise != Promise::None && finish.reason == Reason::Length {
             return Err(Error::plain(
                 Class::Cut,
@@ -400,6 +402,8 @@ impl Printer<'_> {
             self.out
                 .note(&format!("record {}: {error}", done.record + 1));
         }
+        self.out
+            .note_dropped(&format!("record {}: ", done.record + 1), outcome.dropped);
         if self.json {
             let mut record = serde_json::json!({
                 "input": done.input,
@@ -407,6 +411,9 @@ impl Printer<'_> {
                 "tokens": outcome.tokens,
                 "ms": outcome.ms,
             });
+            if outcome.dropped > 0 {
+                record["dropped"] = outcome.dropped.into();
+            }
             if let Some(error) = outcome.error {
                 record["error"] = error.into();
             }

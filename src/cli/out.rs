@@ -120,11 +120,11 @@ impl Out {
         }
     }
 
-    /// Notes that so many tokens of a prompt were dropped, if any were.
-    pub fn note_dropped(&self, tokens: usize) {
+    /// Notes that so many tokens of a prompt were dropped, if any were; `whose` it is comes first.
+    pub fn note_dropped(&self, whose: &str, tokens: usize) {
         if tokens > 0 {
             self.note(&format!(
-                "{tokens} tokens were dropped to make the prompt fit"
+                "{whose}{tokens} tokens were dropped to make the prompt fit"
             ));
         }
     }

@@ -87,7 +87,7 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     let prompter = Prompter::new(&request, &dialect, lease.engine(), &options);
     let prompt = prompter.prompt(lease.context_tokens)?;
     prompt.notes.iter().for_each(|note| out.note(note));
-    out.note_dropped(prompt.truncated_tokens);
+    out.note_dropped("", prompt.truncated_tokens);
     if !parsed.has("tokens") {
         return out.write(&prompt.text);
     }

@@ -340,7 +340,7 @@ fn once(
     };
     let said = printer.message();
     let finish = printer.finish()?;
-    out.note_dropped(finish.usage.truncated_tokens);
+    out.note_dropped("", finish.usage.truncated_tokens);
     if let Some(pieces) = pieces {
         out.note(&format!(
             "the prompt does not fit: answered over {pieces} pieces, then over their answers"
