@@ -21,20 +21,20 @@ _puna() {
         embed) flags='--f32 --dimensions --option --json --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
         nearest) flags='--top --option --json --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
         rerank) flags='--top --option --json --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
-        render) flags='--messages --tools --system --option --think --raw --overflow --num-ctx --template --jinja --tokens --quiet --help' ;;
-        replay) flags='--print --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
+        render) flags='--messages --tools --system --option --think --raw --overflow --num-ctx --template --jinja --tokens --json --quiet --help' ;;
+        replay) flags='--print --json --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
         list|ls) flags='--json --quiet --help' ;;
         show) flags='--json --verbose --modelfile --parameters --system --template --license --help' ;;
         pull) flags='--all --check --name --limit-rate --locked --insecure --host --json --quiet --help' ;;
-        outdated) flags='--insecure --quiet --help' ;;
+        outdated) flags='--insecure --json --quiet --help' ;;
         push) flags='--insecure --host --json --quiet --help' ;;
         create) flags='--file --link --quantize --requantize --host --quiet --help' ;;
         cp) flags='--help' ;;
         rm) flags='--force --help' ;;
-        verify) flags='--repair --insecure --quiet --help' ;;
-        gc) flags='--dry-run --older-than --quiet --help' ;;
+        verify) flags='--repair --insecure --json --quiet --help' ;;
+        gc) flags='--dry-run --older-than --json --quiet --help' ;;
         du) flags='--json --help' ;;
-        path) flags='--loaded --projector --help' ;;
+        path) flags='--loaded --projector --json --help' ;;
         cache) flags='--json --help' ;;
         export) flags='--help' ;;
         import) flags='--quiet --help' ;;
@@ -45,7 +45,7 @@ _puna() {
         ps) flags='--json --host --help' ;;
         stop) flags='--host --quiet --help' ;;
         help) flags='--help' ;;
-        version) flags='--help' ;;
+        version) flags='--json --help' ;;
         completions) flags='--help' ;;
         man) flags='--help' ;;
     esac

@@ -95,6 +95,9 @@ fn a_recorded_answer_comes_out_the_same() {
         assert_eq!(run(&["replay", "r.json"]).ok(), "");
     }
     assert_eq!(run(&["replay", "r.json", "--print"]).ok(), told);
+    let object: Json = serde_json::from_str(&run(&["replay", "r.json", "--json"]).ok()).unwrap();
+    assert_eq!(object["same"], true);
+    assert_eq!(object["response"], told.trim_end_matches('\n'));
     // An answer that ends in newlines is printed with one, both times.
     let words = ["--grammar", "lines.gbnf", "--record", "lines.json"];
     sandbox.file("lines.gbnf", "root ::= \"a\\n\\n\\n\"");

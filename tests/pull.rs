@@ -102,6 +102,12 @@ fn a_model_arrives_as_it_is_and_only_once() {
     let manifest = registry.model("tiny", &newer);
     let outdated = quick(&sandbox, &["outdated", "--insecure"]);
     assert_eq!((outdated.status, outdated.stderr.as_str()), (Some(13), ""));
+    let objects = quick(&sandbox, &["outdated", "--insecure", "--json"]).stdout;
+    let object: Json = serde_json::from_str(&objects).unwrap();
+    assert_eq!(
+        Some(object["name"].as_str().unwrap()),
+        outdated.stdout.strip_suffix('\n')
+    );
     assert!(
         outdated.stdout.ends_with("/lib/tiny:latest\n"),
         "{outdated:?}"
@@ -272,6 +278,10 @@ fn damaged_blobs_are_noticed_and_fetched_again() {
         done.stdout.starts_with(&Digest::of(&weights()).to_string()),
         "{done:?}"
     );
+    let object: Json =
+        serde_json::from_str(&sandbox.puna(&["verify", "--json"], "").stdout).unwrap();
+    assert_eq!(object["digest"], Digest::of(&weights()).to_string());
+    assert_eq!(object["name"], format!("{name}:latest"));
     quick(&sandbox, &["verify", "--repair", "--insecure", "-q"])
         .status
         .unwrap();

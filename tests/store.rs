@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use puna::digest::Digest;
+use serde_json::{Value as Json, json};
 
 use crate::support::{Sandbox, run, smol, tiny_gguf};
 
@@ -32,6 +33,40 @@ pub fn assert_valid(sandbox: &Sandbox) {
             .puna(&["show", line.split('\t').next().unwrap()], "")
             .ok();
     }
+}
+
+#[test]
+fn what_is_listed_can_be_had_as_json() {
+    let sandbox = Sandbox::with_smol();
+    let orphan = sandbox
+        .models()
+        .join("blobs")
+        .join(format!("sha256-{:064}", 1));
+    fs::write(&orphan, "nobody's").unwrap();
+    let lines = |words: &[&str]| -> Vec<Json> {
+        let text = sandbox.puna(&[words, &["--json"]].concat(), "").ok();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    };
+    assert_eq!(
+        lines(&["version"]),
+        [json!({"version": env!("CARGO_PKG_VERSION")})]
+    );
+    let path = sandbox.puna(&["path", "smol"], "").ok();
+    assert_eq!(lines(&["path", "smol"]), [json!({"path": path.trim_end()})]);
+    let prompt = sandbox.puna(&["render", "smol", "Hi"], "").ok();
+    assert_eq!(
+        lines(&["render", "smol", "Hi"]),
+        [json!({"prompt": prompt})]
+    );
+    let tokens = lines(&["render", "smol", "--raw", "Hi", "--tokens"]);
+    assert_eq!(tokens, [json!({"id": 26843, "text": "Hi"})]);
+    assert_eq!(
+        lines(&["gc", "--dry-run", "--older-than", "0"]),
+        [json!({"what": "blob", "size": 8, "path": orphan})]
+    );
+    assert_eq!(lines(&["verify"]), Vec::<Json>::new());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::out::Out;
 use super::parse::Parsed;
-use super::spec::{self, COMMANDS, Command, Completes, Flag};
+use super::spec::{self, COMMANDS, Command, Completes, Flag, JSON};
 use crate::config::Config;
 use crate::error::{Error, Result};
 
@@ -25,11 +25,18 @@ pub const VERSION: Command = Command {
     summary: "print the version",
     operands: "",
     arity: (0, 0),
-    flags: &[],
+    flags: &[JSON],
     about: &["Prints the program's name and version, as puna --version does."],
     examples: &[("puna version", "print the version")],
     completes: Completes::Nothing,
-    run: |_, _, out| out.write(concat!("puna ", env!("CARGO_PKG_VERSION"), "\n")),
+    run: |parsed, _, out| match parsed.has("json") {
+        true => out.named(
+            true,
+            &["version"],
+            &[vec![env!("CARGO_PKG_VERSION").into()]],
+        ),
+        false => out.write(concat!("puna ", env!("CARGO_PKG_VERSION"), "\n")),
+    },
 };
 
 fn run(parsed: &Parsed, _: &Config, out: &mut Out) -> Result<()> {

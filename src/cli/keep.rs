@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use serde_json::Value as Json;
+
 use super::out::{self, Out, human_bytes};
 use super::parse::Parsed;
 use super::pull;
@@ -33,6 +35,7 @@ pub const VERIFY: Command = Command {
             "fetch damaged blobs again from their registry",
         ),
         pull::INSECURE,
+        JSON,
         QUIET,
     ],
     about: &[
@@ -62,6 +65,7 @@ pub const GC: Command = Command {
             "DURATION",
             "leave what is younger than this (default 1h)",
         ),
+        JSON,
         QUIET,
     ],
     about: &[
@@ -112,6 +116,7 @@ pub const PATH: Command = Command {
             None,
             "the projector of a model that sees, made of its own file where it is in there",
         ),
+        JSON,
     ],
     about: &[
         "Prints the path of the GGUF file of a model, for other programs that read such files. What has to be made \
@@ -149,7 +154,12 @@ fn verify(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
         let Some(wrong) = checked.wrong else { continue };
         damaged += 1;
         let digest = checked.digest.to_string();
-        out.records(&[vec![digest, checked.model.clone(), wrong.to_string()]])?;
+        let fields = vec![
+            digest.into(),
+            checked.model.as_str().into(),
+            wrong.to_string().into(),
+        ];
+        out.named(parsed.has("json"), &["digest", "name", "error"], &[fields])?;
         if parsed.has("repair") {
             store.discard(&checked.digest)?;
             models.push(checked.model);
@@ -181,9 +191,10 @@ fn gc(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     let dry = parsed.has("dry-run");
     let garbage = super::store(config).gc(age, dry)?;
     let line = |what: &str, bytes: u64, path: &Path| {
-        vec![what.into(), bytes.to_string(), path.display().to_string()]
+        let path = path.display().to_string();
+        vec![what.into(), bytes.into(), path.into()]
     };
-    let mut lines: Vec<Vec<String>> = garbage
+    let mut lines: Vec<Vec<Json>> = garbage
         .iter()
         .map(|file| line(file.what, file.bytes, &file.path))
         .collect();
@@ -194,7 +205,7 @@ fn gc(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
         let unused = unused.iter();
         lines.extend(unused.map(|file| line("derived", file.bytes, &file.path)));
     }
-    out.records(&lines)
+    out.named(parsed.has("json"), &["what", "size", "path"], &lines)
 }
 
 fn du(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
@@ -239,5 +250,6 @@ fn path(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     } else {
         model.weights
     };
-    out.records(&[vec![path.display().to_string()]])
+    let path = path.display().to_string();
+    out.named(parsed.has("json"), &["path"], &[vec![path.into()]])
 }

@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Map, Value};
 use unicode_width::UnicodeWidthStr;
 
 use crate::engine::{Level, Sink};
@@ -96,6 +97,21 @@ impl Out {
             .map(|value| json::line(value) + "\n")
             .collect();
         self.write(&text)
+    }
+
+    /// Writes lines of tab-separated fields, or with `json` objects in which the fields have these names.
+    ///
+    /// # Errors
+    /// As [`Out::write`].
+    pub fn named(&mut self, json: bool, names: &[&str], records: &[Vec<Value>]) -> Result<()> {
+        if json {
+            let names = || names.iter().map(ToString::to_string);
+            let object = |fields: &Vec<Value>| names().zip(fields.clone()).collect::<Map<_, _>>();
+            return self.json(&records.iter().map(object).collect::<Vec<_>>());
+        }
+        let text = |field: &Value| field.as_str().map_or(field.to_string(), str::to_string);
+        let line = |fields: &Vec<Value>| fields.iter().map(text).collect();
+        self.records(&records.iter().map(line).collect::<Vec<_>>())
     }
 
     /// Writes a table with aligned columns, for people.

@@ -105,7 +105,7 @@ pub const OUTDATED: Command = Command {
     summary: "list the models of which a registry has another version",
     operands: "[MODEL...]",
     arity: (0, usize::MAX),
-    flags: &[INSECURE, QUIET],
+    flags: &[INSECURE, JSON, QUIET],
     about: &[
         "Asks the registries for the manifests of all models of puna's own store, or of those named, and prints the \
          names of those that differ, one a line. Fetches nothing. The status is 13 if there are any, 0 if not; models \
@@ -364,7 +364,8 @@ fn outdated(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     each(&names, known, |name| {
         if pull::is_outdated(&store, &registry, name, parsed.has("insecure"))? {
             differs = true;
-            out.records(&[vec![name.to_string()]])?;
+            let name = name.to_string();
+            out.named(parsed.has("json"), &["name"], &[vec![name.into()]])?;
         }
         Ok(())
     })?;
@@ -384,8 +385,8 @@ impl<'a> Display<'a> {
     /// By the flags of a command.
     pub fn new(parsed: &Parsed, out: &'a mut Out) -> Self {
         Display {
-            // `run --json` is about its answer.
-            json: parsed.has("json") && parsed.command.name != "run",
+            // Of other commands that fetch, `--json` is about what they are for.
+            json: parsed.has("json") && ["pull", "push"].contains(&parsed.command.name),
             out,
             bars: None,
             tenths: HashMap::new(),

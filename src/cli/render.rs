@@ -3,7 +3,7 @@
 use super::ask::{self, Ask, MESSAGES, OPTION, OVERFLOW, RAW, SYSTEM, THINK, TOOLS};
 use super::out::{self, Out};
 use super::parse::Parsed;
-use super::spec::{Command, Completes, QUIET, option, switch};
+use super::spec::{Command, Completes, JSON, QUIET, option, switch};
 use crate::chat::{self, Prompter, Request};
 use crate::config::Config;
 use crate::dialect::Given;
@@ -43,6 +43,7 @@ pub const COMMAND: Command = Command {
             None,
             "print the tokens: id, a tab, and the text, one a line",
         ),
+        JSON,
         QUIET,
     ],
     about: &[
@@ -88,12 +89,16 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     let prompt = prompter.prompt(lease.context_tokens)?;
     prompt.notes.iter().for_each(|note| out.note(note));
     out.note_dropped("", prompt.truncated_tokens);
-    if !parsed.has("tokens") {
-        return out.write(&prompt.text);
+    let json = parsed.has("json");
+    if parsed.has("tokens") {
+        let pieces = prompter.pieces(&prompt.tokens).into_iter();
+        let records: Vec<_> = pieces
+            .map(|token| vec![token.id.into(), token.text.into()])
+            .collect();
+        return out.named(json, &["id", "text"], &records);
     }
-    let pieces = prompter.pieces(&prompt.tokens).into_iter();
-    let records: Vec<Vec<String>> = pieces
-        .map(|token| vec![token.id.to_string(), token.text])
-        .collect();
-    out.records(&records)
+    match json {
+        true => out.named(true, &["prompt"], &[vec![prompt.text.into()]]),
+        false => out.write(&prompt.text),
+    }
 }

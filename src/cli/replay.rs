@@ -13,7 +13,7 @@ use super::ask::Ask;
 use super::contract::Deadline;
 use super::out::Out;
 use super::parse::Parsed;
-use super::spec::{Command, Completes, Flag, QUIET, option, switch};
+use super::spec::{Command, Completes, Flag, JSON, QUIET, option, switch};
 use crate::api::native;
 use crate::api::options::{from_json, to_json};
 use crate::chat::{Part, Promise, Request};
@@ -42,12 +42,14 @@ pub const COMMAND: Command = Command {
     arity: (1, 1),
     flags: &[
         switch("print", None, "print the answer that comes now"),
+        JSON,
         QUIET,
     ],
     about: &[
         "Reads what run --record wrote, answers it again in this process, and ends with status 0 if every byte is the \
          same, with 13 if not. Another model under the name is 13 too; another build, processor or number of threads \
-         is told on standard error, since with those an answer may come out otherwise.",
+         is told on standard error, since with those an answer may come out otherwise. --json prints model, same and \
+         response, the answer that comes now.",
         "With the same build on the same machine, and the seed that the record holds, it does not: neither \
          kept prompts nor other answers take part in it.",
     ],
@@ -289,9 +291,14 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     }
     let ask = recorded.request.ask(recorded.model)?;
     let deadline = Deadline::of(parsed)?;
-    let prints = parsed.has("print");
+    let prints = parsed.has("print") && !parsed.has("json");
     let said = deadline.tell(again(&here, &ask, deadline.flag(), prints, out))?;
-    match sum(&lasting(&said)) == recorded.output_sha256 {
+    let same = sum(&lasting(&said)) == recorded.output_sha256;
+    if parsed.has("json") {
+        let fields = vec![ask.model.into(), same.into(), said.content.into()];
+        out.named(true, &["model", "same", "response"], &[fields])?;
+    }
+    match same {
         true => Ok(()),
         false => no(out, "the answer is not the same"),
     }
