@@ -28,7 +28,17 @@ fn ctrl_c_ends_a_run_within_250_ms_by_the_signal_itself() {
     let limit = Duration::from_millis(250);
     let story = |model: &Path| {
         let words = ["run", model.to_str().unwrap(), "Tell me a long story"];
-        let mut command = sandbox.command(&words);
+        let puna = sandbox.command(&words);
+        // What a background job's shell has set to be ignored would be so here too.
+        let mut command = Command::new("env");
+        command
+            .arg("--default-signal=INT,TERM")
+            .arg(puna.get_program());
+        command.args(puna.get_args()).env_clear();
+        command.envs(
+            puna.get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         command.spawn().unwrap()
     };
