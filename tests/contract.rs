@@ -5,6 +5,7 @@ use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use crate::minilm::minilm;
 use crate::registry::{Registry, Say};
 use crate::support::{Done, Sandbox, smol};
 
@@ -22,6 +23,32 @@ fn holder(sandbox: &Sandbox) -> Child {
         std::thread::yield_now();
     }
     child
+}
+
+#[test]
+fn the_time_is_over_though_standard_input_never_ends() {
+    let sandbox = Sandbox::with_smol();
+    sandbox.create("mini", &format!("FROM {}\n", minilm().display()));
+    for (words, status) in [
+        (&["run", "smol"][..], 10),
+        (&["chat", "smol"], 10),
+        (&["choose", "smol", "yes", "no"], 10),
+        (&["choose", "smol", "yes", "no", "--status"], 121),
+        (&["embed", "mini"], 10),
+        (&["rerank", "mini", "x"], 10),
+        (&["nearest", "mini", "x"], 10),
+    ] {
+        let words = [words, &["--timeout", "300ms"]].concat();
+        let mut command = sandbox.command(&words);
+        command.stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let input = child.stdin.take(); // Open until the end.
+        let done = child.wait_with_output().unwrap();
+        drop(input);
+        assert_eq!(done.status.code(), Some(status), "{words:?}: {done:?}");
+        let told = String::from_utf8(done.stderr).unwrap();
+        assert!(told.starts_with("puna: timed out: "), "{words:?}: {told}");
+    }
 }
 
 #[test]

@@ -431,6 +431,28 @@ fn lines_become_vectors_and_the_nearest_are_found() {
     sandbox
         .puna(&["embed", "smol"], "x\n")
         .fails(2, "makes texts, not vectors");
+    let objects = sandbox.puna(&["embed", "mini", "--json"], lines).ok();
+    let words = ["nearest", "mini", "fish and the sea", "--top", "2"];
+    assert_eq!(sandbox.puna(&words, &objects).ok(), nearest);
+    sandbox.puna(&["nearest", "mini", "x"], "a\tNaN 1\n").fails(
+        2,
+        "line 1 of standard input: its vector is no list of numbers",
+    );
+    sandbox
+        .puna(&["embed", "mini", "--f32", "--json"], "x\n")
+        .fails(2, "exclude each other");
+    for words in [&["embed", "mini"][..], &["rerank", "mini", "x"]] {
+        let line = format!("printf 'a\\nb\\n\\377\\nc\\n' | puna {}", words.join(" "));
+        let done = sandbox.shell(&line);
+        assert!(
+            done.stderr.contains("line 3 of standard input: "),
+            "{done:?}"
+        );
+        assert_eq!(
+            done.stdout.lines().count(),
+            if words[0] == "embed" { 2 } else { 0 }
+        );
+    }
     sandbox
         .puna(&["nearest", "mini", "x"], "no vector\n")
         .fails(2, "line 1 of standard input has no vector");

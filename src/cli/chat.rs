@@ -9,7 +9,7 @@ use super::ask::{
     Ask, FORMAT, GRAMMAR, MESSAGES, OPTION, SCHEMA, SEED, SYSTEM, TEMPERATURE, THINK, TOOL_CHOICE,
     TOOLS,
 };
-use super::contract::Deadline;
+use super::contract::{Deadline, Input};
 use super::out::{self, Out};
 use super::parse::Parsed;
 use super::records::{Format, Records};
@@ -96,7 +96,7 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
         turn: Vec::new(),
     };
     let format = if jsonl { Format::Json } else { Format::Lines };
-    let mut records = Records::new(std::io::stdin().lock(), format);
+    let mut records = Records::new(Input::new(), format);
     let mut failures = 0;
     while let Some(record) = records.next()? {
         let message = record.and_then(|record| match jsonl {

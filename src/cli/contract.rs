@@ -2,10 +2,14 @@
 //! it may take, how long, and how often it is tried.
 
 use std::fs::File;
+use std::io::{self, BufRead, Read, StdinLock};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use super::again;
 use super::out::Out;
@@ -65,6 +69,9 @@ pub const FLAGS: &[Flag] = &[
     ),
 ];
 
+/// When the command has to end, if `--timeout` says so.
+static UNTIL: OnceLock<Instant> = OnceLock::new();
+
 /// The folder of the locks in the cache.
 const LOCKS: &str = "locks";
 /// How often a lock is looked at.
@@ -88,7 +95,9 @@ pub fn enter(parsed: &Parsed, config: &mut Config) -> Result<Option<Option<File>
         return Ok(Some(None));
     }
     retries(parsed)?;
-    limit(parsed)?;
+    if let Some(until) = limit(parsed)?.and_then(|limit| Instant::now().checked_add(limit)) {
+        UNTIL.get_or_init(|| until);
+    }
     if let Some(threads) = parsed.number("threads", 1..=1024)? {
         config.threads = Some(threads);
     }
@@ -149,6 +158,76 @@ fn lock(name: &str, time: Option<&str>, wait: bool, config: &Config) -> Result<F
     }
 }
 
+/// Standard input; reading it ends when the time is over.
+pub struct Input {
+    inner: StdinLock<'static>,
+    /// Bytes that were read and not consumed.
+    left: usize,
+}
+
+impl Input {
+    /// Locks it.
+    pub fn new() -> Self {
+        Input {
+            inner: std::io::stdin().lock(),
+            left: 0,
+        }
+    }
+
+    /// Waits until there is something to read.
+    fn wait(&self) -> io::Result<()> {
+        while let Some(until) = UNTIL.get() {
+            let left = until.saturating_duration_since(Instant::now());
+            let mut polled = [PollFd::new(&self.inner, PollFlags::IN)];
+            match poll(
+                &mut polled,
+                Some(&Timespec::try_from(left).unwrap_or_default()),
+            ) {
+                Ok(0) if left.is_zero() => return Err(io::ErrorKind::TimedOut.into()),
+                Ok(0) | Err(Errno::INTR) => {}
+                // What else is wrong reading tells.
+                Ok(_) | Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// What became of reading it, in words.
+    pub fn error(error: io::Error) -> Error {
+        match error.kind() {
+            io::ErrorKind::TimedOut => {
+                let text = "timed out: standard input has not ended, see --timeout";
+                Error::plain(Class::TimedOut, text)
+            }
+            _ => Error::io("read", "standard input", error),
+        }
+    }
+}
+
+impl Read for Input {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let count = self.fill_buf()?.read(bytes)?;
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+impl BufRead for Input {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.left == 0 {
+            self.wait()?;
+        }
+        let bytes = self.inner.fill_buf()?;
+        self.left = bytes.len();
+        Ok(bytes)
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.left -= count;
+        self.inner.consume(count);
+    }
+}
+
 /// How often `--retry` tries again.
 ///
 /// # Errors
@@ -198,7 +277,7 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// By `--timeout`, from now on.
+    /// By `--timeout`, from the start of the command on.
     ///
     /// # Errors
     /// `Usage` for what is no time.
@@ -208,6 +287,10 @@ impl Deadline {
             flags: Arc::default(),
         };
         if let Some(limit) = limit(parsed)? {
+            let begun = UNTIL
+                .get()
+                .map(|until| until.saturating_duration_since(Instant::now()));
+            let limit = begun.unwrap_or(limit);
             let (over, flags) = (deadline.over.clone(), deadline.flags.clone());
             thread::spawn(move || {
                 thread::sleep(limit);

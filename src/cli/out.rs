@@ -3,6 +3,7 @@
 //! Output is the answer and nothing else; notes and progress go to standard error, progress only
 //! if that is a terminal.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
@@ -71,6 +72,22 @@ impl Out {
             .and_then(|()| error.flush());
     }
 
+    /// Writes a text of the user's own: exactly, but to a terminal without control characters.
+    ///
+    /// # Errors
+    /// As [`Out::write`].
+    pub fn plain(&mut self, text: &str) -> Result<()> {
+        let text = self.shown(text).into_owned();
+        self.write(&text)
+    }
+
+    fn shown<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        match self.output_is_terminal {
+            true => harmless(text).into(),
+            false => text.into(),
+        }
+    }
+
     /// Writes several lines of tab-separated fields; tabs, newlines and backslashes are escaped.
     ///
     /// # Errors
@@ -79,7 +96,7 @@ impl Out {
         let line = |fields: &Vec<String>| {
             fields
                 .iter()
-                .map(|field| escaped(field))
+                .map(|field| escaped(&self.shown(field)))
                 .collect::<Vec<_>>()
                 .join("\t")
         };

@@ -4,6 +4,7 @@ use std::io::{BufRead, Read};
 
 use serde_json::Value as Json;
 
+use super::contract::Input;
 use super::fill;
 use crate::error::{Error, Result};
 
@@ -108,7 +109,7 @@ impl<R: BufRead> Records<R> {
         let mut bytes = Vec::new();
         let mut limited = Read::take(&mut self.input, RECORD_BYTES_MAX);
         let read = limited.read_until(end, &mut bytes);
-        let read = read.map_err(|error| Error::io("read", "standard input", error))?;
+        let read = read.map_err(Input::error)?;
         if read == 0 {
             return Ok(None);
         }

@@ -1,11 +1,12 @@
 //! `puna rerank`: lines sorted by how well they answer a question.
 
 use super::ask::{OPTION, options};
-use super::contract::Deadline;
+use super::contract::{Deadline, Input};
 use super::out::{self, Out, Unit};
 use super::parse::Parsed;
 use super::records::{Format, Records};
 use super::spec::{Command, Completes, JSON, QUIET, option};
+use super::vectors::at;
 use crate::config::Config;
 use crate::error::Result;
 use crate::model;
@@ -47,7 +48,7 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     let model = model::open(&super::store(config), &parsed.operands[0])?;
     let pool = Pool::new(config.clone(), Policy::Server, out::log(None)?);
     let deadline = Deadline::of(parsed)?;
-    let mut input = Records::new(std::io::stdin().lock(), Format::Lines);
+    let mut input = Records::new(Input::new(), Format::Lines);
     let mut found: Vec<(f32, usize, String)> = Vec::new();
     let mut count: usize = 0;
     loop {
@@ -55,7 +56,7 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
         while texts.len() < LINES
             && let Some(line) = input.next()?
         {
-            texts.push(line?.text);
+            texts.push(at(count + texts.len() + 1, line)?.text);
         }
         // With no lines at all the model and the question are still looked at.
         if texts.is_empty() && count > 0 {

@@ -197,9 +197,15 @@ fn stripped(text: &str) -> &str {
     if let Some((first, rest)) = text.split_once('\n')
         && let Some((mark, length, _)) = fence(first)
         && let Some((inner, last)) = rest.rsplit_once('\n')
-        && fence(last).is_some_and(|(other, count, bare)| other == mark && count >= length && bare)
     {
-        text = inner.trim();
+        let closes = |line| {
+            let closing = fence(line);
+            closing.is_some_and(|(other, count, bare)| other == mark && count >= length && bare)
+        };
+        // One that closes before the end holds not all of the text.
+        if closes(last) && !inner.lines().any(closes) {
+            text = inner.trim();
+        }
     }
     for (open, close) in [('"', '"'), ('\'', '\''), ('“', '”'), ('`', '`')] {
         let inner = text
@@ -260,6 +266,11 @@ mod tests {
             ("\"a\" and \"b\"", "\"a\" and \"b\""),
             ("```json\n{\"a\": 1}\n```", "{\"a\": 1}"),
             ("'", "'"),
+            (
+                "```\na\n```\nand\n```\nb\n```",
+                "```\na\n```\nand\n```\nb\n```",
+            ),
+            ("````\n```\na\n```\n````", "```\na\n```"),
         ] {
             assert_eq!(strip.apply(answer).unwrap(), text);
         }

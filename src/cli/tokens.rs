@@ -99,8 +99,16 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
         text = read("-")?;
     }
     match way[0] {
-        "head" => out.write(head(engine, &text, most)),
-        "tail" => out.write(tail(engine, &text, most)),
+        "head" | "tail" => {
+            let part = match way[0] {
+                "head" => head(engine, &text, most),
+                _ => tail(engine, &text, most),
+            };
+            match parsed.has("json") {
+                true => out.json(&[part]),
+                false => out.plain(part),
+            }
+        }
         "split" => {
             let pieces = split(engine, &text, most);
             match parsed.has("json") {
@@ -114,10 +122,11 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
         way => {
             let ids = engine.tokens(&text, false, false);
             let row = |id: &i32| match way {
-                "ids" => vec![id.to_string()],
-                _ => vec![id.to_string(), engine.text(&[*id])],
+                "ids" => vec![(*id).into()],
+                _ => vec![(*id).into(), engine.text(&[*id]).into()],
             };
-            out.records(&ids.iter().map(row).collect::<Vec<_>>())
+            let rows: Vec<_> = ids.iter().map(row).collect();
+            out.named(parsed.has("json"), &["id", "text"], &rows)
         }
     }
 }

@@ -2,11 +2,13 @@
 
 use std::io::Write;
 
+use serde::Deserialize;
+
 use super::ask::{OPTION, options};
-use super::contract::Deadline;
+use super::contract::{Deadline, Input};
 use super::out::{self, Out};
 use super::parse::Parsed;
-use super::records::{Format, Records};
+use super::records::{Format, Record, Records};
 use super::spec::{Command, Completes, JSON, QUIET, option, switch};
 use super::vector::DIMENSIONS;
 use crate::config::Config;
@@ -61,7 +63,7 @@ pub const NEAREST: Command = Command {
         QUIET,
     ],
     about: &[
-        "Reads what embed prints from standard input, and prints each line's nearness to TEXT, a tab, and the line, \
+        "Reads what embed prints from standard input, lines or JSON, and prints each line's nearness to TEXT, a tab, and the line, \
          the nearest first. Nearness is the cosine of the angle between the two vectors: 1 for the same meaning. The \
          model must be the one that made the vectors.",
     ],
@@ -124,19 +126,24 @@ impl Maker {
 }
 
 fn embed(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
+    if parsed.has("f32") && parsed.has("json") {
+        return Err(Error::usage("--f32 and --json exclude each other"));
+    }
     let maker = Maker::open(parsed, config)?;
-    let mut input = Records::new(std::io::stdin().lock(), Format::Lines);
-    let mut is_over = false;
-    while !is_over {
+    let mut input = Records::new(Input::new(), Format::Lines);
+    let (mut count, mut ended) = (0, None);
+    while ended.is_none() {
         let mut texts = Vec::new();
-        while texts.len() < LINES {
-            match input.next()? {
-                Some(line) => texts.push(line?.text),
-                None => {
-                    is_over = true;
-                    break;
-                }
+        while texts.len() < LINES && ended.is_none() {
+            // What was read before a line that is no text is answered first.
+            match input
+                .next()
+                .and_then(|line| line.map(|line| at(count + 1, line)).transpose())
+            {
+                Ok(Some(line)) => texts.push(line.text),
+                other => ended = Some(other.map(drop)),
             }
+            count += 1;
         }
         if texts.is_empty() {
             break;
@@ -164,7 +171,20 @@ fn embed(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
             out.records(&rows.collect::<Vec<_>>())?;
         }
     }
-    Ok(())
+    ended.unwrap_or(Ok(()))
+}
+
+/// A line by its number, which is told of one that is no text.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn at(number: usize, line: Result<Record>) -> Result<Record> {
+    line.map_err(|error| {
+        Error::plain(
+            error.class(),
+            format!("line {number} of standard input: {error}"),
+        )
+    })
 }
 
 fn nearest(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
@@ -172,24 +192,27 @@ fn nearest(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     let maker = Maker::open(parsed, config)?;
     let wanted = maker.vectors(vec![parsed.operands[1].clone()])?;
     let wanted = wanted.into_iter().next().unwrap_or_default();
-    let mut input = Records::new(std::io::stdin().lock(), Format::Lines);
+    let mut input = Records::new(Input::new(), Format::Lines);
     let mut found: Vec<(f32, String)> = Vec::new();
     let mut number = 0;
     while let Some(line) = input.next()? {
         number += 1;
         let line = line?.text;
-        let (text, vector) = line.rsplit_once('\t').ok_or_else(|| {
-            Error::usage(format!("line {number} of standard input has no vector"))
-        })?;
-        let numbers = vector
-            .split(' ')
-            .map(str::parse)
-            .collect::<Result<Vec<f32>, _>>();
-        let vector = numbers.map_err(|_| {
-            Error::usage(format!(
-                "line {number} of standard input: its vector is no list of numbers"
-            ))
-        })?;
+        let wrong = |what: &str| Error::usage(format!("line {number} of standard input{what}"));
+        let (text, vector) = match line.rsplit_once('\t') {
+            Some((text, vector)) => {
+                let numbers = vector.split(' ').map(str::parse).collect::<Result<_, _>>();
+                (text.to_string(), numbers.unwrap_or_default())
+            }
+            // As embed --json prints it.
+            None => match serde_json::from_str::<Embedded>(&line) {
+                Ok(object) => (out::escaped(&object.text), object.embedding),
+                Err(_) => return Err(wrong(" has no vector")),
+            },
+        };
+        if vector.is_empty() || !vector.iter().all(|x: &f32| x.is_finite()) {
+            return Err(wrong(": its vector is no list of numbers"));
+        }
         if vector.len() != wanted.len() {
             return Err(Error::usage(format!(
                 "line {number} of standard input has a vector of {} numbers, the model makes {}",
@@ -198,7 +221,7 @@ fn nearest(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
             )));
         }
         let nearness: f32 = vector.iter().zip(&wanted).map(|(a, b)| a * b).sum();
-        found.push((nearness, text.to_string()));
+        found.push((nearness, text));
         // Memory stays bounded where only the nearest are wanted.
         if top.is_some_and(|top| found.len() >= 2 * top.max(LINES)) {
             sort(&mut found, top);
@@ -213,7 +236,14 @@ fn nearest(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     let lines = found
         .iter()
         .map(|(score, text)| format!("{score:.4}\t{text}\n"));
-    out.write(&lines.collect::<String>())
+    out.plain(&lines.collect::<String>())
+}
+
+/// A text and its vector.
+#[derive(Deserialize)]
+struct Embedded {
+    text: String,
+    embedding: Vec<f32>,
 }
 
 /// The nearest first; of those that are as near, the earlier first.

@@ -44,6 +44,39 @@ pub fn check(source: &str) -> Result<(), String> {
     }
 }
 
+/// The texts that a grammar allows, if it is nothing but a list of them: `root ::= "yes" | "no"`.
+pub fn choices(source: &str) -> Option<Vec<String>> {
+    let rest = source.trim().strip_prefix("root")?.trim_start();
+    let mut rest = rest.strip_prefix("::=")?;
+    let mut choices = Vec::new();
+    loop {
+        let mut choice = String::new();
+        let mut chars = rest.trim_start().strip_prefix('"')?.chars();
+        loop {
+            choice.push(match chars.next()? {
+                '"' => break,
+                '\\' => match chars.next()? {
+                    'n' => '\n',
+                    'r' => '\r',
+                    't' => '\t',
+                    plain @ ('\\' | '"') => plain,
+                    _ => return None,
+                },
+                plain => plain,
+            });
+        }
+        if choice.is_empty() {
+            return None;
+        }
+        choices.push(choice);
+        rest = chars.as_str().trim();
+        if rest.is_empty() {
+            return Some(choices);
+        }
+        rest = rest.strip_prefix('|')?;
+    }
+}
+
 /// Something in a sequence.
 #[derive(Debug, Clone, Copy)]
 enum Item {
@@ -346,6 +379,23 @@ impl<'a> Parser<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_of_texts_is_told_from_other_grammars() {
+        let told = choices("root ::= \"yes\" |\n \"n\\\"o\\n\"\n").unwrap();
+        assert_eq!(told, ["yes", "n\"o\n"]);
+        for other in [
+            "root ::= \"a\" x\nx ::= \"b\"",
+            "root ::= \"a\"?",
+            "root ::= \"\"",
+            "root ::= \"a\" |",
+            "root ::= \"\\x41\"",
+            "roots ::= \"a\"",
+            "root ::= [a]",
+        ] {
+            assert_eq!(choices(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn grammars_of_every_kind_are_taken() {

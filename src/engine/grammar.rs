@@ -11,12 +11,16 @@ use llama_cpp_2::token::data_array::LlamaTokenDataArray;
 use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::{ApproximateTokEnv, TokEnv};
 use llguidance::{Matcher, ParserFactory};
+use serde_json::Value as Json;
 
 use super::gbnf;
 use crate::error::{Class, Error, Result};
 
 /// Most bytes of a grammar's text.
 const GRAMMAR_BYTES_MAX: usize = 1 << 20;
+
+/// Most texts of a list that llguidance reads: it has limits of its own.
+const CHOICES_MAX: usize = 100;
 
 /// What an answer must follow.
 #[derive(Debug, Clone, PartialEq)]
@@ -157,6 +161,15 @@ impl Compiler {
     }
 }
 
+/// A grammar of these texts.
+fn one_of(choices: &[String]) -> String {
+    let quoted: Vec<String> = choices
+        .iter()
+        .map(|choice| Json::from(choice.as_str()).to_string())
+        .collect();
+    format!("start: {}", quoted.join(" | "))
+}
+
 impl Guide {
     /// Compiles a grammar.
     ///
@@ -167,7 +180,15 @@ impl Guide {
         model: &LlamaModel,
         grammar: Grammar,
     ) -> Result<Self> {
-        let (source, state) = match grammar.text {
+        let text = match grammar.text {
+            // llama.cpp's sampler looks at every token of the vocabulary anew each time: 0.15 s for 262 000.
+            Text::Gbnf(source) => match gbnf::choices(&source) {
+                Some(choices) if choices.len() <= CHOICES_MAX => Text::Lark(one_of(&choices)),
+                _ => Text::Gbnf(source),
+            },
+            text => text,
+        };
+        let (source, state) = match text {
             Text::Lark(source) => {
                 let matcher = Box::new(compiler.matcher(&source)?);
                 let trigger = grammar.trigger.filter(|text| !text.is_empty());

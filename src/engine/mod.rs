@@ -32,7 +32,7 @@ mod worker;
 use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
 
 use llama_cpp_2::llama_backend::LlamaBackend;
@@ -189,7 +189,7 @@ pub struct Engine {
     facts: Facts,
     strips_accents: bool,
     specials: OnceLock<Specials>,
-    compiler: OnceLock<Arc<Compiler>>,
+    compiler: Mutex<Option<Arc<Compiler>>>,
 }
 
 /// One prompt to continue.
@@ -285,7 +285,7 @@ impl Engine {
             facts,
             strips_accents,
             specials: OnceLock::new(),
-            compiler: OnceLock::new(),
+            compiler: Mutex::default(),
         })
     }
 
@@ -377,13 +377,13 @@ impl Engine {
     /// # Errors
     /// `Schema` with what is wrong in it.
     pub fn guide(&self, grammar: Grammar) -> Result<Guide> {
-        let compiler = match self.compiler.get() {
-            Some(compiler) => compiler.clone(),
-            None => {
-                let made = Arc::new(Compiler::new(&self.model)?);
-                self.compiler.get_or_init(|| made).clone()
-            }
+        // Others wait meanwhile: a large vocabulary takes a third of a second.
+        let mut made = self.compiler.lock().unwrap_or_else(PoisonError::into_inner);
+        let compiler = match made.clone() {
+            Some(compiler) => compiler,
+            None => made.insert(Arc::new(Compiler::new(&self.model)?)).clone(),
         };
+        drop(made);
         Guide::new(&compiler, &self.model, grammar)
     }
 
