@@ -60,6 +60,7 @@ complete -c puna -n '__fish_seen_subcommand_from run' -l one-line -d 'print the 
 complete -c puna -n '__fish_seen_subcommand_from run' -l strip -d 'drop white space around the answer, and quotes or a code fence that hold all of it'
 complete -c puna -n '__fish_seen_subcommand_from run' -l stop -x -d 'end the answer before this text; may be repeated'
 complete -c puna -n '__fish_seen_subcommand_from run' -l json -d 'print JSON, one object a line, with the API\'s field names'
+complete -c puna -n '__fish_seen_subcommand_from run' -l deterministic -d 'use no server and nothing that was kept: the same seed gives the same bytes'
 complete -c puna -n '__fish_seen_subcommand_from run' -l verbose -d 'print timings and the device on standard error'
 complete -c puna -n '__fish_seen_subcommand_from run' -l quiet -s q -d 'print no notes and no progress'
 complete -c puna -n '__fish_seen_subcommand_from run' -l nowordwrap -d 'in a session, leave the breaking of lines to the terminal'

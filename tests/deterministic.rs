@@ -1,10 +1,11 @@
 //! The same bytes every time, whatever else the server is doing.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::{Sandbox, gemma};
+use crate::support::{Sandbox, eventually, gemma};
 
 #[test]
 fn a_seed_gives_the_same_bytes_a_hundred_times_under_load() {
@@ -53,4 +54,22 @@ fn a_seed_gives_the_same_bytes_a_hundred_times_under_load() {
         }
         done.store(true, Ordering::Relaxed);
     });
+}
+
+#[test]
+fn a_run_can_be_alone_with_its_seed() {
+    let sandbox = Sandbox::with_smol();
+    let server = sandbox.serve(&[]);
+    let words = ["run", "smol", "Tell me a story", "-n", "20", "--seed", "7"];
+    let words = [&words[..], &["--host", &server.at]].concat();
+    let run = |flags: &[&str]| sandbox.puna(&[&words, flags].concat(), "").ok();
+    let alone = run(&["--deterministic"]);
+    assert_eq!(run(&["--deterministic"]), alone);
+    let answered = || {
+        let metrics = server.ask("GET", "/metrics", "").body;
+        metrics.contains("puna_answers_total{model=\"smol\"} ")
+    };
+    assert!(!answered(), "no server computes it");
+    run(&[]);
+    eventually("one does otherwise", Duration::from_secs(5), answered);
 }

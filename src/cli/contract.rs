@@ -335,9 +335,11 @@ impl Deadline {
 }
 
 fn limit(parsed: &Parsed) -> Result<Option<Duration>> {
-    let limit = |text: &str| match KeepAlive::parse_lenient(text)? {
-        KeepAlive::For(limit) if !limit.is_zero() => Ok(limit),
-        _ => Err(Error::usage("--timeout is a time, such as 90s")),
+    let limit = |text: &str| match KeepAlive::parse_lenient(text) {
+        Ok(KeepAlive::For(limit)) if !limit.is_zero() => Ok(limit),
+        _ => Err(Error::usage(format!(
+            "--timeout is a time, such as 90s, not '{text}'"
+        ))),
     };
     parsed.value("timeout").map(limit).transpose()
 }

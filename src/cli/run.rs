@@ -69,6 +69,11 @@ pub const COMMAND: Command = Command {
         STOP,
         JSON,
         switch(
+            "deterministic",
+            None,
+            "use no server and nothing that was kept: the same seed gives the same bytes",
+        ),
+        switch(
             "verbose",
             None,
             "print timings and the device on standard error",
@@ -252,6 +257,10 @@ fn talk(
 
 fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     let log = out::log(parsed.value("log"))?;
+    let alone = parsed.has("deterministic") || parsed.has("record");
+    let mut config = config.clone();
+    config.deterministic |= parsed.has("deterministic");
+    let config = &config;
     let talks = is_session(parsed, out);
     Shape::of(parsed)?; // Before a model is loaded.
     let mut ask = match talks {
@@ -262,13 +271,10 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
         KeepAlive::parse_lenient(text)?; // Only checked here: the server reads it again.
     }
     // llama.cpp's log is that of this process.
-    let local = parsed.has("local")
-        || parsed.has("record")
-        || log.0 != Level::Off
-        || model::is_path(&ask.model);
+    let local = parsed.has("local") || alone || log.0 != Level::Off || model::is_path(&ask.model);
     let server = match local {
         true if parsed.has("linger") => {
-            let text = "--linger leaves a server behind: it needs a model of the store, and no --local, --record or --log";
+            let text = "--linger leaves a server behind: it needs a model of the store, and no --local, --deterministic, --record or --log";
             return Err(Error::usage(text));
         }
         true => None,
@@ -331,7 +337,7 @@ fn once(
             printer.cut()?;
             return Err(error);
         }
-        Err(error) if error.class() == Class::NoText => {
+        Err(error) if error.class() == Class::NoText && !parsed.has("record") => {
             drop(printer);
             vector::print(server.as_deref(), ask, parsed, config, out)?;
             return Ok(Message::default());
