@@ -7,7 +7,6 @@ PYTHON ?= python3
 CACHE = $(or $(PUNA_TEST_CACHE),$(HOME)/.cache/puna-test)
 SMOL = $(CACHE)/SmolLM2-135M-Instruct.Q4_1.gguf
 PUNA = target/release/puna
-FLAGS = target/.flags
 
 .DEFAULT_GOAL := help
 .PHONY: help deps test-deps build model models clients demo test test-sdk check bench compare soak crowd fuzz portable cuda metal vulkan rocm install clean
@@ -21,13 +20,8 @@ deps: ## install what the build needs (apt), or name it
 test-deps: ## install what the tests need (apt), or name it
 	@.ci/deps build test
 
-build: deps $(FLAGS) ## build target/release/puna for this machine
+build: deps ## build target/release/puna for this machine
 	$(CARGO) build --release
-	@test ! -d target || touch $(FLAGS)
-
-# Cargo does not see that llama.cpp has to be compiled again when these change.
-$(FLAGS): .cargo/config.toml .cargo/include/puna_x86.h
-	@test ! -d target || $(CARGO) clean --release -p llama-cpp-sys-2
 
 model: ## fetch the small model (98 MB) and check it
 	@PYTHON=$(PYTHON) .ci/models smol
@@ -71,15 +65,13 @@ crowd: build model ## two hundred clients of one server for ten minutes (prints,
 fuzz: build ## feed mutated templates, answers and grammars to what reads them (SECONDS= each)
 	$(CARGO) bench --bench fuzz -- $(or $(SECONDS),60)
 
-portable: deps $(FLAGS) ## build for packages: every CPU, shared libraries beside the binary
+portable: deps ## build for packages: every CPU, shared libraries beside the binary
 	RUSTFLAGS='-C link-arg=-Wl,-rpath,$$ORIGIN' $(CARGO) build --release --features portable
-	@test ! -d target || touch $(FLAGS)
 	cp -fP target/release/build/llama-cpp-sys-2-*/out/lib/*.so* target/release/
 	cp -f target/release/build/llama-cpp-sys-2-*/out/backends/*.so target/release/
 
-cuda metal vulkan rocm: deps $(FLAGS) ## build with a GPU backend (needs its SDK)
+cuda metal vulkan rocm: deps ## build with a GPU backend (needs its SDK)
 	$(CARGO) build --release --features $@
-	@test ! -d target || touch $(FLAGS)
 
 install: ## copy the built binary, manuals and completions to PREFIX
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 \

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use puna::digest::Digest;
+
 const WORDS: &[&str] = &[
     "address", "bytes", "clock", "digest", "duration", "error", "message", "name", "network",
     "options", "special",
@@ -221,4 +223,13 @@ fn kept_prompts_name_the_build_that_made_them() {
     let (name, version) = puna::engine::prefix::BUILD.split_once(' ').unwrap();
     let entry = format!("name = \"{name}\"\nversion = \"{version}\"\n");
     assert!(lock.contains(&entry), "{entry} is not what is built");
+}
+
+#[test]
+fn cargo_knows_the_header_that_llama_cpp_is_compiled_with() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cargo");
+    let header = fs::read(root.join("include/puna_x86.h")).unwrap();
+    let number = format!("-DPUNA_X86=0x{}", &Digest::of(&header).hex()[..8]);
+    let config = fs::read_to_string(root.join("config.toml")).unwrap();
+    assert!(config.contains(&number), "it has to hold {number}");
 }
