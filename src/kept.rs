@@ -18,7 +18,7 @@ use crate::cache::{Cache, Cached};
 use crate::config::Config;
 use crate::digest::{Digest, HashingWriter};
 use crate::engine::Spec;
-use crate::engine::prefix::{BUILD, Offer, Prefix, Prefixes, TOKENS_MIN, common};
+use crate::engine::prefix::{BUILD, Offer, Prefix, Prefixes, TOKENS_MIN, common, usable};
 use crate::error::Result;
 use crate::model::Model;
 
@@ -196,16 +196,13 @@ impl Kept {
 }
 
 impl Prefixes for Kept {
-    fn best(&self, prompt: &[i32], anywhere: bool) -> Option<Offer> {
+    fn best(&self, prompt: &[i32], whole: usize) -> Option<Offer> {
         let offers = self.names().into_iter().filter_map(|name| {
             let known = self.head(&name)?;
             let (head, tokens) = (&known.0, &known.1);
             let common = common(tokens, prompt);
             let marks = head.marks.iter().map(|(place, _)| *place);
-            let usable = match anywhere || common == tokens.len() {
-                true => common,
-                false => marks.filter(|place| *place <= common).max().unwrap_or(0),
-            };
+            let usable = usable(tokens.len(), common, marks, whole);
             let restored_us = head.state_bytes as f32 / RESTORED_BYTES_A_US;
             let pays = usable >= TOKENS_MIN && restored_us < usable as f32 * head.pace_us;
             // Where two prompts part is of use even if nothing can be set back to there.

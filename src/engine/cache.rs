@@ -18,48 +18,23 @@ use llama_cpp_2::token::LlamaToken;
 use super::cells::Cells;
 use super::ffi;
 use super::interrupt::{INTERRUPTED, Interrupt};
-use super::line::{self, Line, prefix};
-use super::parked::{Cost, Mark, Parked, Stay, USED_SHARE};
-use super::prefix::{Prefix, TOKENS_MIN, common};
+use super::line::{self, Line};
+use super::parked::{Cost, Mark, Parked, Stay};
+use super::prefix::{self, Prefix, TOKENS_MIN, common};
 
 /// Marks of one sequence; the oldest goes for a new one.
 const MARKS_MAX: usize = 16;
 /// A sequence that is cut by more than this is copied out first.
 const TAIL_TOKENS: usize = 64;
 
-/// Where a model's memory of a sequence can be cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Memory {
-    /// Behind any token.
-    Anywhere,
-    /// Where a mark was set.
-    AtMarks {
-        /// Bytes that all marks together may take.
-        bytes_max: usize,
-        /// A sequence up to this long, or its mark, can be cut behind any token.
-        whole: usize,
-    },
-}
-
-impl Memory {
-    /// How long a sequence may be to be cut behind any token.
-    fn whole(self) -> usize {
-        match self {
-            Memory::Anywhere => usize::MAX,
-            Memory::AtMarks { whole, .. } => whole,
-        }
-    }
-}
-
 /// The cache and the context that it belongs to.
 pub struct Cache<'a> {
     context: LlamaContext<'a>,
     interrupt: &'a Interrupt,
-    memory: Memory,
     lines: Vec<Line>,
     cells: Cells,
     parked: Parked,
-    idle_cells: usize,
+    limits: Limits,
 }
 
 /// How much a cache may hold.
@@ -67,6 +42,10 @@ pub struct Cache<'a> {
 pub struct Limits {
     /// Sequences.
     pub sequences: usize,
+    /// A sequence up to this long, or what a mark sets it back to, can be cut behind any token.
+    pub whole: usize,
+    /// Bytes of all marks together.
+    pub mark_bytes: usize,
     /// Cells that may be in use while some of them are idle; beyond that idle sequences are parked.
     pub idle_cells: usize,
     /// Bytes of parked sequences.
@@ -112,19 +91,14 @@ enum Source {
 
 impl<'a> Cache<'a> {
     /// An empty cache.
-    pub fn new(
-        (context, interrupt): (LlamaContext<'a>, &'a Interrupt),
-        memory: Memory,
-        limits: Limits,
-    ) -> Self {
+    pub fn new((context, interrupt): (LlamaContext<'a>, &'a Interrupt), limits: Limits) -> Self {
         Cache {
             cells: Cells::new(context.n_ctx() as usize),
             context,
             interrupt,
-            memory,
             lines: (0..limits.sequences).map(|_| Line::default()).collect(),
             parked: Parked::new(limits.parked_bytes),
-            idle_cells: limits.idle_cells,
+            limits,
         }
     }
 
@@ -175,12 +149,12 @@ impl<'a> Cache<'a> {
 
     /// True if the memory of a long sequence is set back to marks.
     pub fn needs_marks(&self) -> bool {
-        self.memory != Memory::Anywhere
+        self.limits.whole < usize::MAX
     }
 
     /// How long a sequence may be to be cut behind any token.
     pub fn whole(&self) -> usize {
-        self.memory.whole()
+        self.limits.whole
     }
 
     /// The longest beginning of a prompt that any sequence holds. The prompt's last token is
@@ -215,16 +189,9 @@ impl<'a> Cache<'a> {
     /// How many tokens of a prompt a sequence can go on from, and how many are the same.
     fn usable(&self, held: &[LlamaToken], marks: &[Mark], prompt: &[LlamaToken]) -> (usize, usize) {
         let common = common(held, prompt);
-        if self.memory == Memory::Anywhere || common == held.len() {
-            return (common, common);
-        }
-        let places = marks.iter().map(|mark| mark.tokens).chain([held.len()]);
-        let places = places.filter_map(|place| match place {
-            _ if place <= common => Some(place),
-            // All of it is copied before it is cut.
-            _ => (place <= self.whole() && place / USED_SHARE <= common).then_some(common),
-        });
-        (places.max().unwrap_or(0), common)
+        let marks = marks.iter().map(|mark| mark.tokens);
+        let tokens = prefix::usable(held.len(), common, marks, self.limits.whole);
+        (tokens, common)
     }
 
     /// The mark that a sequence is set back to before it is cut behind so many tokens.
@@ -289,11 +256,8 @@ impl<'a> Cache<'a> {
 
     /// Sets a mark behind what a sequence holds now.
     pub fn mark(&mut self, index: usize) {
-        let Memory::AtMarks { bytes_max, .. } = self.memory else {
-            return;
-        };
         let tokens = self.count(index);
-        let Some(state) = self.state(index, bytes_max) else {
+        let Some(state) = self.state(index) else {
             return;
         };
         let line = &mut self.lines[index];
@@ -303,7 +267,7 @@ impl<'a> Cache<'a> {
         }
         line.marks.push(Mark { tokens, state });
         line.marks.sort_by_key(|mark| mark.tokens);
-        line::drop_marks(&mut self.lines, bytes_max);
+        line::drop_marks(&mut self.lines, self.limits.mark_bytes);
     }
 
     /// Cells that are in use.
@@ -326,7 +290,7 @@ impl<'a> Cache<'a> {
     /// than the limit stand idle, or none is left to park.
     pub fn free(&mut self, wanted: usize, is_idle: impl Fn(usize) -> bool) {
         while self.cells.limit.saturating_sub(self.cells.used) < wanted
-            || self.cells.used > self.idle_cells
+            || self.cells.used > self.limits.idle_cells
         {
             let held = (0..self.lines.len()).filter(|index| self.count(*index) > 0);
             let idle = held.filter(|index| is_idle(*index));
@@ -409,14 +373,19 @@ impl<'a> Cache<'a> {
         let state = ffi::state(&self.context, index, false)?;
         let line = &mut self.lines[index];
         line.cost.fresh = 0;
-        Some(prefix(&line.tokens, state, &line.marks, line.cost))
+        Some(line::prefix(&line.tokens, state, &line.marks, line.cost))
     }
 
     /// A parked sequence to be kept elsewhere, if much of one was computed here; it is let go.
     pub fn parked_prefix(&mut self) -> Option<Prefix> {
         let stays = std::iter::from_fn(|| self.parked.pop());
         let stay = { stays }.find(|stay| stay.cost.fresh >= TOKENS_MIN)?;
-        Some(prefix(&stay.tokens, stay.state, &stay.marks, stay.cost))
+        Some(line::prefix(
+            &stay.tokens,
+            stay.state,
+            &stay.marks,
+            stay.cost,
+        ))
     }
 
     /// Notes how long a token of a sequence's prompt took.
@@ -453,15 +422,12 @@ impl<'a> Cache<'a> {
     /// from a copy: what slides on in one sequence must not hold cells of the other.
     fn copy(&mut self, source: usize, tokens: usize, index: usize) -> bool {
         self.clear(index);
-        let state = match self.memory {
-            Memory::Anywhere => None,
-            Memory::AtMarks { bytes_max, .. } => {
-                let state = self.mark_for(source, tokens);
-                match state.or_else(|| self.state(source, bytes_max)) {
-                    None => return false,
-                    state => state,
-                }
-            }
+        let state = match self.needs_marks() {
+            false => None,
+            true => match self.mark_for(source, tokens).or_else(|| self.state(source)) {
+                None => return false,
+                state => state,
+            },
         };
         let (from, to) = (source as i32, index as i32);
         let copied = self
@@ -488,9 +454,9 @@ impl<'a> Cache<'a> {
         true
     }
 
-    /// A copy of the memory of a sequence, if it is no larger than that.
-    fn state(&self, index: usize, bytes_max: usize) -> Option<Arc<Vec<u8>>> {
-        if ffi::state_bytes(&self.context, index, true) > bytes_max {
+    /// A copy of the memory of a sequence, if it is no larger than all marks may be.
+    fn state(&self, index: usize) -> Option<Arc<Vec<u8>>> {
+        if ffi::state_bytes(&self.context, index, true) > self.limits.mark_bytes {
             return None;
         }
         ffi::state(&self.context, index, true).map(Arc::new)

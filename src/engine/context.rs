@@ -6,7 +6,7 @@ use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams, LlamaPoolingType};
 use llama_cpp_2::model::LlamaModel;
 
-use super::cache::{Cache, Limits, Memory};
+use super::cache::{Cache, Limits};
 use super::embed::TEXTS_MAX;
 use super::ffi;
 use super::interrupt::Interrupt;
@@ -72,15 +72,14 @@ pub fn for_answers<'a>(
     let once = spec.context == Context::FirstJob;
     let bytes = (spec.memory_bytes / PARKED_SHARE).min(PARKED_BYTES_MAX) as usize;
     // A context that goes with its job needs marks only for those who keep what it computed.
-    let memory = match ready.cuts_at_marks && (!once || spec.prefixes.is_some()) {
-        true => Memory::AtMarks {
-            bytes_max: bytes,
-            whole: ready.whole_tokens,
-        },
-        false => Memory::Anywhere,
+    let whole = match once && spec.prefixes.is_none() {
+        true => usize::MAX,
+        false => ready.whole_tokens,
     };
     let limits = Limits {
         sequences: sequences as usize,
+        whole,
+        mark_bytes: bytes,
         idle_cells: if ready.gpu_layers > 0 {
             usize::MAX
         } else {
@@ -99,7 +98,7 @@ pub fn for_answers<'a>(
         deterministic: spec.deterministic,
         memory_max: spec.memory_max,
     };
-    Ok((Cache::new((context, base.interrupt), memory, limits), plan))
+    Ok((Cache::new((context, base.interrupt), limits), plan))
 }
 
 /// The parameters that are multiplied with each token: the table of embeddings is looked up.

@@ -3,6 +3,7 @@
 
 use std::fmt::Debug;
 
+use super::parked::USED_SHARE;
 use super::work::Work;
 use super::worker::Worker;
 
@@ -42,9 +43,8 @@ pub struct Offer {
 
 /// Who keeps beginnings.
 pub trait Prefixes: Debug + Send + Sync {
-    /// The one of most use for a prompt, if one pays; `anywhere`: the model's memory can be cut
-    /// behind any token.
-    fn best(&self, prompt: &[i32], anywhere: bool) -> Option<Offer>;
+    /// The one of most use for a prompt, if one pays; `whole`: see [`usable`].
+    fn best(&self, prompt: &[i32], whole: usize) -> Option<Offer>;
     /// What was offered, if it is still there and sound.
     fn load(&self, offer: &Offer) -> Option<Prefix>;
     /// Keeps one. Failing to costs only time.
@@ -52,11 +52,11 @@ pub trait Prefixes: Debug + Send + Sync {
 }
 
 /// Asks for a beginning of a job's prompt.
-pub fn offer(prefixes: Option<&dyn Prefixes>, work: &Work, anywhere: bool) -> Option<Offer> {
+pub fn offer(prefixes: Option<&dyn Prefixes>, work: &Work, whole: usize) -> Option<Offer> {
     let prompt = &work.job.prompt;
     let prefixes = prefixes.filter(|_| prompt.len() > TOKENS_MIN)?;
     // The last token is computed in any case.
-    prefixes.best(&prompt[..prompt.len() - 1], anywhere)
+    prefixes.best(&prompt[..prompt.len() - 1], whole)
 }
 
 impl Worker<'_> {
@@ -99,6 +99,23 @@ impl Worker<'_> {
     }
 }
 
+/// How many of the tokens that a prompt has in `common` with a sequence it can go on from, where the
+/// sequence holds `held` and has marks. What is no longer than `whole`, the sequence or what it is set
+/// back to by a mark, can be cut behind any token; where there are marks all of it is copied first.
+pub fn usable(
+    held: usize,
+    common: usize,
+    marks: impl Iterator<Item = usize>,
+    whole: usize,
+) -> usize {
+    let places = marks.chain([held]).filter_map(|place| match place {
+        _ if place <= common => Some(place),
+        _ if whole == usize::MAX => Some(common),
+        _ => (place <= whole && place / USED_SHARE <= common).then_some(common),
+    });
+    places.max().unwrap_or(0)
+}
+
 /// How many tokens two sequences have in common at their start.
 pub fn common<T: PartialEq>(left: &[T], right: &[T]) -> usize {
     let pairs = left.iter().zip(right);
@@ -108,6 +125,23 @@ pub fn common<T: PartialEq>(left: &[T], right: &[T]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_whole_is_of_use_up_to_any_token() {
+        let marks = || [496, 1024].into_iter();
+        assert_eq!(usable(2000, 2000, marks(), 496), 2000);
+        assert_eq!(usable(2000, 1500, marks(), 496), 1024);
+        assert_eq!(usable(2000, 1000, marks(), 496), 496);
+        assert_eq!(usable(2000, 300, marks(), 496), 300);
+        assert_eq!(usable(2000, 300, marks(), 0), 0);
+        assert_eq!(
+            usable(2000, 61, marks(), 496),
+            0,
+            "a copy of more than it is worth"
+        );
+        assert_eq!(usable(400, 300, [].into_iter(), 496), 300);
+        assert_eq!(usable(2000, 300, [].into_iter(), usize::MAX), 300);
+    }
 
     #[test]
     fn what_begins_alike_is_common() {

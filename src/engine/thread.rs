@@ -128,9 +128,7 @@ pub struct Ready {
     pub gpu_layers: u32,
     /// True for a model that reads a prompt whole before it answers.
     pub encodes: bool,
-    /// True if its memory of a sequence cannot be cut anywhere.
-    pub cuts_at_marks: bool,
-    /// ...unless it is no longer than this, a multiple of [`GRID`].
+    /// Its memory of a sequence can be cut anywhere while the sequence is no longer than this.
     pub whole_tokens: usize,
     /// The adapter to apply, and how much of it.
     pub adapter: Option<(LlamaLoraAdapter, f32)>,
@@ -181,7 +179,7 @@ fn run(backend: &Backend, spec: &Spec, inbox: Inbox, tell: &SyncSender<News>, st
     let Ok(first) = jobs.recv() else { return };
     let mut work = Work::new(first.job, first.events);
     if !ready.encodes {
-        work.offer = prefix::offer(spec.prefixes.as_deref(), &work, !ready.cuts_at_marks);
+        work.offer = prefix::offer(spec.prefixes.as_deref(), &work, ready.whole_tokens);
     }
     let size = size_for(&work, &model, spec);
     let made = size.and_then(|size| context::for_answers(base, &mut ready, spec, size));
@@ -239,11 +237,11 @@ fn load(
     let ready = Ready {
         gpu_layers: loaded.gpu_layers,
         encodes: loaded.encodes,
-        cuts_at_marks: window > 0 || recurs,
-        // The next token must look at all of them.
-        whole_tokens: match recurs {
-            true => 0,
-            false => window.saturating_sub(1) / GRID * GRID,
+        whole_tokens: match window {
+            _ if recurs => 0,
+            0 => usize::MAX,
+            // The next token must look at all of them.
+            _ => (window - 1) / GRID * GRID,
         },
         adapter,
     };

@@ -160,8 +160,7 @@ impl<'a> Worker<'a> {
 
     fn take(&mut self, submission: Submission) {
         let mut work = Work::new(submission.job, submission.events);
-        let anywhere = !self.cache.needs_marks();
-        work.offer = prefix::offer(self.prefixes.as_deref(), &work, anywhere);
+        work.offer = prefix::offer(self.prefixes.as_deref(), &work, self.cache.whole());
         self.waiting.push_back(work);
     }
 
