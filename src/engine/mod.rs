@@ -32,7 +32,7 @@ mod worker;
 use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 use llama_cpp_2::llama_backend::LlamaBackend;
@@ -44,7 +44,7 @@ pub use answer::Answer;
 pub use budget::Budget;
 pub use devices::BUILT_FOR_GPU;
 pub use embed::normalised;
-pub use grammar::{Compiler, Grammar, Guide, Marks, Text};
+pub use grammar::{Compiler, Compilers, Grammar, Guide, Marks, Text};
 pub use log::{Level, Sink};
 pub use sampler::Sampling;
 
@@ -189,7 +189,7 @@ pub struct Engine {
     facts: Facts,
     strips_accents: bool,
     specials: OnceLock<Specials>,
-    compiler: Mutex<Option<Arc<Compiler>>>,
+    compilers: Compilers,
 }
 
 /// One prompt to continue.
@@ -285,7 +285,7 @@ impl Engine {
             facts,
             strips_accents,
             specials: OnceLock::new(),
-            compiler: Mutex::default(),
+            compilers: Compilers::new(context != Context::FirstJob),
         })
     }
 
@@ -377,14 +377,7 @@ impl Engine {
     /// # Errors
     /// `Schema` with what is wrong in it.
     pub fn guide(&self, grammar: Grammar) -> Result<Guide> {
-        // Others wait meanwhile: a large vocabulary takes a third of a second.
-        let mut made = self.compiler.lock().unwrap_or_else(PoisonError::into_inner);
-        let compiler = match made.clone() {
-            Some(compiler) => compiler,
-            None => made.insert(Arc::new(Compiler::new(&self.model)?)).clone(),
-        };
-        drop(made);
-        Guide::new(&compiler, &self.model, grammar)
+        Guide::new(&self.compilers, &self.model, grammar)
     }
 
     /// How many tokens of context the model was trained with.
