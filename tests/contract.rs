@@ -60,6 +60,8 @@ fn a_lock_keeps_others_out() {
     };
     run(&["--lock", "nightly"]).fails(9, "another puna holds the lock 'nightly'");
     run(&["--lock", "nightly", "--wait=200ms"]).fails(9, "holds the lock");
+    run(&["--lock", "nightly", "--wait", "--timeout", "200ms"])
+        .fails(10, "timed out: another puna holds the lock 'nightly'");
     let skipped = run(&["--lock", "nightly", "--skip"]);
     assert!(skipped.stderr.is_empty(), "{skipped:?}");
     assert_eq!(skipped.ok(), "");

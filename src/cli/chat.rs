@@ -9,7 +9,8 @@ use super::ask::{
     Ask, FORMAT, GRAMMAR, MESSAGES, OPTION, SCHEMA, SEED, SYSTEM, TEMPERATURE, THINK, TOOL_CHOICE,
     TOOLS,
 };
-use super::contract::{Deadline, Input};
+use super::contract::Deadline;
+use super::input::Input;
 use super::out::{self, Out};
 use super::parse::Parsed;
 use super::records::{Format, Records};
@@ -90,7 +91,7 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     let mut chat = Chat {
         ask: Ask::without_prompt(parsed)?,
         partner: partner(parsed, config)?,
-        deadline: Deadline::of(parsed)?,
+        deadline: Deadline::new(),
         transcript: Transcript::of(parsed)?,
         calls: 0,
         turn: Vec::new(),

@@ -102,7 +102,7 @@ fn chosen(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<u8> {
     let progress = out.progress("loading", Unit::Percent);
     let request = ask.request(&model);
     let thinks = request.dialect(&pool)?.can("thinking");
-    let deadline = Deadline::of(parsed)?;
+    let deadline = Deadline::new();
     let request = Request {
         cancel: deadline.flag(),
         think: request.think.or(thinks.then_some(Think::Off)), // Else it would be weighed within a thought.

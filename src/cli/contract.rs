@@ -1,15 +1,12 @@
 //! What a script may ask of every command that runs a model: when it may begin, how much of the machine
 //! it may take, how long, and how often it is tried.
 
+use std::fmt::Display;
 use std::fs::File;
-use std::io::{self, BufRead, Read, StdinLock};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
-
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
 
 use super::again;
 use super::out::Out;
@@ -72,6 +69,22 @@ pub const FLAGS: &[Flag] = &[
 /// When the command has to end, if `--timeout` says so.
 static UNTIL: OnceLock<Instant> = OnceLock::new();
 
+/// The time that is left, if there is an end.
+pub fn left() -> Option<Duration> {
+    let until = UNTIL.get()?;
+    Some(until.saturating_duration_since(Instant::now()))
+}
+
+fn is_over() -> bool {
+    left().is_some_and(|left| left.is_zero())
+}
+
+/// That the time was over before something.
+pub fn timed_out(what: impl Display) -> Error {
+    let text = format!("timed out: {what}, see --timeout");
+    Error::plain(Class::TimedOut, text)
+}
+
 /// The folder of the locks in the cache.
 const LOCKS: &str = "locks";
 /// How often a lock is looked at.
@@ -95,6 +108,7 @@ pub fn enter(parsed: &Parsed, config: &mut Config) -> Result<Option<Option<File>
         return Ok(Some(None));
     }
     retries(parsed)?;
+    // One that is beyond all clocks is none.
     if let Some(until) = limit(parsed)?.and_then(|limit| Instant::now().checked_add(limit)) {
         UNTIL.get_or_init(|| until);
     }
@@ -150,81 +164,14 @@ fn lock(name: &str, time: Option<&str>, wait: bool, config: &Config) -> Result<F
         if let Some(file) = cache.named_lock(name)? {
             return Ok(file);
         }
+        let text = format!("another puna holds the lock '{name}'");
         if until.is_some_and(|until| Instant::now() >= until) {
-            let text = format!("another puna holds the lock '{name}'");
             return Err(Error::plain(Class::Busy, text));
         }
+        if is_over() {
+            return Err(timed_out(text));
+        }
         thread::sleep(LOOK);
-    }
-}
-
-/// Standard input; reading it ends when the time is over.
-pub struct Input {
-    inner: StdinLock<'static>,
-    /// Bytes that were read and not consumed.
-    left: usize,
-}
-
-impl Input {
-    /// Locks it.
-    pub fn new() -> Self {
-        Input {
-            inner: std::io::stdin().lock(),
-            left: 0,
-        }
-    }
-
-    /// Waits until there is something to read.
-    fn wait(&self) -> io::Result<()> {
-        while let Some(until) = UNTIL.get() {
-            let left = until.saturating_duration_since(Instant::now());
-            let mut polled = [PollFd::new(&self.inner, PollFlags::IN)];
-            match poll(
-                &mut polled,
-                Some(&Timespec::try_from(left).unwrap_or_default()),
-            ) {
-                Ok(0) if left.is_zero() => return Err(io::ErrorKind::TimedOut.into()),
-                Ok(0) | Err(Errno::INTR) => {}
-                // What else is wrong reading tells.
-                Ok(_) | Err(_) => break,
-            }
-        }
-        Ok(())
-    }
-
-    /// What became of reading it, in words.
-    pub fn error(error: io::Error) -> Error {
-        match error.kind() {
-            io::ErrorKind::TimedOut => {
-                let text = "timed out: standard input has not ended, see --timeout";
-                Error::plain(Class::TimedOut, text)
-            }
-            _ => Error::io("read", "standard input", error),
-        }
-    }
-}
-
-impl Read for Input {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let count = self.fill_buf()?.read(bytes)?;
-        self.consume(count);
-        Ok(count)
-    }
-}
-
-impl BufRead for Input {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.left == 0 {
-            self.wait()?;
-        }
-        let bytes = self.inner.fill_buf()?;
-        self.left = bytes.len();
-        Ok(bytes)
-    }
-
-    fn consume(&mut self, count: usize) {
-        self.left -= count;
-        self.inner.consume(count);
     }
 }
 
@@ -244,7 +191,7 @@ pub fn may_pass(error: &Error) -> bool {
 /// Waits before another try.
 pub fn pause(tries: usize, config: &Config) {
     let pause = config.network.pause.saturating_mul(1 << tries.min(10));
-    thread::sleep(pause.min(PAUSE_MAX));
+    thread::sleep(pause.min(PAUSE_MAX).min(left().unwrap_or(PAUSE_MAX)));
 }
 
 /// Does what a command does, again if `--retry` says so.
@@ -262,6 +209,9 @@ pub fn patiently(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> 
             Err(error) if tries < retries && may_pass(&error) && !out.has_written() => {
                 out.note(&format!("{error}: tries again"));
                 pause(tries, config);
+                if is_over() {
+                    return Err(timed_out(error));
+                }
                 tries += 1;
             }
             done => return done,
@@ -278,22 +228,15 @@ pub struct Deadline {
 
 impl Deadline {
     /// By `--timeout`, from the start of the command on.
-    ///
-    /// # Errors
-    /// `Usage` for what is no time.
-    pub fn of(parsed: &Parsed) -> Result<Self> {
+    pub fn new() -> Self {
         let deadline = Deadline {
             over: Arc::default(),
             flags: Arc::default(),
         };
-        if let Some(limit) = limit(parsed)? {
-            let begun = UNTIL
-                .get()
-                .map(|until| until.saturating_duration_since(Instant::now()));
-            let limit = begun.unwrap_or(limit);
+        if let Some(left) = left() {
             let (over, flags) = (deadline.over.clone(), deadline.flags.clone());
             thread::spawn(move || {
-                thread::sleep(limit);
+                thread::sleep(left);
                 let flags = flags
                     .lock()
                     .unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -302,7 +245,7 @@ impl Deadline {
                 flags.for_each(|flag| flag.store(true, Ordering::Relaxed));
             });
         }
-        Ok(deadline)
+        deadline
     }
 
     /// A flag for one answer, which sets it too when it ends.
@@ -326,8 +269,7 @@ impl Deadline {
             Err(error)
                 if error.class() == Class::Cancelled && self.over.load(Ordering::Relaxed) =>
             {
-                let text = "timed out: the answer is not whole, see --timeout";
-                Err(Error::plain(Class::TimedOut, text))
+                Err(timed_out("the answer is not whole"))
             }
             done => done,
         }

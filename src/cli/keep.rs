@@ -218,26 +218,21 @@ fn du(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
             own_bytes: derived,
         });
     }
-    if parsed.has("json") {
-        let json = |usage: &Usage| serde_json::json!({ "name": usage.what, "size": usage.bytes, "own_size": usage.own_bytes });
-        return out.json(&all.iter().map(json).collect::<Vec<_>>());
-    }
-    let row = |usage: &Usage, bytes: fn(u64) -> String| {
-        vec![
-            usage.what.clone(),
-            bytes(usage.bytes),
-            bytes(usage.own_bytes),
-        ]
-    };
-    if out.output_is_terminal {
-        let rows: Vec<Vec<String>> = all.iter().map(|usage| row(usage, human_bytes)).collect();
+    let json = parsed.has("json");
+    if out.output_is_terminal && !json {
+        let row = |usage: &Usage| {
+            let (all, own) = (human_bytes(usage.bytes), human_bytes(usage.own_bytes));
+            vec![usage.what.clone(), all, own]
+        };
+        let rows: Vec<_> = all.iter().map(row).collect();
         return out.table(&["NAME", "SIZE", "OWN"], &rows);
     }
-    let rows: Vec<Vec<String>> = all
-        .iter()
-        .map(|usage| row(usage, |bytes| bytes.to_string()))
-        .collect();
-    out.records(&rows)
+    let row = |usage: &Usage| {
+        let name = usage.what.as_str().into();
+        vec![name, usage.bytes.into(), usage.own_bytes.into()]
+    };
+    let rows: Vec<_> = all.iter().map(row).collect();
+    out.named(json, &["name", "size", "own_size"], &rows)
 }
 
 fn path(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {

@@ -128,7 +128,7 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     let pool = Pool::new(shared, Policy::Server, out::log(None)?);
     // Loaded once, and kept: what is wrong with the model is wrong with all records.
     let lease = load(&pool, &model, &ask, out)?;
-    let deadline = Deadline::of(parsed)?;
+    let deadline = Deadline::new();
     let work = Work {
         pool,
         model,

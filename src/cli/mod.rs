@@ -15,6 +15,7 @@ mod create;
 mod doctor;
 mod fill;
 mod help;
+mod input;
 mod journal;
 mod keep;
 mod kept;
@@ -148,9 +149,9 @@ fn standard_input(bytes_max: u64) -> Result<Vec<u8>> {
     static READ: OnceLock<Vec<u8>> = OnceLock::new();
     if READ.get().is_none() {
         let mut bytes = Vec::new();
-        let mut input = contract::Input::new().take(bytes_max + 1);
+        let mut input = input::Input::new().take(bytes_max + 1);
         let read = input.read_to_end(&mut bytes);
-        read.map_err(contract::Input::error)?;
+        read.map_err(input::Input::error)?;
         // Only one thread reads it.
         let _ = READ.set(bytes);
     }

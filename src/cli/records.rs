@@ -4,8 +4,8 @@ use std::io::{BufRead, Read};
 
 use serde_json::Value as Json;
 
-use super::contract::Input;
 use super::fill;
+use super::input::Input;
 use crate::error::{Error, Result};
 
 /// The longest record.
@@ -73,6 +73,8 @@ pub struct Records<R> {
     input: R,
     format: Format,
     names: Vec<String>,
+    /// How many were asked for by [`Records::line`].
+    count: usize,
 }
 
 impl<R: BufRead> Records<R> {
@@ -82,7 +84,27 @@ impl<R: BufRead> Records<R> {
             input,
             format,
             names: Vec::new(),
+            count: 0,
         }
+    }
+
+    /// The text of the next record.
+    ///
+    /// # Errors
+    /// If the input cannot be read, or what is wrong with the record, by its number.
+    pub fn line(&mut self) -> Result<Option<String>> {
+        self.count += 1;
+        let line = self.next()?.map(|record| record.map(|record| record.text));
+        let told = |error: Error| {
+            let text = format!("line {} of standard input: {error}", self.count);
+            Error::plain(error.class(), text)
+        };
+        line.transpose().map_err(told)
+    }
+
+    /// The number of the record that [`Records::line`] gave last.
+    pub fn count(&self) -> usize {
+        self.count
     }
 
     /// The next record, or what is wrong with it: the text is then lost, the others are not.

@@ -277,7 +277,7 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
         }
     }
     let mut config = config.clone();
-    config.cache_max = Some(0);
+    config.deterministic = true;
     let no = |out: &Out, why: &str| {
         out.note(why);
         Err(Error::plain(Class::No, why))
@@ -290,7 +290,7 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
         );
     }
     let ask = recorded.request.ask(recorded.model)?;
-    let deadline = Deadline::of(parsed)?;
+    let deadline = Deadline::new();
     let prints = parsed.has("print") && !parsed.has("json");
     let said = deadline.tell(again(&here, &ask, deadline.flag(), prints, out))?;
     let same = sum(&lasting(&said)) == recorded.output_sha256;

@@ -1,12 +1,12 @@
 //! `puna rerank`: lines sorted by how well they answer a question.
 
 use super::ask::{OPTION, options};
-use super::contract::{Deadline, Input};
+use super::contract::Deadline;
+use super::input::Input;
 use super::out::{self, Out, Unit};
 use super::parse::Parsed;
 use super::records::{Format, Records};
 use super::spec::{Command, Completes, JSON, QUIET, option};
-use super::vectors::at;
 use crate::config::Config;
 use crate::error::Result;
 use crate::model;
@@ -47,16 +47,16 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     let top = parsed.number("top", 1..=usize::MAX)?;
     let model = model::open(&super::store(config), &parsed.operands[0])?;
     let pool = Pool::new(config.clone(), Policy::Server, out::log(None)?);
-    let deadline = Deadline::of(parsed)?;
+    let deadline = Deadline::new();
     let mut input = Records::new(Input::new(), Format::Lines);
     let mut found: Vec<(f32, usize, String)> = Vec::new();
     let mut count: usize = 0;
     loop {
         let mut texts = Vec::new();
         while texts.len() < LINES
-            && let Some(line) = input.next()?
+            && let Some(line) = input.line()?
         {
-            texts.push(at(count + texts.len() + 1, line)?.text);
+            texts.push(line);
         }
         // With no lines at all the model and the question are still looked at.
         if texts.is_empty() && count > 0 {

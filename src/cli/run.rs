@@ -257,9 +257,10 @@ fn talk(
 
 fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     let log = out::log(parsed.value("log"))?;
+    // What was kept may part from what is computed at once.
     let alone = parsed.has("deterministic") || parsed.has("record");
     let mut config = config.clone();
-    config.deterministic |= parsed.has("deterministic");
+    config.deterministic |= alone;
     let config = &config;
     let talks = is_session(parsed, out);
     Shape::of(parsed)?; // Before a model is loaded.
@@ -290,14 +291,12 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     let Some(mut file) = replay::begin(parsed, &mut ask)? else {
         return once(server.map(Arc::new), &ask, parsed, config, out).map(drop);
     };
-    let mut config = config.clone();
-    config.cache_max = Some(0); // What was kept may part from what is computed at once.
-    let said = once(None, &ask, parsed, &config, out).inspect_err(|_| {
+    let said = once(None, &ask, parsed, config, out).inspect_err(|_| {
         // Of an answer that is none there is no record.
         let _ = parsed.value("record").map(std::fs::remove_file);
     })?;
-    let model = model::open(&super::store(&config), &ask.model)?;
-    replay::write(&mut file, &ask, &model, &said, &config)
+    let model = model::open(&super::store(config), &ask.model)?;
+    replay::write(&mut file, &ask, &model, &said, config)
 }
 
 /// Answers one prompt; what was said.
@@ -312,7 +311,7 @@ fn once(
     let shows_thinking = ask.think.is_some() && !parsed.has("hidethinking");
     let mut printer = Printer::new(out, &ask.model, parsed.has("json"), shows_thinking)
         .shaped(Shape::of(parsed)?);
-    let deadline = Deadline::of(parsed)?;
+    let deadline = Deadline::new();
     let told = answered(
         server.as_ref(),
         ask,

@@ -98,20 +98,13 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     if files.is_empty() {
         text = read("-")?;
     }
+    let json = parsed.has("json");
     match way[0] {
-        "head" | "tail" => {
-            let part = match way[0] {
-                "head" => head(engine, &text, most),
-                _ => tail(engine, &text, most),
-            };
-            match parsed.has("json") {
-                true => out.json(&[part]),
-                false => out.plain(part),
-            }
-        }
+        "head" => print(head(engine, &text, most), json, out),
+        "tail" => print(tail(engine, &text, most), json, out),
         "split" => {
             let pieces = split(engine, &text, most);
-            match parsed.has("json") {
+            match json {
                 true => out.json(&pieces),
                 false => {
                     let lines = pieces.into_iter().map(|piece| vec![piece.to_string()]);
@@ -126,8 +119,15 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
                 _ => vec![(*id).into(), engine.text(&[*id]).into()],
             };
             let rows: Vec<_> = ids.iter().map(row).collect();
-            out.named(parsed.has("json"), &["id", "text"], &rows)
+            out.named(json, &["id", "text"], &rows)
         }
+    }
+}
+
+fn print(part: &str, json: bool, out: &mut Out) -> Result<()> {
+    match json {
+        true => out.json(&[part]),
+        false => out.plain(part),
     }
 }
 
@@ -142,10 +142,7 @@ fn counted(engine: &Engine, text: &str) -> usize {
 fn count(engine: &Engine, files: &[String], json: bool, out: &mut Out) -> Result<()> {
     if files.is_empty() {
         let tokens = counted(engine, &read("-")?);
-        return match json {
-            true => out.json(&[serde_json::json!({ "tokens": tokens })]),
-            false => out.write(&format!("{tokens}\n")),
-        };
+        return out.named(json, &["tokens"], &[vec![tokens.into()]]);
     }
     let mut rows = Vec::new();
     for file in files {

@@ -5,10 +5,11 @@ use std::io::Write;
 use serde::Deserialize;
 
 use super::ask::{OPTION, options};
-use super::contract::{Deadline, Input};
+use super::contract::Deadline;
+use super::input::Input;
 use super::out::{self, Out};
 use super::parse::Parsed;
-use super::records::{Format, Record, Records};
+use super::records::{Format, Records};
 use super::spec::{Command, Completes, JSON, QUIET, option, switch};
 use super::vector::DIMENSIONS;
 use crate::config::Config;
@@ -105,7 +106,7 @@ impl Maker {
             pool: Pool::new(config.clone(), Policy::Server, out::log(None)?),
             dimensions: parsed.number("dimensions", 1..=usize::MAX)?,
             options: options(parsed)?,
-            deadline: Deadline::of(parsed)?,
+            deadline: Deadline::new(),
         })
     }
 
@@ -131,19 +132,15 @@ fn embed(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     }
     let maker = Maker::open(parsed, config)?;
     let mut input = Records::new(Input::new(), Format::Lines);
-    let (mut count, mut ended) = (0, None);
+    let mut ended = None;
     while ended.is_none() {
         let mut texts = Vec::new();
         while texts.len() < LINES && ended.is_none() {
             // What was read before a line that is no text is answered first.
-            match input
-                .next()
-                .and_then(|line| line.map(|line| at(count + 1, line)).transpose())
-            {
-                Ok(Some(line)) => texts.push(line.text),
+            match input.line() {
+                Ok(Some(line)) => texts.push(line),
                 other => ended = Some(other.map(drop)),
             }
-            count += 1;
         }
         if texts.is_empty() {
             break;
@@ -174,19 +171,6 @@ fn embed(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     ended.unwrap_or(Ok(()))
 }
 
-/// A line by its number, which is told of one that is no text.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn at(number: usize, line: Result<Record>) -> Result<Record> {
-    line.map_err(|error| {
-        Error::plain(
-            error.class(),
-            format!("line {number} of standard input: {error}"),
-        )
-    })
-}
-
 fn nearest(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     let top = parsed.number("top", 1..=usize::MAX)?;
     let maker = Maker::open(parsed, config)?;
@@ -194,10 +178,8 @@ fn nearest(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     let wanted = wanted.into_iter().next().unwrap_or_default();
     let mut input = Records::new(Input::new(), Format::Lines);
     let mut found: Vec<(f32, String)> = Vec::new();
-    let mut number = 0;
-    while let Some(line) = input.next()? {
-        number += 1;
-        let line = line?.text;
+    while let Some(line) = input.line()? {
+        let number = input.count();
         let wrong = |what: &str| Error::usage(format!("line {number} of standard input{what}"));
         let (text, vector) = match line.rsplit_once('\t') {
             Some((text, vector)) => {
@@ -214,11 +196,9 @@ fn nearest(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
             return Err(wrong(": its vector is no list of numbers"));
         }
         if vector.len() != wanted.len() {
-            return Err(Error::usage(format!(
-                "line {number} of standard input has a vector of {} numbers, the model makes {}",
-                vector.len(),
-                wanted.len()
-            )));
+            let (theirs, ours) = (vector.len(), wanted.len());
+            let what = format!(" has a vector of {theirs} numbers, the model makes {ours}");
+            return Err(wrong(&what));
         }
         let nearness: f32 = vector.iter().zip(&wanted).map(|(a, b)| a * b).sum();
         found.push((nearness, text));
