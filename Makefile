@@ -38,8 +38,8 @@ demo: build model ## build, fetch the small model, answer a piped prompt
 	@echo 'Why is the sky blue?' | $(PUNA) run $(SMOL) -n 80 --temperature 0
 
 test: test-deps models clients ## run all tests
-	$(CARGO) test --release -- --skip alone::
-	$(CARGO) test --release --test puna alone:: -- --test-threads=1
+	$(CARGO) test --release -- --skip timing::
+	$(CARGO) test --release --test puna timing:: -- --test-threads=1
 
 test-sdk: build models ## run the suites of OpenAI's and Anthropic's SDKs against a server
 	$(CARGO) test --release --test puna -- minilm:: embed::

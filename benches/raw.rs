@@ -1,6 +1,6 @@
-//! The raw loop: llama-cpp-2 with nothing around it, as the yardstick for puna's engine.
+//! A raw decode loop with llama-cpp-2, as the baseline for puna's engine.
 //!
-//! `cargo bench --bench raw -- MODEL.gguf [FLASH KV SLICE RUNS PROMPT ANSWER]` prints tokens a second
+//! `cargo bench --bench raw -- MODEL.gguf [FLASH KV SLICE RUNS PROMPT ANSWER]` prints tokens per second
 //! for a prompt of 440 tokens and 96 generated, medians of 5, and the peak resident memory.
 
 use std::num::NonZeroU32;

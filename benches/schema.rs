@@ -1,10 +1,10 @@
-//! Compares the two ways to hold an answer to a JSON Schema on the official test suite: llguidance,
+//! Compares two ways to constrain output to a JSON Schema on the official test suite: llguidance,
 //! which puna uses, and llama.cpp's own translation to GBNF.
 //!
 //! Arguments: a GGUF (for its vocabulary) and a folder of the suite, such as
 //! `jsonschema-4.26.0/json/tests/draft2020-12` of PyPI's jsonschema. Prints a line for each way:
-//! schemas refused, values rightly taken, rightly refused, wrongly refused, wrongly taken. Only the
-//! last column breaks a promise.
+//! schemas refused, values rightly accepted, rightly rejected, wrongly rejected, wrongly accepted.
+//! Only the last column violates the constraint.
 
 use std::fs;
 
@@ -15,7 +15,7 @@ use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::data::LlamaTokenData;
 use llama_cpp_2::token::data_array::LlamaTokenDataArray;
-use puna::engine::Compiler;
+use puna::system::engine::Compiler;
 use serde_json::Value as Json;
 
 #[derive(Default)]
@@ -103,7 +103,7 @@ fn main() {
     gbnf.print("GBNF");
 }
 
-/// Whether a text as a whole follows a GBNF grammar; `None` if that cannot be read.
+/// True if the whole text matches a GBNF grammar; `None` if llama.cpp cannot parse the grammar.
 fn follows(model: &LlamaModel, grammar: &str, text: &str) -> Option<bool> {
     let mut sampler = LlamaSampler::grammar(model, grammar, "root").ok()?;
     let vocab = model.vocab();

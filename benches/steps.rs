@@ -1,7 +1,7 @@
-//! What one decode costs by its tokens, each of a sequence of its own, with llama-cpp-2 and nothing around it.
+//! The cost of one decode by its number of tokens, each in its own sequence, with llama-cpp-2 alone.
 //!
-//! `cargo bench --bench steps -- MODEL.gguf` prints, for decodes of 1 to 64 tokens, each behind 24 others of its
-//! sequence and more, the milliseconds with logits and without, medians of 24.
+//! `cargo bench --bench steps -- MODEL.gguf` prints the milliseconds of decodes of 1 to 64 tokens, each
+//! after 24 or more others of its sequence, with logits and without, medians of 24.
 
 use std::num::NonZeroU32;
 use std::time::Instant;
@@ -30,7 +30,7 @@ fn main() {
     println!("tokens\twith logits, ms\twithout, ms");
     for tokens in [1, 4, 7, 8, 9, 12, 16, 32, 48, 63, 64] {
         let [with, without] = [true, false].map(|logits| {
-            // A context as `map` makes it, one cache for all sequences, no larger than they fill it.
+            // A context as `map` creates it: one cache for all sequences, just large enough for them.
             let cells = (DEPTH + STEPS + 1) * SEQUENCES;
             let params = LlamaContextParams::default()
                 .with_n_ctx(NonZeroU32::new(cells as u32))
@@ -50,7 +50,7 @@ fn main() {
     }
 }
 
-/// The median of decodes of the next token of so many sequences, in ms.
+/// The median time to decode the next token of `sequences` sequences, in milliseconds.
 fn measure(context: &mut LlamaContext, sequences: usize, logits: bool) -> f64 {
     let mut batch = LlamaBatch::new(SEQUENCES, 1);
     let mut took: Vec<f64> = (0..DEPTH + STEPS)

@@ -1,15 +1,15 @@
-//! What prompts and replies cost beside the model: a chat of 100 messages rendered, and an answer
-//! read token by token. `cargo bench --bench text` prints medians.
+//! The cost of prompts and replies without the model: rendering a chat of 100 messages, and reading an
+//! answer token by token. `cargo bench --bench text` prints medians.
 
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use puna::clock::Local;
-use puna::message::Message;
-use puna::prompt::{Chat, GoTemplate, Template, gotmpl};
-use puna::reply::{Format, Reader};
+use puna::core::clock::Local;
+use puna::core::message::Message;
+use puna::format::reply::{Format, Reader};
+use puna::format::template::{Chat, GoTemplate, Template, go};
 
 const ROUNDS: usize = 51;
 
@@ -56,7 +56,7 @@ fn main() {
     }
     let source = "{{ range $i, $_ := .Messages }}{{- $last := eq (len (slice $.Messages $i)) 1 }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ if $last }}<|im_start|>assistant\n{{ end }}{{ end }}";
     let template = GoTemplate::compile(source).unwrap();
-    let input = gotmpl::Input {
+    let input = go::Input {
         messages: &messages,
         tools: &[],
         think: None,
@@ -66,7 +66,7 @@ fn main() {
     println!("render 100 messages\tGo template\t{later:.3} ms");
 }
 
-/// The median of some rounds, in milliseconds.
+/// The median time of some rounds, in milliseconds.
 fn median(rounds: usize, mut work: impl FnMut()) -> f64 {
     let mut times: Vec<f64> = (0..rounds)
         .map(|_| {

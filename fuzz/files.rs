@@ -1,17 +1,17 @@
-//! Targets for what is read of files that others made.
+//! Fuzz targets for file formats.
 
 use std::io::Cursor;
 
-use puna::digest::Digest;
-use puna::gguf::{self, Writer};
-use puna::manifest::{Config, Layer, Manifest};
-use puna::modelfile::{self, Instruction};
-use puna::safetensors;
-use puna::vocabulary::{Files, Vocabulary};
+use puna::core::digest::Digest;
+use puna::format::gguf::{self, Writer};
+use puna::format::manifest::{Config, Layer, Manifest};
+use puna::format::modelfile::{self, Instruction};
+use puna::format::safetensors;
+use puna::format::tokenizer::{Files, Vocabulary};
 
 use crate::Dice;
 
-/// What the mutations of a target begin with.
+/// The seeds of a target.
 pub fn seeds(target: &str) -> Vec<Vec<u8>> {
     match target {
         "gguf" => vec![small_gguf(), Writer::new("llama").bytes()],
@@ -50,7 +50,7 @@ fn small_safetensors() -> Vec<u8> {
     [&length[..], header, &[0; 16]].concat()
 }
 
-/// A model of SentencePiece, and tokenizers as JSON: by bytes, by pieces and by words.
+/// A SentencePiece model, and JSON tokenizers: byte-level BPE, pieces, WordPiece.
 fn small_tokenizers() -> Vec<Vec<u8>> {
     let pieces = [("<unk>", 2), ("<s>", 3), ("\u{2581}a", 1), ("<0x0A>", 6)];
     let piece = |(text, kind): (&str, u8)| {
@@ -81,7 +81,7 @@ fn small_manifest() -> Vec<u8> {
     Manifest::new((digest, 1), layers).bytes()
 }
 
-/// A header that was accepted can be asked everything.
+/// Every accessor works on an accepted header.
 pub fn gguf(dice: &mut Dice, seeds: &[Vec<u8>]) {
     const WORDS: &[&[u8]] = &[
         b"GGUF",
@@ -109,7 +109,7 @@ pub fn gguf(dice: &mut Dice, seeds: &[Vec<u8>]) {
     }
 }
 
-/// What is printed of a Modelfile reads as the same again.
+/// A printed Modelfile parses to the same instructions.
 pub fn modelfile(dice: &mut Dice, seeds: &[Vec<u8>]) {
     const WORDS: &[&[u8]] = &[
         b"FROM ",
@@ -124,11 +124,11 @@ pub fn modelfile(dice: &mut Dice, seeds: &[Vec<u8>]) {
         b"#",
         b"stop",
     ];
-    let _ = modelfile::parse(&dice.mutated_bytes(seeds, WORDS)); // An error is an answer too.
+    let _ = modelfile::parse(&dice.mutated_bytes(seeds, WORDS)); // An error is a valid result.
     let text = String::from_utf8_lossy(&dice.mutated_bytes(seeds, WORDS)).into_owned();
-    let text = text.replace('\r', ""); // Its lines end in either way.
+    let text = text.replace('\r', ""); // Either line ending is accepted.
     if text.contains("\"\"\"") || text.contains('\0') {
-        return; // No Modelfile can say these.
+        return; // A Modelfile cannot contain these.
     }
     let written = format!("FROM a\nSYSTEM {}\n", modelfile::quoted(&text));
     let again = modelfile::parse(written.as_bytes());
@@ -140,7 +140,7 @@ pub fn modelfile(dice: &mut Dice, seeds: &[Vec<u8>]) {
     );
 }
 
-/// A manifest that was accepted is written and read as itself.
+/// An accepted manifest survives writing and parsing.
 pub fn manifest(dice: &mut Dice, seeds: &[Vec<u8>]) {
     const WORDS: &[&[u8]] = &[
         b"sha256:",
@@ -160,10 +160,10 @@ pub fn manifest(dice: &mut Dice, seeds: &[Vec<u8>]) {
         let again = Manifest::parse(&written).expect("what was written can be read");
         assert_eq!(again.bytes(), written);
     }
-    let _ = serde_json::from_slice::<Config>(&bytes); // An error is an answer too.
+    let _ = serde_json::from_slice::<Config>(&bytes); // An error is a valid result.
 }
 
-/// The tensors of a header that was accepted lie within the file.
+/// The tensors of an accepted header lie within the file.
 pub fn safetensors(dice: &mut Dice, seeds: &[Vec<u8>]) {
     const WORDS: &[&[u8]] = &[
         b"18446744073709551615",
@@ -185,7 +185,7 @@ pub fn safetensors(dice: &mut Dice, seeds: &[Vec<u8>]) {
     }
 }
 
-/// A tokenizer that was accepted can be written into a GGUF that can be read.
+/// An accepted tokenizer can be written to a GGUF that can be read.
 pub fn vocabulary(dice: &mut Dice, seeds: &[Vec<u8>]) {
     const WORDS: &[&[u8]] = &[
         b"\"vocab\":",

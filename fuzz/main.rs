@@ -1,11 +1,11 @@
-//! Mutation fuzzing of what reads foreign bytes: Go templates, Jinja templates, readers of answers,
-//! the compiler of grammars, GGUF and safetensors headers, tokenizers, Modelfiles, manifests,
-//! requests and the router.
-//! `make fuzz` runs each target for a while; a panic, a hang or a lost byte ends it with the input
-//! that did it.
+//! Mutation fuzzing of parsers of foreign bytes: Go templates, Jinja templates, reply readers, the
+//! grammar compiler, GGUF and safetensors headers, tokenizers, Modelfiles, manifests, requests and
+//! the router.
+//! `make fuzz` runs each target for a while; a panic, a hang or a lost byte stops it and prints the
+//! input that caused it.
 //!
-//! No coverage guides it, so that it runs on a stable compiler and shares the build of everything
-//! else; the seeds are the tests' templates and transcripts, which reach far by themselves.
+//! There is no coverage guidance, so it runs on a stable compiler and shares the build of everything
+//! else; the seeds, templates and transcripts of the tests, reach far by themselves.
 
 mod files;
 mod requests;
@@ -17,21 +17,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use puna::clock::Local;
-use puna::engine::Compiler;
-use puna::message::{Message, Tool, ToolCall};
-use puna::prompt::gotmpl::{GoTemplate, Input};
-use puna::prompt::{Chat, Template};
-use puna::reply::{Format, Piece, Reader};
+use puna::core::clock::Local;
+use puna::core::message::{Message, Tool, ToolCall};
+use puna::format::reply::{Format, Piece, Reader};
+use puna::format::template::go::{GoTemplate, Input};
+use puna::format::template::{Chat, Template};
+use puna::system::engine::Compiler;
 
-/// Makes an input of the seeds and reads it.
+/// Makes an input from the seeds and parses it.
 type Target = fn(&mut Dice, &[Vec<u8>]);
 
-/// One input may take this long.
+/// Time limit of one input.
 const INPUT_MAX: Duration = Duration::from_secs(5);
 
 fn main() {
-    // cargo bench hands its own flags on: only words count.
+    // cargo bench passes its own flags on: only words count.
     let words: Vec<String> = std::env::args()
         .skip(1)
         .filter(|word| !word.starts_with("--"))
@@ -80,7 +80,7 @@ fn main() {
     }
 }
 
-/// A start of its own for each run, or the state that a failure printed.
+/// The initial state: from the clock, or from `PUNA_FUZZ_STATE` to reproduce a failure.
 fn seed() -> u64 {
     let given = std::env::var("PUNA_FUZZ_STATE")
         .ok()
@@ -91,7 +91,7 @@ fn seed() -> u64 {
     given.unwrap_or(now.as_nanos() as u64 | 1)
 }
 
-/// A small random generator (xorshift64*): the same state gives the same input again.
+/// A small random number generator (xorshift64*): the same state gives the same input.
 struct Dice(u64);
 
 impl Dice {
@@ -102,7 +102,7 @@ impl Dice {
         (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % sides.max(1)
     }
 
-    /// One of the seeds with a few changes: bytes flipped, pieces cut, doubled or taken from another.
+    /// One of the seeds with a few changes: bytes flipped, pieces removed, repeated or copied from another.
     fn mutated_bytes(&mut self, seeds: &[Vec<u8>], words: &[&[u8]]) -> Vec<u8> {
         let mut bytes = seeds[self.roll(seeds.len())].clone();
         for _ in 0..=self.roll(6) {
@@ -249,7 +249,7 @@ fn go(dice: &mut Dice, seeds: &[Vec<u8>]) {
             think: None,
             now: Local::utc(SystemTime::UNIX_EPOCH),
         };
-        let _ = template.render(&input); // An error is an answer too.
+        let _ = template.render(&input); // An error is a valid result.
         let _ = template.insert("a", "b", Local::utc(SystemTime::UNIX_EPOCH));
     }
 }
@@ -284,7 +284,7 @@ fn jinja(dice: &mut Dice, seeds: &[Vec<u8>]) {
             tools: &tools,
             ..Chat::default()
         };
-        let _ = template.render(&chat); // An error is an answer too.
+        let _ = template.render(&chat); // An error is a valid result.
         if dice.roll(8) == 0 {
             let format = Format::of(&template, &source);
             assert!(format.marks().iter().all(|mark| !mark.trim().is_empty()));
@@ -292,7 +292,7 @@ fn jinja(dice: &mut Dice, seeds: &[Vec<u8>]) {
     }
 }
 
-/// Formats of the tests' templates, made once.
+/// The formats of the test templates, detected once.
 fn formats() -> &'static [Arc<Format>] {
     static FORMATS: std::sync::OnceLock<Vec<Arc<Format>>> = std::sync::OnceLock::new();
     FORMATS.get_or_init(|| {
@@ -306,7 +306,7 @@ fn formats() -> &'static [Arc<Format>] {
     })
 }
 
-/// However an answer is cut, the same pieces come out.
+/// However an answer is split, the reader gives the same result.
 fn reply(dice: &mut Dice, seeds: &[Vec<u8>]) {
     const WORDS: &[&str] = &[
         "<think>",
@@ -397,6 +397,6 @@ fn grammar(dice: &mut Dice, seeds: &[Vec<u8>]) {
     }
     let source = dice.mutated(seeds, WORDS);
     COMPILER.with(|compiler| {
-        let _ = compiler.accepts(&source, "{\"a\": 1}"); // An error is an answer too.
+        let _ = compiler.accepts(&source, "{\"a\": 1}"); // An error is a valid result.
     });
 }

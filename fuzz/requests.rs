@@ -1,11 +1,12 @@
-//! The target of requests: bodies of every dialect become the native one, or an error.
+//! Fuzz target for request bodies: each API's body decodes to the native one, or to an error.
 
-use puna::api::{anthropic, create, native, openai, responses};
+use puna::format::wire::native::{self, create};
+use puna::format::wire::{anthropic, openai, responses};
 use serde_json::{Map, Value as Json};
 
 use crate::Dice;
 
-/// A body of each dialect with most of its fields.
+/// A body of each API with most of its fields.
 pub const SEEDS: &[&str] = &[
     r#"{"model":"m","messages":[{"role":"system","content":"s"},{"role":"user","content":[{"type":"text","text":"a"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AA=="}}]},{"role":"assistant","content":null,"tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}]},{"role":"tool","tool_call_id":"c","content":"r"}],"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object"}}}],"tool_choice":{"type":"function","function":{"name":"f"}},"n":2,"logprobs":true,"top_logprobs":3,"logit_bias":{"5":1.5},"max_completion_tokens":7,"stop":["a"],"stream":true,"stream_options":{"include_usage":true},"response_format":{"type":"json_schema","json_schema":{"name":"n","schema":{}}},"reasoning_effort":"high","seed":1,"temperature":0.5}"#,
     r#"{"model":"m","prompt":["a","b"],"suffix":"s","echo":false,"best_of":1,"logprobs":2,"max_tokens":5,"stop":"x"}"#,
@@ -15,7 +16,7 @@ pub const SEEDS: &[&str] = &[
     r#"{"model":"m","prompt":"p","system":"s","template":"{{ .Prompt }}","context":[1],"options":{"num_ctx":8,"stop":["a"]},"format":{"type":"object"},"think":"high","keep_alive":"5m","images":["AA=="],"raw":false,"suffix":"x","files":{"a.gguf":"sha256:0"},"quantize":"q8_0"}"#,
 ];
 
-/// Reads a body as every dialect does.
+/// Decodes a body as every API does.
 pub fn requests(dice: &mut Dice, seeds: &[Vec<u8>]) {
     const WORDS: &[&[u8]] = &[
         b"null",
@@ -34,7 +35,7 @@ pub fn requests(dice: &mut Dice, seeds: &[Vec<u8>]) {
         b"[[1,2],\"a\"]",
     ];
     let bytes = dice.mutated_bytes(seeds, WORDS);
-    // Errors are answers too.
+    // Errors are valid results.
     let _ = serde_json::from_slice::<native::GenerateRequest>(&bytes);
     let _ = serde_json::from_slice::<native::EmbedRequest>(&bytes).map(|request| request.texts());
     let _ = serde_json::from_slice::<create::CreateRequest>(&bytes);

@@ -1,4 +1,4 @@
-//! The target of the router: bytes that may be requests, sent to a server of its own without a model.
+//! Fuzz target for the router: bytes that may be requests, sent to a separate server without a model.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::{Dice, requests};
 
-/// A request of each kind; bodies of every dialect follow at a POST.
+/// A request of each kind; a POST is followed by bodies of every API.
 const HEADS: &[&str] = &[
     "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "HEAD /api/tags HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
@@ -23,7 +23,7 @@ const HEADS: &[&str] = &[
     "POST /api/blobs/sha256-e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 0\r\n\r\n",
     "GET //api//tags/ HTTP/1.0\r\nAuthorization: Bearer x\r\nx-api-key: y\r\nOrigin: null\r\n\r\n",
 ];
-/// Routes that take a body.
+/// Routes that read a body.
 const POSTS: &[&str] = &[
     "/api/show",
     "/api/generate",
@@ -44,7 +44,7 @@ const POSTS: &[&str] = &[
     "/infill",
     "/api/rerank",
 ];
-/// An answer comes within it, or there is none.
+/// Time limit of a response.
 const ANSWER_MAX: Duration = Duration::from_secs(4);
 
 /// Requests to every route.
@@ -59,7 +59,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     heads.chain(posts).collect()
 }
 
-/// A server that ends by itself when the run has ended.
+/// A server that exits when the fuzzer exits.
 struct Served {
     at: String,
     panicked: Arc<AtomicBool>,
@@ -75,7 +75,7 @@ fn served() -> &'static Served {
             .args(["--linger", "30s"])
             .env_clear()
             .env("HOME", &home)
-            .env("HTTPS_PROXY", "http://127.0.0.1:9") // Nothing is fetched.
+            .env("HTTPS_PROXY", "http://127.0.0.1:9") // Prevents any download.
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -97,13 +97,13 @@ fn served() -> &'static Served {
                     seen.store(true, Ordering::Relaxed);
                 }
             }
-            let _ = child.wait(); // It closed its standard error.
+            let _ = child.wait(); // It has closed its standard error.
         });
         Served { at, panicked }
     })
 }
 
-/// Sends bytes: what comes back is answers, and no more of them than there were requests.
+/// Sends bytes: the response consists of HTTP answers, no more than there were requests.
 pub fn router(dice: &mut Dice, seeds: &[Vec<u8>]) {
     const WORDS: &[&[u8]] = &[
         b"\r\n",
@@ -133,14 +133,14 @@ pub fn router(dice: &mut Dice, seeds: &[Vec<u8>]) {
     let bytes = dice.mutated_bytes(seeds, WORDS);
     let is_newer = |nine: &[u8]| nine == b" HTTP/2.0" || nine == b" HTTP/3.0";
     if bytes.windows(9).any(is_newer) {
-        return; // tiny_http waits for itself: docs/ARCHITECTURE.md tells.
+        return; // tiny_http waits for itself: see docs/ARCHITECTURE.md.
     }
     let server = served();
     let mut stream = TcpStream::connect(&server.at).expect("the server listens");
     stream
         .set_read_timeout(Some(ANSWER_MAX))
         .expect("a timeout");
-    // The server may end the connection before it has all.
+    // The server may close the connection before it has read everything.
     let _ = stream.write_all(&bytes);
     let _ = stream.shutdown(Shutdown::Write);
     let mut answer = Vec::new();
@@ -153,10 +153,10 @@ pub fn router(dice: &mut Dice, seeds: &[Vec<u8>]) {
     if answer.is_empty() {
         return;
     }
-    // An answer repeats the version of its request, whatever that is.
+    // An answer repeats the HTTP version of its request.
     assert!(answer.starts_with(b"HTTP/"), "{}", shown());
     assert!(answer.get(8..12) != Some(b" 500"), "{}", shown());
-    // What follows a request's body may be no request: that is told with 400. And 100 is no answer yet.
+    // Bytes after a body may not be a request and get a 400; a 100 is not yet an answer.
     let asked = bytes.windows(5).filter(|five| five == b"HTTP/").count();
     let answers = answer
         .windows(12)

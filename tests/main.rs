@@ -1,58 +1,19 @@
 //! The tests: through the real program, real sockets and a real model, a fresh directory each.
 //!
-//! `alone` holds what measures time; `make test` runs it by itself.
+//! - `cli`: what each command prints, and its exit status.
+//! - `api`: native routes, dialects, official clients, keys, limits and abuse.
+//! - `store`: creating, importing, archives, interruptions.
+//! - `registry`: pulling and pushing against a scripted registry, and its faults.
+//! - `engine`: architectures, caches, scheduling; `engine::timing` measures time and runs by itself.
+//! - `format`: templates and prompts, compared with what other implementations make of them.
+//! - `meta`: house rules that a program can check.
+//! - `support`: sandboxes, scripted servers, registries and models.
 
-mod abuse;
-mod alone;
-mod bad;
-mod broken;
-mod bundle;
-mod chat;
-mod clients;
-mod compat;
-mod conformance;
-mod contract;
-mod create;
-mod derived;
-mod deterministic;
-mod door;
-mod embed;
-mod examples;
-mod gotemplates;
-mod imports;
-mod kept;
-mod keys;
-mod kinds;
-mod layouts;
-mod limits;
-mod load;
-mod malformed;
-mod manual;
-mod map;
-mod minilm;
-mod parrot;
-mod pipes;
-mod promised;
-mod prompts;
-mod proxy;
-mod pull;
-mod push;
-mod quantize;
+mod api;
+mod cli;
+mod engine;
+mod format;
+mod meta;
 mod registry;
-mod remote;
-mod rerank;
-mod reuse;
-mod scheduling;
-mod scripted;
-mod sent;
-mod serve;
-mod session;
-mod settings;
-mod shape;
-mod shards;
-mod small;
 mod store;
 mod support;
-mod templates;
-mod thinking;
-mod tidy;

@@ -1,44 +1,41 @@
-//! `puna chat`: a conversation over standard input, a message a line in and one a line out, so that a
-//! shell script can be the loop that runs tools.
+//! `puna chat`: a conversation over standard input and output, one message per line, so that a shell
+//! script can be the loop that runs tools.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::answer::{self, Here};
-use super::ask::{
-    Ask, FORMAT, GRAMMAR, MESSAGES, OPTION, SCHEMA, SEED, SYSTEM, TEMPERATURE, THINK, TOOL_CHOICE,
-    TOOLS,
-};
-use super::contract::Deadline;
-use super::input::Input;
+use super::context::{self, Context};
 use super::out::{self, Out};
-use super::parse::Parsed;
+use super::parsed::Parsed;
 use super::records::{Format, Records};
+use super::run::answer::{self, Here};
+use super::run::turn_args::{
+    Ask, FORMAT, GRAMMAR, MESSAGES, OPTION, OVERFLOWS, SCHEMA, SEED, SYSTEM, TEMPERATURE, THINK,
+    TOOL_CHOICE, TOOLS,
+};
+use super::run_limits::{self, Deadline};
 use super::shape::STOP;
-use super::spec::{Command, Completes, HOST, QUIET, option, switch};
+use super::stdin::Input;
+use super::table::{Command, Completes, HOST, PLAIN, QUIET, option, switch};
 use super::transcript::{self, CONTINUE, TRANSCRIPT, Transcript};
-use crate::api::native;
-use crate::chat::{Promise, Request};
-use crate::client::Client;
-use crate::config::Config;
-use crate::duration::KeepAlive;
-use crate::error::{Class, Error, Result};
-use crate::json;
-use crate::message::{Delta, Message, Reason};
-use crate::pool::Policy;
+use crate::core::duration::KeepAlive;
+use crate::core::error::{Class, Error, Result};
+use crate::core::json;
+use crate::core::message::{Delta, Message, Reason};
+use crate::core::turn::OutputConstraint;
+use crate::format::wire::native;
+use crate::ops::pool::Policy;
+use crate::ops::turn::Request;
+use crate::system::client::Client;
+use crate::system::config::Config;
 
 pub const COMMAND: Command = Command {
     name: "chat",
-    alias: None,
-    summary: "answer each line of standard input, with all before it in mind",
+    summary: "answer each line of standard input as a turn of a conversation",
     operands: "MODEL",
     arity: (1, 1),
     flags: &[
-        switch(
-            "jsonl",
-            None,
-            "messages are JSON objects, a line each, as in the API",
-        ),
+        switch("jsonl", None, "read and print JSON messages, as in the API"),
         SYSTEM,
         MESSAGES,
         OPTION,
@@ -49,7 +46,7 @@ pub const COMMAND: Command = Command {
             "num-ctx",
             None,
             "N",
-            "tokens of context (default: the server's)",
+            "context size in tokens (default: the server's)",
         ),
         THINK,
         TOOLS,
@@ -64,13 +61,14 @@ pub const COMMAND: Command = Command {
         QUIET,
     ],
     about: &[
-        "Reads a message a line from standard input and prints the answer to each as a line, as soon as it is whole. \
-         The model is loaded once, and what was said before is not computed again.",
+        "Reads one message per line from standard input and prints the answer to each as a line, as soon as it is \
+         complete. The model is loaded once, and earlier messages are not computed again.",
         "With --jsonl a line is a message of the API: an object with role and content. A message of role user is \
-         answered; so are those of role tool, once there is one for each call that the model made. Those of role \
-         system or assistant are only added. The answer is such an object too, with tool_calls and thinking where \
-         there are any; what cannot be answered is forgotten, an object with error is printed, and the status is 14.",
-        "Without it a line is a prompt, and the answer is its text in one line, escaped as in every list.",
+         answered; messages of role tool are answered once there is one for each call that the model made. Messages \
+         of role system or assistant are only added. The answer is such an object too, with tool_calls and thinking \
+         if the model produced them. If a message cannot be answered, it is dropped from the conversation, an object \
+         with error is printed, and the status is 14.",
+        "Without --jsonl a line is a prompt, and the answer is one line of text, escaped as in every list.",
     ],
     examples: &[
         (
@@ -79,18 +77,21 @@ pub const COMMAND: Command = Command {
         ),
         (
             "puna chat smol --jsonl --tools tools.json < turns.jsonl",
-            "turns with calls of functions",
+            "a conversation with function calls",
         ),
     ],
     completes: Completes::Models,
+    limits: run_limits::FLAGS,
     run,
+    ..PLAIN
 };
 
-fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
+fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
+    let config = &context.config;
     let jsonl = parsed.has("jsonl");
     let mut chat = Chat {
-        ask: Ask::without_prompt(parsed)?,
-        partner: partner(parsed, config)?,
+        ask: Ask::without_prompt(parsed, OVERFLOWS)?,
+        backend: backend(parsed, config)?,
         deadline: Deadline::new(),
         transcript: Transcript::of(parsed)?,
         calls: 0,
@@ -120,7 +121,7 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
                 let told = serde_json::json!({ "error": error.to_string() });
                 out.write(&(json::line(&told) + "\n"))?;
             }
-            (Err(_), false) => out.write("\n")?, // Line N answers line N.
+            (Err(_), false) => out.write("\n")?, // Output line N answers input line N.
         }
     }
     match failures {
@@ -133,37 +134,40 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     }
 }
 
-/// Who answers.
-enum Partner {
+/// The backend that answers: a model in this process, or a server.
+enum Backend {
     Here(Box<Here>),
     There(Arc<Client>),
 }
 
-fn partner(parsed: &Parsed, config: &Config) -> Result<Partner> {
-    if let Some(client) = super::named_server(parsed, config)? {
-        return Ok(Partner::There(Arc::new(client)));
+fn backend(parsed: &Parsed, config: &Config) -> Result<Backend> {
+    if let Some(client) = context::named_server(parsed, config)? {
+        return Ok(Backend::There(Arc::new(client)));
     }
     let here = Here::open(&parsed.operands[0], Policy::Session, parsed, config)?;
     if here.model().header.is_embedding() {
-        let text = format!("{} makes vectors, not texts: see embed", here.model().label);
+        let text = format!(
+            "{} is an embedding model; use 'puna embed'",
+            here.model().label
+        );
         return Err(Error::usage(text));
     }
-    Ok(Partner::Here(Box::new(here)))
+    Ok(Backend::Here(Box::new(here)))
 }
 
-/// A message of the API.
+/// Parses a message of the API.
 fn message(line: &str) -> Result<Message> {
     let message = serde_json::from_str::<native::Message>(line);
     let message: Message = message
-        .map_err(|error| Error::usage(format!("no message: {error}")))?
+        .map_err(|error| Error::usage(format!("not a message: {error}")))?
         .into();
     match message.role.as_str() {
         "system" | "user" | "assistant" | "tool" => Ok(message),
-        other => Err(Error::usage(format!("'{other}' is no role"))),
+        other => Err(Error::usage(format!("'{other}' is not a role"))),
     }
 }
 
-/// True for what no other message would fare better with.
+/// True for errors that would fail every other message too.
 fn is_fatal(error: &Error) -> bool {
     !matches!(
         error.class(),
@@ -174,7 +178,7 @@ fn is_fatal(error: &Error) -> bool {
 /// The conversation.
 struct Chat {
     ask: Ask,
-    partner: Partner,
+    backend: Backend,
     deadline: Deadline,
     transcript: Option<Transcript>,
     /// Calls of the model that have no result yet.
@@ -184,7 +188,7 @@ struct Chat {
 }
 
 impl Chat {
-    /// Takes a message in; the answer, if it is to be answered.
+    /// Adds a message; returns the answer if the message is to be answered.
     fn take(&mut self, message: Message, out: &Out) -> Result<Option<Message>> {
         let answers = match message.role.as_str() {
             "user" => true,
@@ -223,8 +227,8 @@ impl Chat {
             Ok(())
         };
         let cancel = self.deadline.flag();
-        match &self.partner {
-            Partner::Here(here) => {
+        match &self.backend {
+            Backend::Here(here) => {
                 let request = Request {
                     cancel,
                     keep_alive: Some(KeepAlive::Forever),
@@ -234,14 +238,14 @@ impl Chat {
                 let mut turn = here.start(request, out)?;
                 turn.try_for_each(|delta| take(delta?))?;
             }
-            Partner::There(client) => {
+            Backend::There(client) => {
                 answer::by_server_until(client, &self.ask, None, &cancel, &mut take)?;
             }
         }
-        match is_cut && self.ask.promise != Promise::None {
+        match is_cut && self.ask.constraint != OutputConstraint::None {
             true => Err(Error::plain(
                 Class::Cut,
-                "the answer was cut by the token limit before it was whole: see --num-predict",
+                "the token limit cut the answer before it was complete: see --num-predict",
             )),
             false => Ok(said),
         }

@@ -1,28 +1,29 @@
 //! `puna choose`: an answer as a word, a probability and an exit status.
 
-use super::ask::{Ask, OPTION, SYSTEM};
-use super::contract::Deadline;
+use super::context::{self, Context};
 use super::out::{self, Out, Unit};
-use super::parse::Parsed;
-use super::spec::{Command, Completes, JSON, QUIET, option, switch};
-use crate::chat::Request;
-use crate::choose::{CHOICES_MAX, choose};
-use crate::config::Config;
-use crate::error::{Class, Error, Result};
-use crate::message::Think;
-use crate::model;
-use crate::pool::{Policy, Pool};
+use super::parsed::Parsed;
+use super::run::turn_args::{Ask, OPTION, OVERFLOWS, SYSTEM};
+use super::run_limits::{self, Deadline};
+use super::stdin;
+use super::table::{Command, Completes, JSON, PLAIN, QUIET, option, switch};
+use crate::core::error::{Class, Error, Result};
+use crate::core::message::Think;
+use crate::ops::choose::{CHOICES_MAX, choose};
+use crate::ops::model;
+use crate::ops::pool::{Policy, Pool};
+use crate::ops::turn::Request;
+use crate::system::config::Config;
 
-/// Context beside the prompt's own tokens: for the template, the system text and the choices.
+/// Context tokens in addition to the prompt's: for the template, the system text and the choices.
 const CONTEXT_TOKENS_MORE: usize = 2048;
-/// `--status` where no choice is sure enough, and where puna fails.
+/// Exit statuses with `--status`: no choice is probable enough, and any failure.
 const UNSURE: u8 = 120;
 pub const FAILED: u8 = 121;
 
 pub const COMMAND: Command = Command {
     name: "choose",
-    alias: None,
-    summary: "pick one of some answers, with its probability",
+    summary: "pick one of several answers, with its probability",
     operands: "MODEL CHOICE CHOICE...",
     arity: (3, CHOICES_MAX + 1),
     flags: &[
@@ -30,18 +31,18 @@ pub const COMMAND: Command = Command {
             "question",
             Some('Q'),
             "TEXT",
-            "what is asked about the text on standard input",
+            "question about the text on standard input",
         ),
         switch(
             "status",
             None,
-            "exit 0 for the first choice, 1 for the second, ..., 120 if unsure, 121 for any failure",
+            "exit with the number of the choice, counted from 0",
         ),
         option(
             "sure",
             None,
             "P",
-            "print unsure if no choice has at least this probability, such as 0.8",
+            "print unsure below this probability, such as 0.8",
         ),
         SYSTEM,
         OPTION,
@@ -49,10 +50,12 @@ pub const COMMAND: Command = Command {
         QUIET,
     ],
     about: &[
-        "Reads a text from standard input, asks the question about it, and prints the likeliest of the choices, a tab, \
-         and its probability among them. Nothing is sampled: each choice's whole text is weighed by the model's own \
-         probabilities, so that the same input always gives the same answer.",
-        "With --json all probabilities are printed. The model always runs in this process.",
+        "Reads a text from standard input, asks the question about it, and prints the likeliest choice, a tab, and \
+         its probability among the choices. Nothing is sampled: the model's own probabilities weigh each choice's \
+         whole text, so that the same input always gives the same answer.",
+        "With --status the exit status is 0 for the first choice, 1 for the second and so on, 120 if no choice has \
+         the probability of --sure, and 121 for any failure. With --json all probabilities are printed. The model \
+         always runs in this process.",
     ],
     examples: &[
         (
@@ -65,10 +68,15 @@ pub const COMMAND: Command = Command {
         ),
     ],
     completes: Completes::Models,
+    limits: run_limits::FLAGS,
+    retries_whole: true,
+    failure_status: Some(FAILED),
     run,
+    ..PLAIN
 };
 
-fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
+fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
+    let config = &context.config;
     let tells = parsed.has("status");
     match chosen(parsed, config, out) {
         Ok(status) if tells && status > 0 => Err(Error::plain(Class::Told(status), "")),
@@ -86,26 +94,26 @@ fn chosen(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<u8> {
     let sure = parsed.value("sure").map(probability).transpose()?;
     let choices = &parsed.operands[1..];
     if let Some(twice) = (1..choices.len()).find(|at| choices[..*at].contains(&choices[*at])) {
-        let text = format!("the choice '{}' is there twice", choices[twice]);
+        let text = format!("duplicate choice '{}'", choices[twice]);
         return Err(Error::usage(text));
     }
-    let mut ask = Ask::without_prompt(parsed)?;
-    let text = super::read_text("-", super::ask::PROMPT_BYTES_MAX)?;
+    let mut ask = Ask::without_prompt(parsed, OVERFLOWS)?;
+    let text = stdin::read_text("-", super::run::turn_args::PROMPT_BYTES_MAX)?;
     ask.prompt = prompt(text.trim_end(), parsed.value("question"), choices)?;
-    let model = model::open(&super::store(config), &ask.model)?;
+    let model = model::open(&context::store(config), &ask.model)?;
     if ask.options.int("num_ctx").is_none() {
-        // A token is a byte at least: the context holds the prompt, the template and the choices.
+        // A token is at least one byte, so the context fits the prompt, the template and the choices.
         let tokens = (ask.prompt.len() + CONTEXT_TOKENS_MORE).to_string();
         ask.options.set_text("num_ctx", &tokens)?;
     }
     let pool = Pool::new(config.clone(), Policy::OneShot, out::log(None)?);
     let progress = out.progress("loading", Unit::Percent);
     let request = ask.request(&model);
-    let thinks = request.dialect(&pool)?.can("thinking");
+    let thinks = request.template_choice(&pool)?.can("thinking");
     let deadline = Deadline::new();
     let request = Request {
         cancel: deadline.flag(),
-        think: request.think.or(thinks.then_some(Think::Off)), // Else it would be weighed within a thought.
+        think: request.think.or(thinks.then_some(Think::Off)), // Else a choice would be scored as thinking.
         ..request
     };
     let shares = choose(&pool, request, choices, &mut |fraction| {
@@ -131,7 +139,7 @@ fn chosen(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<u8> {
         &shares,
     );
     match told {
-        // Nobody reads the word: the status still tells it.
+        // The reader has closed the pipe; the exit status still gives the choice.
         Err(error) if error.class() == Class::Closed && parsed.has("status") => Ok(status),
         told => told.map(|()| status),
     }
@@ -163,14 +171,14 @@ fn probability(text: &str) -> Result<f64> {
         .parse()
         .ok()
         .filter(|value| (0.0..=1.0).contains(value));
-    value.ok_or_else(|| Error::usage(format!("--sure is a number from 0 to 1, not '{text}'")))
+    value.ok_or_else(|| Error::usage(format!("--sure must be a number from 0 to 1, not '{text}'")))
 }
 
-/// The text, what is asked about it, and which answers there are.
+/// The prompt: the text, the question about it, and the list of choices.
 fn prompt(text: &str, question: Option<&str>, choices: &[String]) -> Result<String> {
     if text.is_empty() && question.is_none() {
         return Err(Error::usage(
-            "nothing is asked: give --question, or a text on standard input",
+            "no prompt: give --question, or a text on standard input",
         ));
     }
     let parts = [text, question.unwrap_or_default()];

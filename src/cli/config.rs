@@ -1,36 +1,37 @@
 //! `puna config`: the settings in force and where each came from.
 
+use super::context::Context;
 use super::out::Out;
-use super::parse::Parsed;
-use super::spec::{Command, Completes, JSON};
-use crate::config::{Config, Setting};
-use crate::error::{Error, Result};
-use crate::name;
+use super::parsed::Parsed;
+use super::table::{Command, JSON, PLAIN};
+use crate::core::error::{Error, Result};
+use crate::core::name;
+use crate::system::config::Setting;
 
 pub const COMMAND: Command = Command {
     name: "config",
-    alias: None,
     summary: "print the settings in force and where each came from",
     operands: "[KEY]",
     arity: (0, 1),
     flags: &[JSON],
     about: &[
-        "Prints each setting: its key, a tab, its value, a tab, and its origin, which is a variable of the \
-         environment, a line of the configuration file, or default. With KEY only that value is printed. See \
+        "Prints each setting: its key, a tab, its value, a tab, and its origin, which is an environment variable, a \
+         line of the configuration file, or default. With KEY only the value of that setting is printed. See \
          puna-config(5) for the file.",
     ],
     examples: &[
-        ("puna config", "see what is set where"),
+        ("puna config", "list all settings and their origins"),
         (
             "du -sh \"$(puna config models)\"",
             "use a setting in a script",
         ),
     ],
-    completes: Completes::Nothing,
     run,
+    ..PLAIN
 };
 
-fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
+fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
+    let config = &context.config;
     let settings = config.settings();
     let wanted = match parsed.operands.first() {
         None => settings,

@@ -1,35 +1,31 @@
 //! `puna cp`: a second name for a model.
 
+use super::context::Context;
 use super::out::Out;
-use super::parse::Parsed;
-use super::spec::{Command, Completes};
-use crate::config::Config;
-use crate::error::Result;
-use crate::name::Name;
+use super::parsed::Parsed;
+use super::table::{Command, Completes, PLAIN};
+use crate::core::error::Result;
+use crate::core::name::Name;
 
 pub const COMMAND: Command = Command {
     name: "cp",
-    alias: None,
     summary: "give a model a second name",
     operands: "SOURCE TARGET",
     arity: (2, 2),
-    flags: &[],
     about: &[
-        "Copies a model to another name; what was under that name is replaced. The weights are shared, not copied. A \
-         model of Ollama's store is brought into puna's own.",
+        "Copies a model to another name and replaces a model that had it. The weights are shared, not copied. A \
+         model of Ollama's store is copied into puna's own.",
     ],
-    examples: &[(
-        "puna cp smol smol:backup",
-        "keep a model under a second name",
-    )],
+    examples: &[("puna cp smol smol:backup", "give a model a second name")],
     completes: Completes::Models,
     run,
+    ..PLAIN
 };
 
-fn run(parsed: &Parsed, config: &Config, _: &mut Out) -> Result<()> {
+fn run(parsed: &Parsed, context: &Context, _: &mut Out) -> Result<()> {
     let (source, target) = (
         Name::parse(&parsed.operands[0])?,
         Name::parse(&parsed.operands[1])?,
     );
-    super::store(config).copy(&source, &target)
+    context.store().copy(&source, &target)
 }

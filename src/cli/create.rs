@@ -1,24 +1,24 @@
-//! `puna create`: a Modelfile to a model in the store.
+//! `puna create`: builds a model in the store from a Modelfile.
 
 use std::path::{Path, PathBuf};
 
+use super::context::{self, Context};
 use super::out::{self, Out, Unit};
-use super::parse::Parsed;
-use super::send;
-use super::spec::{Command, Completes, HOST, QUIET, option, switch};
-use crate::client::Client;
-use crate::config::Config;
-use crate::create::{Places, Quantizing, Step, create, of_modelfile};
-use crate::error::{Error, Result};
-use crate::modelfile::{self, MODELFILE_BYTES_MAX};
-use crate::name::Name;
-use crate::pool::{Policy, Pool};
-use crate::store::Take;
+use super::parsed::Parsed;
+use super::table::{Command, Completes, HOST, PLAIN, QUIET, option, switch};
+use super::{send, stdin};
+use crate::core::error::{Error, Result};
+use crate::core::name::Name;
+use crate::format::modelfile::{self, MODELFILE_BYTES_MAX};
+use crate::ops::create::{Places, Quantizing, Step, create, of_modelfile};
+use crate::ops::pool::{Policy, Pool};
+use crate::system::client::Client;
+use crate::system::config::Config;
+use crate::system::store::Take;
 
 pub const COMMAND: Command = Command {
     name: "create",
-    alias: None,
-    summary: "make a model of a Modelfile",
+    summary: "create a model from a Modelfile",
     operands: "NAME",
     arity: (1, 1),
     flags: &[
@@ -26,47 +26,47 @@ pub const COMMAND: Command = Command {
             "file",
             Some('f'),
             "FILE",
-            "the Modelfile; - is standard input (default: Modelfile)",
+            "Modelfile to read, - for stdin (default Modelfile)",
         ),
         switch(
             "link",
             None,
-            "hard-link the GGUF instead of copying it; it must then stay as it is",
+            "hard-link the GGUF, which must not change later",
         ),
         option(
             "quantize",
             None,
             "TYPE",
-            "turn the weights into this type, such as q4_K_M or q8_0",
+            "quantise to this type, such as q4_K_M or q8_0",
         ),
         switch(
             "requantize",
             None,
-            "with --quantize, take weights that are quantised already",
+            "let --quantize read weights quantised already",
         ),
         HOST,
         QUIET,
     ],
     about: &[
-        "Makes the model NAME of a Modelfile. FROM names a GGUF file, relative to the Modelfile, a folder, or a model \
-         that is in the store; one shard of a split model stands for all. The file comes into the store as a reflink \
-         where the file system can do that, else as a copy; it is never moved.",
-        "A folder of safetensors, as models are published, is turned into one GGUF: F16, or BF16 if the weights are. \
-         Known are Llama, Mistral, Mixtral, Qwen 2 and 3, Gemma 1 to 3 (the text part), Phi-3, OLMo 2, Command R, BERT \
-         and nomic-bert. ADAPTER takes a folder of PEFT's LoRA too.",
-        "A Modelfile holds one instruction a line: FROM, SYSTEM, TEMPLATE, PARAMETER name value, LICENSE, MESSAGE \
-         role text; # begins a comment. A value in \" or \"\"\" may span lines. A TEMPLATE takes \
-         the place of the template inside the GGUF.",
-        "With --quantize the weights are turned into a smaller type by llama.cpp, from F32, F16 or BF16; from others \
-         only with --requantize, since they lose twice. Types that need an importance matrix are refused.",
-        "With --host a server makes the model: the files are sent to it, those that it has already are not.",
-        "Nothing stands under a final name before it is whole: a create that is killed or runs out of space leaves \
-         the store as it was.",
+        "Creates the model NAME from a Modelfile. FROM names a GGUF file, relative to the Modelfile, a folder, or a \
+         model in the store; one shard of a split model stands for all. The file is added to the store as a reflink \
+         if the file system supports it, else as a copy; it is never moved.",
+        "A folder of safetensors, as models are published, is converted to one GGUF: BF16 if the weights are BF16, \
+         else F16. Supported are Llama, Mistral, Mixtral, Qwen 2 and 3, Gemma 1 to 3 (the text part), Phi-3, OLMo 2, \
+         Command R, BERT and nomic-bert. ADAPTER also accepts a folder with a LoRA from PEFT.",
+        "A Modelfile has one instruction per line: FROM, SYSTEM, TEMPLATE, PARAMETER name value, LICENSE, MESSAGE \
+         role text; # begins a comment. A value in \" or \"\"\" may span lines. A TEMPLATE replaces the template \
+         inside the GGUF. See puna-modelfile(5).",
+        "With --quantize llama.cpp converts the weights to a smaller type, from F32, F16 or BF16; from other types \
+         only with --requantize, since they lose precision twice. Types that need an importance matrix are refused.",
+        "With --host a server creates the model: the files are sent to it, except those that it has already.",
+        "Nothing appears under a final name before it is complete: a create that is killed or runs out of space \
+         leaves the store unchanged.",
     ],
     examples: &[
         (
             "echo 'FROM ./model.gguf' | puna create smol -f -",
-            "bring a GGUF file into the store",
+            "add a GGUF file to the store",
         ),
         (
             "echo 'FROM ./model-f16.gguf' | puna create small -f - --quantize q4_K_M",
@@ -79,13 +79,15 @@ pub const COMMAND: Command = Command {
     ],
     completes: Completes::Models,
     run,
+    ..PLAIN
 };
 
-fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
+fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
+    let config = &context.config;
     let name = Name::parse(&parsed.operands[0])?;
     let server = maker(parsed, config)?;
     let file = parsed.value("file").unwrap_or("Modelfile");
-    let modelfile = modelfile::parse(&super::read_input(file, MODELFILE_BYTES_MAX)?)?;
+    let modelfile = modelfile::parse(&stdin::read_input(file, MODELFILE_BYTES_MAX)?)?;
     let folder = folder(file)?;
     let take = if parsed.has("link") {
         Take::Link
@@ -105,7 +107,7 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
         | Step::Quantizing(_, _, done, total) => progress.show(done, total),
         Step::Note(text) => notes.push(text),
         Step::Template(name) => notes.push(format!(
-            "the model brings no template: {name}, by its vocabulary"
+            "the model has no template; using {name}, which its vocabulary suggests"
         )),
         Step::Parsing | Step::Layer(..) | Step::Naming => {}
     };
@@ -121,21 +123,21 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     let pool = Pool::new(config.clone(), Policy::OneShot, out::log(None)?);
     let quantize = quantize.map(|text| Quantizing::parse(text, refusal, &pool));
     changes.quantize = quantize.transpose()?;
-    create(&super::store(config), &name, &source, &changes, &mut report)?;
+    create(&context.store(), &name, &source, &changes, &mut report)?;
     drop(progress);
     notes.iter().for_each(|text| out.note(text));
     Ok(())
 }
 
-/// The server that shall make it, if one is named.
+/// The server that creates the model, if one is named.
 fn maker(parsed: &Parsed, config: &Config) -> Result<Option<Client>> {
-    let server = super::named_server(parsed, config)?;
+    let server = context::named_server(parsed, config)?;
     let alone = ["link", "requantize"]
         .into_iter()
         .find(|flag| parsed.has(flag));
     match (&server, alone) {
         (Some(_), Some(flag)) => {
-            let text = format!("--{flag} and --host exclude each other");
+            let text = format!("--{flag} and --host cannot be used together");
             Err(Error::usage(text))
         }
         _ => Ok(server),
@@ -144,12 +146,12 @@ fn maker(parsed: &Parsed, config: &Config) -> Result<Option<Client>> {
 
 fn quantised_already(from: &str) -> Error {
     Error::usage(format!(
-        "the weights are quantised already ({from}): only F16, BF16 and F32 lose nothing twice, and \
-         --requantize does it all the same"
+        "the weights are quantised already ({from}) and would lose precision twice: start from F16, BF16 or F32, \
+         or give --requantize"
     ))
 }
 
-/// The folder that relative paths start at.
+/// The folder that relative paths in the Modelfile start from.
 fn folder(file: &str) -> Result<PathBuf> {
     let current = std::env::current_dir().map_err(|error| Error::io("read", ".", error))?;
     Ok(match file {

@@ -1,46 +1,46 @@
-//! `puna doctor`: what puna finds on this machine, and for what is wrong the command that mends it.
+//! `puna doctor`: what puna finds on this machine, and the command that fixes each problem.
 
 use std::fs;
 use std::path::Path;
 
+use super::context::{self, Context};
 use super::out::{Out, human_bytes};
-use super::parse::Parsed;
-use super::spec::{Command, Completes, HOST, JSON};
-use crate::client::Client;
-use crate::config::Config;
-use crate::derive;
-use crate::engine::{BUILT_FOR_GPU, Level};
-use crate::error::{Class, Error, Result};
-use crate::machine;
-use crate::pool::{Policy, Pool};
-use crate::store::Origin;
+use super::parsed::Parsed;
+use super::table::{Command, HOST, JSON, PLAIN};
+use crate::core::error::{Class, Error, Result};
+use crate::ops::ollama_layout;
+use crate::ops::pool::{Policy, Pool};
+use crate::system::client::Client;
+use crate::system::config::Config;
+use crate::system::engine::{BUILT_FOR_GPU, Level};
+use crate::system::machine;
+use crate::system::store::Origin;
 
 pub const COMMAND: Command = Command {
     name: "doctor",
-    alias: None,
-    summary: "tell what puna finds on this machine, and what mends what is wrong",
+    summary: "check this machine and print a fix for each problem",
     operands: "",
     arity: (0, 0),
     flags: &[JSON, HOST],
     about: &[
-        "Looks at processor, GPU, memory, store, cache, configuration and server. Each line holds what was looked at, \
-         a tab, ok, note or bad, a tab, what was found, and for what can be better a tab and the command that mends \
-         it. The status is 13 if anything is bad.",
-        "It answers why a GPU is not used, why a connection is refused and why answers are slow, as far as the machine \
-         tells: how fast a model is, puna bench tells.",
+        "Checks processor, GPU, memory, store, cache, configuration and server. Each line is the name of the check, \
+         a tab, ok, note or bad, a tab, the finding, and, if something can be improved, a tab and the command that \
+         fixes it. The status is 13 if anything is bad.",
+        "The findings explain why a GPU is not used, why a connection is refused and why answers are slow, as far as \
+         the machine shows it; puna bench measures how fast a model runs.",
     ],
     examples: &[
-        ("puna doctor", "look at everything"),
+        ("puna doctor", "check everything"),
         (
             "puna doctor | grep -v '\tok\t'",
-            "see only what could be better",
+            "see only what can be improved",
         ),
     ],
-    completes: Completes::Nothing,
     run,
+    ..PLAIN
 };
 
-/// How something is.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Ok,
@@ -58,25 +58,26 @@ impl State {
     }
 }
 
-/// What was found about one thing.
+/// The finding of one check.
 struct Finding {
     what: &'static str,
     state: State,
     found: String,
-    /// The command that mends it; empty: nothing to mend.
-    mend: String,
+    /// The command that fixes it; empty if there is nothing to fix.
+    fix: String,
 }
 
-fn finding(what: &'static str, state: State, found: impl Into<String>, mend: &str) -> Finding {
+fn finding(what: &'static str, state: State, found: impl Into<String>, fix: &str) -> Finding {
     Finding {
         what,
         state,
         found: found.into(),
-        mend: mend.to_string(),
+        fix: fix.to_string(),
     }
 }
 
-fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
+fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
+    let config = &context.config;
     let mut findings = processor(config);
     findings.push(gpu(config)?);
     findings.push(memory());
@@ -90,7 +91,7 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
                 "what": finding.what,
                 "state": finding.state.word(),
                 "found": finding.found,
-                "mend": finding.mend,
+                "fix": finding.fix,
             })
         };
         out.json(&findings.iter().map(json).collect::<Vec<_>>())?;
@@ -101,12 +102,12 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
                 finding.state.word().to_string(),
                 finding.found.clone(),
             ];
-            row.extend((!finding.mend.is_empty()).then(|| finding.mend.clone()));
+            row.extend((!finding.fix.is_empty()).then(|| finding.fix.clone()));
             row
         };
         let rows: Vec<Vec<String>> = findings.iter().map(row).collect();
         match out.output_is_terminal {
-            true => out.table(&["WHAT", "STATE", "FOUND", "TO MEND IT"], &rows)?,
+            true => out.table(&["WHAT", "STATE", "FOUND", "FIX"], &rows)?,
             false => out.records(&rows)?,
         }
     }
@@ -151,7 +152,7 @@ fn processor(config: &Config) -> Vec<Finding> {
             (true, _, true) => finding(
                 "build",
                 State::Ok,
-                "for every processor, chosen at the start",
+                "for every processor; the code is chosen at startup",
                 "",
             ),
             (true, false, false) => {
@@ -162,7 +163,8 @@ fn processor(config: &Config) -> Vec<Finding> {
         },
     );
     if let Some(threads) = config.threads.filter(|threads| *threads > cores) {
-        let text = format!("{threads} threads on {cores} cores are slower than one for each");
+        let text =
+            format!("{threads} threads on {cores} cores are slower than one thread per core");
         found.push(finding(
             "threads",
             State::Note,
@@ -190,17 +192,12 @@ fn gpu(config: &Config) -> Result<Finding> {
                 _ => ("cuda", "make cuda"),
             };
             let text = match BUILT_FOR_GPU {
-                true => format!("a GPU by {maker} is there, but its driver does not answer"),
-                false => format!("a GPU by {maker} is there, but this build has no {what}"),
+                true => format!("found a GPU by {maker}, but its driver does not answer"),
+                false => format!("found a GPU by {maker}, but this build has no {what}"),
             };
             finding("gpu", State::Note, text, make)
         }
-        (None, None) => finding(
-            "gpu",
-            State::Ok,
-            "none is there: the processor computes",
-            "",
-        ),
+        (None, None) => finding("gpu", State::Ok, "no GPU found; the processor computes", ""),
     })
 }
 
@@ -214,7 +211,7 @@ fn memory() -> Finding {
 }
 
 fn store(config: &Config) -> Vec<Finding> {
-    let store = super::store(config);
+    let store = context::store(config);
     let root = store.root().display().to_string();
     let listing = match store.list() {
         Ok(listing) => listing,
@@ -252,13 +249,13 @@ fn store(config: &Config) -> Vec<Finding> {
     let unused = usage.iter().filter(|usage| usage.what.starts_with('('));
     let bytes: u64 = unused.map(|usage| usage.bytes).sum();
     if bytes > 0 {
-        let text = format!("{} belong to no model", human_bytes(bytes));
+        let text = format!("{} are used by no model", human_bytes(bytes));
         found.push(finding("store", State::Note, text, "puna gc"));
     }
     found
 }
 
-/// True if files can be made in a folder, or in the nearest one above it that is there.
+/// True if files can be created in a folder, or in its nearest existing parent.
 fn writable(folder: &Path) -> bool {
     let there = folder.ancestors().find(|folder| folder.exists());
     let access = rustix::fs::Access::WRITE_OK;
@@ -267,7 +264,7 @@ fn writable(folder: &Path) -> bool {
 
 fn cache(config: &Config) -> Finding {
     let Ok(root) = config.cache() else {
-        let text = "there is no folder for it";
+        let text = "no cache folder is known";
         return finding(
             "cache",
             State::Note,
@@ -275,7 +272,10 @@ fn cache(config: &Config) -> Finding {
             "export PUNA_CACHE=/path/to/a/folder",
         );
     };
-    let bytes: u64 = derive::files(config).iter().map(|file| file.bytes).sum();
+    let bytes: u64 = ollama_layout::files(config)
+        .iter()
+        .map(|file| file.bytes)
+        .sum();
     let text = format!("{} in {}", human_bytes(bytes), root.display());
     match writable(root) {
         true => finding("cache", State::Ok, text, ""),
@@ -300,23 +300,23 @@ fn settings(config: &Config) -> Finding {
         .filter(|file| fs::metadata(file).is_ok());
     let text = match file {
         Some(file) => format!("{set} set; {} is read", file.display()),
-        None => format!("{set} set; there is no file"),
+        None => format!("{set} set; no configuration file"),
     };
     finding("configuration", State::Ok, text, "")
 }
 
-/// Whether a server answers, and who.
+/// Whether a server answers, and which.
 fn server(parsed: &Parsed, config: &Config) -> Result<Finding> {
-    if let Some(client) = super::named_server(parsed, config)? {
+    if let Some(client) = context::named_server(parsed, config)? {
         return Ok(match client.greeting() {
             Some(line) => finding(
                 "server",
                 State::Ok,
-                format!("the one named says: {line}"),
+                format!("the named server answers: {line}"),
                 "",
             ),
             None => {
-                let text = "the one named does not answer";
+                let text = "the named server does not answer";
                 finding(
                     "server",
                     State::Bad,
@@ -326,18 +326,18 @@ fn server(parsed: &Parsed, config: &Config) -> Result<Finding> {
             }
         });
     }
-    if super::own_server(config).is_some() {
+    if context::own_server(config).is_some() {
         return Ok(finding(
             "server",
             State::Ok,
-            "our own runs and reads this store",
+            "puna's own server runs and reads this store",
             "",
         ));
     }
     let other = Client::at(&config.address).greeting();
     Ok(match other {
         Some(line) => {
-            let text = format!("another one answers at {}: {line}", config.address);
+            let text = format!("another server answers at {}: {line}", config.address);
             finding(
                 "server",
                 State::Note,
@@ -346,7 +346,7 @@ fn server(parsed: &Parsed, config: &Config) -> Result<Finding> {
             )
         }
         None => {
-            let text = "none runs; run needs none";
+            let text = "no server runs; 'puna run' does not need one";
             finding("server", State::Ok, text, "puna serve &")
         }
     })

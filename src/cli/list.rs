@@ -2,14 +2,15 @@
 
 use std::time::SystemTime;
 
+use super::context::{self, Context};
 use super::out::{Out, human_bytes};
-use super::parse::Parsed;
-use super::spec::{Command, Completes, JSON, QUIET};
-use crate::clock;
-use crate::config::Config;
-use crate::error::Result;
-use crate::list;
-use crate::store::Entry;
+use super::parsed::Parsed;
+use super::table::{Command, Completes, JSON, PLAIN, QUIET};
+use crate::core::clock;
+use crate::core::error::Result;
+use crate::ops::list;
+use crate::system::config::Config;
+use crate::system::store::Entry;
 
 pub const COMMAND: Command = Command {
     name: "list",
@@ -21,9 +22,9 @@ pub const COMMAND: Command = Command {
     about: &[
         "Lists the models whose names begin with PREFIX, newest first: those of puna's own store, then those of \
          Ollama's store that have other names.",
-        "In a pipe each line holds name, digest, bytes and time of change (RFC 3339, UTC), separated by tabs. On a \
-         terminal the same is shown as a table, rounded. Files that should be manifests and are not are named on \
-         standard error and hide nothing.",
+        "In a pipe each line is name, digest, bytes and modification time (RFC 3339, UTC), separated by tabs. On a \
+         terminal the same is shown as a table, rounded. Broken manifests are named on standard error; all other \
+         models are listed.",
     ],
     examples: &[
         ("puna ls", "list all models"),
@@ -35,14 +36,16 @@ pub const COMMAND: Command = Command {
     ],
     completes: Completes::Models,
     run,
+    ..PLAIN
 };
 
-fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
+fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
+    let config = &context.config;
     let prefix = parsed.operands.first().map(|text| text.to_lowercase());
     let prefix = prefix.unwrap_or_default();
     if parsed.has("json") {
         let begins = |name: &str| name.to_lowercase().starts_with(&prefix);
-        let (tags, broken) = list::tags(&super::store(config))?;
+        let (tags, broken) = list::tags(&context.store())?;
         broken.iter().for_each(|line| out.note(line));
         let tags: Vec<_> = tags.into_iter().filter(|tag| begins(&tag.name)).collect();
         return out.json(&tags);
@@ -50,12 +53,12 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     print(&prefix, config, out)
 }
 
-/// Prints the models whose names begin so.
+/// Prints the models whose names begin with `prefix`, in any case.
 ///
 /// # Errors
-/// If the store cannot be read, or the output not be written.
+/// If the store cannot be read or the output cannot be written.
 pub fn print(prefix: &str, config: &Config, out: &mut Out) -> Result<()> {
-    let listing = super::store(config).list()?;
+    let listing = context::store(config).list()?;
     listing.broken.iter().for_each(|line| out.note(line));
     let prefix = prefix.to_lowercase();
     let begins = |entry: &&Entry| entry.name.to_string().to_lowercase().starts_with(&prefix);

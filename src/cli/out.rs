@@ -1,4 +1,4 @@
-//! Standard output and standard error: the only place that writes to them.
+//! Standard output and standard error; no other file writes to them.
 //!
 //! Output is the answer and nothing else; notes and progress go to standard error, progress only
 //! if that is a terminal.
@@ -11,11 +11,11 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Map, Value};
 use unicode_width::UnicodeWidthStr;
 
-use crate::engine::{Level, Sink};
-use crate::error::{Error, Result};
-use crate::json;
+use crate::core::error::{Error, Result};
+use crate::core::json;
+use crate::system::engine::{Level, Sink};
 
-/// The two streams.
+/// Standard output and standard error, with what is known about them.
 pub struct Out {
     /// True if output goes to a terminal.
     pub output_is_terminal: bool,
@@ -35,15 +35,15 @@ impl Out {
         }
     }
 
-    /// Prints no notes and no progress from now on.
+    /// Turns notes and progress off or on.
     pub fn set_quiet(&mut self, quiet: bool) {
         self.quiet = quiet;
     }
 
-    /// Writes a piece of the answer at once.
+    /// Writes a part of the answer and flushes it.
     ///
     /// # Errors
-    /// `Closed` if the reader has gone, else what the system says.
+    /// `Closed` if the reader has gone, else the system's error.
     pub fn write(&mut self, text: &str) -> Result<()> {
         self.has_written |= !text.is_empty();
         let mut output = io::stdout().lock();
@@ -53,26 +53,26 @@ impl Out {
         written.map_err(|error| Error::io("write", "standard output", error))
     }
 
-    /// True if any of the answer was printed.
+    /// True if any output was written.
     pub fn has_written(&self) -> bool {
         self.has_written
     }
 
-    /// Standard output for bytes that are no text.
+    /// Standard output for binary data.
     pub fn bytes(&mut self) -> impl Write {
         io::stdout().lock()
     }
 
-    /// Writes a piece of thinking to standard error, as it comes.
+    /// Writes a piece of thinking to standard error and flushes it.
     pub fn think(&self, text: &str) {
         let mut error = io::stderr().lock();
-        // Nobody reads it: thinking is no part of the answer.
+        // Thinking is not part of the answer, so a failed write does not fail the command.
         let _ = error
             .write_all(harmless(text).as_bytes())
             .and_then(|()| error.flush());
     }
 
-    /// Writes a text of the user's own: exactly, but to a terminal without control characters.
+    /// Writes the user's own text unchanged, except that a terminal gets no control characters.
     ///
     /// # Errors
     /// As [`Out::write`].
@@ -104,7 +104,7 @@ impl Out {
         self.write(&text)
     }
 
-    /// Writes values as JSON, one a line.
+    /// Writes values as JSON, one per line.
     ///
     /// # Errors
     /// As [`Out::write`].
@@ -116,7 +116,7 @@ impl Out {
         self.write(&text)
     }
 
-    /// Writes lines of tab-separated fields, or with `json` objects in which the fields have these names.
+    /// Writes lines of tab-separated fields or, with `json`, objects whose fields have these names.
     ///
     /// # Errors
     /// As [`Out::write`].
@@ -131,7 +131,7 @@ impl Out {
         self.records(&records.iter().map(line).collect::<Vec<_>>())
     }
 
-    /// Writes a table with aligned columns, for people.
+    /// Writes a table with a header and aligned columns, for terminals.
     ///
     /// # Errors
     /// As [`Out::write`].
@@ -146,14 +146,14 @@ impl Out {
         self.write(&aligned(&lines))
     }
 
-    /// Tells the user something on standard error, behind the program's name.
+    /// Prints a note on standard error after the program's name, unless quiet.
     pub fn note(&self, text: &str) {
         if !self.quiet {
             complain(text);
         }
     }
 
-    /// Notes that so many tokens of a prompt were dropped, if any were; `whose` it is comes first.
+    /// Notes how many tokens of a prompt were dropped, if any were. `whose` is the beginning of the note.
     pub fn note_dropped(&self, whose: &str, tokens: usize) {
         if tokens > 0 {
             self.note(&format!(
@@ -162,13 +162,13 @@ impl Out {
         }
     }
 
-    /// Writes a line to standard error as it is: what the user asked to be told there.
+    /// Writes a line that the user asked for to standard error, unchanged, even if quiet.
     pub fn tell(&self, line: &str) {
-        // Nobody is left to tell if standard error cannot be written.
+        // A failure to write standard error cannot be reported.
         let _ = writeln!(io::stderr(), "{line}");
     }
 
-    /// A progress bar on a terminal's standard error; elsewhere nothing is shown.
+    /// A progress bar if standard error is a terminal; otherwise a hidden one.
     pub fn progress(&self, what: &str, unit: Unit) -> Progress {
         match self.shows_progress() {
             true => {
@@ -181,7 +181,7 @@ impl Out {
         }
     }
 
-    /// True if bars are shown: on a terminal's standard error, unless told to be quiet.
+    /// True if bars are shown: if standard error is a terminal, unless quiet.
     pub fn shows_progress(&self) -> bool {
         !self.quiet && self.error_is_terminal
     }
@@ -196,7 +196,7 @@ fn style(bar: &ProgressBar, what: &str, unit: Unit) {
     bar.set_message(what.to_string());
 }
 
-/// Bars for the parts of a transfer, one under the other, and one for all of them.
+/// One bar for each part of a transfer, one below the other, and one for the total.
 #[derive(Default)]
 pub struct Bars {
     multi: MultiProgress,
@@ -205,7 +205,7 @@ pub struct Bars {
 }
 
 impl Bars {
-    /// Shows that `done` of `total` bytes of a part are there.
+    /// Shows that `done` of `total` bytes of a part are transferred.
     pub fn show(&mut self, id: &str, what: &str, done: u64, total: u64) {
         if self.parts.iter().all(|(known, _)| known != id) {
             let place = self.parts.len();
@@ -233,7 +233,7 @@ impl Bars {
 
 impl Drop for Bars {
     fn drop(&mut self) {
-        // What cannot be cleared stays on the screen.
+        // Bars that cannot be cleared stay on the screen.
         let _ = self.multi.clear();
     }
 }
@@ -244,26 +244,26 @@ impl Default for Out {
     }
 }
 
-/// Says on standard error what went wrong or should be known.
+/// Prints an error or a note on standard error after the program's name.
 pub fn complain(text: &str) {
-    // Nobody is left to tell if standard error cannot be written.
+    // A failure to write standard error cannot be reported.
     let _ = writeln!(io::stderr(), "puna: {text}");
 }
 
-/// Columns where the width of the terminal is not known.
+/// Columns if the width of the terminal is unknown.
 const COLUMNS: usize = 80;
 
-/// Columns of the terminal that output goes to, as it is now.
+/// Current number of columns of the terminal on standard output.
 pub fn width() -> usize {
     let size = rustix::termios::tcgetwinsize(io::stdout());
     let columns = size.map_or(0, |size| usize::from(size.ws_col));
     if columns == 0 { COLUMNS } else { columns }
 }
 
-/// How much of llama.cpp's log the user asked for, and where it goes.
+/// The level of llama.cpp's log that the user asked for, and the sink that prints it.
 ///
 /// # Errors
-/// `Usage` for a level that is none.
+/// `Usage` for an unknown level.
 pub fn log(level: Option<&str>) -> Result<(Level, Sink)> {
     let sink: Sink = |line| _ = writeln!(io::stderr(), "llama.cpp: {line}"); // As in `complain`.
     match level {
@@ -271,28 +271,28 @@ pub fn log(level: Option<&str>) -> Result<(Level, Sink)> {
         Some("warn") => Ok((Level::Warn, sink)),
         Some("debug") => Ok((Level::Debug, sink)),
         Some(other) => Err(Error::usage(format!(
-            "--log is off, warn or debug, not '{other}'"
+            "--log must be off, warn or debug, not '{other}'"
         ))),
     }
 }
 
-/// What a progress bar counts.
+/// The unit of a progress bar.
 #[derive(Debug, Clone, Copy)]
 pub enum Unit {
-    /// Parts of a hundred.
+    /// Percent.
     Percent,
     /// Bytes.
     Bytes,
 }
 
-/// A progress bar that vanishes when it is dropped.
+/// A progress bar that is cleared when it is dropped.
 pub struct Progress(ProgressBar);
 
-/// A bar appears only if the work takes longer than this.
+/// A bar appears only after this time.
 const PATIENCE: Duration = Duration::from_millis(300);
 
 impl Progress {
-    /// Shows that `done` of `total` is done.
+    /// Shows that `done` of `total` units are complete.
     pub fn show(&self, done: u64, total: u64) {
         if !self.0.is_hidden() && self.0.elapsed() > PATIENCE {
             self.0.set_length(total);
@@ -307,15 +307,15 @@ impl Drop for Progress {
     }
 }
 
-/// Text that a terminal may show: control characters other than newline and tab are left out, so
-/// that no model can steer the terminal.
+/// Text that is safe for a terminal: control characters other than newline and tab are removed, so
+/// that a model cannot control the terminal.
 pub fn harmless(text: &str) -> String {
     text.chars()
         .filter(|c| !c.is_control() || matches!(c, '\n' | '\t'))
         .collect()
 }
 
-/// A field of a line: tabs and line ends in it are told by a backslash and a letter.
+/// Escapes a field of a line: backslashes, tabs and line ends become a backslash and a letter or backslash.
 pub fn escaped(field: &str) -> String {
     field
         .replace('\\', "\\\\")
@@ -324,7 +324,7 @@ pub fn escaped(field: &str) -> String {
         .replace('\n', "\\n")
 }
 
-/// A field of a line as it was before it was escaped.
+/// Reverses [`escaped`].
 pub fn unescaped(field: &str) -> String {
     let mut plain = String::new();
     let mut letters = field.chars();
@@ -367,7 +367,7 @@ fn aligned(lines: &[Vec<String>]) -> String {
     text
 }
 
-/// Bytes for people: `4.7 GB`.
+/// Bytes in decimal units for people: `4.7 GB`.
 pub fn human_bytes(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["TB", "GB", "MB", "KB"];
     for (power, unit) in (1..=4u32).rev().zip(UNITS) {

@@ -1,33 +1,33 @@
-//! `puna ps`: what a server has loaded.
+//! `puna ps`: lists the models that a server has loaded.
 
+use super::context::Context;
 use super::out::{Out, human_bytes};
-use super::parse::Parsed;
-use super::spec::{Command, Completes, HOST, JSON};
-use crate::api::listing::{Process, Processes};
-use crate::config::Config;
-use crate::error::Result;
+use super::parsed::Parsed;
+use super::table::{Command, HOST, JSON, PLAIN};
+use crate::core::error::Result;
+use crate::format::wire::native::listing::{Process, Processes};
 
 pub const COMMAND: Command = Command {
     name: "ps",
-    alias: None,
     summary: "list the models that a server has loaded",
     operands: "[PREFIX]",
     arity: (0, 1),
     flags: &[JSON, HOST],
     about: &[
-        "Lists what the server has loaded, the longest to stay first. In a pipe each line holds name, digest, bytes, \
-         device, context length and the time it goes, separated by tabs. Without a server there is nothing to list.",
+        "Lists the models that the server has loaded, those that stay longest first. In a pipe each line is name, \
+         digest, bytes, device, context length and the time at which the model is unloaded, separated by tabs. Without \
+         a server nothing is printed.",
     ],
     examples: &[(
         "puna ps | cut -f1,4",
-        "list loaded models and where they compute",
+        "list the loaded models and their devices",
     )],
-    completes: Completes::Nothing,
     run,
+    ..PLAIN
 };
 
-fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
-    let Some(server) = super::some_server(parsed, config)? else {
+fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
+    let Some(server) = context.some_server(parsed)? else {
         return Ok(());
     };
     let prefix = parsed

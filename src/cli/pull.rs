@@ -1,65 +1,62 @@
-//! `puna pull` and `puna outdated`: models from registries.
+//! `puna pull` and `puna outdated`: fetch models from registries and compare them.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 
+use super::context::{self, Context};
 use super::out::{self, Bars, Out, human_bytes};
-use super::parse::Parsed;
-use super::spec::{Command, Completes, Flag, HOST, JSON, QUIET, maybe, option, switch};
-use crate::api::create::Progress as Record;
-use crate::api::transfer::TransferRequest;
-use crate::client::Client;
-use crate::config::Config;
-use crate::create::{Changes, Source, create};
-use crate::digest::Digest;
-use crate::error::{Class, Error, Result};
-use crate::name::Name;
-use crate::pull::{self, Request};
-use crate::registry::Registry;
-use crate::store::{Origin, Store, Take};
+use super::parsed::Parsed;
+use super::stdin;
+use super::table::{Command, Completes, Flag, HOST, JSON, PLAIN, QUIET, maybe, option, switch};
+use crate::core::digest::Digest;
+use crate::core::error::{Class, Error, Result};
+use crate::core::name::Name;
+use crate::format::wire::native::create::Progress as Record;
+use crate::format::wire::native::transfer::TransferRequest;
+use crate::ops::create::{Changes, Source, create};
+use crate::ops::pull::{self, Request};
+use crate::system::client::Client;
+use crate::system::config::Config;
+use crate::system::registry::Registry;
+use crate::system::store::{Origin, Store, Take};
 
-/// Largest lock file.
+/// Largest lock file that is read.
 const LOCK_BYTES_MAX: u64 = 1 << 20;
 
 pub const INSECURE: Flag = switch(
     "insecure",
     None,
-    "use plain http for the registry; certificates are always checked with https",
+    "plain http for the registry; https stays verified",
 );
 
 pub const COMMAND: Command = Command {
     name: "pull",
-    alias: None,
     summary: "fetch models from a registry",
     operands: "[MODEL...]",
     arity: (0, usize::MAX),
     flags: &[
-        switch(
-            "all",
-            None,
-            "fetch every model of the store that a registry has",
-        ),
+        switch("all", None, "fetch every model of the store"),
         switch(
             "check",
             None,
-            "fetch nothing: status 13 if the registry has another model under one of the names",
+            "fetch nothing; status 13 if a model is outdated",
         ),
         option(
             "name",
             None,
             "NAME",
-            "the name for a GGUF file that is fetched by its address",
+            "name for a GGUF file that is fetched by its URL",
         ),
         option(
             "limit-rate",
             None,
             "RATE",
-            "bytes a second at most, such as 500K or 5M",
+            "bytes per second at most, such as 500K or 5M",
         ),
         maybe(
             "locked",
             "FILE",
-            "fetch exactly what FILE (default models.lock) names, as 'puna ls | cut -f1,2' prints it",
+            "fetch the digests in FILE (default models.lock)",
         ),
         INSECURE,
         HOST,
@@ -67,105 +64,113 @@ pub const COMMAND: Command = Command {
         QUIET,
     ],
     about: &[
-        "Fetches models into the store: MODEL is [HOST/[NAMESPACE/]]NAME[:TAG], by default from \
-         registry.ollama.ai/library with the tag latest; hf.co/USER/REPO:QUANT takes a GGUF from Hugging Face, also one in \
-         shards, which are joined (that needs room for both). An \
-         address of https that ends in .gguf, or file:PATH, names a plain file, which becomes a model of its own name. \
-         What is there already is not fetched again.",
-        "A pull that was interrupted, at any moment, goes on where it was; two pulls of one model share the work. \
-         Every blob is hashed while it comes, and a model gets its name only when all of it is there. A model then \
-         stays as it is until it is pulled again: run never touches the network for it.",
-        "On a terminal bars show the progress; elsewhere a line on standard error tells of every tenth, or nothing \
-         with -q. With --json the records of the API go to standard output.",
-        "With --locked a model is fetched only if its manifest has the digest that the file gives, also where its tag \
-         has moved on, if the registry still has it; else the status is 8. Without a MODEL all of the file are \
-         fetched, and what is there already needs no network.",
-        "A registry that asks who you are gets a signature by the key ~/.ollama/id_ed25519, or by one of puna's own, \
-         or the credentials of ~/.netrc; hf.co gets HF_TOKEN. Credentials go only to the registry they are for. \
-         Proxies: HTTPS_PROXY, HTTP_PROXY, NO_PROXY; certificates: PUNA_CA_FILE; mirrors: PUNA_REGISTRY.",
+        "Fetches models into the store. MODEL is [HOST/[NAMESPACE/]]NAME[:TAG], by default from \
+         registry.ollama.ai/library with the tag latest; hf.co/USER/REPO:QUANT fetches a GGUF from Hugging Face. Its \
+         shards, if it has several, are joined, which needs space for both. An https URL that ends in .gguf, or \
+         file:PATH, names a plain file, which becomes a model with the name of the file or of --name. Blobs that are \
+         in the store are not fetched again.",
+        "An interrupted pull resumes where it stopped; two pulls of one model share the work. Every blob is hashed \
+         while it arrives, and a model gets its name only when it is complete. The model then does not change until it \
+         is pulled again: run never uses the network for it.",
+        "With --all every model of the store that a registry has is fetched. With --check nothing is fetched, and the \
+         status is 13 if the registry has another model under one of the names.",
+        "On a terminal bars show the progress; elsewhere a line on standard error reports every 10 %, or nothing with \
+         -q. With --json the records of the API go to standard output.",
+        "With --locked a model is fetched only with the digest that the lock file gives, even if its tag has moved on, \
+         as long as the registry still has it; else the status is 8. 'puna ls | cut -f1,2' prints a lock file. Without \
+         a MODEL all models of the file are fetched; models in the store need no network.",
+        "If a registry requires authentication, puna signs with the key ~/.ollama/id_ed25519, or with a key of its \
+         own, or sends the credentials of ~/.netrc; hf.co gets HF_TOKEN. Credentials go only to the registry they are \
+         for. Proxies: HTTPS_PROXY, HTTP_PROXY, NO_PROXY; certificates: PUNA_CA_FILE; mirrors: PUNA_REGISTRY.",
     ],
     examples: &[
         ("puna pull llama3.2", "fetch a model"),
         (
             "puna pull hf.co/bartowski/SmolLM2-135M-Instruct-GGUF:Q4_K_M",
-            "fetch one from Hugging Face",
+            "fetch a model from Hugging Face",
         ),
-        (
-            "puna pull --all -q",
-            "bring every model up to date, from cron",
-        ),
+        ("puna pull --all -q", "update every model from cron"),
     ],
     completes: Completes::Models,
     run,
+    ..PLAIN
 };
 
 pub const OUTDATED: Command = Command {
     name: "outdated",
-    alias: None,
-    summary: "list the models of which a registry has another version",
+    summary: "list the models that differ from their registry",
     operands: "[MODEL...]",
     arity: (0, usize::MAX),
     flags: &[INSECURE, JSON, QUIET],
     about: &[
-        "Asks the registries for the manifests of all models of puna's own store, or of those named, and prints the \
-         names of those that differ, one a line. Fetches nothing. The status is 13 if there are any, 0 if not; models \
-         that their registry does not have are left out.",
+        "Compares the manifests of all models of puna's own store, or of those named, with the registries and prints \
+         the names of models that differ, one per line. Nothing is fetched. The status is 13 if any differ, else 0; \
+         models that their registry does not have are skipped.",
     ],
-    examples: &[("puna outdated | xargs -r puna pull", "fetch what is newer")],
+    examples: &[(
+        "puna outdated | xargs -r puna pull",
+        "update outdated models",
+    )],
     completes: Completes::Models,
     run: outdated,
+    ..PLAIN
 };
 
-fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
-    let store = super::store(config);
-    let rate = parsed.value("limit-rate").map(pull::rate).transpose()?;
+fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
+    let config = &context.config;
+    let store = context.store();
+    let transfer = Transfer {
+        rate: parsed.value("limit-rate").map(pull::rate).transpose()?,
+        json: parsed.has("json"),
+        ..Transfer::new(parsed)
+    };
     if let [url] = &parsed.operands[..]
         && let Some(name) = file_name(url, parsed)?
     {
-        return file(url, (&name, rate), parsed, config, out);
+        return file(url, &name, &transfer, parsed, config, out);
     }
     if parsed.has("locked") {
-        return locked(&store, rate, parsed, config, out);
+        return locked(&store, &transfer, parsed, config, out);
     }
     let (names, known) = names(parsed, &store)?;
     if names.is_empty() && !parsed.has("all") {
-        return Err(Error::usage("no model: name one, or give --all"));
+        return Err(Error::usage("no model given: name one, or give --all"));
     }
-    if let Some(server) = super::named_server(parsed, config)? {
-        if parsed.has("check") || rate.is_some() {
-            let text = "--check and --limit-rate work in this process only: leave --host out";
+    if let Some(server) = context.named_server(parsed)? {
+        if parsed.has("check") || transfer.rate.is_some() {
+            let text = "--check and --limit-rate cannot be used with a server: omit --host";
             return Err(Error::usage(text));
         }
         return each(&names, known, |name| {
-            by_server(&server, "/api/pull", name, parsed, out)
+            by_server(&server, "/api/pull", name, &transfer, out)
         });
     }
     let registry = Registry::new(config.network.clone())?;
     if parsed.has("check") {
         let mut differs = false;
         each(&names, known, |name| {
-            differs |= pull::is_outdated(&store, &registry, name, parsed.has("insecure"))?;
+            differs |= pull::is_outdated(&store, &registry, name, transfer.insecure)?;
             Ok(())
         })?;
         return answer(differs);
     }
     each(&names, known, |name| {
-        one(&store, &registry, (name, rate), parsed, out)
+        one(&store, &registry, name, &transfer, out)
     })
 }
 
-/// Pulls what a lock file names.
+/// Pulls the models that a lock file names.
 fn locked(
     store: &Store,
-    rate: Option<u64>,
+    transfer: &Transfer,
     parsed: &Parsed,
     config: &Config,
     out: &mut Out,
 ) -> Result<()> {
     if ["all", "check"].iter().any(|flag| parsed.has(flag))
-        || super::named_server(parsed, config)?.is_some()
+        || context::named_server(parsed, config)?.is_some()
     {
-        let text = "--locked works in this process, and without --all and --check";
+        let text = "--locked cannot be used with a server, --all or --check";
         return Err(Error::usage(text));
     }
     let path = parsed.value("locked").filter(|path| !path.is_empty());
@@ -190,7 +195,7 @@ fn locked(
         {
             return Ok(());
         }
-        shown((name, rate), parsed, out, |request, report| {
+        shown(name, transfer, out, |request, report| {
             let request = Request {
                 locked: digest,
                 ..*request
@@ -202,7 +207,7 @@ fn locked(
 
 /// The lines of a lock file: a name, a tab, a digest.
 fn lock(path: &str) -> Result<Vec<(Name, Digest)>> {
-    let text = super::read_text(path, LOCK_BYTES_MAX)?;
+    let text = stdin::read_text(path, LOCK_BYTES_MAX)?;
     let lines = text.lines().enumerate();
     let lines = lines.filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
     let one = |(at, line): (usize, &str)| {
@@ -211,72 +216,94 @@ fn lock(path: &str) -> Result<Vec<(Name, Digest)>> {
         let name = words.next().and_then(|name| Name::parse(name).ok());
         let digest = words.next().and_then(|digest| Digest::parse(digest).ok());
         name.zip(digest)
-            .ok_or_else(|| wrong("a line is a name, a tab and a digest"))
+            .ok_or_else(|| wrong("expected a name, a tab and a digest"))
     };
     lines.map(one).collect()
 }
 
-/// Pulls a model in this process, showing how far it is.
+/// How a command transfers models.
+#[derive(Debug, Default)]
+pub struct Transfer {
+    /// Plain HTTP, and certificates that cannot be checked, are allowed.
+    pub insecure: bool,
+    /// Bytes a second at most.
+    pub rate: Option<u64>,
+    /// Print the records of the transfer as JSON instead of showing progress.
+    pub json: bool,
+}
+
+impl Transfer {
+    /// At any speed, without records: as a command does for which fetching is not the purpose.
+    pub fn new(parsed: &Parsed) -> Self {
+        Transfer {
+            insecure: parsed.has("insecure"),
+            ..Transfer::default()
+        }
+    }
+}
+
+/// Pulls a model in this process and shows the progress. `what` is its name and the rate limit in bytes
+/// per second.
 ///
 /// # Errors
 /// As [`pull::pull`].
 pub fn one(
     store: &Store,
     registry: &Registry,
-    what: (&Name, Option<u64>),
-    parsed: &Parsed,
+    name: &Name,
+    transfer: &Transfer,
     out: &mut Out,
 ) -> Result<()> {
-    shown(what, parsed, out, |request, report| {
+    shown(name, transfer, out, |request, report| {
         pull::pull(store, registry, request, report)
     })
 }
 
-/// Pulls something at a rate, showing how far it is.
+/// Runs a transfer with the flags of a command and shows the progress.
 fn shown(
-    (name, rate): (&Name, Option<u64>),
-    parsed: &Parsed,
+    name: &Name,
+    transfer: &Transfer,
     out: &mut Out,
     deed: impl FnOnce(&Request, &mut dyn FnMut(pull::Step)) -> Result<()>,
 ) -> Result<()> {
     let request = Request {
         name,
-        insecure: parsed.has("insecure"),
-        rate,
+        insecure: transfer.insecure,
+        rate: transfer.rate,
         locked: None,
         cancel: &AtomicBool::new(false),
     };
-    let mut display = Display::new(parsed, out);
+    let mut display = Display::new(transfer.json, out);
     deed(&request, &mut |step| display.take(step.record()))?;
     display.success()
 }
 
-/// Lets a server do a transfer, showing how far it is.
+/// Has a server run a transfer and shows the progress.
 ///
 /// # Errors
-/// What the server says.
+/// The server's error, or `Network` if it cannot be reached.
 pub fn by_server(
     server: &Client,
     path: &str,
     name: &Name,
-    parsed: &Parsed,
+    transfer: &Transfer,
     out: &mut Out,
 ) -> Result<()> {
-    let body = TransferRequest::new(name, parsed.has("insecure"));
-    let mut display = Display::new(parsed, out);
+    let body = TransferRequest::new(name, transfer.insecure);
+    let mut display = Display::new(transfer.json, out);
     for record in server.post::<Record>(path, &body)? {
         display.show(record?)?;
     }
     Ok(())
 }
 
-/// The name for the model of a plain file, if that is what is to be pulled.
+/// The model name for a plain GGUF file; `None` if `url` is not the address of one.
 fn file_name(url: &str, parsed: &Parsed) -> Result<Option<Name>> {
     let file = url.split(['?', '#']).next().unwrap_or_default();
     let plain = ["http://", "https://", "file:"];
     if !plain.iter().any(|start| url.starts_with(start)) || !file.ends_with(".gguf") {
         return match parsed.has("name") {
-            true => Err(Error::usage("--name is for a GGUF file by its address")),
+            true => Err(Error::usage("--name needs the URL of a GGUF file")),
             false => Ok(None),
         };
     }
@@ -288,39 +315,40 @@ fn file_name(url: &str, parsed: &Parsed) -> Result<Option<Name>> {
     let name = Name::parse(&stem);
     name.map(Some).map_err(|_| {
         Error::usage(format!(
-            "'{stem}' is no name for a model: give one by --name"
+            "'{stem}' is not a valid model name: give one with --name"
         ))
     })
 }
 
-/// Pulls a GGUF file by its address.
+/// Pulls a GGUF file by its URL.
 fn file(
     url: &str,
-    what: (&Name, Option<u64>),
+    name: &Name,
+    transfer: &Transfer,
     parsed: &Parsed,
     config: &Config,
     out: &mut Out,
 ) -> Result<()> {
-    let store = super::store(config);
-    if super::named_server(parsed, config)?.is_some() {
-        let text = "a server cannot fetch a file by its address: leave --host out";
+    let store = context::store(config);
+    if context::named_server(parsed, config)?.is_some() {
+        let text = "a server cannot fetch a file by its URL: omit --host";
         return Err(Error::usage(text));
     }
     if let Some(path) = url.strip_prefix("file:") {
         let path = path.strip_prefix("//").unwrap_or(path);
         let source = Source::File(path.into(), Take::Copy);
-        return create(&store, what.0, &source, &Changes::default(), &mut |_| {});
+        return create(&store, name, &source, &Changes::default(), &mut |_| {});
     }
-    if url.starts_with("http:") && !parsed.has("insecure") {
+    if url.starts_with("http:") && !transfer.insecure {
         return Err(Error::usage("plain http is used only with --insecure"));
     }
     let registry = Registry::new(config.network.clone())?;
-    shown(what, parsed, out, |request, report| {
+    shown(name, transfer, out, |request, report| {
         pull::pull_file(&store, &registry, (url, request), report)
     })
 }
 
-/// The names to pull, and whether they are those of the store.
+/// The names to pull, and whether they are all models of the store.
 fn names(parsed: &Parsed, store: &Store) -> Result<(Vec<Name>, bool)> {
     if !parsed.operands.is_empty() {
         let names = parsed.operands.iter().map(|text| Name::parse(text));
@@ -331,8 +359,8 @@ fn names(parsed: &Parsed, store: &Store) -> Result<(Vec<Name>, bool)> {
     Ok((ours.map(|entry| entry.name).collect(), true))
 }
 
-/// Does it for each name, and fails with the first failure at the end. Names of the store that no
-/// registry has are no failure.
+/// Runs an operation for each name; after all of them it returns the first error. With `known`, models
+/// that their registry does not have are skipped.
 fn each(names: &[Name], known: bool, mut deed: impl FnMut(&Name) -> Result<()>) -> Result<()> {
     let mut first = None;
     for name in names {
@@ -356,8 +384,9 @@ fn answer(differs: bool) -> Result<()> {
     }
 }
 
-fn outdated(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
-    let store = super::store(config);
+fn outdated(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
+    let config = &context.config;
+    let store = context.store();
     let registry = Registry::new(config.network.clone())?;
     let (names, known) = names(parsed, &store)?;
     let mut differs = false;
@@ -372,7 +401,7 @@ fn outdated(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     answer(differs)
 }
 
-/// Shows records as they come: as bars, as lines, or as they are.
+/// Shows the records of a transfer as bars, as lines, or as JSON.
 pub struct Display<'a> {
     out: &'a mut Out,
     json: bool,
@@ -382,11 +411,10 @@ pub struct Display<'a> {
 }
 
 impl<'a> Display<'a> {
-    /// By the flags of a command.
-    pub fn new(parsed: &Parsed, out: &'a mut Out) -> Self {
+    /// Prints records as JSON, or for people.
+    pub fn new(json: bool, out: &'a mut Out) -> Self {
         Display {
-            // Of other commands that fetch, `--json` is about what they are for.
-            json: parsed.has("json") && ["pull", "push"].contains(&parsed.command.name),
+            json,
             out,
             bars: None,
             tenths: HashMap::new(),
@@ -394,26 +422,26 @@ impl<'a> Display<'a> {
         }
     }
 
-    /// Shows one; that it cannot be shown is told at the end.
+    /// Shows a record; [`Display::success`] returns its error.
     pub fn take(&mut self, record: Record) {
         if let Err(error) = self.show(record) {
             self.failed.get_or_insert(error);
         }
     }
 
-    /// Shows that all went well.
+    /// Shows the record of success.
     ///
     /// # Errors
-    /// As [`Display::show`], of this record or of any before it.
+    /// As [`Display::show`], for this record or an earlier one.
     pub fn success(mut self) -> Result<()> {
         self.take(Record::of("success"));
         self.failed.map_or(Ok(()), Err)
     }
 
-    /// Shows one.
+    /// Shows a record.
     ///
     /// # Errors
-    /// With `--json`: `Closed` if the reader has gone, else what the system says.
+    /// With `--json`: `Closed` if the reader has gone, else the system's error.
     pub fn show(&mut self, record: Record) -> Result<()> {
         if self.json {
             return self.out.json(&[record]);

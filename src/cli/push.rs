@@ -1,26 +1,25 @@
-//! `puna push`: a model to a registry.
+//! `puna push`: sends a model to a registry.
 
+use super::context::Context;
 use super::out::Out;
-use super::parse::Parsed;
-use super::pull::{Display, INSECURE, by_server};
-use super::spec::{Command, Completes, HOST, JSON, QUIET};
-use crate::config::Config;
-use crate::error::Result;
-use crate::name::Name;
-use crate::push;
-use crate::registry::Registry;
+use super::parsed::Parsed;
+use super::pull::{Display, INSECURE, Transfer, by_server};
+use super::table::{Command, Completes, HOST, JSON, PLAIN, QUIET};
+use crate::core::error::Result;
+use crate::core::name::Name;
+use crate::ops::push;
+use crate::system::registry::Registry;
 
 pub const COMMAND: Command = Command {
     name: "push",
-    alias: None,
     summary: "send a model to a registry",
     operands: "MODEL",
     arity: (1, 1),
     flags: &[INSECURE, HOST, JSON, QUIET],
     about: &[
-        "Sends a model of the store to the registry in its name: 'puna cp' gives it such a name. What the registry \
-         has already is not sent again, and the manifest goes as it is stored, so that the model keeps its digest. \
-         Who you are is told as by pull.",
+        "Sends a model of the store to the registry in its name; 'puna cp' gives it such a name. Blobs that the \
+         registry has already are not sent again, and the manifest is sent as stored, so that the model keeps its \
+         digest. Authentication works as in pull.",
     ],
     examples: &[(
         "puna cp smol registry.example.org/me/smol && puna push registry.example.org/me/smol",
@@ -28,16 +27,22 @@ pub const COMMAND: Command = Command {
     )],
     completes: Completes::Models,
     run,
+    ..PLAIN
 };
 
-fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
+fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
+    let config = &context.config;
     let name = Name::parse(&parsed.operands[0])?;
-    if let Some(server) = super::named_server(parsed, config)? {
-        return by_server(&server, "/api/push", &name, parsed, out);
+    let transfer = Transfer {
+        json: parsed.has("json"),
+        ..Transfer::new(parsed)
+    };
+    if let Some(server) = context.named_server(parsed)? {
+        return by_server(&server, "/api/push", &name, &transfer, out);
     }
     let registry = Registry::new(config.network.clone())?;
-    let (store, what) = (super::store(config), (&name, parsed.has("insecure")));
-    let mut display = Display::new(parsed, out);
+    let (store, what) = (context.store(), (&name, transfer.insecure));
+    let mut display = Display::new(transfer.json, out);
     push::push(&store, &registry, what, &mut |step| {
         display.take(step.record());
     })?;

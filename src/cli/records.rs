@@ -1,33 +1,33 @@
-//! Records of standard input: lines, NUL-ended texts, JSON objects or tab-separated fields.
+//! Records of standard input: lines, NUL-terminated texts, JSON objects or tab-separated fields.
 
 use std::io::{BufRead, Read};
 
 use serde_json::Value as Json;
 
-use super::fill;
-use super::input::Input;
-use crate::error::{Error, Result};
+use super::map::template;
+use super::stdin::Input;
+use crate::core::error::{Error, Result};
 
-/// The longest record.
+/// Longest record, its terminator included.
 const RECORD_BYTES_MAX: u64 = 16 << 20;
 
-/// How records are written.
+/// The format of the records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// A line each.
+    /// One record per line.
     Lines,
-    /// Ended by NUL each.
+    /// Each record ends with NUL.
     Nul,
-    /// A JSON value a line.
+    /// One JSON value per line.
     Json,
-    /// Fields between tabs; the first line names them.
+    /// Tab-separated fields; the first line names them.
     Tabs,
 }
 
 /// A record.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Record {
-    /// The whole of it, as it came.
+    /// The whole record without its terminator.
     pub text: String,
     fields: Fields,
 }
@@ -41,11 +41,11 @@ enum Fields {
 }
 
 impl Record {
-    /// The value of a field.
+    /// The value of a field; `None` if the record has no such field.
     pub fn field(&self, name: &str) -> Option<String> {
         match &self.fields {
             Fields::None => None,
-            Fields::Json(object) => fill::field(object, name),
+            Fields::Json(object) => template::field(object, name),
             Fields::Named(pairs) => {
                 let pair = pairs.iter().find(|(known, _)| known == name);
                 pair.map(|(_, value)| value.clone())
@@ -53,7 +53,7 @@ impl Record {
         }
     }
 
-    /// The record as JSON: its value, or its text.
+    /// The record as JSON: its value, an object of its fields, or its text.
     pub fn json(&self) -> Json {
         match &self.fields {
             Fields::Json(value) => value.clone(),
@@ -73,12 +73,12 @@ pub struct Records<R> {
     input: R,
     format: Format,
     names: Vec<String>,
-    /// How many were asked for by [`Records::line`].
+    /// Number of calls of [`Records::line`].
     count: usize,
 }
 
 impl<R: BufRead> Records<R> {
-    /// The records of an input.
+    /// A reader of the records of an input.
     pub fn new(input: R, format: Format) -> Self {
         Records {
             input,
@@ -91,7 +91,7 @@ impl<R: BufRead> Records<R> {
     /// The text of the next record.
     ///
     /// # Errors
-    /// If the input cannot be read, or what is wrong with the record, by its number.
+    /// If the input cannot be read or the record is invalid; the message has the record's number.
     pub fn line(&mut self) -> Result<Option<String>> {
         self.count += 1;
         let line = self.next()?.map(|record| record.map(|record| record.text));
@@ -102,15 +102,15 @@ impl<R: BufRead> Records<R> {
         line.transpose().map_err(told)
     }
 
-    /// The number of the record that [`Records::line`] gave last.
+    /// The number of the record that [`Records::line`] returned last, counted from 1.
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// The next record, or what is wrong with it: the text is then lost, the others are not.
+    /// The next record, or its error; after such an error the next record can still be read.
     ///
     /// # Errors
-    /// If the input cannot be read, or a record is too long to go on behind it.
+    /// If the input cannot be read, or a record is longer than 16 MiB; reading cannot continue then.
     pub fn next(&mut self) -> Result<Option<Result<Record>>> {
         loop {
             let text = match self.text()? {
@@ -157,7 +157,7 @@ impl<R: BufRead> Records<R> {
             Format::Lines | Format::Nul => Fields::None,
             Format::Json => Fields::Json(
                 serde_json::from_str(&text)
-                    .map_err(|error| Error::usage(format!("no JSON: {error}")))?,
+                    .map_err(|error| Error::usage(format!("not JSON: {error}")))?,
             ),
             Format::Tabs => {
                 let values = text.split('\t').map(str::to_string);

@@ -1,35 +1,35 @@
-//! `puna rm`: models out of the store.
+//! `puna rm`: removes models from the store.
 
+use super::context::Context;
 use super::out::{self, Out};
-use super::parse::Parsed;
-use super::spec::{Command, Completes, switch};
-use crate::config::Config;
-use crate::error::{Error, Result};
-use crate::name::Name;
-use crate::store::Store;
+use super::parsed::Parsed;
+use super::table::{Command, Completes, PLAIN, switch};
+use crate::core::error::{Error, Result};
+use crate::core::name::Name;
+use crate::system::store::Store;
 
 pub const COMMAND: Command = Command {
     name: "rm",
-    alias: None,
     summary: "remove models from the store",
     operands: "MODEL...",
     arity: (1, usize::MAX),
     flags: &[switch(
         "force",
         Some('f'),
-        "do not mind models that are not there",
+        "ignore models that do not exist",
     )],
     about: &[
-        "Removes models and the blobs that no other model uses. If one cannot be removed the others still are, and \
+        "Removes models and the blobs that no other model uses. If one cannot be removed, the others still are, and \
          the exit status is that of the first failure. Models of Ollama's store are never removed.",
     ],
     examples: &[("puna rm smol:backup", "remove a model")],
     completes: Completes::Models,
     run,
+    ..PLAIN
 };
 
-fn run(parsed: &Parsed, config: &Config, _: &mut Out) -> Result<()> {
-    let store = super::store(config);
+fn run(parsed: &Parsed, context: &Context, _: &mut Out) -> Result<()> {
+    let store = context.store();
     let mut first: Option<Error> = None;
     for operand in &parsed.operands {
         match remove(&store, operand) {

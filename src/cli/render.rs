@@ -1,19 +1,20 @@
 //! `puna render`: the exact prompt that a model would see.
 
-use super::ask::{self, Ask, MESSAGES, OPTION, OVERFLOW, RAW, SYSTEM, THINK, TOOLS};
+use super::context::Context;
 use super::out::{self, Out};
-use super::parse::Parsed;
-use super::spec::{Command, Completes, JSON, QUIET, option, switch};
-use crate::chat::{self, Prompter, Request};
-use crate::config::Config;
-use crate::dialect::Given;
-use crate::error::{Error, Result};
-use crate::model;
-use crate::pool::{Policy, Pool};
+use super::parsed::Parsed;
+use super::run::turn_args::{
+    self, Ask, MESSAGES, OPTION, OVERFLOW, OVERFLOWS, RAW, SYSTEM, THINK, TOOLS,
+};
+use super::table::{Command, Completes, JSON, PLAIN, QUIET, option, switch};
+use crate::core::error::{Error, Result};
+use crate::ops::model;
+use crate::ops::pool::{Policy, Pool};
+use crate::ops::turn::template_choice::Given;
+use crate::ops::turn::{self, Prompter, Request};
 
 pub const COMMAND: Command = Command {
     name: "render",
-    alias: None,
     summary: "print the exact prompt that a model would see",
     operands: "MODEL [PROMPT...]",
     arity: (1, usize::MAX),
@@ -25,37 +26,43 @@ pub const COMMAND: Command = Command {
         THINK,
         RAW,
         OVERFLOW,
-        option("num-ctx", None, "N", "tokens of context, for --overflow"),
+        option(
+            "num-ctx",
+            None,
+            "N",
+            "context size in tokens, for --overflow",
+        ),
         option(
             "template",
             None,
             "FILE",
-            "use the Go template in FILE instead of the model's",
+            "use the Go template in FILE, not the model's",
         ),
         option(
             "jinja",
             None,
             "FILE",
-            "use the Jinja template in FILE instead of the model's",
+            "use the Jinja template in FILE, not the model's",
         ),
         switch(
             "tokens",
             None,
-            "print the tokens: id, a tab, and the text, one a line",
+            "print the tokens, one per line: id, a tab, text",
         ),
         JSON,
         QUIET,
     ],
     about: &[
-        "Prints the prompt that run would hand to the model, byte for byte and without a newline of its own. What was \
-         changed to suit the template is told on standard error.",
-        "The conversation is the one in --messages, if there is one, and then the prompt, which is taken as by run. \
-         With --tokens the prompt is shown as the model reads it, with tabs, newlines and backslashes escaped.",
+        "Prints the prompt that run would send to the model, byte for byte and without an added newline. Notes on \
+         standard error say what was changed to suit the template.",
+        "The conversation is the one of --messages, if given, followed by the prompt, which is read as by run. With \
+         --overflow the prompt is cut as by run: head and tail keep that part of it, middle drops the middle. With \
+         --tokens the prompt is printed as tokens, with tabs, newlines and backslashes escaped.",
     ],
     examples: &[
         (
             "puna render smol 'Say hello'",
-            "see what the template makes of a prompt",
+            "print the prompt that the template renders",
         ),
         (
             "puna render smol --messages chat.json --tools tools.json --tokens | wc -l",
@@ -64,26 +71,30 @@ pub const COMMAND: Command = Command {
     ],
     completes: Completes::Models,
     run,
+    ..PLAIN
 };
 
-fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
-    let ask = Ask::of(parsed)?;
+fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
+    let config = &context.config;
+    let ask = Ask::of(parsed, OVERFLOWS)?;
     let given = match (parsed.value("template"), parsed.value("jinja")) {
         (Some(_), Some(_)) => {
-            return Err(Error::usage("--template and --jinja exclude each other"));
+            return Err(Error::usage(
+                "--template and --jinja cannot be used together",
+            ));
         }
-        (Some(path), None) => Some(Given::Go(ask::file(path)?)),
-        (None, Some(path)) => Some(Given::Jinja(ask::file(path)?)),
+        (Some(path), None) => Some(Given::Go(turn_args::file(path)?)),
+        (None, Some(path)) => Some(Given::Jinja(turn_args::file(path)?)),
         (None, None) => None,
     };
-    let model = model::open(&super::store(config), &ask.model)?;
+    let model = model::open(&context.store(), &ask.model)?;
     let request = Request {
         template: given,
         ..ask.request(&model)
     };
     let pool = Pool::new(config.clone(), Policy::OneShot, out::log(None)?);
-    let dialect = request.dialect(&pool)?;
-    let options = chat::options_in_force(&model, &request.options);
+    let dialect = request.template_choice(&pool)?;
+    let options = turn::options_in_force(&model, &request.options);
     let lease = pool.acquire(&model, &options, None, &request.cancel, &mut |_| {})?;
     let prompter = Prompter::new(&request, &dialect, lease.engine(), &options);
     let prompt = prompter.prompt(lease.context_tokens)?;

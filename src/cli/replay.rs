@@ -1,5 +1,5 @@
-//! `run --record` and `puna replay`: an answer with all that it depends on, and whether it still comes
-//! out the same.
+//! `run --record` and `puna replay`: records an answer with everything it depends on, and checks
+//! whether it can be reproduced.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -8,63 +8,62 @@ use std::sync::atomic::AtomicBool;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
-use super::answer::{Here, Printer};
-use super::ask::Ask;
-use super::contract::Deadline;
+use super::context::Context;
 use super::out::Out;
-use super::parse::Parsed;
-use super::spec::{Command, Completes, Flag, JSON, QUIET, option, switch};
-use crate::api::native;
-use crate::api::options::{from_json, to_json};
-use crate::chat::{Part, Promise, Request};
-use crate::config::Config;
-use crate::digest::Digest;
-use crate::engine::prefix::BUILD;
-use crate::error::{Class, Error, Result};
-use crate::json;
-use crate::machine;
-use crate::message::{Message, Think};
-use crate::model::Model;
-use crate::pool::Policy;
+use super::parsed::Parsed;
+use super::run::answer::{Here, Printer};
+use super::run::turn_args::Ask;
+use super::run_limits::{self, Deadline};
+use super::stdin;
+use super::table::{Command, Flag, JSON, PLAIN, QUIET, option, switch};
+use crate::core::digest::Digest;
+use crate::core::error::{Class, Error, Result};
+use crate::core::json;
+use crate::core::message::{Message, Think};
+use crate::core::turn::{OutputConstraint, Part};
+use crate::format::wire::native;
+use crate::format::wire::options::{from_json, to_json};
+use crate::ops::model::Model;
+use crate::ops::pool::Policy;
+use crate::ops::turn::Request;
+use crate::system::config::Config;
+use crate::system::engine::prefix::BUILD;
+use crate::system::machine;
 
 pub const RECORD: Flag = option(
     "record",
     None,
     "FILE",
-    "write what the answer depends on to FILE, for puna replay; uses no server",
+    "record the answer for puna replay; uses no server",
 );
 
 pub const COMMAND: Command = Command {
     name: "replay",
-    alias: None,
-    summary: "answer a recorded prompt again and tell whether the answer is the same",
+    summary: "answer a recorded prompt again and compare the answers",
     operands: "FILE",
     arity: (1, 1),
-    flags: &[
-        switch("print", None, "print the answer that comes now"),
-        JSON,
-        QUIET,
-    ],
+    flags: &[switch("print", None, "print the new answer"), JSON, QUIET],
     about: &[
-        "Reads what run --record wrote, answers it again in this process, and ends with status 0 if every byte is the \
-         same, with 13 if not. Another model under the name is 13 too; another build, processor or number of threads \
-         is told on standard error, since with those an answer may come out otherwise. --json prints model, same and \
-         response, the answer that comes now.",
-        "With the same build on the same machine, and the seed that the record holds, it does not: neither \
-         kept prompts nor other answers take part in it.",
+        "Reads a record of run --record, answers its prompt again in this process, and exits with status 0 if every \
+         byte of the answer is the same, else with 13. The status is also 13 if the name now belongs to another model. \
+         Another build, processor or number of threads is noted on standard error, because it can change the answer. \
+         --json prints model, same, and response, the new answer.",
+        "With the same build on the same machine the answer is the same, because the record contains the seed, and \
+         neither the prefix cache nor concurrent answers are used.",
     ],
     examples: &[(
         "puna run smol 'Tell a joke' -n 30 --record joke.json && puna replay joke.json",
-        "check that an answer can be had again",
+        "check that an answer can be reproduced",
     )],
-    completes: Completes::Nothing,
+    limits: run_limits::FLAGS,
     run,
+    ..PLAIN
 };
 
 /// Largest record that is read.
 const BYTES_MAX: u64 = 64 << 20;
 
-/// An answer and what it depends on.
+/// A recorded answer and everything it depends on.
 #[derive(Debug, Serialize, Deserialize)]
 struct Recorded {
     puna: String,
@@ -80,7 +79,7 @@ struct Recorded {
     output_sha256: String,
 }
 
-/// What was asked, in the API's words.
+/// The request, with the API's field names.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Asked {
@@ -103,36 +102,37 @@ struct Asked {
     overflow: Option<String>,
 }
 
-/// Where `--record` writes; the question gets a seed that can be written down.
+/// Creates the file that `--record` writes; the request gets a fixed seed if it has none.
 ///
 /// # Errors
-/// If the file cannot be written; with a server, which computes for others too.
+/// If the file cannot be written; `Usage` with `--overflow=reduce`, or with a server, because it computes
+/// other answers at the same time.
 pub fn begin(parsed: &Parsed, ask: &mut Ask) -> Result<Option<File>> {
     let Some(path) = parsed.value("record") else {
         return Ok(None);
     };
     if ask.reduces {
-        let text = "--record writes down one answer: it excludes --overflow=reduce";
+        let text = "--record and --overflow=reduce cannot be used together";
         return Err(Error::usage(text));
     }
     if parsed.has("host") {
-        return Err(Error::usage("--record and --host exclude each other"));
+        return Err(Error::usage("--record and --host cannot be used together"));
     }
     if ask.options.int("seed").is_none_or(|seed| seed < 0) {
         let mut bytes = [0; 4];
         let random = getrandom::fill(&mut bytes);
         random.map_err(|error| Error::failed(format!("no random seed: {error}")))?;
-        let seed = u32::from_le_bytes(bytes) >> 1; // The largest means "random" to llama.cpp.
+        let seed = u32::from_le_bytes(bytes) >> 1; // The largest u32 means "random" to llama.cpp.
         ask.options.set_text("seed", &seed.to_string())?;
     }
     let file = File::create(path).map_err(|error| Error::io("write", path, error))?;
     Ok(Some(file))
 }
 
-/// Writes what was asked and answered.
+/// Writes the request and its answer.
 ///
 /// # Errors
-/// If the weights cannot be read, or the file not be written.
+/// If the weights cannot be read or the file cannot be written.
 pub fn write(
     file: &mut File,
     ask: &Ask,
@@ -178,7 +178,7 @@ fn sum(value: &impl Serialize) -> String {
     Digest::of(json::line(value).as_bytes()).hex()
 }
 
-/// A message without the ids of its calls, which are random.
+/// A message without the random ids of its tool calls.
 fn lasting(said: &Message) -> native::Message {
     let mut said = said.clone();
     said.tool_calls.iter_mut().for_each(|call| call.id = None);
@@ -198,11 +198,11 @@ fn digest(model: &Model) -> Result<String> {
 
 impl Asked {
     fn of(ask: &Ask) -> Self {
-        let (format, grammar) = match &ask.promise {
-            Promise::None => (None, None),
-            Promise::Json => (Some("json".into()), None),
-            Promise::Schema(schema) => (Some(schema.clone()), None),
-            Promise::Grammar(text) => (None, Some(text.clone())),
+        let (format, grammar) = match &ask.constraint {
+            OutputConstraint::None => (None, None),
+            OutputConstraint::Json => (Some("json".into()), None),
+            OutputConstraint::Schema(schema) => (Some(schema.clone()), None),
+            OutputConstraint::Grammar(text) => (None, Some(text.clone())),
         };
         let messages = if ask.raw {
             Vec::new()
@@ -238,11 +238,11 @@ impl Asked {
             tools: (self.tools.clone(), tools.collect::<Result<_>>()?),
             tool_choice: self.tool_choice,
             think: self.think.as_deref().and_then(Think::parse),
-            promise: match (self.format, self.grammar) {
-                (_, Some(grammar)) => Promise::Grammar(grammar),
-                (Some(Json::String(_)), _) => Promise::Json,
-                (Some(schema), _) => Promise::Schema(schema),
-                (None, None) => Promise::None,
+            constraint: match (self.format, self.grammar) {
+                (_, Some(grammar)) => OutputConstraint::Grammar(grammar),
+                (Some(Json::String(_)), _) => OutputConstraint::Json,
+                (Some(schema), _) => OutputConstraint::Schema(schema),
+                (None, None) => OutputConstraint::None,
             },
             overflow: self.overflow.as_deref().and_then(Part::parse),
             reduces: false,
@@ -251,11 +251,12 @@ impl Asked {
     }
 }
 
-fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
+fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
+    let config = &context.config;
     let path = &parsed.operands[0];
-    let text = super::read_text(path, BYTES_MAX)?;
+    let text = stdin::read_text(path, BYTES_MAX)?;
     let recorded: Recorded = serde_json::from_str(&text)
-        .map_err(|error| Error::usage(format!("{path} is no record of run: {error}")))?;
+        .map_err(|error| Error::usage(format!("{path} is not a record of run: {error}")))?;
     for (what, then, now) in [
         ("build", recorded.build.clone(), BUILD.to_string()),
         ("processor", recorded.processor.clone(), processor()),
@@ -272,7 +273,7 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     ] {
         if then != now {
             out.note(&format!(
-                "another {what} than recorded: {then} then, {now} now"
+                "{what} differs from the record: {then} then, {now} now"
             ));
         }
     }
@@ -304,7 +305,7 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     }
 }
 
-/// Answers again, and prints the answer as `run` did.
+/// Answers again; with `prints` it prints the answer as `run` does.
 fn again(
     here: &Here,
     ask: &Ask,

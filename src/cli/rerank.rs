@@ -1,21 +1,20 @@
-//! `puna rerank`: lines sorted by how well they answer a question.
+//! `puna rerank`: sorts lines by how well they answer a question.
 
-use super::ask::{OPTION, options};
-use super::contract::Deadline;
-use super::input::Input;
+use super::context::Context;
 use super::out::{self, Out, Unit};
-use super::parse::Parsed;
+use super::parsed::Parsed;
 use super::records::{Format, Records};
-use super::spec::{Command, Completes, JSON, QUIET, option};
-use crate::config::Config;
-use crate::error::Result;
-use crate::model;
-use crate::pool::{Policy, Pool};
-use crate::rerank::{Request, rerank};
+use super::run::turn_args::{OPTION, options};
+use super::run_limits::{self, Deadline};
+use super::stdin::Input;
+use super::table::{Command, Completes, JSON, PLAIN, QUIET, option};
+use crate::core::error::Result;
+use crate::ops::model;
+use crate::ops::pool::{Policy, Pool};
+use crate::ops::rerank::{Request, rerank};
 
 pub const COMMAND: Command = Command {
     name: "rerank",
-    alias: None,
     summary: "sort lines by how well they answer a question",
     operands: "MODEL QUERY",
     arity: (2, 2),
@@ -26,26 +25,29 @@ pub const COMMAND: Command = Command {
         QUIET,
     ],
     about: &[
-        "Reads lines from standard input and prints each line's score, a tab, and the line, the best first; of those \
-         that score alike the earlier first. A model that was made for it reads question and line together, and its \
-         scores may be any numbers; with a model for embeddings the score is the cosine of the angle between the two \
-         vectors. A line that is longer than the model reads is cut. Lines are scored 64 at a time, and with --top \
-         only so many of them are kept.",
+        "Reads lines from standard input and prints each line's score, a tab, and the line, the best first; lines with \
+         equal scores keep their order. A reranking model reads question and line together, and its scores may be any \
+         numbers; with an embedding model the score is the cosine of the angle between the two vectors. A line that is \
+         longer than the model accepts is cut. Lines are scored 64 at a time, and with --top only the N best are kept \
+         in memory.",
     ],
     examples: &[(
         "puna rerank mini 'How do whales breathe?' --top 3 < lines.txt | cut -f2",
-        "the three lines that answer best",
+        "print the three lines that answer best",
     )],
     completes: Completes::Models,
+    limits: run_limits::FLAGS,
     run,
+    ..PLAIN
 };
 
-/// Lines that are scored at once.
+/// Lines that are scored in one request.
 const LINES: usize = 64;
 
-fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
+fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
+    let config = &context.config;
     let top = parsed.number("top", 1..=usize::MAX)?;
-    let model = model::open(&super::store(config), &parsed.operands[0])?;
+    let model = model::open(&context.store(), &parsed.operands[0])?;
     let pool = Pool::new(config.clone(), Policy::Server, out::log(None)?);
     let deadline = Deadline::new();
     let mut input = Records::new(Input::new(), Format::Lines);
@@ -58,7 +60,7 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
         {
             texts.push(line);
         }
-        // With no lines at all the model and the question are still looked at.
+        // Without any lines the model and the question are still checked.
         if texts.is_empty() && count > 0 {
             break;
         }

@@ -1,4 +1,4 @@
-//! `create --host`: the files of a Modelfile go to a server, which makes the model of them.
+//! `create --host`: sends the files of a Modelfile to a server, which creates the model.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -6,20 +6,19 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value as Json, json};
 
 use super::out::{Out, Unit};
-use crate::api::create::Progress;
-use crate::api::{native, options};
-use crate::client::Client;
-use crate::create::{Changes, Source};
-use crate::digest::Digest;
-use crate::error::{Error, Result};
-use crate::model;
-use crate::name::Name;
-use crate::shards;
+use crate::core::digest::Digest;
+use crate::core::error::{Error, Result};
+use crate::core::name::Name;
+use crate::format::wire::native::create::Progress;
+use crate::format::wire::{native, options};
+use crate::ops::create::{Changes, Source};
+use crate::ops::{model, shards};
+use crate::system::client::Client;
 
-/// Has the model `name` made by a server; files that it has already are not sent.
+/// Has a server create the model `name`; files that the server has already are not sent.
 ///
 /// # Errors
-/// A file that cannot be read; what the server says, or that it cannot be reached.
+/// If a file cannot be read; the server's error, or `Network` if it cannot be reached.
 pub fn create(
     client: &Client,
     name: &Name,
@@ -67,7 +66,7 @@ pub fn create(
     Ok(())
 }
 
-/// Sends the files of a source; their names and digests go to `told`.
+/// Sends the files of a source and adds their names and digests to `told`.
 fn sent(
     client: &Client,
     source: &Source,
@@ -89,7 +88,7 @@ fn sent(
     Ok(())
 }
 
-/// The files that a source is made of, with their names.
+/// The files of a source, with their names.
 fn files(source: &Source) -> Result<Vec<(String, PathBuf)>> {
     let named = |path: &Path| {
         let name = path.file_name().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! `puna serve`: the HTTP API, until a signal ends it.
+//! `puna serve`: runs the HTTP server until a signal or the idle time stops it.
 
 use std::net::TcpListener;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -6,18 +6,20 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use super::again;
+use super::context::Context;
 use super::out::{self, Out};
-use super::parse::Parsed;
+use super::parsed::Parsed;
+use super::reexec;
 use super::signals::{self, Stop};
-use super::spec::{Command, Completes, HOST, QUIET, option, switch};
-use crate::address::Address;
-use crate::client::Client;
-use crate::config::Config;
-use crate::duration::KeepAlive;
-use crate::error::{Class, Error, Result};
-use crate::pool::{Policy, Pool};
-use crate::server::{AccessLog, Guard, Keys, Listeners, Signals, sandbox, serve};
+use super::table::{Command, HOST, PLAIN, QUIET, option, switch};
+use crate::core::address::Address;
+use crate::core::duration::KeepAlive;
+use crate::core::error::{Class, Error, Result};
+use crate::ops::pool::{Policy, Pool};
+use crate::server::{AccessLog, AccessPolicy, Keys, Listeners, Signals, serve};
+use crate::system::client::Client;
+use crate::system::config::Config;
+use crate::system::sandbox;
 
 pub const COMMAND: Command = Command {
     name: "serve",
@@ -31,7 +33,7 @@ pub const COMMAND: Command = Command {
             "socket",
             None,
             "PATH",
-            "listen on this Unix socket instead of the default one",
+            "listen on this Unix socket, not the default one",
         ),
         switch("no-socket", None, "do not listen on a Unix socket"),
         switch("no-tcp", None, "listen on the Unix socket only"),
@@ -39,35 +41,35 @@ pub const COMMAND: Command = Command {
             "api-key-file",
             None,
             "FILE",
-            "let only requests in over TCP that bring a key of FILE",
+            "require a key of FILE for requests over TCP",
         ),
         switch(
             "open",
             None,
-            "listen without keys on an address that others can reach",
+            "listen on a non-loopback address without keys",
         ),
         switch(
             "deterministic",
             None,
-            "compute answers one by one, each as if it were alone: with a seed the same bytes every time",
+            "answer one at a time: same seed, same bytes",
         ),
         option(
             "access-log",
             None,
             "FILE",
-            "add a line for each request to FILE; - is standard error",
+            "log each request to FILE; - is standard error",
         ),
         option(
             "sandbox",
             None,
             "WHEN",
-            "open nothing but the store and the cache: auto (where the kernel has Landlock), on or off",
+            "restrict file access (Landlock): auto, on or off",
         ),
         option(
             "linger",
             None,
             "DURATION",
-            "end after so long without a request",
+            "exit after this time without a request",
         ),
         option(
             "log",
@@ -78,33 +80,35 @@ pub const COMMAND: Command = Command {
         QUIET,
     ],
     about: &[
-        "Serves the native Ollama API on 127.0.0.1:11434, or the address in --host, PUNA_HOST or OLLAMA_HOST, and on \
-         a Unix socket that only its owner can use. Models load when they are asked for and stay for the keep-alive \
-         time. Several answers of a model are computed at once.",
+        "Serves the native Ollama API on 127.0.0.1:11434, or on the address of --host, PUNA_HOST or OLLAMA_HOST, and \
+         on a Unix socket that only its owner can use. Models are loaded on the first request and stay loaded for the \
+         keep-alive time. A model computes several answers at once, unless --deterministic is given: then answers are \
+         computed one by one, so that the same seed always gives the same bytes.",
         "Routes: GET /, /api/version, /api/tags, /api/ps, /api/status; POST /api/show, /api/generate, /api/chat, \
          /api/embed, /api/embeddings, /api/create, /api/pull, /api/push, /api/copy; HEAD and POST /api/blobs; DELETE \
          /api/delete. Answers stream as newline-delimited JSON, a record as soon as there is a token.",
-        "The dialects of OpenAI and Anthropic are there too: /v1/chat/completions, /v1/completions, /v1/embeddings, \
+        "The APIs of OpenAI and Anthropic are served too: /v1/chat/completions, /v1/completions, /v1/embeddings, \
          /v1/models, /v1/responses and /v1/responses/input_tokens, /v1/messages and /v1/messages/count_tokens. Nothing \
-         is stored between requests. Small tools find /health, /tokenize, /detokenize, /apply-template, /infill and \
-         /metrics (Prometheus).",
-        "A line of the key file is a name, a right, and a key of 16 characters or more, between spaces; limits may \
-         follow: per-minute=N and at-once=N. The right is use, or manage, which create, pull, push, copy, delete and \
-         uploads need too. A key comes as Authorization: Bearer or x-api-key; / and /health need none, and neither \
-         does the Unix socket. Who has no key gets 401, who lacks the right 403, who asks too much 429 with \
-         Retry-After. Without a key file only loopback addresses are listened on, unless --open is given. TLS is left \
-         to a proxy: see puna-scripting(7).",
-        "A line of the access log holds time, id, who asked, the key's name, method, path, status and milliseconds, \
-         between tabs; no text of a prompt. The id is the X-Request-Id of the request, or made, and stands in the \
-         answer. SIGHUP reads the keys again and opens the log anew.",
-        "Once it listens, a server on Linux can open nothing but its store, Ollama's, its cache, the folders of its \
-         configuration, keys, socket and log, and what the system needs, and starts no program (Landlock). A blob that \
-         is a link to somewhere else cannot be read then: see --sandbox.",
-        "Sockets that systemd hands over (LISTEN_FDS) are served instead of those that --host and --socket name. \
-         With --linger a server ends by itself, with status 0, when nobody has asked for so long; systemd starts it \
-         again with the next request.",
-        "SIGTERM and SIGINT let running answers finish for a few seconds, then cut them; the process is gone within \
-         five seconds, by the signal itself.",
+         is stored between requests. Other routes are /health, /tokenize, /detokenize, /apply-template, /infill and \
+         /metrics (Prometheus). See puna-api(7).",
+        "Each line of the key file is a name, a permission, and a key of at least 16 characters, separated by \
+         spaces; limits may follow: per-minute=N and at-once=N. The permission is use, or manage, which is also \
+         required for create, pull, push, copy, delete and uploads. A key is sent as Authorization: Bearer or \
+         x-api-key; / and /health do not need one, nor does the Unix socket. A request without a key gets 401, one \
+         without the permission 403, one above a limit 429 with Retry-After. Without a key file the server listens \
+         only on loopback addresses, unless --open is given. For TLS use a proxy: see puna-scripting(7).",
+        "Each line of the access log is time, id, client, the key's name, method, path, status and milliseconds, \
+         separated by tabs; it contains no text of a prompt. The id is the X-Request-Id of the request, or a generated \
+         one, and is sent with the answer. SIGHUP makes the server read the keys and open the log again.",
+        "Once it listens, a server on Linux can open only its store, Ollama's store, its cache, the folders of its \
+         configuration, keys, socket and log, and what the system needs, and cannot start programs (Landlock). A blob \
+         that is a link to another place cannot be read then. --sandbox=auto, the default, does this if the kernel has \
+         Landlock and the build does not use a GPU; with on the server refuses to start without it.",
+        "Sockets that systemd passes (LISTEN_FDS) are served instead of those of --host and --socket. With --linger \
+         the server exits by itself, with status 0, after that time without a request; systemd starts it again on the \
+         next request.",
+        "After SIGTERM or SIGINT running answers have a few seconds to finish, then they are cut; the process exits \
+         within five seconds, by the signal itself.",
     ],
     examples: &[
         ("puna serve", "serve on the default address"),
@@ -114,15 +118,16 @@ pub const COMMAND: Command = Command {
         ),
         (
             "puna serve --host 0.0.0.0 --api-key-file /etc/puna/keys --access-log /var/log/puna.log",
-            "serve those who have a key",
+            "serve clients that have a key",
         ),
     ],
-    completes: Completes::Nothing,
     run,
+    ..PLAIN
 };
 
-fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
-    again::with_short_spins();
+fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
+    let config = &context.config;
+    reexec::with_short_spins();
     let mut config = config.clone();
     if let Some(host) = parsed.value("host") {
         config.address = Address::parse(host)?;
@@ -144,13 +149,13 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     );
     let again = signals::again()?;
     fs::create_dir_all(&config.models).map_err(|error| Error::io("make", &config.models, error))?;
-    let guard = guard(parsed, &config)?;
+    let policy = policy(parsed, &config)?;
     let handed = Listeners::inherited(config.inherited_sockets)?;
     let is_handed = handed.is_some();
     let listeners = handed.map_or_else(|| listeners(parsed, &config), Ok)?;
-    if !listeners.are_near() && guard.keys.is_none() && !parsed.has("open") {
+    if !listeners.are_near() && policy.keys.is_none() && !parsed.has("open") {
         let text = format!(
-            "{} can be reached by others: give --api-key-file, or --open to let everybody in",
+            "{} is not a loopback address: give --api-key-file, or --open to serve without keys",
             config.address
         );
         return Err(Error::plain(Class::Denied, text));
@@ -161,31 +166,31 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
         stop: stop.wanted(),
         again,
     };
-    let served = serve(&config, pool, listeners, guard, out::complain, &signals);
+    let served = serve(&config, pool, listeners, policy, out::complain, &signals);
     if let Some(path) = config.socket.as_ref().filter(|_| !is_handed) {
-        // The socket may be gone already; a left-over one is taken over at the next start.
+        // The socket may be gone already; the next start replaces one that is left.
         let _ = fs::remove_file(path);
     }
     served?;
     stop.finish()
 }
 
-fn guard(parsed: &Parsed, config: &Config) -> Result<Guard> {
-    let linger = parsed.value("linger").map(KeepAlive::parse_lenient);
-    Ok(Guard {
+fn policy(parsed: &Parsed, config: &Config) -> Result<AccessPolicy> {
+    let idle_exit = parsed.value("linger").map(KeepAlive::parse_lenient);
+    Ok(AccessPolicy {
         keys: config.api_key_file.as_deref().map(Keys::read).transpose()?,
         access_log: parsed
             .value("access-log")
             .map(|path| AccessLog::open(path, out::complain))
             .transpose()?,
-        linger: match linger.transpose()? {
+        idle_exit: match idle_exit.transpose()? {
             None | Some(KeepAlive::Forever) => None,
             Some(KeepAlive::For(time)) => Some(time),
         },
     })
 }
 
-/// The sockets that flags and settings name.
+/// Binds the sockets that flags and settings name.
 fn listeners(parsed: &Parsed, config: &Config) -> Result<Listeners> {
     let tcp = (!parsed.has("no-tcp")).then(|| bind(&config.address));
     let unix = config.socket.as_deref().map(bind_socket).transpose()?;
@@ -201,13 +206,13 @@ fn listeners(parsed: &Parsed, config: &Config) -> Result<Listeners> {
     })
 }
 
-/// Closes the sandbox, from where the program opens no more than it serves.
+/// Enters the sandbox; after it the process can open only the files that it serves.
 fn close(parsed: &Parsed, config: &Config, out: &Out) -> Result<()> {
     let folder = |path: &Path| path.parent().map(Path::to_path_buf);
     let log = parsed.value("access-log").filter(|path| *path != "-");
     let more = [config.socket.as_deref(), log.map(Path::new)];
     let more: Vec<PathBuf> = more.into_iter().flatten().filter_map(folder).collect();
-    let wanted = sandbox::Wanted::parse(parsed.value("sandbox").unwrap_or("auto"))?;
+    let wanted = sandbox::LoadSpec::parse(parsed.value("sandbox").unwrap_or("auto"))?;
     let note = sandbox::close(wanted, config, &more)?;
     note.iter().for_each(|note| out.note(note));
     Ok(())
@@ -229,19 +234,19 @@ fn bind(address: &Address) -> Result<TcpListener> {
         let who = match error.kind() {
             io::ErrorKind::AddrInUse => match Client::at(address).greeting() {
                 Some(text) => format!(
-                    ": something answers there: '{}'",
+                    ": a server answers there: '{}'",
                     text.lines().next().unwrap_or_default()
                 ),
                 None => ": another program listens there".into(),
             },
-            _ => format!(": {}", crate::error::cause(&error)),
+            _ => format!(": {}", crate::core::error::cause(&error)),
         };
         Error::plain(Class::Network, format!("cannot listen on {address}{who}"))
     })
 }
 
-/// Binds the Unix socket, with its folder for its owner alone. A socket that nobody answers on is
-/// taken over.
+/// Binds the Unix socket and creates its folder, which only the owner can open. A socket on which no
+/// server answers is replaced.
 fn bind_socket(path: &Path) -> Result<UnixListener> {
     let failed = |error: io::Error| Error::io("listen on", path, error);
     let folder: PathBuf = path.parent().map(Path::to_path_buf).unwrap_or_default();

@@ -1,39 +1,39 @@
-//! The shape in which an answer is printed: its code blocks, fields of its JSON, one line of it.
+//! The shape in which an answer is printed: its code blocks, fields of its JSON, or one line.
 //!
-//! Pure: a whole answer in, what is printed out.
+//! Pure: it maps a complete answer to the text to print.
 
 use serde_json::Value as Json;
 
 use super::out;
-use super::parse::Parsed;
-use super::spec::{Flag, maybe, option, switch};
-use crate::error::{Error, Result};
+use super::parsed::Parsed;
+use super::table::{Flag, maybe, option, switch};
+use crate::core::error::{Error, Result};
 
 pub const EXTRACT: Flag = maybe(
     "extract",
     "WHICH",
-    "print only the first fenced code block of the answer, the last, or all",
+    "print only the code block: first, last or all",
 );
 pub const FIELDS: Flag = option(
     "fields",
     None,
     "NAMES",
-    "print these fields of the JSON answer, with tabs between; a.b is b within a",
+    "print these fields of the answer, tab-separated",
 );
 pub const ONE_LINE: Flag = switch("one-line", None, "print the answer on one line");
 pub const STRIP: Flag = switch(
     "strip",
     None,
-    "drop white space around the answer, and quotes or a code fence that hold all of it",
+    "remove white space and quotes around the answer",
 );
 pub const STOP: Flag = option(
     "stop",
     None,
     "TEXT",
-    "end the answer before this text; may be repeated",
+    "stop the answer before this text; repeatable",
 );
 
-/// What is done to an answer before it is printed.
+/// The changes to an answer before it is printed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Shape {
     extract: Option<Which>,
@@ -42,7 +42,7 @@ pub struct Shape {
     strip: bool,
 }
 
-/// Which code blocks are taken.
+/// The code blocks to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Which {
     First,
@@ -54,7 +54,7 @@ impl Shape {
     /// Reads the flags.
     ///
     /// # Errors
-    /// `Usage` for flags that exclude each other, or fields of what is no JSON.
+    /// `Usage` for flags that cannot be used together, or for fields without a JSON answer.
     pub fn of(parsed: &Parsed) -> Result<Self> {
         let extract = match parsed.value("extract") {
             None => None,
@@ -62,7 +62,7 @@ impl Shape {
             Some("last") => Some(Which::Last),
             Some("all") => Some(Which::All),
             Some(other) => {
-                let text = format!("--extract is first, last or all, not '{other}'");
+                let text = format!("--extract must be first, last or all, not '{other}'");
                 return Err(Error::usage(text));
             }
         };
@@ -78,23 +78,25 @@ impl Shape {
             strip: parsed.has("strip"),
         };
         if parsed.has("fields") && shape.fields.is_empty() {
-            return Err(Error::usage("--fields names no field"));
+            return Err(Error::usage("--fields needs at least one field"));
         }
         if !shape.fields.is_empty() && !parsed.has("schema") && !parsed.has("format") {
             return Err(Error::usage("--fields needs --schema or --format json"));
         }
         if !shape.fields.is_empty() && shape.extract.is_some() {
-            return Err(Error::usage("--fields and --extract exclude each other"));
+            return Err(Error::usage(
+                "--fields and --extract cannot be used together",
+            ));
         }
         if parsed.has("json") && shape != Shape::default() {
             return Err(Error::usage(
-                "--json is exact: no --extract, --fields, --one-line or --strip",
+                "--json cannot be used with --extract, --fields, --one-line or --strip",
             ));
         }
         Ok(shape)
     }
 
-    /// True if the answer is printed as it comes.
+    /// True if the answer is printed unchanged, as it is generated.
     pub fn is_plain(&self) -> bool {
         *self == Shape::default()
     }
@@ -104,19 +106,19 @@ impl Shape {
         !self.fields.is_empty()
     }
 
-    /// What is printed of a whole answer, without a newline at its end.
+    /// The text to print for a complete answer, without a newline at its end.
     ///
     /// # Errors
-    /// If it holds no code block, or is no JSON object.
+    /// If the answer has no code block, or is not JSON.
     pub fn apply(&self, answer: &str) -> Result<String> {
         let mut text = match self.extract {
             Some(which) => extracted(answer, which)
-                .ok_or_else(|| Error::failed("the answer holds no code block"))?,
+                .ok_or_else(|| Error::failed("the answer has no code block"))?,
             None => answer.to_string(),
         };
         if !self.fields.is_empty() {
             let json: Json = serde_json::from_str(text.trim())
-                .map_err(|error| Error::failed(format!("the answer is no JSON: {error}")))?;
+                .map_err(|error| Error::failed(format!("the answer is not JSON: {error}")))?;
             let cells = self.fields.iter().map(|name| cell(&json, name));
             text = cells.collect::<Vec<_>>().join("\t");
             return Ok(text);
@@ -131,8 +133,7 @@ impl Shape {
     }
 }
 
-/// A field as it stands in a line: texts as they are, escaped; all else as JSON; nothing if it is
-/// not there.
+/// A field as a cell of a line: strings escaped, all else as JSON, empty if it is missing or null.
 fn cell(json: &Json, name: &str) -> String {
     let found = match json.get(name) {
         Some(value) => Some(value),
@@ -159,8 +160,8 @@ fn extracted(answer: &str, which: Which) -> Option<String> {
     }
 }
 
-/// The contents of the fenced code blocks, as CommonMark has them; one that is not closed goes to
-/// the end.
+/// The contents of the fenced code blocks, as CommonMark defines them; an unclosed block extends to the
+/// end.
 fn blocks(answer: &str) -> Vec<String> {
     let mut blocks = Vec::new();
     let mut open: Option<(char, usize, String)> = None;
@@ -181,7 +182,7 @@ fn blocks(answer: &str) -> Vec<String> {
     blocks
 }
 
-/// The mark of a fence, how often it stands there, and whether nothing follows it.
+/// The character of a code fence, its count, and whether nothing follows the fence on its line.
 fn fence(line: &str) -> Option<(char, usize, bool)> {
     let text = line.trim_start_matches(' ');
     let mark = text.chars().next().filter(|c| matches!(c, '`' | '~'))?;
@@ -191,7 +192,7 @@ fn fence(line: &str) -> Option<(char, usize, bool)> {
     sound.then(|| (mark, length, rest.trim().is_empty()))
 }
 
-/// A text without what only wraps it.
+/// A text without surrounding white space, and without a code fence or quotes that enclose all of it.
 fn stripped(text: &str) -> &str {
     let mut text = text.trim();
     if let Some((first, rest)) = text.split_once('\n')
@@ -202,7 +203,7 @@ fn stripped(text: &str) -> &str {
             let closing = fence(line);
             closing.is_some_and(|(other, count, bare)| other == mark && count >= length && bare)
         };
-        // One that closes before the end holds not all of the text.
+        // A fence that closes earlier does not enclose all of the text.
         if closes(last) && !inner.lines().any(closes) {
             text = inner.trim();
         }
@@ -241,7 +242,7 @@ mod tests {
         }
         let first = shape(|shape| shape.extract = Some(Which::First));
         let error = first.apply("no `code`").unwrap_err().to_string();
-        assert_eq!(error, "the answer holds no code block");
+        assert_eq!(error, "the answer has no code block");
     }
 
     #[test]

@@ -1,19 +1,17 @@
-//! `puna show`: everything about one model.
+//! `puna show`: prints the details of one model.
 
+use super::context::Context;
 use super::out::{Out, human_bytes};
-use super::parse::Parsed;
-use super::spec::{Command, Completes, JSON, switch};
-use crate::config::Config;
-use crate::dialect::Sources;
-use crate::error::{Error, Result};
-use crate::list;
-use crate::model::{self, Model};
-use crate::show;
-use crate::store::Origin;
+use super::parsed::Parsed;
+use super::table::{Command, Completes, JSON, PLAIN, switch};
+use crate::core::error::{Error, Result};
+use crate::ops::model::{self, Model};
+use crate::ops::turn::template_choice::Sources;
+use crate::ops::{list, show};
+use crate::system::store::Origin;
 
 pub const COMMAND: Command = Command {
     name: "show",
-    alias: None,
     summary: "show what a model is and what it can do",
     operands: "MODEL",
     arity: (1, 1),
@@ -22,12 +20,12 @@ pub const COMMAND: Command = Command {
         switch(
             "verbose",
             Some('v'),
-            "with --json: the arrays of the header too",
+            "with --json, print the header's arrays too",
         ),
         switch(
             "modelfile",
             None,
-            "print only a Modelfile that makes this model",
+            "print only a Modelfile that recreates the model",
         ),
         switch("parameters", None, "print only its options"),
         switch("system", None, "print only its system text"),
@@ -35,9 +33,9 @@ pub const COMMAND: Command = Command {
         switch("license", None, "print only its licences"),
     ],
     about: &[
-        "Shows a model of the store or a GGUF file: architecture, parameters, context length, quantisation, which \
-         template makes its prompts, its options and its system text. In a pipe each line holds a word, a tab and a \
-         value; on a terminal the same is shown as a table.",
+        "Shows a model of the store or a GGUF file: architecture, parameters, context length, quantisation, the origin \
+         of its template, its options and its system text. In a pipe each line is a name, a tab and a value; on a \
+         terminal the same is shown as a table.",
     ],
     examples: &[
         ("puna show smol", "show a model"),
@@ -51,24 +49,25 @@ pub const COMMAND: Command = Command {
         ),
         (
             "puna show ./model.gguf --json | jq .model_info",
-            "look into a file's header",
+            "print the header of a file",
         ),
     ],
     completes: Completes::Models,
     run,
+    ..PLAIN
 };
 
 const SECTIONS: [&str; 5] = ["modelfile", "parameters", "system", "template", "license"];
 
-fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
-    let model = model::open(&super::store(config), &parsed.operands[0])?;
+fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
+    let model = model::open(&context.store(), &parsed.operands[0])?;
     let wanted: Vec<&str> = SECTIONS
         .into_iter()
         .filter(|section| parsed.has(section))
         .collect();
     if wanted.len() > 1 {
         return Err(Error::usage(format!(
-            "--{} and --{} exclude each other",
+            "--{} and --{} cannot be used together",
             wanted[0], wanted[1]
         )));
     }
@@ -86,7 +85,7 @@ fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     table(&model, out)
 }
 
-/// Prints what a model is: for people on a terminal, else a line a fact.
+/// Prints the details of a model: as a table on a terminal, else one per line.
 ///
 /// # Errors
 /// If the output cannot be written.
@@ -98,7 +97,7 @@ pub fn table(model: &Model, out: &mut Out) -> Result<()> {
     }
 }
 
-/// The text of one of the sections that have a flag.
+/// The text of one of [`SECTIONS`].
 ///
 /// # Errors
 /// If the model's file cannot be read again.
@@ -159,7 +158,7 @@ fn rows(model: &Model, human: bool) -> Vec<Vec<String>> {
         .into_iter()
         .filter_map(|(word, value)| Some(vec![word.to_string(), value?]))
         .collect();
-    let parameters = crate::api::show::parameters_text(&model.options);
+    let parameters = crate::format::wire::native::show::parameters_text(&model.options);
     rows.extend(parameters.lines().map(|line| {
         let (name, value) = line.split_once(' ').unwrap_or((line, ""));
         vec![format!("option {name}"), value.trim().to_string()]

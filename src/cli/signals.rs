@@ -1,5 +1,6 @@
-//! Signals: a server ends when told to, and by the signal itself; a session's answer ends by Ctrl-C.
-//! Everything else keeps the system's defaults, so that Ctrl-C ends a run at once, also during a load.
+//! Signals: SIGTERM and SIGINT shut a server down, SIGHUP makes it read its files again, and Ctrl-C in a
+//! session stops only the answer. Everything else keeps the system's defaults, so that Ctrl-C ends a run
+//! at once, even during a load.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -7,13 +8,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 
-use crate::error::{Error, Result};
+use crate::core::error::{Error, Result};
 
-/// Notes Ctrl-C, which in a session ends only the answer.
+/// Records Ctrl-C, which in a session stops only the answer.
 pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// Notes SIGINT from now on.
+    /// Handles SIGINT from now on.
     ///
     /// # Errors
     /// If the system refuses.
@@ -24,18 +25,18 @@ impl Interrupt {
         Ok(Interrupt(wanted))
     }
 
-    /// Set once the signal has come.
+    /// The flag that SIGINT sets.
     pub fn flag(&self) -> Arc<AtomicBool> {
         self.0.clone()
     }
 
-    /// Forgets a signal that came earlier.
+    /// Clears the flag before the next answer.
     pub fn forget(&self) {
         self.0.store(false, Ordering::Relaxed);
     }
 }
 
-/// Notes SIGHUP, which asks a server to read its files again.
+/// Handles SIGHUP from now on; it sets the returned flag, and the server reads its files again.
 ///
 /// # Errors
 /// If the system refuses.
@@ -46,14 +47,14 @@ pub fn again() -> Result<Arc<AtomicBool>> {
     Ok(wanted)
 }
 
-/// Notes the signals that end a server.
+/// Records the signals that stop a server.
 pub struct Stop {
     wanted: Arc<AtomicBool>,
     signal: Arc<AtomicUsize>,
 }
 
 impl Stop {
-    /// Notes SIGTERM and SIGINT from now on. A second one ends the process at once.
+    /// Handles SIGTERM and SIGINT from now on. A second signal ends the process at once.
     ///
     /// # Errors
     /// If the system refuses.
@@ -72,21 +73,22 @@ impl Stop {
         Ok(stop)
     }
 
-    /// Set once a signal has come.
+    /// The flag that SIGTERM and SIGINT set.
     pub fn wanted(&self) -> Arc<AtomicBool> {
         self.wanted.clone()
     }
 
-    /// Ends the process by the signal that came, as its parent expects to see.
+    /// Ends the process by the signal that was received, so that its parent sees it. Returns if no signal
+    /// was received.
     ///
     /// # Errors
-    /// If no signal came, or it could not be raised.
+    /// If the signal cannot be raised.
     pub fn finish(&self) -> Result<()> {
         let signal = self.signal.load(Ordering::Relaxed) as i32;
         if signal == 0 {
-            return Ok(()); // It ended by itself.
+            return Ok(()); // The server stopped by itself.
         }
         low_level::emulate_default_handler(signal)
-            .map_err(|error| Error::failed(format!("cannot end: {error}")))
+            .map_err(|error| Error::failed(format!("cannot end by the signal: {error}")))
     }
 }

@@ -1,31 +1,32 @@
-//! `puna stop`: a model out of a server's memory.
+//! `puna stop`: unloads a model from a server.
 
+use super::context::Context;
 use super::out::Out;
-use super::parse::Parsed;
-use super::spec::{Command, Completes, HOST, QUIET};
-use crate::api::native::{Common, GenerateRequest};
-use crate::api::records::GenerateRecord;
-use crate::config::Config;
-use crate::error::Result;
+use super::parsed::Parsed;
+use super::table::{Command, Completes, HOST, PLAIN, QUIET};
+use crate::core::error::Result;
+use crate::format::wire::native::encode::GenerateRecord;
+use crate::format::wire::native::{Common, GenerateRequest};
 
 pub const COMMAND: Command = Command {
     name: "stop",
-    alias: None,
     summary: "unload a model from a server",
     operands: "MODEL",
     arity: (1, 1),
     flags: &[HOST, QUIET],
     about: &[
-        "Tells the server to unload a model once its running answers are done. Without a server there is nothing to stop.",
+        "Makes the server unload a model once its running answers are complete. Without a server there is nothing to \
+         stop.",
     ],
     examples: &[("puna stop smol", "free the memory of a model")],
     completes: Completes::Models,
     run,
+    ..PLAIN
 };
 
-fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
-    let Some(server) = super::some_server(parsed, config)? else {
-        out.note("no server is running: there is nothing to stop");
+fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
+    let Some(server) = context.some_server(parsed)? else {
+        out.note("no server is running; nothing to stop");
         return Ok(());
     };
     let common = Common {

@@ -1,25 +1,25 @@
-//! `puna tokens`: counts and cuts texts in tokens, as `wc`, `head`, `tail` and `split` do in lines.
+//! `puna tokens`: counts and cuts texts by tokens, as `wc`, `head`, `tail` and `split` do by lines.
 
-use super::ask::PROMPT_BYTES_MAX;
+use super::context::Context;
 use super::out::{self, Out};
-use super::parse::Parsed;
-use super::spec::{Command, Completes, JSON, option, switch};
-use crate::config::Config;
-use crate::engine::Engine;
-use crate::error::{Error, Result};
-use crate::model;
-use crate::options::Options;
-use crate::pool::{Policy, Pool};
+use super::parsed::Parsed;
+use super::run::turn_args::PROMPT_BYTES_MAX;
+use super::stdin;
+use super::table::{Command, Completes, JSON, PLAIN, option, switch};
+use crate::core::error::{Error, Result};
+use crate::core::options::Options;
+use crate::ops::model;
+use crate::ops::pool::{Policy, Pool};
+use crate::system::engine::Engine;
 
-/// Bytes of a token, as they are in most texts.
+/// Typical bytes per token, for the first guess at the size of a part.
 const TOKEN_BYTES: usize = 4;
-/// Tokens by which a part of a text is longer than what is cut of it.
+/// Extra tokens of a part beyond those that are printed; the tokens at a cut may differ.
 const TOKENS_MORE: usize = 16;
 
 pub const COMMAND: Command = Command {
     name: "tokens",
-    alias: None,
-    summary: "count or cut texts in a model's tokens",
+    summary: "count or cut texts by a model's tokens",
     operands: "MODEL [FILE...]",
     arity: (1, usize::MAX),
     flags: &[
@@ -41,43 +41,46 @@ pub const COMMAND: Command = Command {
             "split",
             None,
             "N",
-            "print the text in pieces of at most N tokens, a piece a line, cut between lines or sentences",
+            "print pieces of at most N tokens, one per line",
         ),
         JSON,
     ],
     about: &[
-        "Counts the tokens of standard input, or of each FILE; - stands for standard input. A file's line holds its \
-         count, a tab, and its name; with several files a line with the total comes last.",
-        "--split escapes newlines, tabs and backslashes within a piece, so that each is one line; --json prints \
-         pieces as JSON texts. A piece is cut between words or characters only where a sentence alone is longer.",
+        "Counts the tokens of standard input, or of each FILE; - stands for standard input. For each file a line with \
+         its count, a tab, and its name is printed; with several files a line with the total comes last.",
+        "--split cuts between lines or sentences, and between words or characters only if a sentence alone is longer \
+         than a piece. It escapes newlines, tabs and backslashes within a piece, so that each piece is one line; \
+         --json prints the pieces as JSON strings.",
     ],
     examples: &[
         ("puna tokens smol < notes.txt", "count tokens"),
         (
             "puna tokens smol notes.txt letter.txt",
-            "count those of files",
+            "count the tokens of files",
         ),
         (
             "puna tokens smol --head 100 < notes.txt | puna run smol - 'Summarise this.'",
-            "ask about what fits",
+            "ask about the first part of a file",
         ),
     ],
     completes: Completes::Models,
     run,
+    ..PLAIN
 };
 
-fn run(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
+fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
+    let config = &context.config;
     let ways = ["ids", "pieces", "head", "tail", "split"];
     let way: Vec<&str> = ways.into_iter().filter(|way| parsed.has(way)).collect();
     if way.len() > 1 {
-        let text = format!("--{} and --{} exclude each other", way[0], way[1]);
+        let text = format!("--{} and --{} cannot be used together", way[0], way[1]);
         return Err(Error::usage(text));
     }
     let mut most = 0;
     for way in ["head", "tail", "split"] {
         most = parsed.number(way, 1..=usize::MAX)?.unwrap_or(most);
     }
-    let model = model::open(&super::store(config), &parsed.operands[0])?;
+    let model = model::open(&context.store(), &parsed.operands[0])?;
     let pool = Pool::new(config.clone(), Policy::OneShot, out::log(None)?);
     let lease = pool.acquire(
         &model,
@@ -132,7 +135,7 @@ fn print(part: &str, json: bool, out: &mut Out) -> Result<()> {
 }
 
 fn read(file: &str) -> Result<String> {
-    super::read_text(file, PROMPT_BYTES_MAX)
+    stdin::read_text(file, PROMPT_BYTES_MAX)
 }
 
 fn counted(engine: &Engine, text: &str) -> usize {
@@ -160,16 +163,16 @@ fn count(engine: &Engine, files: &[String], json: bool, out: &mut Out) -> Result
     out.records(&rows.iter().map(line).collect::<Vec<_>>())
 }
 
-/// Every place between two characters, and the end.
+/// The byte offset of every boundary between two characters, and of the end.
 fn characters(text: &str) -> Vec<usize> {
     let starts = text.char_indices().map(|(at, _)| at);
     starts.skip(1).chain([text.len()]).collect()
 }
 
-/// A part of a text, grown by `part` from a few bytes, that certainly has more than `n` tokens, or
-/// the whole: what lies behind it need not be counted.
+/// A part of a text that certainly has more than `n` tokens, or the whole text; the rest need not be
+/// tokenised. `part` returns a part of about so many bytes.
 fn enough<'a>(engine: &Engine, text: &str, n: usize, part: impl Fn(usize) -> &'a str) -> &'a str {
-    // The last tokens of a text that is cut may be others than those of the whole.
+    // The last tokens of a part may differ from those of the whole text.
     let wanted = n.saturating_add(TOKENS_MORE);
     let mut bytes = wanted.saturating_mul(TOKEN_BYTES);
     loop {
@@ -181,7 +184,7 @@ fn enough<'a>(engine: &Engine, text: &str, n: usize, part: impl Fn(usize) -> &'a
     }
 }
 
-/// A beginning of a text that is long enough.
+/// The first part of a text, with more than `n` tokens, or the whole text.
 fn beginning<'a>(engine: &Engine, text: &'a str, n: usize) -> &'a str {
     enough(engine, text, n, |bytes| {
         let mut end = bytes.min(text.len());
@@ -192,9 +195,9 @@ fn beginning<'a>(engine: &Engine, text: &'a str, n: usize) -> &'a str {
     })
 }
 
-/// The last of some places up to which the text has at most `n` tokens; 0 if none has.
+/// The last of `places` up to which the text has at most `n` tokens; 0 if there is no such place.
 ///
-/// Counting is nearly monotonous in the length, which is what the search needs.
+/// A binary search: the token count grows almost monotonically with the length.
 fn longest(engine: &Engine, text: &str, places: &[usize], n: usize) -> usize {
     let fits = |at: &usize| counted(engine, &text[..*at]) <= n;
     let count = places.partition_point(fits);
@@ -245,7 +248,7 @@ fn split<'a>(engine: &Engine, text: &'a str, n: usize) -> Vec<&'a str> {
     pieces
 }
 
-/// Ends of lines and sentences; the end of the text too, if it is whole.
+/// The ends of lines and sentences; the end of the text too, if `is_whole`.
 fn sentences(text: &str, is_whole: bool) -> Vec<usize> {
     let bytes = text.as_bytes();
     let ends = |at: usize| match bytes[at] {

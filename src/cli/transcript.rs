@@ -1,38 +1,39 @@
-//! Conversations in files: `--transcript` adds each turn to one, `--continue` goes on from one.
+//! Conversations in files: `--transcript` appends each turn to one, `--continue` resumes from one.
 //!
-//! A line a message, JSON as in the API. A turn is written at once, so that two writers never mix
-//! within one.
+//! One message per line, JSON as in the API. A turn is written with one write, so that two writers never
+//! interleave within a turn.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 
-use super::parse::Parsed;
-use super::spec::{Flag, option};
-use crate::api::native;
-use crate::error::{Error, Result};
-use crate::json;
-use crate::message::Message;
+use super::parsed::Parsed;
+use super::stdin;
+use super::table::{Flag, option};
+use crate::core::error::{Error, Result};
+use crate::core::json;
+use crate::core::message::Message;
+use crate::format::wire::native;
 
 pub const TRANSCRIPT: Flag = option(
     "transcript",
     None,
     "FILE",
-    "add each turn to FILE, a message a line as JSON",
+    "append each turn to FILE, one JSON message a line",
 );
 pub const CONTINUE: Flag = option(
     "continue",
     None,
     "FILE",
-    "go on from such a FILE, and add to it unless --transcript names another",
+    "resume the conversation in FILE and append to it",
 );
 
 /// Largest conversation that is read.
 const BYTES_MAX: u64 = 64 << 20;
 
-/// The messages that `--continue` brings; none if its file is not there yet.
+/// The messages of the file that `--continue` names; none if it does not exist yet.
 ///
 /// # Errors
-/// If the file cannot be read or a line is no message.
+/// If the file cannot be read or a line is not a message.
 pub fn earlier(parsed: &Parsed) -> Result<Vec<Message>> {
     let Some(path) = parsed.value("continue") else {
         return Ok(Vec::new());
@@ -40,27 +41,30 @@ pub fn earlier(parsed: &Parsed) -> Result<Vec<Message>> {
     if !std::path::Path::new(path).exists() {
         return Ok(Vec::new());
     }
-    let text = super::read_text(path, BYTES_MAX)?;
+    let text = stdin::read_text(path, BYTES_MAX)?;
     let lines = text.lines().enumerate();
     let lines = lines.filter(|(_, line)| !line.trim().is_empty());
     lines
         .map(|(number, line)| {
             let message = serde_json::from_str::<native::Message>(line);
             message.map(Into::into).map_err(|error| {
-                Error::usage(format!("{path}, line {}: no message: {error}", number + 1))
+                Error::usage(format!(
+                    "{path}, line {}: not a message: {error}",
+                    number + 1
+                ))
             })
         })
         .collect()
 }
 
-/// Where turns go.
+/// The file that turns are appended to.
 pub struct Transcript {
     path: String,
     file: File,
 }
 
 impl Transcript {
-    /// The file that the flags name, if any; it is opened now, so that a wrong name is told before
+    /// The file that the flags name, if any. It is opened now, so that a wrong name is an error before
     /// anything is computed.
     ///
     /// # Errors
@@ -85,7 +89,7 @@ impl Transcript {
         path.map(open).transpose()
     }
 
-    /// Adds a turn's messages; the system text comes first in an empty file.
+    /// Appends a turn's messages; an empty file gets the system text first.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -99,14 +103,14 @@ impl Transcript {
         let before = self.file.metadata().map_err(wrong)?.len();
         let written = self.file.write_all(lines.as_bytes());
         if written.is_err() {
-            // Half a turn would spoil the file; if it cannot be taken back, the error tells of it.
+            // Remove half a turn, which would damage the file; the write error is returned in any case.
             let _ = self.file.set_len(before);
         }
         written.map_err(wrong)
     }
 }
 
-/// Ends the last line of a file, if it has no end.
+/// Adds a newline at the end of a file if its last line has none.
 fn end_line(file: &mut File) -> std::io::Result<()> {
     if file.metadata()?.len() == 0 {
         return Ok(());

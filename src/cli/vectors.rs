@@ -1,59 +1,56 @@
-//! `puna embed` and `puna nearest`: lines to vectors, and the lines nearest to a question.
+//! `puna embed` and `puna nearest`: turn lines into vectors, and sort lines by nearness to a text.
 
 use std::io::Write;
 
 use serde::Deserialize;
 
-use super::ask::{OPTION, options};
-use super::contract::Deadline;
-use super::input::Input;
+use super::context::{self, Context};
 use super::out::{self, Out};
-use super::parse::Parsed;
+use super::parsed::Parsed;
 use super::records::{Format, Records};
-use super::spec::{Command, Completes, JSON, QUIET, option, switch};
-use super::vector::DIMENSIONS;
-use crate::config::Config;
-use crate::embed::{self, Request};
-use crate::error::{Error, Result};
-use crate::model::{self, Model};
-use crate::pool::{Policy, Pool};
+use super::run::turn_args::{OPTION, options};
+use super::run::vector::DIMENSIONS;
+use super::run_limits::{self, Deadline};
+use super::stdin::Input;
+use super::table::{Command, Completes, JSON, PLAIN, QUIET, option, switch};
+use crate::core::error::{Error, Result};
+use crate::ops::embed::{self, Request};
+use crate::ops::model::{self, Model};
+use crate::ops::pool::{Policy, Pool};
+use crate::system::config::Config;
 
 /// Lines in one request to the model.
 const LINES: usize = 64;
 
 pub const EMBED: Command = Command {
     name: "embed",
-    alias: None,
     summary: "turn lines into vectors",
     operands: "MODEL",
     arity: (1, 1),
     flags: &[
-        switch(
-            "f32",
-            None,
-            "print only the numbers, as raw little-endian 32-bit floats",
-        ),
+        switch("f32", None, "print only raw little-endian 32-bit floats"),
         DIMENSIONS,
         OPTION,
         JSON,
         QUIET,
     ],
     about: &[
-        "Reads lines from standard input and prints each, a tab, and its vector: numbers with blanks between them. \
-         Backslashes, tabs and carriage returns in a line are escaped. Vectors have length 1. Lines come out in \
-         their order, as soon as they are computed; a line that is longer than the model reads is cut.",
+        "Reads lines from standard input and prints each line, a tab, and its vector: numbers with blanks between \
+         them. Backslashes, tabs and carriage returns in a line are escaped. Vectors have length 1. Lines are printed \
+         in order, as soon as they are computed; a line that is longer than the model accepts is cut.",
     ],
     examples: &[(
         "puna embed mini < titles.txt > titles.vectors",
-        "make vectors of lines",
+        "compute the vectors of lines",
     )],
     completes: Completes::Models,
+    limits: run_limits::FLAGS,
     run: embed,
+    ..PLAIN
 };
 
 pub const NEAREST: Command = Command {
     name: "nearest",
-    alias: None,
     summary: "sort lines by how near they are to a text",
     operands: "MODEL TEXT",
     arity: (2, 2),
@@ -64,41 +61,40 @@ pub const NEAREST: Command = Command {
         QUIET,
     ],
     about: &[
-        "Reads what embed prints from standard input, lines or JSON, and prints each line's nearness to TEXT, a tab, and the line, \
-         the nearest first. Nearness is the cosine of the angle between the two vectors: 1 for the same meaning. The \
-         model must be the one that made the vectors.",
+        "Reads the output of embed from standard input, lines or JSON, and prints each line's nearness to TEXT, a tab, \
+         and the line, the nearest first. Nearness is the cosine of the angle between the two vectors: 1 for the same \
+         meaning. The model must be the one that computed the vectors.",
     ],
     examples: &[
         (
             "puna nearest mini 'a tale of the sea' --top 3 < titles.vectors",
-            "search among lines",
+            "print the three nearest lines",
         ),
         (
             "puna embed mini < titles.txt | puna nearest mini 'whales' --top 1 | cut -f2",
-            "find one line",
+            "print the nearest line",
         ),
     ],
     completes: Completes::Models,
+    limits: run_limits::FLAGS,
     run: nearest,
+    ..PLAIN
 };
 
-/// A model that makes vectors.
+/// An embedding model with its settings and deadline.
 struct Maker {
     pool: Pool,
     model: Model,
     dimensions: Option<usize>,
-    options: crate::options::Options,
+    options: crate::core::options::Options,
     deadline: Deadline,
 }
 
 impl Maker {
     fn open(parsed: &Parsed, config: &Config) -> Result<Self> {
-        let model = model::open(&super::store(config), &parsed.operands[0])?;
+        let model = model::open(&context::store(config), &parsed.operands[0])?;
         if !model.header.is_embedding() {
-            let text = format!(
-                "{} makes texts, not vectors: take a model for embeddings",
-                model.label
-            );
+            let text = format!("{} is not an embedding model", model.label);
             return Err(Error::usage(text));
         }
         Ok(Maker {
@@ -110,7 +106,7 @@ impl Maker {
         })
     }
 
-    /// The vector of each text; one without any tokens has none.
+    /// The vector of each text; the vector of a text without tokens is empty.
     fn vectors(&self, texts: Vec<String>) -> Result<Vec<Vec<f32>>> {
         let request = Request {
             model: &self.model,
@@ -126,9 +122,10 @@ impl Maker {
     }
 }
 
-fn embed(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
+fn embed(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
+    let config = &context.config;
     if parsed.has("f32") && parsed.has("json") {
-        return Err(Error::usage("--f32 and --json exclude each other"));
+        return Err(Error::usage("--f32 and --json cannot be used together"));
     }
     let maker = Maker::open(parsed, config)?;
     let mut input = Records::new(Input::new(), Format::Lines);
@@ -136,7 +133,7 @@ fn embed(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     while ended.is_none() {
         let mut texts = Vec::new();
         while texts.len() < LINES && ended.is_none() {
-            // What was read before a line that is no text is answered first.
+            // Lines before an invalid one are embedded and printed first.
             match input.line() {
                 Ok(Some(line)) => texts.push(line),
                 other => ended = Some(other.map(drop)),
@@ -171,7 +168,8 @@ fn embed(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     ended.unwrap_or(Ok(()))
 }
 
-fn nearest(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
+fn nearest(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
+    let config = &context.config;
     let top = parsed.number("top", 1..=usize::MAX)?;
     let maker = Maker::open(parsed, config)?;
     let wanted = maker.vectors(vec![parsed.operands[1].clone()])?;
@@ -193,16 +191,17 @@ fn nearest(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
             },
         };
         if vector.is_empty() || !vector.iter().all(|x: &f32| x.is_finite()) {
-            return Err(wrong(": its vector is no list of numbers"));
+            return Err(wrong(": its vector is not a list of numbers"));
         }
         if vector.len() != wanted.len() {
             let (theirs, ours) = (vector.len(), wanted.len());
-            let what = format!(" has a vector of {theirs} numbers, the model makes {ours}");
+            let what =
+                format!(" has a vector of {theirs} numbers; the model's vectors have {ours}");
             return Err(wrong(&what));
         }
         let nearness: f32 = vector.iter().zip(&wanted).map(|(a, b)| a * b).sum();
         found.push((nearness, text));
-        // Memory stays bounded where only the nearest are wanted.
+        // With --top, memory stays bounded.
         if top.is_some_and(|top| found.len() >= 2 * top.max(LINES)) {
             sort(&mut found, top);
         }
@@ -226,7 +225,7 @@ struct Embedded {
     embedding: Vec<f32>,
 }
 
-/// The nearest first; of those that are as near, the earlier first.
+/// Sorts the nearest first, stably, and keeps the first `top`.
 fn sort(found: &mut Vec<(f32, String)>, top: Option<usize>) {
     found.sort_by(|(a, _), (b, _)| b.total_cmp(a));
     found.truncate(top.unwrap_or(usize::MAX));

@@ -1,20 +1,20 @@
-//! Request bodies to values, and what is wrong with them in the reference's words.
+//! Parses request bodies; errors have the reference's wording.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 
 use super::http::{Exchange, NoBody};
-use super::route::fail;
-use crate::error::{Class, Error, Result};
+use super::reply::fail;
+use crate::core::error::{Class, Error, Result};
 
-/// Bodies that carry content: a conversation with images.
+/// Largest body with content, such as a conversation with images.
 const CONTENT_BYTES_MAX: usize = 64 << 20;
-/// Bodies that carry names.
+/// Largest body that only contains names.
 const NAMES_BYTES_MAX: usize = 1 << 20;
-/// JSON values of one body: each takes about 70 bytes of memory, however short it is.
+/// Most JSON values in one body: each takes about 70 bytes of memory, however short it is.
 const VALUES_MAX: usize = 1 << 19;
 
-/// Fields of all bodies: name, the word for its JSON kind, the reference's type of it.
+/// Fields of all bodies: name, JSON kind, and the reference's Go type.
 const FIELDS: &[(&str, &str, &str)] = &[
     ("model", "string", "string"),
     ("name", "string", "string"),
@@ -45,20 +45,20 @@ const FIELDS: &[(&str, &str, &str)] = &[
     ("info", "object", "map[string]interface {}"),
 ];
 
-/// Sends the failure of a body in the shape of its dialect.
+/// Sends the error of a body in the format of its API.
 pub type Fail<'a> = &'a dyn Fn(Exchange, &Error, Option<u16>);
 
-/// Reads a JSON body of names. `None`: the answer was sent already.
+/// Reads a JSON body that only contains names. `None`: an error answer was already sent.
 pub fn names<T: DeserializeOwned>(exchange: Exchange) -> Option<(Exchange, Result<T>)> {
     body(exchange, NAMES_BYTES_MAX, &fail)
 }
 
-/// Reads a JSON body that may carry content. `None`: the answer was sent already.
+/// Reads a JSON body with content. `None`: an error answer was already sent.
 pub fn content<T: DeserializeOwned>(exchange: Exchange) -> Option<(Exchange, Result<T>)> {
     body(exchange, CONTENT_BYTES_MAX, &fail)
 }
 
-/// The same in another dialect.
+/// Like [`content`], with the error format of another API.
 pub fn content_of<T: DeserializeOwned>(
     exchange: Exchange,
     fail: Fail,
@@ -79,7 +79,7 @@ fn body<T: DeserializeOwned>(
             fail(exchange, &error, Some(413));
         }
         Err(NoBody::Slow) => {
-            let error = Error::usage("the request body comes too slowly");
+            let error = Error::usage("the request body arrives too slowly");
             fail(exchange, &error, Some(408));
         }
         Err(NoBody::Full) => {
@@ -97,13 +97,13 @@ fn body<T: DeserializeOwned>(
     None
 }
 
-/// Parses the first JSON value of a body; field names match whatever their case.
+/// Parses the first JSON value of a body; field names match in any case.
 fn parse<T: DeserializeOwned>(bytes: Vec<u8>) -> Result<T> {
     if bytes.is_empty() {
         return Err(Error::usage("missing request body"));
     }
     if values(&bytes) > VALUES_MAX {
-        return Err(Error::usage("the request body holds too many values"));
+        return Err(Error::usage("the request body contains too many values"));
     }
     let mut values = serde_json::Deserializer::from_slice(&bytes).into_iter::<Json>();
     let value = match values.next() {
@@ -112,7 +112,7 @@ fn parse<T: DeserializeOwned>(bytes: Vec<u8>) -> Result<T> {
         Some(Err(error)) => return Err(Error::usage(error.to_string())),
         Some(Ok(value)) => value,
     };
-    drop(bytes); // A body may be large, and its values are another copy of it.
+    drop(bytes); // A body may be large, and its parsed values are a second copy.
     let whole = std::any::type_name::<T>();
     let whole = whole.rsplit("::").next().unwrap_or(whole);
     let map: Map<String, Json> = match value {
@@ -144,7 +144,7 @@ fn parse<T: DeserializeOwned>(bytes: Vec<u8>) -> Result<T> {
     })
 }
 
-/// How many values a text of JSON holds at most: its commas and opening brackets outside of strings.
+/// An upper bound for the number of values in a JSON text: commas and opening brackets outside strings.
 fn values(bytes: &[u8]) -> usize {
     let (mut count, mut text, mut escaped) = (1, false, false);
     for byte in bytes {
@@ -159,7 +159,7 @@ fn values(bytes: &[u8]) -> usize {
     count
 }
 
-/// The reference's word for a value's kind.
+/// The reference's name for a JSON value's kind.
 fn kind(json: &Json) -> &'static str {
     match json {
         Json::Null => "null",

@@ -1,15 +1,15 @@
-//! What the server has done since it started, as Prometheus reads it.
+//! Metrics since the server started, in Prometheus's text format.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::error::{Class, Error, Result};
-use crate::machine;
-use crate::message::Usage;
-use crate::pool::Loaded;
+use crate::core::error::{Class, Error, Result};
+use crate::core::message::Usage;
+use crate::ops::pool::Loaded;
+use crate::system::machine;
 
-/// Models that are counted by their names; further ones are counted as `other`.
+/// Most models counted by name; further ones are counted as `other`.
 const MODELS_MAX: usize = 256;
 
 /// Counters of one model.
@@ -25,7 +25,7 @@ struct Counts {
     answer_s: f64,
 }
 
-/// Names, help and values of a model's counters.
+/// Name, help text and value of one counter of a model.
 type Column = (&'static str, &'static str, fn(&Counts) -> f64);
 
 const COLUMNS: &[Column] = &[
@@ -37,7 +37,7 @@ const COLUMNS: &[Column] = &[
     }),
     (
         "puna_cached_tokens_total",
-        "Of these, found in the cache.",
+        "Prompt tokens found in the prefix cache.",
         |counts| counts.cached_tokens as f64,
     ),
     ("puna_answer_tokens_total", "Tokens generated.", |counts| {
@@ -45,7 +45,7 @@ const COLUMNS: &[Column] = &[
     }),
     (
         "puna_dropped_tokens_total",
-        "Tokens dropped so that something fits.",
+        "Tokens dropped to fit the context.",
         |counts| counts.dropped_tokens as f64,
     ),
     (
@@ -74,12 +74,12 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// A request came.
+    /// Counts a request.
     pub fn request(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A stream ended, perhaps because its client left before the answer was done.
+    /// Counts a stream as cancelled if its client disconnected before the answer was complete.
     pub fn outcome(&self, outcome: &Result<()>) {
         let left = |error: &Error| error.class() == Class::Cancelled;
         if outcome.as_ref().is_err_and(left) {
@@ -87,12 +87,12 @@ impl Counters {
         }
     }
 
-    /// How many requests there were.
+    /// The number of requests so far.
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// An answer of a model is done.
+    /// Adds the usage of a finished answer to its model's counters.
     pub fn answer(&self, model: &str, usage: &Usage) {
         let mut models = self
             .models
@@ -112,7 +112,7 @@ impl Counters {
         counts.answer_s += usage.answer.as_secs_f64();
     }
 
-    /// Everything as text, with what is loaded just now.
+    /// All metrics as text, including the memory of the loaded models.
     pub fn text(&self, loaded: &[Loaded]) -> String {
         let one = |name: &str, kind: &str, help: &str, value: u64| {
             format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n")
@@ -127,7 +127,7 @@ impl Counters {
         text += &one(
             "puna_cancelled_total",
             "counter",
-            "Answers that nobody waited for.",
+            "Answers whose clients disconnected.",
             value(&self.cancelled),
         );
         text += &one(
@@ -165,7 +165,7 @@ impl Counters {
     }
 }
 
-/// A label's value.
+/// Escapes a label's value.
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\")
         .replace('"', "\\\"")

@@ -1,9 +1,7 @@
-//! tiny_http, and nothing else that names it: listeners in, one [`Exchange`] a request out.
+//! The wrapper around tiny_http, which no other file names: serves listening sockets and returns one
+//! [`Exchange`] per request.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -11,91 +9,35 @@ use std::time::{Duration, Instant};
 
 use tiny_http::{Header, Request, Response, Server, StatusCode};
 
-use super::sockets::{self, Sockets, Watch};
-use super::ticket::Ticket;
-use crate::error::{Error, Result};
+use super::context::RequestContext;
+use super::sockets::{Socket, Sockets, Watch};
+use crate::core::error::{Error, Result};
 
 /// A listening socket with tiny_http's threads behind it.
-pub struct Door {
+pub struct Listener {
     server: Server,
     spare: Socket,
     sockets: Sockets,
     bodies: Bodies,
-    /// Since when somebody waits to be accepted while nobody is, and how many were accepted by then.
+    /// When connections began to wait without any being accepted, and the count accepted by then.
     waiting: Option<(Instant, u64)>,
 }
 
-/// A listening socket.
-pub enum Socket {
-    /// TCP.
-    Tcp(TcpListener),
-    /// Unix.
-    Unix(UnixListener),
-}
-
-impl Socket {
-    fn try_clone(&self) -> io::Result<Self> {
-        match self {
-            Socket::Tcp(listener) => listener.try_clone().map(Socket::Tcp),
-            Socket::Unix(listener) => listener.try_clone().map(Socket::Unix),
-        }
-    }
-
-    fn has_waiting(&self) -> bool {
-        match self {
-            Socket::Tcp(listener) => sockets::waiting(listener) > 0,
-            Socket::Unix(_) => false,
-        }
-    }
-
-    fn is_unix(&self) -> bool {
-        matches!(self, Socket::Unix(_))
-    }
-
-    /// Connects to the socket itself and leaves at once.
-    fn visit(&self) -> io::Result<()> {
-        match self {
-            Socket::Tcp(listener) => {
-                let mut address = listener.local_addr()?;
-                if address.ip().is_unspecified() {
-                    address.set_ip(match address {
-                        SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-                        SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-                    });
-                }
-                TcpStream::connect_timeout(&address, VISIT_MAX).map(drop)
-            }
-            Socket::Unix(listener) => {
-                let address = listener.local_addr()?;
-                let path = address.as_pathname().unwrap_or(Path::new(""));
-                UnixStream::connect(path).map(drop)
-            }
-        }
-    }
-
-    fn serve(self) -> Result<Server> {
-        let server = match self {
-            Socket::Tcp(listener) => Server::from_listener(listener, None),
-            Socket::Unix(listener) => Server::from_listener(listener, None),
-        };
-        server.map_err(|error| Error::failed(format!("cannot serve: {error}")))
-    }
-}
-
-impl Door {
-    /// Opens a door on a listening socket. Accepted TCP connections inherit its no-delay option.
+impl Listener {
+    /// Serves a listening socket. Accepted TCP connections inherit its no-delay option.
     ///
     /// # Errors
     /// If the socket cannot be used.
     pub fn open(socket: Socket, sockets: Sockets) -> Result<Self> {
         if let Socket::Tcp(listener) = &socket {
-            // Without it a streamed record waits up to 40 ms for the one before; it still works.
+            // Without it a streamed record waits up to 40 ms for the previous one; a failure costs
+            // only that delay.
             let _ = rustix::net::sockopt::set_tcp_nodelay(listener, true);
         }
         let spare = socket
             .try_clone()
             .map_err(|error| Error::failed(format!("cannot serve: {error}")))?;
-        Ok(Door {
+        Ok(Listener {
             server: socket.serve()?,
             spare,
             sockets,
@@ -104,21 +46,22 @@ impl Door {
         })
     }
 
-    /// Leaves the sockets to whoever handed them over: closed, tiny_http would remove the file of one.
+    /// Leaves inherited sockets open: on close, tiny_http would remove the file of a Unix socket.
     pub fn leave(self) {
         std::mem::forget(self);
     }
 
-    /// The next request, if one comes in time. tiny_http stops accepting after an error (too many
-    /// open files, say); then this starts it again on a copy of the socket.
+    /// Returns the next request, or `None` after `wait`. tiny_http stops accepting after an error
+    /// (such as too many open files); this then restarts it on a copy of the socket.
     ///
     /// # Errors
-    /// If it cannot be started again.
+    /// If it cannot be restarted.
     pub fn next(&mut self, wait: Duration) -> Result<Option<Exchange>> {
         if self.sockets.has_unread(self.spare.is_unix()) {
-            // tiny_http counts a thread as free that it has given a connection already, and the next
-            // one waits behind a connection that may stay for hours. A visitor makes it start one
-            // more thread, which takes whoever waits. Without descriptors there is no visit.
+            // tiny_http counts a thread as free although it has assigned it a connection, and the
+            // next connection waits behind one that may stay open for hours. A connection of our own
+            // makes it start one more thread, which serves the waiting one. The connection fails if
+            // no descriptor is left.
             let _ = self.spare.visit();
         }
         match self.server.recv_timeout(wait) {
@@ -136,7 +79,7 @@ impl Door {
                 let chunked = |header: &Header| header.field.equiv("Transfer-Encoding");
                 let chunks_left = request.headers().iter().any(chunked);
                 Ok(Some(Exchange {
-                    ticket: ticket(&request),
+                    context: context(&request),
                     request,
                     watch,
                     unread_bytes,
@@ -151,8 +94,8 @@ impl Door {
         }
     }
 
-    /// True if somebody waits to be accepted and nobody is: without descriptors the thread that accepts
-    /// panics.
+    /// True if connections wait and none is accepted: the accepting thread panics when no descriptor
+    /// is left.
     fn has_lost_acceptor(&mut self) -> bool {
         if !self.spare.has_waiting() {
             self.waiting = None;
@@ -168,14 +111,14 @@ impl Door {
         }
     }
 
-    /// Lets tiny_http accept anew, on a copy of the socket.
+    /// Restarts tiny_http on a copy of the socket.
     fn again(&mut self) -> Result<()> {
         let again = self
             .spare
             .try_clone()
             .map_err(|error| Error::failed(format!("cannot serve: {error}")))?;
         let old = std::mem::replace(&mut self.server, again.serve()?);
-        // It ends by connecting to itself, which takes long where too many wait to be accepted.
+        // It stops by connecting to itself, which takes long if many connections wait.
         let ended = thread::Builder::new().spawn(move || drop(old));
         ended
             .map(drop)
@@ -183,26 +126,26 @@ impl Door {
     }
 }
 
-/// One request and the way to answer it.
+/// One request, and the methods that answer it.
 pub struct Exchange {
-    /// What accompanies it.
-    pub ticket: Ticket,
+    /// The request context: id, key and access-log fields.
+    pub context: RequestContext,
     request: Request,
     watch: Arc<Watch>,
     unread_bytes: usize,
-    /// True for a body in chunks whose end was not seen.
+    /// True while the end of a chunked body has not been read.
     chunks_left: bool,
     held: Held,
 }
 
-/// What the bodies of all requests under way hold together, in bytes.
+/// Total bytes held by the bodies of all requests in progress.
 type Bodies = Arc<AtomicUsize>;
 
-/// The part of it that belongs to one request.
+/// The share of [`Bodies`] of one request, in bytes; dropping it releases them.
 struct Held(Bodies, usize);
 
 impl Held {
-    /// False if there is no room for so many more.
+    /// Reserves more bytes. Returns false if the total then exceeds [`BODIES_BYTES_MAX`].
     fn grow(&mut self, bytes: usize) -> bool {
         self.1 += bytes;
         self.0.fetch_add(bytes, Ordering::Relaxed) + bytes <= BODIES_BYTES_MAX
@@ -215,46 +158,44 @@ impl Drop for Held {
     }
 }
 
-/// Why there is no body.
+/// Why a body was not read.
 pub enum NoBody {
-    /// It is longer than it may be.
+    /// It exceeds the size limit.
     TooLong,
-    /// It comes too slowly.
+    /// It arrives too slowly.
     Slow,
-    /// The requests under way hold too much already.
+    /// The requests in progress already hold too many bytes.
     Full,
-    /// It could not be read: broken chunks, or the client left.
+    /// It could not be read: invalid chunks, or the client disconnected.
     Broken,
 }
 
-/// A body of which nothing comes for so long is given up...
+/// Reading a body is given up if nothing arrives for this long...
 const STALL_MAX: Duration = Duration::from_secs(10);
-/// ...and one that comes at less than this, in bytes a second.
+/// ...or if it arrives more slowly than this, in bytes per second.
 const RATE_BYTES_MIN: u64 = 16 << 10;
 /// Bodies are read in pieces of this size.
 const PIECE_BYTES: usize = 16 << 10;
-/// Bytes of all bodies at once: one of the largest kind and some small ones.
+/// Most bytes of all bodies at once: one of the largest size and some small ones.
 const BODIES_BYTES_MAX: usize = 80 << 20;
-/// A body of more than this has its room from the beginning.
+/// Space for a body larger than this is reserved before it is read.
 const LARGE_BYTES: usize = 1 << 20;
-/// A visit of the own socket takes no longer.
-const VISIT_MAX: Duration = Duration::from_millis(100);
-/// Whoever waits to be accepted for so long, while nobody else is, waits for a thread that is gone.
+/// If connections wait this long and none is accepted, the accepting thread is considered dead.
 const ACCEPT_MAX: Duration = Duration::from_millis(500);
-/// An unread body up to this length is read and dropped after the answer; a connection with a
-/// longer one is ended instead.
+/// An unread body up to this length is read and discarded after the answer; a connection with a
+/// longer one is closed instead.
 const DRAIN_BYTES_MAX: usize = 1 << 20;
-/// tiny_http allocates the whole of an unread body when it drops a request. Up to this length that
-/// is only address space, which the ended connection never fills; a request that declares more is
-/// never dropped.
+/// tiny_http allocates the whole unread body when it drops a request. Up to this length that is only
+/// address space, which the closed connection never fills; a request that declares more is leaked
+/// instead of dropped.
 const DROP_BYTES_MAX: usize = 1 << 30;
 
-/// A whole answer.
+/// A complete answer, sent in one piece.
 #[derive(Debug, Clone, Default)]
 pub struct Reply {
-    /// HTTP's number.
+    /// The HTTP status code.
     pub status: u16,
-    /// `Content-Type`; empty: none.
+    /// `Content-Type`; empty sends no such header.
     pub kind: &'static str,
     /// Further headers.
     pub headers: Vec<(&'static str, String)>,
@@ -263,7 +204,7 @@ pub struct Reply {
 }
 
 impl Exchange {
-    /// The method, in capitals.
+    /// The method, in upper case.
     pub fn method(&self) -> String {
         self.request.method().to_string()
     }
@@ -273,7 +214,7 @@ impl Exchange {
         self.request.url().split('?').next().unwrap_or_default()
     }
 
-    /// The first header of this name.
+    /// The first header with this name, ignoring case.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.request.headers().iter();
         headers
@@ -281,13 +222,13 @@ impl Exchange {
             .map(|header| header.value.as_str())
     }
 
-    /// True if it came over the Unix socket.
+    /// True if it arrived over the Unix socket.
     pub fn is_local(&self) -> bool {
         self.request.remote_addr().is_none()
     }
 
-    /// True if the length of the body is no number or told in two ways: who reads the one way and who the
-    /// other would see different requests.
+    /// True if `Content-Length` is not a number, or the body's length or the host is given twice: two
+    /// parsers could then see different requests (request smuggling).
     pub fn is_ambiguous(&self) -> bool {
         let headers = self.request.headers().iter();
         let of = |name: &'static str| {
@@ -302,7 +243,7 @@ impl Exchange {
                 .bytes()
                 .all(|byte| byte.is_ascii_digit())
         };
-        // tiny_http takes every coding for chunks.
+        // tiny_http treats every transfer coding as chunked.
         let chunked = |header: &Header| header.value.as_str().eq_ignore_ascii_case("chunked");
         of("Content-Length").count() + of("Transfer-Encoding").count() > 1
             || !of("Content-Length").all(number)
@@ -310,20 +251,20 @@ impl Exchange {
             || of("Host").count() > 1
     }
 
-    /// The connection.
+    /// The connection of the request.
     pub fn watch(&self) -> &Arc<Watch> {
         &self.watch
     }
 
-    /// Reads the whole body.
+    /// Reads the whole body, at most `bytes_max` bytes.
     ///
     /// # Errors
-    /// Why there is none; the answer then ends the connection.
+    /// The reason it was not read; the answer then closes the connection.
     pub fn body(&mut self, bytes_max: usize) -> Result<Vec<u8>, NoBody> {
         if self.unread_bytes > bytes_max {
             return Err(NoBody::TooLong);
         }
-        // Of several large bodies at once, each would fail if room were only taken as they come.
+        // If space were only reserved as bytes arrive, several large bodies at once would all fail.
         if self.unread_bytes > LARGE_BYTES && !self.held.grow(self.unread_bytes) {
             return Err(NoBody::Full);
         }
@@ -358,28 +299,28 @@ impl Exchange {
                 return Err(NoBody::Full);
             }
             body.extend_from_slice(&piece[..count]);
-            let patience = STALL_MAX + Duration::from_secs(body.len() as u64 / RATE_BYTES_MIN);
-            if started.elapsed() > patience {
+            let stall_timeout = STALL_MAX + Duration::from_secs(body.len() as u64 / RATE_BYTES_MIN);
+            if started.elapsed() > stall_timeout {
                 return Err(NoBody::Slow);
             }
         }
     }
 
-    /// The body as it comes.
+    /// A reader of the body, without a size limit.
     pub fn reader(&mut self) -> impl Read {
         Body(self)
     }
 
-    /// Answers at once.
+    /// Sends a complete answer, with further headers.
     pub fn reply(mut self, reply: Reply, more: &[(&'static str, String)]) {
-        // tiny_http does not drain chunks: it would read them as the next request.
+        // tiny_http does not drain chunks; it would parse them as the next request.
         if self.unread_bytes > DRAIN_BYTES_MAX || self.chunks_left {
             return self.refuse(&reply);
         }
-        self.ticket.status = reply.status;
+        self.context.status = reply.status;
         let kind = (!reply.kind.is_empty()).then(|| ("Content-Type", reply.kind.to_string()));
         let headers = reply.headers.iter().chain(more).cloned().chain(kind);
-        // A value that cannot stand in a header is left out.
+        // A value that is not valid in a header is left out.
         let headers = headers
             .filter_map(|(name, value)| Header::from_bytes(name, value).ok())
             .collect();
@@ -387,13 +328,13 @@ impl Exchange {
         let body = io::Cursor::new(reply.body.into_bytes());
         let response = Response::new(StatusCode(reply.status), headers, body, Some(length), None)
             .with_chunked_threshold(usize::MAX);
-        // A client that has left gets no answer, and nobody needs to know.
+        // A failure means that the client has disconnected; nothing is left to do.
         let _ = self.request.respond(response);
     }
 
-    /// Answers and ends the connection without reading the rest of the body.
+    /// Answers and closes the connection without reading the rest of the body.
     pub fn refuse(mut self, reply: &Reply) {
-        self.ticket.status = reply.status;
+        self.context.status = reply.status;
         let text = format!(
             "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{}",
             reply.status,
@@ -408,14 +349,14 @@ impl Exchange {
         }
     }
 
-    /// Starts a chunked answer; the connection stays watched until the writer is dropped.
+    /// Starts a chunked answer; the connection is watched until the writer is dropped.
     pub fn stream(
         mut self,
         status: u16,
         kind: &str,
         more: &[(&'static str, String)],
     ) -> io::Result<Chunks> {
-        self.ticket.status = status;
+        self.context.status = status;
         let chunked = *self.request.http_version() >= (1, 1);
         let mut head = format!(
             "HTTP/1.1 {status} {}\r\n",
@@ -436,30 +377,30 @@ impl Exchange {
             writer,
             chunked,
             _watch: self.watch,
-            _ticket: self.ticket,
+            _ticket: self.context,
         })
     }
 }
 
-fn ticket(request: &Request) -> Ticket {
+fn context(request: &Request) -> RequestContext {
     let headers = request.headers().iter();
     let mut ids = headers.filter(|header| header.field.equiv("X-Request-Id"));
     let from = request.remote_addr();
     let from = from.map_or("unix".to_string(), ToString::to_string);
     let path = request.url().split('?').next().unwrap_or_default();
     let id = ids.next().map(|header| header.value.as_str());
-    Ticket::new(id, from, request.method().to_string(), path)
+    RequestContext::new(id, from, request.method().to_string(), path)
 }
 
-/// A body that is read piece by piece.
+/// A reader of a request's body.
 struct Body<'a>(&'a mut Exchange);
 
 impl Read for Body<'_> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        // The first look at the body lets a client send it that waits for leave.
+        // The first access to the body sends `100 Continue` to a client that waits for it.
         let _ = self.0.request.as_reader();
         if self.0.unread_bytes > DROP_BYTES_MAX {
-            // Where a body ends too early, tiny_http drops its reader, and allocates what is missing.
+            // If a body ends too early, tiny_http drops its reader and allocates the missing bytes.
             self.0.watch.await_bytes()?;
         }
         let count = self.0.request.as_reader().read(bytes)?;
@@ -469,12 +410,12 @@ impl Read for Body<'_> {
     }
 }
 
-/// A chunked answer under way.
+/// The writer of a chunked answer.
 pub struct Chunks {
     writer: Box<dyn Write + Send>,
     chunked: bool,
     _watch: Arc<Watch>,
-    _ticket: Ticket,
+    _ticket: RequestContext,
 }
 
 impl Chunks {
@@ -488,7 +429,7 @@ impl Chunks {
         self.writer.flush()
     }
 
-    /// Ends the answer.
+    /// Writes the last chunk and flushes.
     pub fn end(mut self) -> io::Result<()> {
         if self.chunked {
             self.writer.write_all(b"0\r\n\r\n")?;

@@ -1,27 +1,20 @@
-//! The server: doors in, a thread a request, everything told to end when the process must.
+//! The HTTP server: listeners, one thread per request, graceful shutdown.
 
 mod access;
-mod answer;
-mod anthropic;
 mod body;
-mod compat;
+mod context;
 mod counters;
-mod create;
-mod crowd;
-mod embed;
+mod decode;
+mod handlers;
 mod http;
-mod keys;
-mod models;
-mod openai;
-mod rerank;
+mod ids;
+mod limits;
+mod reply;
 mod route;
-pub mod sandbox;
-mod small;
+mod shared;
 mod sockets;
 mod stream;
-mod ticket;
-mod transfer;
-mod understand;
+mod turn;
 
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
@@ -31,45 +24,44 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::config::Config;
-use crate::error::{Class, Error, Result};
-use crate::network::Network;
-use crate::pool::Pool;
-use crate::registry::Registry;
-use crate::shelf::Shelf;
-use crate::store::Store;
+use crate::core::error::{Class, Error, Result};
+use crate::ops::model_cache::ModelCache;
+use crate::ops::pool::Pool;
+use crate::system::config::Config;
+use crate::system::store::Store;
 use access::Access;
-pub use keys::Keys;
-pub use ticket::AccessLog;
-
 use counters::Counters;
-use http::{Door, Exchange, Socket};
-use sockets::Sockets;
+use http::{Exchange, Listener};
+use shared::{Count, Server};
+use sockets::{Socket, Sockets};
 
-/// Requests answered at once; more are refused. Each has a thread.
+pub use access::keys::Keys;
+pub use context::AccessLog;
+
+/// Most requests handled at once, each on its own thread; more are refused.
 const REQUESTS_MAX: usize = 1024;
-/// How often a door looks whether it should close.
+/// How often a listener checks whether to stop.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long running answers may take to finish by themselves when the server ends.
+/// How long running answers may take to finish on shutdown.
 const FINISH_MAX: Duration = Duration::from_millis(3500);
-/// How long they may then take to notice that they are cut.
+/// How long the rest may then take to stop after they are cancelled.
 const CUT_MAX: Duration = Duration::from_millis(1000);
 
-/// Where to listen.
+/// The sockets to listen on.
 pub struct Listeners {
     /// The TCP socket, bound.
     pub tcp: Option<TcpListener>,
     /// The Unix socket, bound, with its path.
     pub unix: Option<(UnixListener, PathBuf)>,
-    /// True if they belong to whoever started the process.
+    /// True if they were inherited from the parent process.
     pub handed: bool,
 }
 
 impl Listeners {
-    /// The sockets that whoever started the process handed over; `None` if it has none.
+    /// The sockets inherited from the parent process (`LISTEN_FDS`); `None` if `count` is 0.
     ///
     /// # Errors
-    /// If one of them does not listen, or there are two of a kind.
+    /// If one of them is not a listening socket, or there are two of a kind.
     pub fn inherited(count: usize) -> Result<Option<Self>> {
         let failed = |error| Error::failed(format!("LISTEN_FDS: {error}"));
         let sockets = sockets::inherited(count).map_err(failed)?;
@@ -87,56 +79,38 @@ impl Listeners {
                     let path = address.as_pathname().map(PathBuf::from);
                     listeners.unix = Some((unix, path.unwrap_or_default()));
                 }
-                _ => return Err(Error::failed("LISTEN_FDS: two sockets of a kind")),
+                _ => return Err(Error::failed("LISTEN_FDS: two sockets of the same kind")),
             }
         }
         Ok((count > 0).then_some(listeners))
     }
 
-    /// True if nobody but this machine can reach them.
+    /// True if only this machine can reach them.
     pub fn are_near(&self) -> bool {
         let at = self.tcp.as_ref().and_then(|tcp| tcp.local_addr().ok());
         at.is_none_or(|at| at.ip().is_loopback())
     }
 }
 
-/// What the process is told from outside.
+/// Flags that the process's signal handlers set.
 pub struct Signals {
-    /// Set when it has to end.
+    /// Set to stop the server.
     pub stop: Arc<AtomicBool>,
-    /// Set when it shall read its keys, and open its log, again.
+    /// Set to reload the keys and reopen the access log.
     pub again: Arc<AtomicBool>,
 }
 
-/// How a server is guarded, and what it writes down.
-pub struct Guard {
-    /// The keys that requests over TCP need.
+/// The access policy of a server: keys, access log and idle exit.
+pub struct AccessPolicy {
+    /// The keys that requests over TCP need; `None` requires no key.
     pub keys: Option<Keys>,
-    /// Where a line for each request goes.
+    /// The log that gets a line for each request.
     pub access_log: Option<AccessLog>,
-    /// End after so long without a request.
-    pub linger: Option<Duration>,
+    /// Exit after this long without a request.
+    pub idle_exit: Option<Duration>,
 }
 
-/// What every request shares.
-pub struct Server {
-    store: Store,
-    /// Models that requests named before.
-    shelf: Shelf,
-    pool: Pool,
-    network: Network,
-    /// Made when it is first asked for: most servers never ask.
-    registry: OnceLock<Registry>,
-    access: Access,
-    keys: Option<Keys>,
-    access_log: Option<Arc<AccessLog>>,
-    store_path: Option<String>,
-    log: fn(&str),
-    requests: AtomicUsize,
-    counters: Counters,
-}
-
-/// Serves until `stop` is set, then lets running answers finish or cuts them, within 5 s.
+/// Serves until `stop` is set, then lets running answers finish or cancels them, within 5 s.
 ///
 /// # Errors
 /// If a socket cannot be served.
@@ -144,7 +118,7 @@ pub fn serve(
     config: &Config,
     pool: Pool,
     listeners: Listeners,
-    guard: Guard,
+    policy: AccessPolicy,
     log: fn(&str),
     signals: &Signals,
 ) -> Result<()> {
@@ -157,13 +131,13 @@ pub fn serve(
         .map(|path| path.display().to_string());
     let server = Arc::new(Server {
         store,
-        shelf: Shelf::default(),
+        model_cache: ModelCache::default(),
         pool: pool.clone(),
         network: config.network.clone(),
         registry: OnceLock::new(),
         access: Access::new(config.origins.clone(), loopback),
-        keys: guard.keys,
-        access_log: guard.access_log.map(Arc::new),
+        keys: policy.keys,
+        access_log: policy.access_log.map(Arc::new),
         store_path,
         log,
         requests: AtomicUsize::new(0),
@@ -180,44 +154,29 @@ pub fn serve(
         .map_err(|error| Error::failed(format!("cannot start a thread: {error}")))?;
     let tcp = listeners.tcp.map(Socket::Tcp);
     let unix = listeners.unix.map(|(listener, _)| Socket::Unix(listener));
-    let mut doors = Vec::new();
+    let mut listeners_ = Vec::new();
     for socket in tcp.into_iter().chain(unix) {
-        let door = Door::open(socket, sockets.clone())?;
+        let listener = Listener::open(socket, sockets.clone())?;
         let (server, stop) = (server.clone(), stop.clone());
-        doors.push(thread::spawn(move || {
-            let door = watch_door(door, &server, &stop);
+        listeners_.push(thread::spawn(move || {
+            let listener = watch_listener(listener, &server, &stop);
             if handed {
-                door.leave();
+                listener.leave();
             }
         }));
     }
-    server.watch(signals, guard.linger);
+    server.watch(signals, policy.idle_exit);
     finish(&sockets);
-    for door in doors {
-        // A door's thread ends by itself once `stop` is set; a panic in it was printed already.
-        let _ = door.join();
+    for listener in listeners_ {
+        // A listener's thread returns once `stop` is set; a panic in it was already printed.
+        let _ = listener.join();
     }
     Ok(())
 }
 
 impl Server {
-    /// The way to registries.
-    ///
-    /// # Errors
-    /// As [`Registry::new`].
-    fn registry(&self) -> Result<&Registry> {
-        if let Some(registry) = self.registry.get() {
-            return Ok(registry);
-        }
-        let registry = Registry::new(self.network.clone())?;
-        Ok(self.registry.get_or_init(|| registry))
-    }
-}
-
-impl Server {
-    /// Lets models go whose time has come, until the process is told to end or nobody has asked for
-    /// so long.
-    fn watch(&self, signals: &Signals, linger: Option<Duration>) {
+    /// Unloads expired models until `stop` is set; sets it after `idle_exit` without a request.
+    fn watch(&self, signals: &Signals, idle_exit: Option<Duration>) {
         let (mut active, mut count) = (Instant::now(), 0);
         while !signals.stop.load(Ordering::Relaxed) {
             thread::sleep(LOOK);
@@ -229,13 +188,13 @@ impl Server {
             if self.requests.load(Ordering::Relaxed) > 0 || asked != count {
                 (active, count) = (Instant::now(), asked);
             }
-            if linger.is_some_and(|linger| active.elapsed() > linger) {
+            if idle_exit.is_some_and(|idle_exit| active.elapsed() > idle_exit) {
                 signals.stop.store(true, Ordering::Relaxed);
             }
         }
     }
 
-    /// Reads the keys and opens the log again; what fails is told, and the old stays.
+    /// Reloads the keys and reopens the log; a failure is logged, and the old ones stay in use.
     fn reload(&self) {
         let keys = self.keys.as_ref().map(Keys::reload);
         let log = self.access_log.as_ref().map(|log| log.reopen());
@@ -245,22 +204,22 @@ impl Server {
     }
 }
 
-fn watch_door(mut door: Door, server: &Arc<Server>, stop: &AtomicBool) -> Door {
+fn watch_listener(mut listener: Listener, server: &Arc<Server>, stop: &AtomicBool) -> Listener {
     while !stop.load(Ordering::Relaxed) {
-        match door.next(LOOK) {
+        match listener.next(LOOK) {
             Ok(Some(exchange)) => spawn(server, exchange),
             Ok(None) => {}
             Err(error) => (server.log)(&error.to_string()),
         }
     }
-    door
+    listener
 }
 
 fn spawn(server: &Arc<Server>, exchange: Exchange) {
     let under_way = server.requests.fetch_add(1, Ordering::Relaxed);
     let server = server.clone();
     let handle = move || {
-        // Counts down also if the handler panics.
+        // Counts down even if the handler panics.
         let _count = Count(server.clone());
         server.counters.request();
         if under_way < REQUESTS_MAX {
@@ -270,22 +229,14 @@ fn spawn(server: &Arc<Server>, exchange: Exchange) {
                 Class::Busy,
                 "server busy, please try again.  maximum pending requests exceeded",
             );
-            exchange.reply(route::error_reply(&error), &[]);
+            exchange.reply(reply::error_reply(&error), &[]);
         }
     };
-    // Without a thread the exchange is dropped, which tells its client 500.
+    // If no thread can be started the exchange is dropped, which sends status 500.
     let _ = thread::Builder::new().name("request".into()).spawn(handle);
 }
 
-struct Count(Arc<Server>);
-
-impl Drop for Count {
-    fn drop(&mut self) {
-        self.0.requests.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Waits for running answers, then cuts them.
+/// Waits for running answers, then cancels those that remain.
 fn finish(sockets: &Sockets) {
     let wait = |limit: Duration| {
         let started = Instant::now();

@@ -1,26 +1,27 @@
-//! Paths and methods to handlers; errors to statuses and bodies.
+//! Routes: maps paths and methods to handlers, and errors to statuses and bodies.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Server;
 use super::access::Verdict;
+use super::access::keys::Refusal;
+use super::handlers::{
+    anthropic, create, embed, llamacpp, models, native, openai, rerank, transfer,
+};
 use super::http::{Exchange, Reply};
-use super::keys::Refusal;
-use super::{answer, anthropic, create, embed, models, openai, rerank, small, transfer};
-use crate::api::native::ErrorBody;
-use crate::api::openai::answers::error_body as openai_error;
-use crate::client::STORE_HEADER;
-use crate::error::{Class, Error, Result};
-use crate::json;
-use crate::network::AGENT;
+use super::reply::{JSON_KIND, error_reply, reply};
+use super::shared::Server;
+use crate::core::error::Error;
+use crate::core::json;
+use crate::core::network::AGENT;
+use crate::format::wire::native::ErrorBody;
+use crate::format::wire::openai::encode::error_body as openai_error;
+use crate::system::client::STORE_HEADER;
 
-/// Content type of a whole JSON answer.
-pub const JSON_KIND: &str = "application/json; charset=utf-8";
 const TEXT_KIND: &str = "text/plain; charset=utf-8";
 const PLAIN_KIND: &str = "text/plain";
 
-/// What answers a route.
+/// The function that answers a route.
 type Handler = fn(&Arc<Server>, Exchange, Vec<(&'static str, String)>);
 
 /// Every route: path, methods as `Allow` prints them, handler.
@@ -31,8 +32,8 @@ const ROUTES: &[(&str, &[&str], Handler)] = &[
     ("/api/tags", &["GET", "HEAD"], models::tags),
     ("/api/ps", &["GET"], models::ps),
     ("/api/show", &["POST"], models::show),
-    ("/api/generate", &["POST"], answer::generate),
-    ("/api/chat", &["POST"], answer::chat),
+    ("/api/generate", &["POST"], native::generate),
+    ("/api/chat", &["POST"], native::chat),
     ("/api/embed", &["POST"], embed::embed),
     ("/api/embeddings", &["POST"], embed::embeddings),
     ("/api/create", &["POST"], create::create),
@@ -58,19 +59,19 @@ const ROUTES: &[(&str, &[&str], Handler)] = &[
         &["POST"],
         anthropic::count_tokens,
     ),
-    ("/health", &["GET"], small::health),
-    ("/v1/health", &["GET"], small::health),
-    ("/tokenize", &["POST"], small::tokenize),
-    ("/detokenize", &["POST"], small::detokenize),
-    ("/apply-template", &["POST"], small::apply_template),
-    ("/infill", &["POST"], small::infill),
-    ("/metrics", &["GET"], small::metrics),
+    ("/health", &["GET"], llamacpp::health),
+    ("/v1/health", &["GET"], llamacpp::health),
+    ("/tokenize", &["POST"], llamacpp::tokenize),
+    ("/detokenize", &["POST"], llamacpp::detokenize),
+    ("/apply-template", &["POST"], llamacpp::apply_template),
+    ("/infill", &["POST"], llamacpp::infill),
+    ("/metrics", &["GET"], llamacpp::metrics),
     ("/api/rerank", &["POST"], rerank::rerank),
     ("/v1/rerank", &["POST"], rerank::rerank),
     ("/rerank", &["POST"], rerank::rerank),
 ];
 
-/// Routes that need no key: whether somebody is there.
+/// Routes that need no key: health checks.
 const OPEN: &[&str] = &["/", "/health", "/v1/health"];
 /// Routes that change the store.
 const MANAGES: &[&str] = &[
@@ -82,11 +83,11 @@ const MANAGES: &[&str] = &[
     "/api/delete",
 ];
 
-/// Answers a request.
+/// Checks a request's framing, origin and key, then calls the handler of its route.
 pub fn route(server: &Arc<Server>, mut exchange: Exchange) {
-    exchange.ticket.logged(server.access_log.clone());
+    exchange.context.logged(server.access_log.clone());
     if exchange.is_ambiguous() {
-        let error = Error::usage("the length of the request body is no number, or told twice");
+        let error = Error::usage("Content-Length is not a number, or was given twice");
         return exchange.refuse(&error_reply(&error));
     }
     let mut headers = match server.access.judge(&exchange) {
@@ -94,7 +95,7 @@ pub fn route(server: &Arc<Server>, mut exchange: Exchange) {
         Verdict::Answer(reply) => return exchange.reply(reply, &[]),
     };
     headers.push(("Server", AGENT.to_string()));
-    headers.push(("X-Request-Id", exchange.ticket.id.clone()));
+    headers.push(("X-Request-Id", exchange.context.id.clone()));
     if exchange.is_local() {
         headers.extend(server.store_path.clone().map(|path| (STORE_HEADER, path)));
     }
@@ -105,7 +106,7 @@ pub fn route(server: &Arc<Server>, mut exchange: Exchange) {
     {
         let manages = MANAGES.iter().any(|known| is_of(&path, known));
         match keys.judge(key(&exchange), manages, Instant::now()) {
-            Ok(pass) => exchange.ticket.pass = Some(pass),
+            Ok(pass) => exchange.context.pass = Some(pass),
             Err(refusal) => return exchange.reply(refused(refusal, &path), &headers),
         }
     }
@@ -118,7 +119,7 @@ pub fn route(server: &Arc<Server>, mut exchange: Exchange) {
     }
 }
 
-/// The key that a request brings: as OpenAI's clients do, or as Anthropic's.
+/// The API key of a request: a bearer token, or Anthropic's `x-api-key`.
 fn key(exchange: &Exchange) -> Option<&str> {
     let bearer = exchange.header("Authorization").and_then(|value| {
         let (scheme, key) = value.split_once(' ')?;
@@ -127,7 +128,7 @@ fn key(exchange: &Exchange) -> Option<&str> {
     bearer.or_else(|| exchange.header("x-api-key"))
 }
 
-/// A refusal in the dialect of the path.
+/// A refusal in the error format of the path's API.
 fn refused(refusal: Refusal, path: &str) -> Reply {
     let (why, status) = (refusal.why, refusal.status);
     let body = match path {
@@ -147,8 +148,8 @@ fn refused(refusal: Refusal, path: &str) -> Reply {
     }
 }
 
-/// True for the path of a route; a last part that begins with a colon stands for any word, one that
-/// begins with a star for any words.
+/// True if a path matches a route; a last part that begins with a colon matches one path segment, one
+/// that begins with a star one or more.
 fn is_of(path: &str, route: &str) -> bool {
     let Some(at) = route.find([':', '*']) else {
         return path == route;
@@ -168,7 +169,7 @@ fn wrong_method(methods: &[&str]) -> Reply {
     }
 }
 
-/// A path with a slash too many is sent on to the right one; all others are unknown.
+/// Redirects a path with extra slashes at either end to its route; any other path is not found.
 fn elsewhere(path: &str, method: &str) -> Reply {
     let cleaned = format!("/{}", path.trim_matches('/'));
     if cleaned != path && ROUTES.iter().any(|(known, _, _)| is_of(&cleaned, known)) {
@@ -188,7 +189,7 @@ fn elsewhere(path: &str, method: &str) -> Reply {
 }
 
 fn greet(_: &Arc<Server>, exchange: Exchange, headers: Vec<(&'static str, String)>) {
-    // The reference's own words: clients look for them.
+    // The reference's text; clients check for it.
     exchange.reply(
         Reply {
             status: 200,
@@ -213,63 +214,8 @@ fn version(_: &Arc<Server>, exchange: Exchange, headers: Vec<(&'static str, Stri
     );
 }
 
-/// What clients ask to learn whether models can run elsewhere: with puna never.
+/// `GET /api/status`: whether cloud models are available; with puna they never are.
 fn status(_: &Arc<Server>, exchange: Exchange, headers: Vec<(&'static str, String)>) {
     let body = r#"{"cloud":{"disabled":true,"source":"env"}}"#.to_string();
     reply(exchange, Ok(body), &headers);
-}
-
-/// Answers with a value, or with the error.
-pub fn reply(exchange: Exchange, result: Result<String>, headers: &[(&'static str, String)]) {
-    match result {
-        Ok(body) => exchange.reply(
-            Reply {
-                status: 200,
-                kind: JSON_KIND,
-                body,
-                ..Reply::default()
-            },
-            headers,
-        ),
-        Err(error) => exchange.reply(error_reply(&error), headers),
-    }
-}
-
-/// Answers with an error; a status other than its class's may be given.
-pub fn fail(exchange: Exchange, error: &Error, status: Option<u16>) {
-    let reply = error_reply(error);
-    let status = status.unwrap_or(reply.status);
-    exchange.reply(Reply { status, ..reply }, &[]);
-}
-
-/// An error's body.
-pub fn error_body(error: &Error) -> ErrorBody {
-    ErrorBody {
-        error: match error.class() {
-            Class::Cancelled => "request canceled".into(), // The reference's words.
-            _ => error.to_string(),
-        },
-    }
-}
-
-/// An error as an answer; the one table of HTTP statuses.
-pub fn error_reply(error: &Error) -> Reply {
-    let status = match error.class() {
-        Class::Usage | Class::TooLong | Class::Schema | Class::NoText => 400,
-        Class::NoModel => 404,
-        Class::Denied => 403,
-        Class::Cancelled => 499,
-        Class::Busy | Class::Memory => 503,
-        Class::NoVectors => 501,
-        Class::Network => 502,
-        Class::TimedOut => 504,
-        Class::Failed | Class::Damaged | Class::Closed | Class::Cut | Class::No => 500,
-        Class::Records | Class::Told(_) => 500,
-    };
-    Reply {
-        status,
-        kind: JSON_KIND,
-        body: json::line(&error_body(error)),
-        ..Reply::default()
-    }
 }

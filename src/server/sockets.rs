@@ -1,58 +1,59 @@
-//! The sockets below tiny_http, which hides them: finds the one of a request, notices when its
-//! client leaves, and ends connections that tiny_http must not touch again.
+//! The sockets below tiny_http, which hides them: finds the socket of a request, detects that its
+//! client has disconnected, and closes connections that tiny_http must not touch again.
 
 #![allow(unsafe_code)]
 
 use std::collections::HashMap;
-use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{io, thread};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{self, Shutdown};
+use tiny_http::Server;
 
-use super::crowd::{Crowd, Seen};
-use super::http::Socket;
+use super::limits::{ConnectionLimits, Seen};
+use crate::core::error::{Error, Result};
 
-/// How often every watched connection is looked at.
+/// How often every watched connection is checked.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// How long what a refused client still sends is read and dropped.
+/// How long the rest of a refused client's request is read and discarded.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
 
-/// How long a client may take nothing of its answer.
+/// How long a client may read nothing of its answer.
 const SEND_MAX: Duration = Duration::from_secs(30);
 
-/// TCP connections at once, at most; tiny_http has a thread for each.
+/// Most TCP connections at once; tiny_http has a thread for each.
 const CONNECTIONS_MAX: usize = 1024;
-/// Sockets that are taken over, at most.
+/// Most sockets to inherit from the parent process.
 const INHERITED_MAX: usize = 16;
-/// Descriptors that are asked of the system, at most.
+/// Most file descriptors to request from the system.
 const DESCRIPTORS_MAX: u64 = 16_384;
 
-/// The connections of requests under way.
+/// The connections of all requests in progress.
 #[derive(Clone)]
 pub struct Sockets(Arc<Table>);
 
 struct Table {
     watched: Mutex<Vec<Weak<Watch>>>,
-    /// Connections whose requests came since the last look.
+    /// Inodes of connections whose requests arrived since the last check.
     asked: Mutex<Vec<u64>>,
-    /// TCP connections that were ever seen.
+    /// TCP connections seen since the start.
     accepted: AtomicU64,
-    /// Whether bytes lay in a connection that nobody read, at the last look: TCP and Unix.
+    /// Whether the last check found unread bytes on a connection without a request: TCP and Unix.
     unread: [AtomicBool; 2],
     unix_path: Option<PathBuf>,
     tcp_port: Option<u16>,
 }
 
-/// The connection of one request. Dropping it ends the watching, not the connection.
+/// The connection of one request. Dropping it stops the watching but leaves the connection open.
 pub struct Watch {
     socket: Option<OwnedFd>,
     inode: u64,
@@ -60,40 +61,40 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Set once the client has left or the server wants the request to end.
+    /// The flag that is set once the client has disconnected or the server cancels the request.
     pub fn gone(&self) -> Arc<AtomicBool> {
         self.gone.clone()
     }
 
-    /// Writes a last response and ends the connection. What the client still sends is dropped for a
-    /// while, so that it comes to read the response; then its sends fail. False if the connection is
-    /// not known.
+    /// Writes a last response and closes the connection. Discards for a while what the client still
+    /// sends, so that it gets to read the response; then its sends fail. Returns false if the
+    /// connection is unknown.
     pub fn end_with(&self, response: &[u8]) -> bool {
         let Some(socket) = &self.socket else {
             return false;
         };
-        // A client that does not take it gets no answer: the connection ends either way.
+        // A client that does not read it gets no answer: the connection is closed either way.
         let _ = rustix::io::write(socket, response);
         let _ = net::shutdown(socket, Shutdown::Write);
         if !drained(socket) {
-            // Without it the system lets a client wait a minute for room to send more.
+            // Otherwise the system lets a client wait a minute for room to send more.
             let _ = net::sockopt::set_socket_linger(socket, Some(Duration::ZERO));
         }
         net::shutdown(socket, Shutdown::Both).is_ok()
     }
 
-    /// Lets a read of what the client sends wait no longer than this.
+    /// Sets the timeout for reads from the client; `None` removes it.
     pub fn limit_reads(&self, wait: Option<Duration>) {
         if let Some(socket) = &self.socket {
-            // Without it a client that sends nothing holds its handler until it leaves.
+            // Without it a client that sends nothing blocks its handler until it disconnects.
             let _ = net::sockopt::set_socket_timeout(socket, net::sockopt::Timeout::Recv, wait);
         }
     }
 
-    /// Waits until the client has sent more, without taking it.
+    /// Waits until the client has sent more, without consuming it.
     ///
     /// # Errors
-    /// If it has left, or its connection is not known.
+    /// If the client has disconnected, or its connection is unknown.
     pub fn await_bytes(&self) -> io::Result<()> {
         let ended = || io::Error::from(io::ErrorKind::UnexpectedEof);
         let socket = self.socket.as_ref().ok_or_else(ended)?;
@@ -121,7 +122,7 @@ impl Watch {
     }
 }
 
-/// Drops what comes, for a while. True if the client came to an end.
+/// Reads and discards input for up to [`DRAIN_MAX`]. Returns true if the client closed its side.
 fn drained(socket: &OwnedFd) -> bool {
     let started = Instant::now();
     let mut bytes = [0; 64 << 10];
@@ -143,8 +144,8 @@ fn drained(socket: &OwnedFd) -> bool {
     }
 }
 
-/// True if the peer of a TCP connection has closed its side. POLLRDHUP cannot tell that: it is
-/// also there once tiny_http has shut the reading side after `Connection: close`.
+/// True if the peer of a TCP connection has closed its side. POLLRDHUP does not show that: it is
+/// also set once tiny_http has shut the reading side after `Connection: close`.
 #[cfg(target_os = "linux")]
 fn peer_has_closed(socket: &OwnedFd) -> bool {
     /// TCP_ESTABLISHED of the kernel's tcp_states.h.
@@ -152,12 +153,12 @@ fn peer_has_closed(socket: &OwnedFd) -> bool {
     tcp_info(socket.as_fd()).is_some_and(|info| info[0] != ESTABLISHED)
 }
 
-/// The kernel's `struct tcp_info` of a socket, as bytes; zeroes where an older kernel has less.
+/// The kernel's `struct tcp_info` of a socket, as bytes; zeroes where an older kernel fills less.
 #[cfg(target_os = "linux")]
 fn tcp_info(socket: BorrowedFd) -> Option<[u8; 256]> {
     let mut info = [0_u8; 256];
     let mut length = info.len() as libc::socklen_t;
-    // SAFETY: the buffer is as long as `length` says, and the kernel writes at most so many bytes.
+    // SAFETY: the buffer is `length` bytes long, and the kernel writes at most that many.
     let result = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
@@ -170,10 +171,10 @@ fn tcp_info(socket: BorrowedFd) -> Option<[u8; 256]> {
     (result == 0).then_some(info)
 }
 
-/// Bytes that came over a TCP connection.
+/// Bytes received over a TCP connection since it was opened; 0 if unknown.
 #[cfg(target_os = "linux")]
 fn received_bytes(socket: BorrowedFd) -> u64 {
-    /// Place of `tcpi_bytes_received` in the kernel's struct.
+    /// Offset of `tcpi_bytes_received` in the kernel's struct.
     const PLACE: usize = 128;
     tcp_info(socket).map_or(0, |info| {
         let bytes = info[PLACE..PLACE + 8].try_into();
@@ -181,10 +182,10 @@ fn received_bytes(socket: BorrowedFd) -> u64 {
     })
 }
 
-/// Connections that wait for a listener to accept them.
+/// The number of connections waiting for a listener to accept them; 0 if unknown.
 #[cfg(target_os = "linux")]
 pub fn waiting(listener: &impl AsFd) -> u32 {
-    /// Place of `tcpi_unacked`, which is this count for a listener.
+    /// Offset of `tcpi_unacked`, which is this count for a listener.
     const PLACE: usize = 24;
     tcp_info(listener.as_fd()).map_or(0, |info| {
         let count = info[PLACE..PLACE + 4].try_into();
@@ -192,27 +193,27 @@ pub fn waiting(listener: &impl AsFd) -> u32 {
     })
 }
 
-/// Elsewhere nobody can tell.
+/// Other systems do not report this count.
 #[cfg(not(target_os = "linux"))]
 pub fn waiting(_: &impl AsFd) -> u32 {
     0
 }
 
-/// Elsewhere only the count of connections is watched.
+/// On other systems only the number of connections is limited.
 #[cfg(not(target_os = "linux"))]
 fn received_bytes(_: BorrowedFd) -> u64 {
     0
 }
 
-/// Elsewhere a client that leaves is noticed when both sides are closed.
+/// On other systems a disconnected client is detected once both sides are closed.
 #[cfg(not(target_os = "linux"))]
 fn peer_has_closed(_: &OwnedFd) -> bool {
     false
 }
 
 impl Sockets {
-    /// A table whose thread looks at every connection until the process ends; TCP ones are those
-    /// to `tcp_port`.
+    /// Starts a thread that checks every connection until the process exits; the TCP connections are
+    /// those to `tcp_port`.
     pub fn new(unix_path: Option<PathBuf>, tcp_port: Option<u16>) -> std::io::Result<Self> {
         let table = Arc::new(Table {
             watched: Mutex::default(),
@@ -223,19 +224,19 @@ impl Sockets {
             tcp_port,
         });
         let sockets = Sockets(table.clone());
-        let mut crowd = Crowd::new(CONNECTIONS_MAX.min(raise_limit() / 4));
+        let mut connection_limits = ConnectionLimits::new(CONNECTIONS_MAX.min(raise_limit() / 4));
         let look = move || {
             loop {
                 thread::sleep(LOOK);
                 table.live().iter().for_each(|watch| watch.look());
-                table.look_at_crowd(&mut crowd);
+                table.check_limits(&mut connection_limits);
             }
         };
         thread::Builder::new().name("sockets".into()).spawn(look)?;
         Ok(sockets)
     }
 
-    /// Watches the connection of a request that came from `peer`; `None` is a Unix peer.
+    /// Watches the connection of a request from `peer`; `None` is a Unix peer.
     pub fn watch(&self, peer: Option<SocketAddr>) -> Arc<Watch> {
         let mut watched = self
             .0
@@ -255,7 +256,7 @@ impl Sockets {
             None => self.only_unix(&taken),
         };
         if let Some(socket) = &socket {
-            // Without it a client that reads nothing would hold its handler, and the model, forever.
+            // Without it a client that reads nothing would block its handler, and the model, forever.
             let _ = net::sockopt::set_socket_timeout(
                 socket,
                 net::sockopt::Timeout::Send,
@@ -274,7 +275,7 @@ impl Sockets {
         watch
     }
 
-    /// Tells every request under way to end.
+    /// Cancels every request in progress.
     pub fn end_all(&self) {
         self.0
             .live()
@@ -282,23 +283,23 @@ impl Sockets {
             .for_each(|watch| watch.gone.store(true, Ordering::Relaxed));
     }
 
-    /// TCP connections that were accepted so far, as far as a look has seen them.
+    /// TCP connections accepted so far, as of the last check.
     pub fn accepted(&self) -> u64 {
         self.0.accepted.load(Ordering::Relaxed)
     }
 
-    /// True once after a look at which bytes lay in a connection, TCP or Unix, that nobody read.
+    /// True if the last check found unread bytes on a TCP or Unix connection; reading it resets it.
     pub fn has_unread(&self, unix: bool) -> bool {
         self.0.unread[usize::from(unix)].swap(false, Ordering::Relaxed)
     }
 
-    /// Requests under way.
+    /// The number of requests in progress.
     pub fn count(&self) -> usize {
         self.0.live().len()
     }
 
-    /// Unix peers have no address. The connection is known if it is the only one without a
-    /// request; else a client that leaves is noticed when the answer is written.
+    /// Unix peers have no address. The connection is identified if it is the only one without a
+    /// request; otherwise a disconnected client is detected when the answer is written.
     fn only_unix(&self, taken: &[u64]) -> Option<OwnedFd> {
         let path = self.0.unix_path.as_ref()?;
         let mut free = find(|socket| is_unix(socket, path) && !taken.contains(&inode(&socket)));
@@ -326,15 +327,15 @@ impl Table {
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Ends the TCP connections that must go.
-    fn look_at_crowd(&self, crowd: &mut Crowd) {
+    /// Checks all connections and closes the TCP connections that exceed a limit.
+    fn check_limits(&self, connection_limits: &mut ConnectionLimits) {
         let mut busy = std::mem::take(&mut *self.asked());
         busy.extend(self.live().iter().map(|watch| watch.inode));
         let mut seen = Vec::new();
         let mut sockets = HashMap::new();
         for number in descriptors() {
-            // SAFETY: as in `find`: the number was open a moment ago, and whatever it is now is
-            // only looked at.
+            // SAFETY: as in `find`: the number was open a moment ago, and what it refers to now is
+            // only inspected.
             let socket = unsafe { BorrowedFd::borrow_raw(number) };
             let is_tcp = self.is_tcp(socket);
             let path = self.unix_path.as_ref();
@@ -351,20 +352,20 @@ impl Table {
             if !is_tcp {
                 continue;
             }
-            // tiny_http has two descriptors of each connection.
+            // tiny_http has two descriptors for each connection.
             if sockets.insert(id, number).is_none() {
                 let received_bytes = received_bytes(socket);
                 seen.push(Seen { id, received_bytes });
             }
         }
-        let fresh = crowd.count_new(&seen);
+        let fresh = connection_limits.count_new(&seen);
         self.accepted.fetch_add(fresh, Ordering::Relaxed);
-        for id in crowd.look(Instant::now(), &seen, &busy) {
-            // SAFETY: as above. The socket is checked again; should another connection have taken
-            // its number since, that one ends.
+        for id in connection_limits.look(Instant::now(), &seen, &busy) {
+            // SAFETY: as above. The socket is checked again; if another connection reuses its number
+            // after that check, that one is closed instead.
             let socket = unsafe { BorrowedFd::borrow_raw(sockets[&id]) };
             if inode(&socket) == id && self.is_tcp(socket) {
-                // It may have ended by itself.
+                // It may have closed by itself.
                 let _ = net::shutdown(socket, Shutdown::Both);
             }
         }
@@ -379,7 +380,8 @@ impl Table {
     }
 }
 
-/// Allows as many descriptors as the system lets us, up to a bound; how many there may be now.
+/// Raises the limit of open descriptors as far as the system allows, up to [`DESCRIPTORS_MAX`].
+/// Returns the limit in force.
 fn raise_limit() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
@@ -401,19 +403,19 @@ fn raise_limit() -> usize {
     }
 }
 
-/// The listening sockets that whoever started us left open from descriptor 3 on, as systemd does.
+/// The listening sockets that the parent process left open from descriptor 3 on, as systemd does.
 ///
 /// # Errors
-/// If one of them is none.
+/// If one of the descriptors is not a listening socket.
 pub fn inherited(count: usize) -> io::Result<Vec<Socket>> {
     let numbers = 3..3 + count.min(INHERITED_MAX) as RawFd;
     let sockets = numbers.map(|number| {
-        // SAFETY: it is only duplicated; if it is not open that fails, and nothing is closed.
+        // SAFETY: it is only duplicated; if it is not open the call fails, and nothing is closed.
         let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
         let copy = rustix::io::fcntl_dupfd_cloexec(borrowed, 3)?;
         if !net::sockopt::socket_acceptconn(&copy)? {
             return Err(io::Error::other(format!(
-                "descriptor {number} does not listen"
+                "descriptor {number} is not a listening socket"
             )));
         }
         match net::getsockname(&copy)?.address_family() {
@@ -424,13 +426,13 @@ pub fn inherited(count: usize) -> io::Result<Vec<Socket>> {
     sockets.collect()
 }
 
-/// Duplicates of our descriptors that `wanted` accepts.
+/// Duplicates of the process's descriptors that `wanted` accepts.
 fn find(wanted: impl Fn(BorrowedFd) -> bool) -> Vec<OwnedFd> {
     let mut found = Vec::new();
     for number in descriptors() {
-        // SAFETY: the number was open a moment ago. If it was closed or used anew since, the calls
-        // below fail or look at another socket, which `wanted` then judges; a duplicate is judged
-        // again, so what is returned is what was wanted. Nothing is ever closed through it.
+        // SAFETY: the number was open a moment ago. If it was closed or reused since, the calls
+        // below fail or inspect another socket, which `wanted` then checks; a duplicate is checked
+        // again, so only accepted sockets are returned. Nothing is ever closed through it.
         let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
         if !wanted(borrowed) {
             continue;
@@ -444,7 +446,7 @@ fn find(wanted: impl Fn(BorrowedFd) -> bool) -> Vec<OwnedFd> {
     found
 }
 
-/// Numbers of our open descriptors, on Linux and on systems with /dev/fd.
+/// Numbers of the process's open descriptors above 2, on Linux and on systems with /dev/fd.
 fn descriptors() -> Vec<RawFd> {
     let folder = if cfg!(target_os = "linux") {
         "/proc/self/fd"
@@ -452,7 +454,7 @@ fn descriptors() -> Vec<RawFd> {
         "/dev/fd"
     };
     let Ok(entries) = std::fs::read_dir(folder) else {
-        // No descriptor is left to read the folder with: then they are all taken.
+        // No descriptor is left to read the folder with, so all of them are in use.
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let limit = limit.unwrap_or(DESCRIPTORS_MAX).min(DESCRIPTORS_MAX);
         return (3..limit as RawFd).collect();
@@ -478,4 +480,64 @@ fn peer_of(socket: BorrowedFd) -> Option<SocketAddr> {
 
 fn inode(socket: &impl AsFd) -> u64 {
     rustix::fs::fstat(socket).map_or(0, |stat| stat.st_ino)
+}
+
+/// Timeout for connecting to our own socket.
+const VISIT_MAX: Duration = Duration::from_millis(100);
+
+/// A listening socket.
+pub enum Socket {
+    /// A TCP listener.
+    Tcp(TcpListener),
+    /// A Unix listener.
+    Unix(UnixListener),
+}
+
+impl Socket {
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        match self {
+            Socket::Tcp(listener) => listener.try_clone().map(Socket::Tcp),
+            Socket::Unix(listener) => listener.try_clone().map(Socket::Unix),
+        }
+    }
+
+    pub(super) fn has_waiting(&self) -> bool {
+        match self {
+            Socket::Tcp(listener) => waiting(listener) > 0,
+            Socket::Unix(_) => false,
+        }
+    }
+
+    pub(super) fn is_unix(&self) -> bool {
+        matches!(self, Socket::Unix(_))
+    }
+
+    /// Connects to this socket and disconnects at once.
+    pub(super) fn visit(&self) -> io::Result<()> {
+        match self {
+            Socket::Tcp(listener) => {
+                let mut address = listener.local_addr()?;
+                if address.ip().is_unspecified() {
+                    address.set_ip(match address {
+                        SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                        SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+                    });
+                }
+                TcpStream::connect_timeout(&address, VISIT_MAX).map(drop)
+            }
+            Socket::Unix(listener) => {
+                let address = listener.local_addr()?;
+                let path = address.as_pathname().unwrap_or(Path::new(""));
+                UnixStream::connect(path).map(drop)
+            }
+        }
+    }
+
+    pub(super) fn serve(self) -> Result<Server> {
+        let server = match self {
+            Socket::Tcp(listener) => Server::from_listener(listener, None),
+            Socket::Unix(listener) => Server::from_listener(listener, None),
+        };
+        server.map_err(|error| Error::failed(format!("cannot serve: {error}")))
+    }
 }

@@ -1,18 +1,18 @@
-//! Answers of one record or many: newline-delimited JSON, flushed record by record.
+//! Streamed answers of the native API: newline-delimited JSON, flushed after each record.
 
 use serde::Serialize;
 
 use super::http::{Chunks, Exchange, Reply};
-use super::route::error_reply;
-use crate::error::{Error, Result};
-use crate::json;
+use super::reply::error_reply;
+use crate::core::error::{Error, Result};
+use crate::core::json;
 
 const NDJSON: &str = "application/x-ndjson";
-/// Content type of an answer whose route streams, where it is one record or an error.
+/// Content type of a route that can stream when it answers with one record or an error.
 pub const RECORD: &str = "application/json";
 
-/// A stream that sends nothing before its first record, so that an error found until then still
-/// gets a status of its own.
+/// A stream that sends nothing before its first record, so that an earlier error still gets its own
+/// HTTP status.
 pub struct Stream {
     state: State,
     headers: Vec<(&'static str, String)>,
@@ -25,7 +25,7 @@ enum State {
 }
 
 impl Stream {
-    /// A stream that will answer `exchange`, with these headers.
+    /// Prepares a stream that answers `exchange` with these headers.
     pub fn new(exchange: Exchange, headers: Vec<(&'static str, String)>) -> Self {
         Stream {
             state: State::Waiting(exchange),
@@ -36,7 +36,7 @@ impl Stream {
     /// Sends a record.
     ///
     /// # Errors
-    /// `Cancelled` if the client has left.
+    /// `Cancelled` if the client has disconnected.
     pub fn send(&mut self, record: &impl Serialize) -> Result<()> {
         let line = json::line(record) + "\n";
         let mut chunks = match std::mem::replace(&mut self.state, State::Over) {
@@ -51,7 +51,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Ends the stream: after a failure with an error, as a status or as a last line.
+    /// Ends the stream; an error is sent as the HTTP status if nothing was sent, else as a last line.
     pub fn end(self, outcome: Result<()>) {
         match (self.state, outcome) {
             (State::Waiting(exchange), Err(error)) => {
@@ -75,10 +75,10 @@ impl Stream {
                 let last = match outcome {
                     Ok(()) => Ok(()),
                     Err(error) => {
-                        chunks.write(&(json::line(&super::route::error_body(&error)) + "\n"))
+                        chunks.write(&(json::line(&super::reply::error_body(&error)) + "\n"))
                     }
                 };
-                // If the client has left there is nobody to tell.
+                // A failure means that the client has disconnected.
                 let _ = last.and_then(|()| chunks.end());
             }
             (State::Over, _) => {}

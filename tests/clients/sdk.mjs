@@ -55,7 +55,7 @@ assert.equal(ends.filter(Boolean).at(-1), 'length')
 const response_format = { type: 'json_schema', json_schema: { name: 'n', schema, strict: true } }
 await assert.rejects(async () => {
   for await (const _part of await raw('json', { response_format, stop: ['Rome'] }));
-}, /before it was whole/)
+}, /before it was complete/)
 
 const response = (model, more) => chat.responses.stream({ model, input: 'hi', ...more }).finalResponse()
 whole = await response('text')
@@ -81,5 +81,5 @@ assert.equal(whole.stop_reason, 'max_tokens')
 whole = await message('text', { stop_sequences: [' because'] })
 assert.deepEqual([whole.stop_reason, whole.content[0].text], ['stop_sequence', 'The sky is blue'])
 const output_config = { format: { type: 'json_schema', schema } }
-await assert.rejects(message('json', { output_config, stop_sequences: ['Rome'] }), /before it was whole/)
+await assert.rejects(message('json', { output_config, stop_sequences: ['Rome'] }), /before it was complete/)
 console.log('all done')

@@ -67,7 +67,7 @@ def openai_chat():
         list(raw("json", response_format=schema, stop=["Rome"]))
         raise SystemExit("a broken stream went unnoticed")
     except openai.APIError as error:
-        assert "before it was whole" in str(error), error
+        assert "before it was complete" in str(error), error
 
 
 def raw(model, **more):
@@ -136,7 +136,7 @@ def anthropics():
         message("json", output_config=shape, stop_sequences=["Rome"])
         raise SystemExit("a broken stream went unnoticed")
     except anthropic.APIStatusError as error:
-        assert "before it was whole" in str(error), error
+        assert "before it was complete" in str(error), error
 
 
 openai_chat()

@@ -1,0 +1,80 @@
+//! What every command works with: the settings in force, the store they name, and the servers they lead to.
+
+use std::fs;
+use std::time::Duration;
+
+use super::parsed::Parsed;
+use crate::core::address::Address;
+use crate::core::error::Result;
+use crate::system::client::Client;
+use crate::system::config::Config;
+use crate::system::store::Store;
+
+/// How long our own server may take to identify itself; one that hangs is left alone.
+const PROBE_MAX: Duration = Duration::from_secs(1);
+
+/// What every command works with.
+pub struct Context {
+    /// The settings in force.
+    pub config: Config,
+}
+
+impl Context {
+    /// The store that the settings name.
+    pub fn store(&self) -> Store {
+        store(&self.config)
+    }
+
+    /// The server that the user named, by `--host` or in the settings; `None` if neither names one.
+    ///
+    /// # Errors
+    /// `Usage` for an address that cannot be read.
+    pub fn named_server(&self, parsed: &Parsed) -> Result<Option<Client>> {
+        named_server(parsed, &self.config)
+    }
+
+    /// The server that a command may use: the named one, else our own, else none.
+    ///
+    /// # Errors
+    /// As [`Context::named_server`].
+    pub fn some_server(&self, parsed: &Parsed) -> Result<Option<Client>> {
+        some_server(parsed, &self.config)
+    }
+}
+
+/// The store that the configuration names.
+pub fn store(config: &Config) -> Store {
+    Store::new(config.models.clone(), config.ollama_models.clone())
+        .keeping_unused(config.keeps_unused)
+}
+
+/// The server that the user named: by `--host` or in the environment.
+pub fn named_server(parsed: &Parsed, config: &Config) -> Result<Option<Client>> {
+    match parsed.value("host") {
+        Some(host) => Ok(Some(
+            Client::at(&Address::parse(host)?).keyed(config.api_key.clone()),
+        )),
+        None if config.address_named => Ok(Some(
+            Client::at(&config.address).keyed(config.api_key.clone()),
+        )),
+        None => Ok(None),
+    }
+}
+
+/// Our own server, if its socket exists and belongs to this user, and it reads the same store.
+pub fn own_server(config: &Config) -> Option<Client> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let path = config.socket.as_ref()?;
+    let meta = fs::metadata(path).ok()?;
+    if !meta.file_type().is_socket() || meta.uid() != rustix::process::getuid().as_raw() {
+        return None;
+    }
+    let theirs = Client::on_socket(path, Some(PROBE_MAX)).store()?;
+    let same = fs::canonicalize(&config.models).ok()? == theirs;
+    same.then(|| Client::on_socket(path, None))
+}
+
+/// The server that a command may use: the named one, else our own, else none.
+pub fn some_server(parsed: &Parsed, config: &Config) -> Result<Option<Client>> {
+    Ok(named_server(parsed, config)?.or_else(|| own_server(config)))
+}

@@ -1,0 +1,438 @@
+//! The threads of `map`: one reads records, workers answer them, and the caller's thread prints.
+//!
+//! Records go to the workers and outcomes to the printer over channels. Once the window is full, a
+//! record is read only after an earlier one was printed, so that an endless input needs bounded memory.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value as Json;
+
+use super::journal::{Journal, Outcome, key};
+use super::template::Template;
+use crate::cli::out::{self, Out};
+use crate::cli::records::{Format, Record, Records};
+use crate::cli::run::turn_args::Ask;
+use crate::cli::run_limits;
+use crate::core::error::{Class, Error, Result};
+use crate::core::message::{Delta, Finish, Message, Reason, Think};
+use crate::core::turn::OutputConstraint;
+use crate::ops::model::Model;
+use crate::ops::pool::Pool;
+use crate::ops::turn::{self, Request};
+use crate::system::config::Config;
+
+/// Interval at which an idle worker checks whether to stop.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Records between reading and printing, per concurrent answer: enough that a long answer does not
+/// stall the other workers.
+const WINDOW: usize = 8;
+
+/// A record to be answered by a worker.
+struct Task {
+    record: u64,
+    input: Record,
+    /// The prompt and its journal key, or the record's error.
+    prompt: Result<(String, String)>,
+}
+
+/// A finished task.
+struct Done {
+    record: u64,
+    input: Json,
+    key: Option<String>,
+    outcome: Outcome,
+    /// The journal contains it already.
+    is_old: bool,
+}
+
+/// The state that all workers share.
+pub struct Job {
+    /// The pool that has the model loaded.
+    pub pool: Pool,
+    /// The model that answers.
+    pub model: Model,
+    /// The request of every record, without its prompt.
+    pub ask: Ask,
+    /// Retries per record after a failure that may be temporary.
+    pub retries: usize,
+    /// The configuration, which has the pause between retries.
+    pub config: Config,
+    /// Set once nothing is printed any more.
+    pub stop: AtomicBool,
+    /// Set once the deadline has passed.
+    pub over: Arc<AtomicBool>,
+}
+
+/// The source of the prompts: records of standard input and a template.
+pub struct Source {
+    /// The template that turns a record into a prompt.
+    pub template: Template,
+    /// Everything that answers depend on besides their prompts.
+    pub settings: String,
+    /// The format of the records.
+    pub format: Format,
+}
+
+/// Answers up to `jobs` records at once and prints the outcomes; returns how many records failed.
+///
+/// # Errors
+/// If input or output fail, or if an error would fail every record.
+pub fn map(
+    job: Job,
+    source: Source,
+    (jobs, journal): (usize, Option<Journal>),
+    json: bool,
+    out: &mut Out,
+) -> Result<usize> {
+    let window = WINDOW * jobs;
+    let (permits, permitted) = sync_channel(window);
+    let (to_workers, tasks) = sync_channel(window);
+    let (to_printer, done) = channel();
+    let reader = Reader {
+        source,
+        permits,
+        to_workers,
+    };
+    let reading = thread::spawn(move || reader.read());
+    let (job, tasks) = (Arc::new(job), Arc::new(Mutex::new(tasks)));
+    let journal = journal.map(|journal| Arc::new(Mutex::new(journal)));
+    let start = |_| {
+        let (job, tasks, to_printer) = (job.clone(), tasks.clone(), to_printer.clone());
+        let journal = journal.clone();
+        thread::spawn(move || job.answer_all(&tasks, journal.as_deref(), &to_printer))
+    };
+    let workers: Vec<_> = (0..jobs).map(start).collect();
+    drop((to_printer, tasks));
+    let printer = Printer {
+        json,
+        answers_json: matches!(
+            job.ask.constraint,
+            OutputConstraint::Json | OutputConstraint::Schema(_)
+        ),
+        out,
+        journal: journal.as_deref(),
+        failures: 0,
+    };
+    let printed = printer.print_all(&done, &permitted);
+    // In every case the workers must stop computing before the process exits.
+    job.stop.store(true, Ordering::Relaxed);
+    drop((done, permitted));
+    for worker in workers {
+        // A worker's panic was printed, and the printer noticed that its record is missing.
+        let _ = worker.join();
+    }
+    if job.over.load(Ordering::Relaxed) {
+        return Err(Error::cancelled()); // Do not join the reader: it may wait for a line forever.
+    }
+    let failures = printed?;
+    // The workers have returned by themselves, so the reader has too.
+    let read = reading.join();
+    read.unwrap_or_else(|_| Err(Error::failed("reading standard input failed")))?;
+    Ok(failures)
+}
+
+/// Reads records and turns them into prompts.
+struct Reader {
+    source: Source,
+    /// Contains one item for each record that is read and not printed yet.
+    permits: SyncSender<()>,
+    /// The queue of the workers.
+    to_workers: SyncSender<Task>,
+}
+
+impl Reader {
+    /// Reads until the input ends or the printer has stopped.
+    ///
+    /// # Errors
+    /// If the input cannot be read; the records read before are still answered.
+    fn read(self) -> Result<()> {
+        let mut records = Records::new(std::io::stdin().lock(), self.source.format);
+        for number in 0.. {
+            if self.permits.send(()).is_err() {
+                return Ok(()); // The printer has stopped.
+            }
+            let Some(record) = records.next()? else {
+                return Ok(());
+            };
+            if self.to_workers.send(self.task(number, record)).is_err() {
+                return Ok(()); // The workers have stopped.
+            }
+        }
+        Ok(())
+    }
+
+    fn task(&self, record: u64, read: Result<Record>) -> Task {
+        match read {
+            Ok(input) => {
+                let prompt = self
+                    .source
+                    .template
+                    .fill(&input.text, &|name| input.field(name));
+                let keyed = prompt.map(|prompt| {
+                    let key = key(&prompt, &self.source.settings);
+                    (prompt, key)
+                });
+                Task {
+                    record,
+                    input,
+                    prompt: keyed,
+                }
+            }
+            Err(error) => Task {
+                record,
+                input: Record::default(),
+                prompt: Err(error),
+            },
+        }
+    }
+}
+
+impl Job {
+    /// Answers tasks until the queue is closed or the run is over.
+    fn answer_all(
+        &self,
+        tasks: &Mutex<Receiver<Task>>,
+        journal: Option<&Mutex<Journal>>,
+        to_printer: &Sender<Result<Done>>,
+    ) {
+        while !self.is_over() {
+            let waiting = tasks
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner());
+            let task = waiting.recv_timeout(LOOK);
+            drop(waiting);
+            let task = match task {
+                Ok(task) => task,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let key = task.prompt.as_ref().ok().map(|(_, key)| key.clone());
+            let old = journal.zip(key.as_deref()).and_then(|(journal, key)| {
+                let journal = journal
+                    .lock()
+                    .unwrap_or_else(|poisoned| poisoned.into_inner());
+                journal.done(task.record, key).cloned()
+            });
+            let is_old = old.is_some();
+            let outcome =
+                old.map_or_else(|| self.outcome(task.prompt.map(|(prompt, _)| prompt)), Ok);
+            if self.is_over() {
+                return; // A cancelled answer is not an outcome.
+            }
+            let done = outcome.map(|outcome| Done {
+                record: task.record,
+                input: task.input.json(),
+                key,
+                outcome,
+                is_old,
+            });
+            if to_printer.send(done).is_err() {
+                return; // The printer has stopped.
+            }
+        }
+    }
+
+    /// The outcome of a prompt; an error of this record is part of its outcome.
+    ///
+    /// # Errors
+    /// Errors that would fail every other record too, such as a model that does not load.
+    fn outcome(&self, prompt: Result<String>) -> Result<Outcome> {
+        let started = Instant::now();
+        let mut outcome = Outcome {
+            output: String::new(),
+            tokens: 0,
+            dropped: 0,
+            ms: 0,
+            error: None,
+        };
+        match prompt.and_then(|prompt| self.patiently(&prompt, &mut outcome)) {
+            Ok(()) => {}
+            Err(error) if is_fatal(&error) => return Err(error),
+            Err(error) => outcome.error = Some(error.to_string()),
+        }
+        outcome.ms = started.elapsed().as_millis() as u64;
+        Ok(outcome)
+    }
+
+    fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Relaxed) || self.over.load(Ordering::Relaxed)
+    }
+
+    /// Answers a prompt, with retries after failures that may be temporary.
+    fn patiently(&self, prompt: &str, outcome: &mut Outcome) -> Result<()> {
+        let mut tries = 0;
+        loop {
+            match self.answer(prompt.to_string(), outcome) {
+                Err(error) if tries < self.retries && run_limits::may_pass(&error) => {
+                    run_limits::pause(tries, &self.config);
+                    tries += 1;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn answer(&self, prompt: String, outcome: &mut Outcome) -> Result<()> {
+        if prompt.trim().is_empty() {
+            return Err(Error::usage("the prompt is empty"));
+        }
+        let ask = Ask {
+            prompt,
+            ..self.ask.clone()
+        };
+        let request = ask.request(&self.model);
+        let request = Request {
+            think: request.think.or(self.thinks().then_some(Think::Off)),
+            ..request
+        };
+        let mut said = Message::default();
+        let finished = self.say(request, &mut said);
+        outcome.output = self.in_one_line(said.content.trim());
+        let Some(finish) = finished? else {
+            return Ok(());
+        };
+        outcome.tokens = finish.usage.answer_tokens;
+        outcome.dropped = finish.usage.truncated_tokens;
+        if self.ask.constraint != OutputConstraint::None && finish.reason == Reason::Length {
+            return Err(Error::plain(
+                Class::Cut,
+                "the token limit cut the answer before it was complete",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Adds the answer's deltas to the message, up to an error or the end.
+    fn say(&self, request: Request, said: &mut Message) -> Result<Option<Box<Finish>>> {
+        for delta in turn::start(&self.pool, request, &mut |_| {})? {
+            let delta = delta?;
+            if self.is_over() {
+                return Err(Error::cancelled());
+            }
+            said.add(&delta);
+            if let Delta::Finish(finish) = delta {
+                return Ok(Some(finish));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The answer; if it is JSON, without line breaks between its values.
+    fn in_one_line(&self, text: &str) -> String {
+        let json = matches!(
+            self.ask.constraint,
+            OutputConstraint::Json | OutputConstraint::Schema(_)
+        );
+        let value = json
+            .then(|| serde_json::from_str::<Json>(text).ok())
+            .flatten();
+        value.map_or_else(|| text.to_string(), |value| value.to_string())
+    }
+
+    /// True if the model can think. Thinking is turned off by default, because only answers are printed.
+    fn thinks(&self) -> bool {
+        let dialect = self.pool.template_choice(&self.model);
+        dialect.is_ok_and(|dialect| dialect.can("thinking"))
+    }
+}
+
+/// True for errors that would fail every other record too. The model is loaded by then.
+fn is_fatal(error: &Error) -> bool {
+    matches!(
+        error.class(),
+        Class::Memory
+            | Class::Damaged
+            | Class::NoModel
+            | Class::NoText
+            | Class::Schema
+            | Class::Denied
+    )
+}
+
+/// Prints outcomes in the order of their records.
+struct Printer<'a> {
+    /// Outcomes are printed as JSON.
+    json: bool,
+    /// Answers are JSON on one line and are not escaped.
+    answers_json: bool,
+    out: &'a mut Out,
+    /// The journal that outcomes are appended to.
+    journal: Option<&'a Mutex<Journal>>,
+    /// Records that failed so far.
+    failures: usize,
+}
+
+impl Printer<'_> {
+    /// Prints all outcomes; returns how many records failed.
+    ///
+    /// # Errors
+    /// If the output cannot be written, or if an error would fail every record.
+    fn print_all(
+        mut self,
+        done: &Receiver<Result<Done>>,
+        permitted: &Receiver<()>,
+    ) -> Result<usize> {
+        let mut waiting = BTreeMap::new();
+        let mut next = 0;
+        for outcome in done {
+            let outcome = outcome?;
+            waiting.insert(outcome.record, outcome);
+            while let Some(outcome) = waiting.remove(&next) {
+                self.print(outcome)?;
+                next += 1;
+                // The reader may have returned already.
+                let _ = permitted.try_recv();
+            }
+        }
+        match waiting.is_empty() {
+            true => Ok(self.failures),
+            false => Err(Error::failed(format!("record {} has no outcome", next + 1))),
+        }
+    }
+
+    fn print(&mut self, done: Done) -> Result<()> {
+        let outcome = done.outcome;
+        if let (Some(journal), Some(key), false) = (self.journal, &done.key, done.is_old) {
+            let mut journal = journal
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner());
+            journal.note(done.record, key, &outcome)?;
+        }
+        if let Some(error) = &outcome.error {
+            self.failures += 1;
+            self.out
+                .note(&format!("record {}: {error}", done.record + 1));
+        }
+        self.out
+            .note_dropped(&format!("record {}: ", done.record + 1), outcome.dropped);
+        if self.json {
+            let mut record = serde_json::json!({
+                "input": done.input,
+                "output": outcome.output,
+                "tokens": outcome.tokens,
+                "ms": outcome.ms,
+            });
+            if outcome.dropped > 0 {
+                record["dropped"] = outcome.dropped.into();
+            }
+            if let Some(error) = outcome.error {
+                record["error"] = error.into();
+            }
+            return self.out.json(&[record]);
+        }
+        let text = match outcome.error {
+            Some(_) => String::new(),
+            None => out::harmless(&outcome.output),
+        };
+        match self.answers_json {
+            true => self.out.write(&(text + "\n")),
+            false => self.out.records(&[vec![text]]),
+        }
+    }
+}

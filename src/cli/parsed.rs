@@ -1,0 +1,59 @@
+//! The flags and operands of one command line, after they were checked against the command's table.
+
+use std::ops::RangeInclusive;
+
+use crate::core::error::{Error, Result};
+
+/// The flags and operands of a command line.
+#[derive(Debug, Default)]
+pub struct Parsed {
+    /// What is neither a flag nor a flag's value.
+    pub operands: Vec<String>,
+    /// Flags in the order in which they were given, by their long names; a switch has an empty value.
+    pub values: Vec<(&'static str, String)>,
+}
+
+impl Parsed {
+    /// True if a flag was given.
+    pub fn has(&self, long: &str) -> bool {
+        self.values.iter().any(|(known, _)| *known == long)
+    }
+
+    /// The value of a flag; the last one given wins.
+    pub fn value(&self, long: &str) -> Option<&str> {
+        self.values
+            .iter()
+            .rev()
+            .find(|(known, _)| *known == long)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// The value of a flag as a number within `range`, if it was given.
+    ///
+    /// # Errors
+    /// `Usage` for any other value.
+    pub fn number(&self, long: &str, range: RangeInclusive<usize>) -> Result<Option<usize>> {
+        let Some(text) = self.value(long) else {
+            return Ok(None);
+        };
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        number.map(Some).ok_or_else(|| {
+            let to = match *range.end() {
+                usize::MAX => "up".to_string(),
+                end => format!("to {end}"),
+            };
+            Error::usage(format!(
+                "--{long} must be a number from {} {to}, not '{text}'",
+                range.start()
+            ))
+        })
+    }
+
+    /// All values of a flag that may be repeated.
+    pub fn values<'a>(&'a self, long: &'a str) -> impl Iterator<Item = &'a str> {
+        self.values
+            .iter()
+            .filter(move |(known, _)| *known == long)
+            .map(|(_, value)| value.as_str())
+    }
+}

@@ -1,0 +1,210 @@
+//! The actions of a session's commands, except answering a prompt.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::Value as Json;
+
+use super::backend::Backend;
+use super::commands::{self, ReplCommand};
+use super::session::Session;
+use crate::cli::out::Out;
+use crate::cli::parsed::Parsed;
+use crate::cli::run::answer::Here;
+use crate::cli::run::turn_args;
+use crate::cli::{context, list, show};
+use crate::core::error::{Error, Result};
+use crate::core::message::Message;
+use crate::core::name::Name;
+use crate::format::wire::native;
+use crate::format::wire::native::listing::Tags;
+use crate::format::wire::native::show::parameters_text;
+use crate::format::wire::options::to_json;
+use crate::ops::create::{self, Changes, Source};
+use crate::ops::model::is_path;
+use crate::ops::pool::Policy;
+use crate::system::client::Client;
+use crate::system::config::Config;
+use crate::system::store::Take;
+
+/// Executes a command of the session.
+///
+/// # Errors
+/// Any error of the command; the session can continue.
+pub fn execute(
+    slash: ReplCommand,
+    session: &mut Session,
+    backend: &mut Backend,
+    parsed: &Parsed,
+    config: &Config,
+    out: &mut Out,
+) -> Result<()> {
+    match slash {
+        ReplCommand::List(prefix) => match backend {
+            Backend::Here(_) => list::print(&prefix, config, out),
+            Backend::There(client, _) => {
+                let tags = client.get::<Tags>("/api/tags")?.models;
+                let names = tags.iter().map(|tag| &tag.name);
+                let names = names.filter(|name| name.starts_with(&prefix));
+                out.write(&names.map(|name| format!("{name}\n")).collect::<String>())
+            }
+        },
+        ReplCommand::Load(name) => load(name, session, backend, parsed, config, out),
+        ReplCommand::Save(name) => {
+            save(&name, session, backend, config)?;
+            out.write(&format!("Created new model '{name}'\n"))
+        }
+        ReplCommand::Clear => {
+            session.ask.messages.clear();
+            session.attached.clear();
+            out.write("Cleared session context\n")
+        }
+        ReplCommand::Set(set) => match session.set(set)? {
+            text if text.is_empty() => Ok(()),
+            text => out.write(&(text + "\n")),
+        },
+        ReplCommand::Show(section) => shown(section, session, backend, out),
+        ReplCommand::Help(topic) => out.write(&(commands::help(&topic) + "\n")),
+        ReplCommand::File(path) => {
+            session.attached.push(turn_args::attachment(&path)?);
+            out.write(&format!("Attached {path} to the next prompt.\n"))
+        }
+        ReplCommand::Undo => match session.undo() {
+            Some(_) => out.write("Dropped the last prompt.\n"),
+            None => Err(Error::usage("no prompt to drop")),
+        },
+        ReplCommand::Export(path) => {
+            let text = session.exported(&path)?;
+            fs::write(&path, text).map_err(|error| Error::io("write", &path, error))?;
+            out.write(&format!("Wrote {path}.\n"))
+        }
+        ReplCommand::Bye | ReplCommand::Retry => Ok(()), // The loop in repl.rs executes these two.
+    }
+}
+
+/// The model names that complete `/load`; empty if the store cannot be read.
+pub fn names(config: &Config) -> Vec<String> {
+    let listing = context::store(config).list().unwrap_or_default();
+    let entries = listing.entries.iter();
+    entries.map(|entry| entry.name.to_string()).collect()
+}
+
+fn load(
+    name: String,
+    session: &mut Session,
+    backend: &mut Backend,
+    parsed: &Parsed,
+    config: &Config,
+    out: &mut Out,
+) -> Result<()> {
+    out.write(&format!("Loading model '{name}'\n"))?;
+    match backend {
+        Backend::Here(here) => **here = Here::open(&name, Policy::Session, parsed, config)?,
+        Backend::There(client, _) => _ = told(client, &name)?,
+    }
+    session.ask.model = name;
+    session.ask.messages.clear();
+    Ok(())
+}
+
+/// Saves the session as a model: the same weights with its system text, options and messages.
+fn save(name: &str, session: &Session, backend: &Backend, config: &Config) -> Result<()> {
+    let target = Name::parse(name)?;
+    let ask = &session.ask;
+    let here = match backend {
+        Backend::Here(here) => here,
+        Backend::There(client, _) => {
+            let messages = ask.messages.iter().map(native::Message::from);
+            let body = serde_json::json!({
+                "model": name,
+                "from": ask.model,
+                "system": ask.system.as_deref().unwrap_or_default(),
+                "parameters": to_json(&ask.options),
+                "messages": messages.collect::<Vec<_>>(),
+            });
+            let mut records = client.post::<Json>("/api/create", &body)?;
+            return records.try_for_each(|record| record.map(drop));
+        }
+    };
+    let source = match is_path(&ask.model) {
+        true => Source::File(PathBuf::from(&ask.model), Take::Copy),
+        false => Source::Model(Name::parse(&ask.model)?),
+    };
+    let said = |message: &Message| (message.role.clone(), message.content.clone());
+    let own = here.model().messages.iter();
+    let changes = Changes {
+        system: ask.system.clone().unwrap_or_default(),
+        options: ask.options.clone(),
+        messages: own.chain(&ask.messages).map(said).collect(),
+        ..Changes::default()
+    };
+    create::create(
+        &context::store(config),
+        &target,
+        &source,
+        &changes,
+        &mut |_| {},
+    )
+}
+
+fn shown(section: &str, session: &Session, backend: &Backend, out: &mut Out) -> Result<()> {
+    let ask = &session.ask;
+    let mut text = match backend {
+        Backend::Here(here) if section == "info" => return show::table(here.model(), out),
+        Backend::Here(here) => show::section_text(here.model(), section)?,
+        Backend::There(client, _) => {
+            let told = told(client, &ask.model)?;
+            match section {
+                "info" => json_lines(&told["details"]),
+                section => told[section].as_str().unwrap_or_default().to_string(),
+            }
+        }
+    };
+    if section == "system" {
+        text = ask.system.clone().unwrap_or(text);
+    }
+    let text = text.trim_end();
+    if section == "parameters" {
+        return out.write(&parameters(text, &parameters_text(&ask.options)));
+    }
+    match (text, section) {
+        ("", "license") => out.write("No license was specified for this model.\n"),
+        ("", "system") => out.write("No system message was specified for this model.\n"),
+        ("", "template") => out.write("No prompt template was specified for this model.\n"),
+        (text, _) => out.write(&format!("{text}\n")),
+    }
+}
+
+/// The text of `/show parameters`: the model's options and those of the session.
+fn parameters(model: &str, session: &str) -> String {
+    let indented =
+        |text: &str| -> String { text.lines().map(|line| format!("  {line}\n")).collect() };
+    let mut text = "Model defined parameters:\n".to_string();
+    text += &match model {
+        "" => "  No additional parameters were specified for this model.\n".to_string(),
+        model => indented(model),
+    };
+    if !session.is_empty() {
+        text += &format!("\nUser defined parameters:\n{}", indented(session));
+    }
+    text
+}
+
+/// A server's answer to `/api/show` for a model.
+fn told(client: &Client, name: &str) -> Result<Json> {
+    let body = serde_json::json!({ "model": name });
+    let answer = client.post::<Json>("/api/show", &body)?.next();
+    answer.unwrap_or_else(|| Err(Error::failed("the server sent an empty answer")))
+}
+
+fn json_lines(value: &Json) -> String {
+    let pairs = value.as_object().into_iter().flatten();
+    let text = |value: &Json| {
+        value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_string)
+    };
+    pairs
+        .map(|(key, value)| format!("  {key:<20}{}\n", text(value)))
+        .collect()
+}

@@ -1,0 +1,340 @@
+//! `puna run` on a terminal without a prompt: an interactive session of prompts and answers.
+//!
+//! Only this file uses rustyline.
+
+pub mod actions;
+pub mod backend;
+pub mod commands;
+pub mod session;
+pub mod wrap;
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use rustyline::completion::{Completer, FilenameCompleter, Pair};
+use rustyline::error::ReadlineError;
+use rustyline::highlight::Highlighter;
+use rustyline::hint::Hinter;
+use rustyline::history::FileHistory;
+use rustyline::validate::{ValidationContext, ValidationResult, Validator};
+use rustyline::{ColorMode, CompletionType, Context, Editor, Helper};
+
+use super::out::{self, Out};
+use super::parsed::Parsed;
+use super::run::answer::{self, Printer};
+use super::run::turn_args::{self, Ask};
+use super::signals::Interrupt;
+use super::transcript::Transcript;
+use crate::core::duration::KeepAlive;
+use crate::core::error::{Class, Error, Result};
+use crate::core::message::{Message, Usage};
+use crate::ops::turn::Request;
+use crate::system::config::Config;
+use backend::Backend;
+use commands::{Completion, ReplCommand};
+use session::Session;
+
+/// Hint on the first, empty line.
+const HINT: &str = "Send a message (/? for help)";
+/// Lines of history that are stored.
+const HISTORY_MAX: usize = 1000;
+
+type Input = Editor<Typing, FileHistory>;
+
+/// Runs a session until the user leaves.
+///
+/// # Errors
+/// If the terminal, the model or the server fails at the start. Later failures are printed, and the
+/// session continues.
+pub fn talk(
+    mut backend: Backend,
+    ask: Ask,
+    parsed: &Parsed,
+    config: &Config,
+    out: &mut Out,
+) -> Result<()> {
+    let interrupt = Interrupt::on_signal()?;
+    let mut transcript = Transcript::of(parsed)?;
+    let mut session = Session {
+        verbose: parsed.has("verbose"),
+        wraps: !parsed.has("nowordwrap"),
+        keeps_history: config.history.is_some(),
+        shows_thinking: !parsed.has("hidethinking"),
+        attached: Vec::new(),
+        ask: Ask {
+            forgets: true,
+            ..ask
+        },
+    };
+    let mut input = editor(config).map_err(unreadable)?;
+    if let Backend::Here(here) = &backend {
+        replay(&here.model().messages, out)?;
+    }
+    loop {
+        let line = match input.readline(">>> ") {
+            Ok(line) => line,
+            Err(ReadlineError::Interrupted) => {
+                out.write("Use Ctrl + d or /bye to exit.\n")?;
+                continue;
+            }
+            Err(ReadlineError::Eof) => return Ok(()),
+            Err(error) => return Err(unreadable(error)),
+        };
+        if line.trim().is_empty() {
+            continue;
+        }
+        remember(&mut input, &line, &session, config);
+        let mut turning = Turning {
+            backend: &backend,
+            interrupt: &interrupt,
+            transcript: &mut transcript,
+        };
+        if !line.trim_start().starts_with('/') || session::dragged(&line).is_some() {
+            if let Some(prompt) = prompt(&line, &mut session, &mut input, out)? {
+                turning.take(&mut session, prompt, out)?;
+            }
+            continue;
+        }
+        match commands::parse(&line) {
+            Ok(ReplCommand::Bye) => return Ok(()),
+            Ok(ReplCommand::Retry) => match session.undo() {
+                Some(prompt) => turning.take(&mut session, prompt, out)?,
+                None => out.note("no prompt to answer again"),
+            },
+            Ok(slash) => {
+                let done = actions::execute(slash, &mut session, &mut backend, parsed, config, out);
+                done.or_else(|error| survive(&error, out))?;
+            }
+            Err(error) => out.tell(&error.to_string()),
+        }
+    }
+}
+
+/// The prompt for a line. If the line is the path of a dragged file, it asks whether to attach the file.
+fn prompt(
+    line: &str,
+    session: &mut Session,
+    input: &mut Input,
+    out: &mut Out,
+) -> Result<Option<Message>> {
+    let Some(path) = session::dragged(line) else {
+        return Ok(Some(session.prompt(commands::unquoted(line.trim()))));
+    };
+    let question = format!("Attach {path} to the next prompt? [y/N] ");
+    match input.readline(&question) {
+        Ok(answer) if answer.trim().eq_ignore_ascii_case("y") => {
+            match turn_args::attachment(&path) {
+                Ok(text) => session.attached.push(text),
+                Err(error) => survive(&error, out)?,
+            }
+            Ok(None)
+        }
+        Ok(_) => Ok(Some(session.prompt(line.trim()))),
+        Err(_) => Ok(None),
+    }
+}
+
+/// The state that a turn needs besides the session.
+struct Turning<'a> {
+    backend: &'a Backend,
+    interrupt: &'a Interrupt,
+    transcript: &'a mut Option<Transcript>,
+}
+
+impl Turning<'_> {
+    /// Sends the prompt, prints the answer and adds both to the conversation. After a failure it prints the
+    /// error and drops the prompt.
+    fn take(&mut self, session: &mut Session, prompt: Message, out: &mut Out) -> Result<()> {
+        session.ask.messages.push(prompt.clone());
+        self.interrupt.forget();
+        let mut printer = Printer::new(out, &session.ask.model, false, session.shows_thinking);
+        if session.wraps {
+            printer = printer.wrapped();
+        }
+        let answered = self.answer(&session.ask, &mut printer);
+        let said = printer.message();
+        let usage = match answered {
+            Ok(()) => Some(printer.finish()?.usage),
+            Err(error) if error.class() == Class::Cancelled => {
+                printer.cut()?;
+                None
+            }
+            Err(error) => {
+                session.ask.messages.pop();
+                return survive(&error, out);
+            }
+        };
+        if !said.content.is_empty() || !said.tool_calls.is_empty() {
+            session.ask.messages.push(said.clone());
+            if let Some(transcript) = self.transcript {
+                let added = transcript.add(session.ask.system.as_deref(), &[prompt, said]);
+                added.or_else(|error| survive(&error, out))?;
+            }
+        }
+        out.write("\n")?;
+        if let Some(usage) = usage {
+            tell(&usage, session.verbose, out);
+        }
+        Ok(())
+    }
+
+    fn answer(&self, ask: &Ask, printer: &mut Printer) -> Result<()> {
+        match self.backend {
+            Backend::Here(here) => {
+                let request = Request {
+                    cancel: self.interrupt.flag(),
+                    keep_alive: Some(KeepAlive::Forever),
+                    started: Instant::now(),
+                    ..ask.request(here.model())
+                };
+                let mut turn = here.start(request, printer.out)?;
+                turn.try_for_each(|delta| printer.print(delta?))
+            }
+            Backend::There(client, keep_alive) => {
+                let cancel = self.interrupt.flag();
+                let mut take = |delta| printer.print(delta);
+                answer::by_server_until(client, ask, keep_alive.clone(), &cancel, &mut take)
+            }
+        }
+    }
+}
+
+fn tell(usage: &Usage, verbose: bool, out: &Out) {
+    if usage.truncated_tokens > 0 {
+        let dropped = usage.truncated_tokens;
+        out.note(&format!(
+            "the start of the conversation no longer fits the context: {dropped} tokens were dropped"
+        ));
+    }
+    if verbose {
+        answer::tell_timings(out, usage, None);
+    }
+}
+
+/// Prints an error so that the session can continue, unless the terminal is gone.
+fn survive(error: &Error, out: &Out) -> Result<()> {
+    match error.class() {
+        Class::Closed => Err(Error::plain(Class::Closed, "the terminal is gone")),
+        _ => {
+            out.tell(&format!("error: {error}"));
+            Ok(())
+        }
+    }
+}
+
+/// Prints the messages of the model's Modelfile.
+fn replay(messages: &[Message], out: &mut Out) -> Result<()> {
+    for message in messages {
+        let text = out::harmless(&message.content);
+        match message.role.as_str() {
+            "user" => out.write(&format!(">>> {text}\n"))?,
+            "assistant" => out.write(&format!("{text}\n\n"))?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn unreadable(error: ReadlineError) -> Error {
+    Error::failed(format!("cannot read from the terminal: {error}"))
+}
+
+fn editor(config: &Config) -> rustyline::Result<Input> {
+    let colour = match config.plain {
+        true => ColorMode::Disabled,
+        false => ColorMode::Enabled,
+    };
+    let settings = rustyline::Config::builder()
+        .max_history_size(HISTORY_MAX)?
+        .completion_type(CompletionType::List)
+        .color_mode(colour)
+        .bracketed_paste(true)
+        .build();
+    let mut input = Editor::with_config(settings)?;
+    input.set_helper(Some(Typing {
+        config: config.clone(),
+        files: FilenameCompleter::new(),
+        told: AtomicBool::new(false),
+    }));
+    if let Some(path) = &config.history {
+        // Before the first session the file does not exist.
+        let _ = input.load_history(path);
+    }
+    Ok(input)
+}
+
+/// Adds a line to the history of this session and, if enabled, to the history file.
+fn remember(input: &mut Input, line: &str, session: &Session, config: &Config) {
+    // A line that cannot be stored is only missing from the history.
+    let _ = input.add_history_entry(line);
+    let Some(path) = config.history.as_ref().filter(|_| session.keeps_history) else {
+        return;
+    };
+    let folder = path.parent().map(PathBuf::from).unwrap_or_default();
+    let _ = std::fs::create_dir_all(folder);
+    let _ = input.append_history(path);
+}
+
+/// The line editor's helper: hint, completion, and input of several lines.
+struct Typing {
+    config: Config,
+    files: FilenameCompleter,
+    told: AtomicBool,
+}
+
+impl Helper for Typing {}
+
+impl Validator for Typing {
+    fn validate(&self, context: &mut ValidationContext) -> rustyline::Result<ValidationResult> {
+        self.told.store(true, Ordering::Relaxed);
+        Ok(match commands::is_open(context.input()) {
+            true => ValidationResult::Incomplete,
+            false => ValidationResult::Valid(None),
+        })
+    }
+}
+
+impl Hinter for Typing {
+    type Hint = String;
+
+    /// The hint on an empty line, until the first line was sent.
+    fn hint(&self, line: &str, _: usize, _: &Context) -> Option<String> {
+        let new = !self.told.load(Ordering::Relaxed);
+        (new && line.is_empty()).then(|| HINT.to_string())
+    }
+}
+
+impl Highlighter for Typing {
+    fn highlight_hint<'h>(&self, hint: &'h str) -> Cow<'h, str> {
+        Cow::Owned(format!("\x1b[90m{hint}\x1b[0m"))
+    }
+}
+
+impl Completer for Typing {
+    type Candidate = Pair;
+
+    fn complete(
+        &self,
+        line: &str,
+        at: usize,
+        context: &Context,
+    ) -> rustyline::Result<(usize, Vec<Pair>)> {
+        let pair = |word: String| Pair {
+            display: word.trim_end().to_string(),
+            replacement: word,
+        };
+        match commands::complete(&line[..at]) {
+            Completion::Words(start, words) => Ok((start, words.into_iter().map(pair).collect())),
+            Completion::Model(start) => {
+                let typed = &line[start..at];
+                let names = actions::names(&self.config).into_iter();
+                let fitting = names.filter(|name| name.starts_with(typed));
+                Ok((start, fitting.map(pair).collect()))
+            }
+            Completion::File => self.files.complete(line, at, context),
+            Completion::None => Ok((at, Vec::new())),
+        }
+    }
+}

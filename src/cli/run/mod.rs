@@ -1,0 +1,413 @@
+//! `puna run`: answers a prompt on standard output, or starts a session on a terminal.
+
+pub mod answer;
+pub mod reduce;
+pub mod turn_args;
+pub mod vector;
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::context::{self, Context};
+use super::idle_exit::{self, LINGER};
+use super::out::{self, Out};
+use super::parsed::Parsed;
+use super::repl::backend::Backend;
+use super::replay::{self, RECORD};
+use super::run_limits::{self, Deadline};
+use super::shape::{EXTRACT, FIELDS, ONE_LINE, STOP, STRIP, Shape};
+use super::table::{Command, Completes, HOST, JSON, PLAIN, QUIET, maybe, option, switch};
+use super::transcript::{CONTINUE, TRANSCRIPT, Transcript};
+use super::{pull, repl};
+use crate::core::duration::KeepAlive;
+use crate::core::error::{Class, Error, Result};
+use crate::core::message::{Message, Reason};
+use crate::core::name::Name;
+use crate::core::turn::{OutputConstraint, ToolChoice};
+use crate::ops::model;
+use crate::ops::pool::Policy;
+use crate::system::client::Client;
+use crate::system::config::Config;
+use crate::system::engine::Level;
+use crate::system::registry::Registry;
+use answer::{Here, Printer};
+use turn_args::{
+    ATTACH, Ask, FORMAT, GRAMMAR, MESSAGES, OPTION, OVERFLOW, RAW, SCHEMA, SEED, SYSTEM,
+    TEMPERATURE, THINK, TOOL_CHOICE, TOOLS,
+};
+
+/// What `--overflow` may say: several answers, which `reduce` needs, are given by this command only.
+const OVERFLOWS: &[&str] = &["error", "head", "tail", "middle", "reduce"];
+
+pub const COMMAND: Command = Command {
+    name: "run",
+    summary: "answer a prompt",
+    operands: "MODEL [PROMPT...]",
+    arity: (1, usize::MAX),
+    flags: &[
+        SYSTEM,
+        MESSAGES,
+        OPTION,
+        SEED,
+        TEMPERATURE,
+        option("num-predict", Some('n'), "N", "generate at most N tokens"),
+        option(
+            "num-ctx",
+            None,
+            "N",
+            "context size in tokens (default: as needed)",
+        ),
+        RAW,
+        OVERFLOW,
+        THINK,
+        switch("hidethinking", None, "do not print the thinking"),
+        ATTACH,
+        TOOLS,
+        TOOL_CHOICE,
+        FORMAT,
+        SCHEMA,
+        GRAMMAR,
+        FIELDS,
+        EXTRACT,
+        ONE_LINE,
+        STRIP,
+        STOP,
+        JSON,
+        switch(
+            "deterministic",
+            None,
+            "same seed, same bytes: no server, no prefix cache",
+        ),
+        switch(
+            "verbose",
+            None,
+            "print timings and the device on standard error",
+        ),
+        QUIET,
+        switch(
+            "nowordwrap",
+            None,
+            "in a session, do not break lines between words",
+        ),
+        TRANSCRIPT,
+        CONTINUE,
+        RECORD,
+        switch(
+            "local",
+            None,
+            "run in this process even if a server is running",
+        ),
+        LINGER,
+        HOST,
+        option(
+            "keepalive",
+            None,
+            "DURATION",
+            "how long a server keeps the model loaded",
+        ),
+        maybe(
+            "pull",
+            "WHEN",
+            "fetch the model first: missing, always or never",
+        ),
+        pull::INSECURE,
+        vector::DIMENSIONS,
+        vector::TRUNCATE,
+        option(
+            "log",
+            None,
+            "LEVEL",
+            "llama.cpp log: off, warn, debug; implies --local",
+        ),
+    ],
+    about: &[
+        "Answers one prompt and exits. MODEL is a name in the store, or a GGUF file if it begins with /, ./ or ../ or \
+         ends in .gguf. A server is not needed: the model is loaded in this process.",
+        "The prompt is the words after MODEL. Without any, it is read from standard input. The word - stands for \
+         standard input: its text comes first, then a blank line, then the other words. With words and no -, standard \
+         input is not read, so that run works inside a while read loop.",
+        "A model that can think does so before it answers, unless --think=false is given. Thinking is printed on \
+         standard error, and only with --think.",
+        "On a terminal without a prompt a session starts: each line is a prompt, /? lists the commands, Ctrl-C stops \
+         an answer and Ctrl-D leaves the session. Text between \"\"\" and pasted text may have several lines. The \
+         oldest messages are dropped once the conversation does not fit the context, and a note says so.",
+        "With --transcript each turn is added to a file, one message per line. --continue resumes the conversation of \
+         such a file and adds to it, unless --transcript names another. Both work in a pipe and in a session. --attach \
+         puts text files before the prompt, each under a line with its name; paths in a prompt are never opened.",
+        "With --timeout a run stops after that time, which includes loading the model: the answer so far is printed, \
+         and the status is 10. --retry tries again after 1, 2, 4 and more seconds, if network, server or memory failed \
+         before anything was printed.",
+        "With --tools the model may call functions: each call is printed as a line of JSON, with its name and \
+         arguments. With --format, --schema or --grammar every token is chosen so that the complete answer matches; \
+         if the answer was cut, the status is 6.",
+        "--fields prints fields of a JSON answer with tabs between, where a.b is field b of a; --extract prints a \
+         fenced code block, the first unless last or all is given; --one-line prints the answer on one line; --strip \
+         removes white space around the answer, and quotes or a code fence that enclose all of it. Such an answer is \
+         printed when it is complete. If it has no code block, nothing is printed and the status is 1.",
+        "With --overflow=reduce a text on standard input that does not fit is answered in pieces, each with the \
+         question from the command line, and then the question is answered over those answers; a note says so.",
+        "A prompt that does not fit the context is an error with both numbers, unless --overflow says what to keep of \
+         its longest text: head, tail, or middle, which drops the middle. Special tokens have an effect only in the \
+         model's template: in a prompt they are plain text, unless -o parse_special=true is given.",
+        "An embedding model answers with the vector of the prompt, a JSON list of numbers on one line.",
+        "The answer goes to standard output as it is generated and ends with one newline. Nothing else is written \
+         there; control characters from the model are removed, except with --json.",
+        "A model that is not in the store is fetched first on a terminal, or with --pull; in a pipe it is an error, \
+         status 3. For a model in the store the network is used only with --pull=always.",
+        "If a server of your own runs and reads the same store, it answers, because it has the model loaded already; \
+         --local prevents that. A server named by --host or by PUNA_HOST must be running. --linger starts a server on \
+         the Unix socket if none runs; it answers this call and the next ones, and exits after DURATION without a \
+         request.",
+    ],
+    examples: &[
+        (
+            "echo 'Why is the sky blue?' | puna run smol",
+            "answer a prompt from a pipe",
+        ),
+        (
+            "puna run smol 'Say hello' -n 20",
+            "answer a prompt from the command line",
+        ),
+        (
+            "puna run smol - 'Summarise this.' < notes.txt",
+            "join a file and a question",
+        ),
+        (
+            "puna run smol --schema person.json < letter.txt | jq .name",
+            "extract data from a text",
+        ),
+        (
+            "puna run smol --schema person.json --fields name,age < letter.txt",
+            "extract fields as a line with a tab between",
+        ),
+        (
+            "puna run smol 'A shell line that counts files' --extract",
+            "print only the code of an answer",
+        ),
+        (
+            "puna run smol -a notes.txt 'Summarise this file.'",
+            "ask about a file",
+        ),
+        (
+            "puna run smol --continue chat.jsonl 'And why?'",
+            "continue a conversation",
+        ),
+        (
+            "puna run smol 'Say hello' --json | jq -r .response",
+            "print the answer of the JSON record",
+        ),
+    ],
+    completes: Completes::Models,
+    limits: run_limits::FLAGS,
+    retries_whole: true,
+    run,
+    ..PLAIN
+};
+
+/// Fetches the model first, if `--pull` says so, or if it is missing and a user is at the terminal.
+fn fetch(text: &str, parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
+    let watched = out.shows_progress() && out.output_is_terminal;
+    let always = match parsed.value("pull") {
+        Some("always") => true,
+        Some("missing" | "") => false,
+        None if watched => false,
+        Some("never") | None => return Ok(()),
+        Some(other) => {
+            let text = format!("--pull must be missing, always or never, not '{other}'");
+            return Err(Error::usage(text));
+        }
+    };
+    let (store, name) = (context::store(config), Name::parse(text)?);
+    if !always {
+        match store.find(&name) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let registry = Registry::new(config.network.clone())?;
+    pull::one(&store, &registry, &name, &pull::Transfer::new(parsed), out)
+}
+
+/// True if a session starts: on a terminal, without a prompt and without flags that need one.
+fn is_session(parsed: &Parsed, out: &Out) -> bool {
+    let asks = [
+        "json", "record", "raw", "attach", "messages", "fields", "extract", "one-line", "strip",
+    ];
+    parsed.operands.len() == 1
+        && out.output_is_terminal
+        && std::io::stdin().is_terminal()
+        && !asks.iter().any(|flag| parsed.has(flag))
+}
+
+/// Runs a session with a model in this process or with a server.
+fn talk(
+    server: Option<Client>,
+    ask: Ask,
+    parsed: &Parsed,
+    config: &Config,
+    out: &mut Out,
+) -> Result<()> {
+    let backend = match server {
+        Some(client) => {
+            let keep_alive = parsed.value("keepalive").map(str::to_string);
+            Backend::There(Arc::new(client), keep_alive)
+        }
+        None => {
+            let here = Here::open(&ask.model, Policy::Session, parsed, config)?;
+            if here.model().header.is_embedding() {
+                return Err(Error::usage(
+                    "the model is an embedding model: give it a text",
+                ));
+            }
+            Backend::Here(Box::new(here))
+        }
+    };
+    repl::talk(backend, ask, parsed, config, out)
+}
+
+fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
+    let config = &context.config;
+    let log = out::log(parsed.value("log"))?;
+    // A prompt from the prefix cache may give other bytes than one that is computed in one pass.
+    let alone = parsed.has("deterministic") || parsed.has("record");
+    let mut config = config.clone();
+    config.deterministic |= alone;
+    let config = &config;
+    let talks = is_session(parsed, out);
+    Shape::of(parsed)?; // Before a model is loaded.
+    let mut ask = match talks {
+        true => Ask::without_prompt(parsed, OVERFLOWS)?,
+        false => Ask::of(parsed, OVERFLOWS)?,
+    };
+    if let Some(text) = parsed.value("keepalive") {
+        KeepAlive::parse_lenient(text)?; // Only checked here: the server reads it again.
+    }
+    // llama.cpp's log is available only in this process.
+    let local = parsed.has("local") || alone || log.0 != Level::Off || model::is_path(&ask.model);
+    let server = match local {
+        true if parsed.has("linger") => {
+            let text = "--linger uses a server: it needs a model of the store and cannot be used with --local, --deterministic, --record or --log";
+            return Err(Error::usage(text));
+        }
+        true => None,
+        false if parsed.has("linger") => Some(idle_exit::server(parsed, config)?),
+        false => context.some_server(parsed)?,
+    };
+    if !model::is_path(&ask.model) && context.named_server(parsed)?.is_none() {
+        fetch(&ask.model, parsed, config, out)?;
+    }
+    if talks {
+        return talk(server, ask, parsed, config, out);
+    }
+    let Some(mut file) = replay::begin(parsed, &mut ask)? else {
+        return once(server.map(Arc::new), &ask, parsed, config, out).map(drop);
+    };
+    let said = once(None, &ask, parsed, config, out).inspect_err(|_| {
+        // After a failure no record is left behind.
+        let _ = parsed.value("record").map(std::fs::remove_file);
+    })?;
+    let model = model::open(&context.store(), &ask.model)?;
+    replay::write(&mut file, &ask, &model, &said, config)
+}
+
+/// Answers one prompt; returns the answer.
+fn once(
+    server: Option<Arc<Client>>,
+    ask: &Ask,
+    parsed: &Parsed,
+    config: &Config,
+    out: &mut Out,
+) -> Result<Message> {
+    let mut transcript = Transcript::of(parsed)?;
+    let shows_thinking = ask.think.is_some() && !parsed.has("hidethinking");
+    let mut printer = Printer::new(out, &ask.model, parsed.has("json"), shows_thinking)
+        .shaped(Shape::of(parsed)?);
+    let deadline = Deadline::new();
+    let told = answered(
+        server.as_ref(),
+        ask,
+        (parsed, config),
+        &deadline,
+        &mut printer,
+    );
+    let mut pieces = None;
+    let told = match told {
+        Err(error) if error.class() == Class::TooLong && ask.reduces => {
+            let (given, server) = ((parsed, config), server.as_ref());
+            let reduced = reduce::answer(server, ask, given, &deadline, &mut printer);
+            deadline.tell(reduced).map(|count| {
+                pieces = Some(count);
+                None
+            })
+        }
+        told => told,
+    };
+    let device = match told {
+        Err(error) if error.class() == Class::TimedOut => {
+            printer.cut()?;
+            return Err(error);
+        }
+        Err(error) if error.class() == Class::NoText && !parsed.has("record") => {
+            drop(printer);
+            vector::print(server.as_deref(), ask, parsed, config, out)?;
+            return Ok(Message::default());
+        }
+        answered => answered?,
+    };
+    let said = printer.message();
+    let finish = printer.finish()?;
+    out.note_dropped("", finish.usage.truncated_tokens);
+    if let Some(pieces) = pieces {
+        out.note(&format!(
+            "the prompt does not fit: answered over {pieces} pieces, then over their answers"
+        ));
+    }
+    if let Some(transcript) = &mut transcript {
+        let prompt = (!ask.prompt.is_empty()).then(|| Message::new("user", &ask.prompt));
+        let turn: Vec<Message> = prompt.into_iter().chain([said.clone()]).collect();
+        transcript.add(ask.system.as_deref(), &turn)?;
+    }
+    if parsed.has("verbose") {
+        answer::tell_timings(out, &finish.usage, device.as_deref());
+    }
+    whole(ask, &said, finish.reason)?;
+    Ok(said)
+}
+
+/// Prints the answer as it is generated; returns the device that computed it, if known.
+fn answered(
+    server: Option<&Arc<Client>>,
+    ask: &Ask,
+    (parsed, config): (&Parsed, &Config),
+    deadline: &Deadline,
+    printer: &mut Printer,
+) -> Result<Option<String>> {
+    let started = Instant::now();
+    let cancel = deadline.flag();
+    let told = match server {
+        Some(client) => {
+            let keep_alive = parsed.value("keepalive").map(str::to_string);
+            let mut take = |delta| printer.print(delta);
+            let told = answer::by_server_until(client, ask, keep_alive, &cancel, &mut take);
+            told.map(|()| None) // A server does not report its device.
+        }
+        None => answer::here(ask, parsed, config, (started, &cancel), printer),
+    };
+    deadline.tell(told)
+}
+
+/// Refuses an answer that the token limit cut, if it has an output constraint or must call a tool.
+fn whole(ask: &Ask, said: &Message, reason: Reason) -> Result<()> {
+    if ask.constraint != OutputConstraint::None && reason == Reason::Length {
+        let text = "the token limit cut the answer before it was complete: see --num-predict and --num-ctx";
+        return Err(Error::plain(Class::Cut, text));
+    }
+    let must_call = ToolChoice::of_json(ask.tool_choice.as_ref())?.requires();
+    if must_call && said.tool_calls.is_empty() {
+        let text = "the token limit cut the call before it was complete: see --num-predict";
+        return Err(Error::plain(Class::Cut, text));
+    }
+    Ok(())
+}

@@ -1,0 +1,469 @@
+//! The request of a command line: the flags that `run`, `render` and others share, and the prompt.
+
+use std::io::IsTerminal;
+
+use serde_json::Value as Json;
+
+use crate::cli::parsed::Parsed;
+use crate::cli::table::{Flag, maybe, option, switch};
+use crate::cli::{stdin, transcript};
+use crate::core::error::{Class, Error, Result};
+use crate::core::message::{Message, Think, Tool};
+use crate::core::options::{Options, RETIRED};
+use crate::core::turn::{Input, OutputConstraint, Overflow, Part, ToolChoice};
+use crate::format::wire::native;
+use crate::ops::model::Model;
+use crate::ops::turn::{self, Request};
+
+pub const SYSTEM: Flag = option(
+    "system",
+    Some('s'),
+    "TEXT",
+    "system text, instead of the model's own",
+);
+pub const OPTION: Flag = option(
+    "option",
+    Some('o'),
+    "KEY=VALUE",
+    "set an API option, such as top_k=1; repeatable",
+);
+pub const SEED: Flag = option(
+    "seed",
+    None,
+    "N",
+    "random seed; the same seed gives the same answer",
+);
+pub const TEMPERATURE: Flag = option(
+    "temperature",
+    None,
+    "T",
+    "sampling temperature; 0 picks the likeliest token",
+);
+pub const FORMAT: Flag = option(
+    "format",
+    None,
+    "json|@FILE",
+    "answer in JSON, or follow the schema in FILE",
+);
+pub const SCHEMA: Flag = option(
+    "schema",
+    None,
+    "FILE",
+    "answer in JSON that follows the schema in FILE",
+);
+pub const GRAMMAR: Flag = option(
+    "grammar",
+    None,
+    "FILE",
+    "answer in text that follows the grammar in FILE",
+);
+pub const MESSAGES: Flag = option(
+    "messages",
+    None,
+    "FILE",
+    "earlier messages, a JSON list as in the API",
+);
+pub const TOOLS: Flag = option(
+    "tools",
+    None,
+    "FILE",
+    "functions that the model may call, as in the API",
+);
+pub const TOOL_CHOICE: Flag = option(
+    "tool-choice",
+    None,
+    "WHICH",
+    "auto, none, required, or the function to call",
+);
+pub const THINK: Flag = maybe(
+    "think",
+    "LEVEL",
+    "think first: true, false, low, medium, high or max",
+);
+pub const RAW: Flag = switch(
+    "raw",
+    None,
+    "use the prompt as is, without the chat template",
+);
+pub const OVERFLOW: Flag = option(
+    "overflow",
+    None,
+    "PART",
+    "for too long a prompt: error, head, tail or middle",
+);
+
+pub const ATTACH: Flag = option(
+    "attach",
+    Some('a'),
+    "FILE",
+    "put a text file before the prompt; repeatable",
+);
+
+/// A larger prompt on standard input is refused: it fits no context.
+pub const PROMPT_BYTES_MAX: u64 = 64 << 20;
+/// Largest file of tools, messages, a schema or a grammar.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// The request that the command line describes.
+#[derive(Clone)]
+pub struct Ask {
+    /// The model's name or path.
+    pub model: String,
+    /// The prompt.
+    pub prompt: String,
+    /// The part of the prompt from the command line, if standard input comes before it.
+    pub question: Option<String>,
+    /// Messages before the prompt.
+    pub messages: Vec<Message>,
+    /// The system text.
+    pub system: Option<String>,
+    /// API options from `-o` and the flags that stand for one.
+    pub options: Options,
+    /// The prompt is used without the chat template.
+    pub raw: bool,
+    /// The tools: their JSON, and the same parsed.
+    pub tools: (Vec<Json>, Vec<Tool>),
+    /// The API's tool choice.
+    pub tool_choice: Option<Json>,
+    /// Whether and how much to think; `None` leaves it to the model.
+    pub think: Option<Think>,
+    /// The output constraint of the answer.
+    pub constraint: OutputConstraint,
+    /// The part to keep of a prompt that does not fit; `None` makes that an error.
+    pub overflow: Option<Part>,
+    /// A prompt that does not fit is answered piece by piece.
+    pub reduces: bool,
+    /// The oldest messages are dropped if the conversation does not fit.
+    pub forgets: bool,
+}
+
+impl Ask {
+    /// Reads flags, files and standard input.
+    ///
+    /// # Errors
+    /// `Usage` for a wrong command line, `Schema` for an invalid schema.
+    pub fn of(parsed: &Parsed, overflow_words: &[&str]) -> Result<Self> {
+        let words = &parsed.operands[1..];
+        once(parsed, words.iter().any(|word| word == "-"))?;
+        let mut ask = Self::without_prompt(parsed, overflow_words)?;
+        let attached = attachments(parsed)?;
+        // Messages or attached files alone may be the request.
+        let told = parsed.has("messages") || !attached.is_empty();
+        let alone = words.is_empty() && told && (attached.is_empty() || is_watched());
+        let prompt = match alone {
+            true => String::new(),
+            false => {
+                let (prompt, question) = prompt(words, ask.raw)?;
+                ask.question = question;
+                prompt
+            }
+        };
+        ask.prompt = attached + &prompt;
+        Ok(ask)
+    }
+
+    /// Reads all but the prompt: the request that a session starts from.
+    ///
+    /// # Errors
+    /// As [`Ask::of`].
+    pub fn without_prompt(parsed: &Parsed, overflow_words: &[&str]) -> Result<Self> {
+        let raw = parsed.has("raw");
+        let mut messages = match parsed.value("messages") {
+            Some(path) => messages(path)?,
+            None => Vec::new(),
+        };
+        messages.extend(transcript::earlier(parsed)?);
+        let tools = match parsed.value("tools") {
+            Some(path) => tools(path)?,
+            None => Vec::new(),
+        };
+        let overflow = parsed
+            .value("overflow")
+            .map(|word| overflow(word, overflow_words));
+        let ask = Ask {
+            model: parsed.operands[0].clone(),
+            options: options(parsed)?,
+            tool_choice: parsed.value("tool-choice").map(tool_choice),
+            think: think(parsed)?,
+            constraint: constraint(parsed)?,
+            overflow: overflow.transpose()?.flatten(),
+            system: parsed.value("system").map(str::to_string),
+            tools: (
+                tools.clone(),
+                tools.iter().map(native::tool).collect::<Result<_>>()?,
+            ),
+            prompt: String::new(),
+            question: None,
+            messages,
+            raw,
+            reduces: parsed.value("overflow") == Some("reduce"),
+            forgets: false,
+        };
+        if ask.raw && (ask.system.is_some() || !ask.messages.is_empty() || !ask.tools.1.is_empty())
+        {
+            return Err(Error::usage(
+                "--raw cannot be used with --system, --messages or --tools",
+            ));
+        }
+        ToolChoice::of_json(ask.tool_choice.as_ref())?.among(&ask.tools.1)?;
+        if ask.constraint != OutputConstraint::None && !ask.tools.1.is_empty() {
+            return Err(Error::usage(
+                "--tools cannot be used with --format, --schema or --grammar",
+            ));
+        }
+        Ok(ask)
+    }
+
+    /// The conversation of the request, without the messages of the model's own Modelfile.
+    pub fn conversation(&self) -> Vec<Message> {
+        let system = self.system.iter().map(|text| Message::new("system", text));
+        let user = (!self.prompt.is_empty()).then(|| Message::new("user", &self.prompt));
+        system
+            .chain(self.messages.iter().cloned())
+            .chain(user)
+            .collect()
+    }
+
+    /// The request for a model in this process.
+    pub fn request<'a>(&self, model: &'a Model) -> Request<'a> {
+        let input = match self.raw {
+            true => Input::Raw(self.prompt.clone()),
+            false => Input::Chat(turn::conversation(model, self.conversation())),
+        };
+        Request {
+            tools: self.tools.1.clone(),
+            tool_choice: ToolChoice::of_json(self.tool_choice.as_ref()).unwrap_or_default(),
+            think: self.think,
+            constraint: self.constraint.clone(),
+            options: self.options.clone(),
+            overflow: match self.overflow {
+                Some(part) => Overflow::Keep(part),
+                None if self.forgets => Overflow::Truncate,
+                None => Overflow::Error,
+            },
+            ..Request::new(model, input)
+        }
+    }
+}
+
+/// Checks that standard input is read only once, as the prompt or as one of the files.
+fn once(parsed: &Parsed, prompt: bool) -> Result<()> {
+    let flags = ["messages", "tools", "schema", "grammar"].map(|flag| parsed.value(flag));
+    let format = parsed
+        .value("format")
+        .and_then(|word| word.strip_prefix('@'));
+    let files = flags.into_iter().chain([format]).flatten();
+    let files = files.chain(parsed.values("attach"));
+    match files.filter(|file| *file == "-").count() + usize::from(prompt) {
+        0 | 1 => Ok(()),
+        _ => Err(Error::usage("standard input can be read only once")),
+    }
+}
+
+/// The options of `-o` and of the flags that stand for one.
+///
+/// # Errors
+/// `Usage` for an unknown option or a wrong value.
+pub fn options(parsed: &Parsed) -> Result<Options> {
+    let mut options = Options::default();
+    for pair in parsed.values("option") {
+        let (key, value) = pair
+            .split_once('=')
+            .ok_or_else(|| Error::usage(format!("--option needs KEY=VALUE, not '{pair}'")))?;
+        if !RETIRED.contains(&key.trim()) {
+            options.set_text(key.trim(), value)?;
+        }
+    }
+    for (flag, key) in [
+        ("seed", "seed"),
+        ("temperature", "temperature"),
+        ("num-predict", "num_predict"),
+        ("num-ctx", "num_ctx"),
+    ] {
+        if let Some(value) = parsed.value(flag) {
+            options.set_text(key, value)?;
+        }
+    }
+    for text in parsed.values("stop") {
+        options.set_text("stop", text)?;
+    }
+    Ok(options)
+}
+
+fn think(parsed: &Parsed) -> Result<Option<Think>> {
+    match parsed.value("think") {
+        None => Ok(None),
+        Some("") => Ok(Some(Think::On)),
+        Some(word) => match Think::parse(word) {
+            Some(think) => Ok(Some(think)),
+            None => Err(Error::usage(format!(
+                "--think must be true, false, low, medium, high or max, not '{word}'"
+            ))),
+        },
+    }
+}
+
+/// The output constraint of `--format`, `--schema` or `--grammar`; at most one may be given.
+fn constraint(parsed: &Parsed) -> Result<OutputConstraint> {
+    let (format, schema, grammar) = (
+        parsed.value("format"),
+        parsed.value("schema"),
+        parsed.value("grammar"),
+    );
+    let given = [format, schema, grammar].into_iter().flatten().count();
+    if given > 1 {
+        return Err(Error::usage(
+            "--format, --schema and --grammar cannot be used together",
+        ));
+    }
+    if let Some(path) = grammar {
+        return Ok(OutputConstraint::Grammar(file(path)?));
+    }
+    let path = match (format, schema) {
+        (Some("json"), _) => return Ok(OutputConstraint::Json),
+        (Some(word), _) => match word.strip_prefix('@') {
+            Some(path) => path,
+            None => {
+                return Err(Error::usage(format!(
+                    "--format must be json or @FILE with a schema, not '{word}'"
+                )));
+            }
+        },
+        (None, Some(path)) => path,
+        (None, None) => return Ok(OutputConstraint::None),
+    };
+    let wrong =
+        |why: String| Error::plain(Class::Schema, format!("{path} is not a JSON Schema: {why}"));
+    match serde_json::from_str(&file(path)?) {
+        Ok(schema @ Json::Object(_)) => Ok(OutputConstraint::Schema(schema)),
+        Ok(_) => Err(wrong("it is not an object".into())),
+        Err(error) => Err(wrong(error.to_string())),
+    }
+}
+
+fn tools(path: &str) -> Result<Vec<Json>> {
+    match json(path)? {
+        Json::Array(tools) => Ok(tools),
+        tool @ Json::Object(_) => Ok(vec![tool]),
+        _ => Err(Error::usage(format!(
+            "{path}: tools must be a list of functions"
+        ))),
+    }
+}
+
+/// The API's tool choice: a keyword, or the function of this name.
+fn tool_choice(word: &str) -> Json {
+    match word {
+        "auto" | "none" | "required" => word.into(),
+        name => serde_json::json!({ "type": "function", "function": { "name": name } }),
+    }
+}
+
+fn messages(path: &str) -> Result<Vec<Message>> {
+    let wire: std::result::Result<Vec<native::Message>, _> = serde_json::from_value(json(path)?);
+    let wire = wire.map_err(|error| {
+        Error::usage(format!(
+            "{path}: messages must be a list as in the API: {error}"
+        ))
+    })?;
+    Ok(wire.into_iter().map(Into::into).collect())
+}
+
+fn json(path: &str) -> Result<Json> {
+    serde_json::from_str(&file(path)?)
+        .map_err(|error| Error::usage(format!("{path} is not JSON: {error}")))
+}
+
+/// A file's text.
+///
+/// # Errors
+/// If it cannot be read, is too large, or is not UTF-8.
+pub fn file(path: &str) -> Result<String> {
+    stdin::read_text(path, FILE_BYTES_MAX)
+}
+
+/// The texts of all files that `--attach` names.
+fn attachments(parsed: &Parsed) -> Result<String> {
+    parsed.values("attach").map(attachment).collect()
+}
+
+/// A text file as part of a prompt: a line with its name, then its content.
+///
+/// # Errors
+/// If it cannot be read, is too large, or is not text.
+pub fn attachment(path: &str) -> Result<String> {
+    let bytes = stdin::read_input(path, FILE_BYTES_MAX)?;
+    let text = String::from_utf8(bytes)
+        .ok()
+        .filter(|text| !text.contains('\0'));
+    let text = text.ok_or_else(|| {
+        Error::usage(format!(
+            "{path} is not text: only text files can be attached"
+        ))
+    })?;
+    Ok(format!("==> {path} <==\n{}\n\n", text.trim_end()))
+}
+
+/// What an unqualified `--overflow` may say.
+pub const OVERFLOWS: &[&str] = &["error", "head", "tail", "middle"];
+
+/// The part to keep of a text that does not fit; `None` where that is an error, or left to the caller
+/// (`reduce`).
+fn overflow(word: &str, words: &[&str]) -> Result<Option<Part>> {
+    if words.contains(&word) {
+        return Ok(Part::parse(word));
+    }
+    let (last, first) = words.split_last().expect("there are words");
+    Err(Error::usage(format!(
+        "--overflow is {} or {last}, not '{word}'",
+        first.join(", ")
+    )))
+}
+
+fn is_watched() -> bool {
+    std::io::stdin().is_terminal()
+}
+
+/// The prompt from the words after the model, standard input, or both. The second value is the words,
+/// if both are present.
+fn prompt(words: &[String], raw: bool) -> Result<(String, Option<String>)> {
+    let named = words.iter().any(|word| word == "-");
+    let spoken = words
+        .iter()
+        .filter(|word| *word != "-")
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(" ");
+    let no_prompt =
+        || Error::usage("no prompt: give one after the model's name, or on standard input");
+    // Blank words do not make us read standard input, which may belong to a shell loop.
+    if !named && !words.is_empty() {
+        return match spoken.trim().is_empty() {
+            true => Err(no_prompt()),
+            false => Ok((spoken, None)),
+        };
+    }
+    if !named && is_watched() {
+        return Err(no_prompt());
+    }
+    let piped = stdin::standard_input(PROMPT_BYTES_MAX).map_err(|error| match error.class() {
+        Class::Usage => Error::plain(Class::TooLong, "standard input is larger than any context"),
+        _ => error,
+    })?;
+    let piped =
+        String::from_utf8(piped).map_err(|_| Error::usage("standard input is not UTF-8 text"))?;
+    let piped = if raw {
+        &piped
+    } else {
+        piped.trim_end_matches(['\n', '\r'])
+    };
+    match (piped.trim().is_empty(), spoken.is_empty()) {
+        (true, true) => Err(no_prompt()),
+        (true, false) => Ok((spoken, None)),
+        (false, true) => Ok((piped.to_string(), None)),
+        (false, false) => {
+            let prompt = format!("{}\n\n{spoken}", piped.trim_end_matches('\n'));
+            Ok((prompt, Some(spoken)))
+        }
+    }
+}

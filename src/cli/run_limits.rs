@@ -1,0 +1,283 @@
+//! Run limits of every command that runs a model: its lock, threads, priority, memory, time and retries.
+
+use std::fmt::Display;
+use std::fs::File;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::context::Context;
+use super::out::Out;
+use super::parsed::Parsed;
+use super::reexec;
+use super::table::{Command, Flag, maybe, option, switch};
+use crate::core::bytes;
+use crate::core::duration::KeepAlive;
+use crate::core::error::{Class, Error, Result};
+use crate::system::cache_dir::Cache;
+use crate::system::config::Config;
+
+/// The flags of every command that runs a model.
+pub const FLAGS: &[Flag] = &[
+    option(
+        "timeout",
+        None,
+        "DURATION",
+        "stop after this time, such as 90s (status 10)",
+    ),
+    option("threads", None, "N", "compute with N threads"),
+    option(
+        "nice",
+        None,
+        "N",
+        "lower the CPU priority: 0 to 19, the lowest",
+    ),
+    option(
+        "mem-max",
+        None,
+        "BYTES",
+        "memory limit besides weights, e.g. 6G (status 11)",
+    ),
+    option(
+        "lock",
+        None,
+        "NAME",
+        "take this lock; status 9 if another puna holds it",
+    ),
+    maybe(
+        "wait",
+        "DURATION",
+        "wait for the lock, at most this long if given",
+    ),
+    switch("skip", None, "exit with status 0 if the lock is held"),
+    option(
+        "retry",
+        None,
+        "N",
+        "retry N times if network, server or memory fails",
+    ),
+    switch("no-cache", None, "neither read nor write the prefix cache"),
+];
+
+/// The command's deadline, if `--timeout` was given.
+static UNTIL: OnceLock<Instant> = OnceLock::new();
+
+/// The time left until the deadline; `None` without `--timeout`.
+pub fn left() -> Option<Duration> {
+    let until = UNTIL.get()?;
+    Some(until.saturating_duration_since(Instant::now()))
+}
+
+fn is_over() -> bool {
+    left().is_some_and(|left| left.is_zero())
+}
+
+/// The error of a command that reached its deadline; `what` says what was not finished.
+pub fn timed_out(what: impl Display) -> Error {
+    let text = format!("timed out: {what}, see --timeout");
+    Error::plain(Class::TimedOut, text)
+}
+
+/// The cache folder of the named locks.
+const LOCKS: &str = "locks";
+/// Interval at which a held lock is tried again.
+const LOOK: Duration = Duration::from_millis(50);
+/// Largest value of `--retry`.
+const RETRIES_MAX: usize = 1000;
+/// Longest pause between two tries.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// Applies the flags. The lock is held until the returned file is dropped. `None` means that the lock is
+/// held by another process and the command is to be skipped.
+///
+/// # Errors
+/// `Usage`; `Busy` if the lock is held.
+pub fn enter(
+    command: &Command,
+    parsed: &Parsed,
+    config: &mut Config,
+) -> Result<Option<Option<File>>> {
+    if command.limits.is_empty() {
+        return Ok(Some(None));
+    }
+    retries(parsed)?;
+    // A deadline that overflows the clock means no deadline.
+    if let Some(until) = limit(parsed)?.and_then(|limit| Instant::now().checked_add(limit)) {
+        UNTIL.get_or_init(|| until);
+    }
+    if let Some(threads) = parsed.number("threads", 1..=1024)? {
+        config.threads = Some(threads);
+    }
+    if let Some(text) = parsed.value("mem-max") {
+        config.memory_max = Some(bytes::parse(text)?);
+    }
+    if parsed.has("no-cache") {
+        config.cache_max = Some(0);
+    }
+    reexec::with_short_spins(); // Before standard input is read and a lock is taken.
+    if let Some(nice) = parsed.number("nice", 0..=19)? {
+        let now = rustix::process::getpriority_process(None).unwrap_or(0);
+        // If the priority cannot be lowered, the command runs with the one it has.
+        let _ = rustix::process::setpriority_process(None, now.max(nice as i32));
+    }
+    let (wait, skip) = (parsed.has("wait"), parsed.has("skip"));
+    match parsed.value("lock") {
+        None if wait || skip => Err(Error::usage("--wait and --skip need --lock")),
+        None => Ok(Some(None)),
+        Some(_) if wait && skip => Err(Error::usage("--wait and --skip cannot be used together")),
+        Some(name) => lock(name, parsed.value("wait"), wait, config).map_or_else(
+            |error| match error.class() {
+                Class::Busy if skip => Ok(None),
+                _ => Err(error),
+            },
+            |file| Ok(Some(Some(file))),
+        ),
+    }
+}
+
+fn lock(name: &str, time: Option<&str>, wait: bool, config: &Config) -> Result<File> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if name.is_empty() || name.len() > 64 || name.starts_with('.') || !name.chars().all(plain) {
+        return Err(Error::usage(format!(
+            "--lock must be a name of letters, digits, '.', '_' and '-', not '{name}'"
+        )));
+    }
+    let until = match time
+        .filter(|time| !time.is_empty())
+        .map(KeepAlive::parse_lenient)
+    {
+        None if wait => None,
+        None => Some(Instant::now()),
+        Some(Ok(KeepAlive::For(time))) => Some(Instant::now() + time),
+        Some(Ok(KeepAlive::Forever)) => None,
+        Some(Err(error)) => return Err(error),
+    };
+    let cache = Cache::new(config.cache()?, LOCKS);
+    loop {
+        if let Some(file) = cache.named_lock(name)? {
+            return Ok(file);
+        }
+        let text = format!("another puna holds the lock '{name}'");
+        if until.is_some_and(|until| Instant::now() >= until) {
+            return Err(Error::plain(Class::Busy, text));
+        }
+        if is_over() {
+            return Err(timed_out(text));
+        }
+        thread::sleep(LOOK);
+    }
+}
+
+/// The number of retries that `--retry` allows; 0 without it.
+///
+/// # Errors
+/// `Usage` unless it is a number up to [`RETRIES_MAX`].
+pub fn retries(parsed: &Parsed) -> Result<usize> {
+    Ok(parsed.number("retry", 0..=RETRIES_MAX)?.unwrap_or(0))
+}
+
+/// True if a retry may succeed.
+pub fn may_pass(error: &Error) -> bool {
+    matches!(error.class(), Class::Network | Class::Busy | Class::Memory)
+}
+
+/// Sleeps before the next try; the pause doubles with each try, up to [`PAUSE_MAX`] and the deadline.
+pub fn pause(tries: usize, config: &Config) {
+    let pause = config.network.pause.saturating_mul(1 << tries.min(10));
+    thread::sleep(pause.min(PAUSE_MAX).min(left().unwrap_or(PAUSE_MAX)));
+}
+
+/// Runs a command, again if `--retry` says so.
+///
+/// # Errors
+/// The last try's.
+pub fn run(command: &Command, parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
+    let retries = if command.retries_whole {
+        retries(parsed)?
+    } else {
+        0
+    };
+    let mut tries = 0;
+    loop {
+        let done = (command.run)(parsed, context, out);
+        match done {
+            Err(error) if tries < retries && may_pass(&error) && !out.has_written() => {
+                out.note(&format!("{error}; retrying"));
+                pause(tries, &context.config);
+                if is_over() {
+                    return Err(timed_out(error));
+                }
+                tries += 1;
+            }
+            done => return done,
+        }
+    }
+}
+
+/// The deadline of a command and the cancellation flags that it sets.
+pub struct Deadline {
+    /// Set once the deadline has passed.
+    pub over: Arc<AtomicBool>,
+    flags: Arc<Mutex<Vec<Weak<AtomicBool>>>>,
+}
+
+impl Deadline {
+    /// The deadline of `--timeout`, counted from the start of the command.
+    pub fn new() -> Self {
+        let deadline = Deadline {
+            over: Arc::default(),
+            flags: Arc::default(),
+        };
+        if let Some(left) = left() {
+            let (over, flags) = (deadline.over.clone(), deadline.flags.clone());
+            thread::spawn(move || {
+                thread::sleep(left);
+                let flags = flags
+                    .lock()
+                    .unwrap_or_else(|poisoned| poisoned.into_inner());
+                over.store(true, Ordering::Relaxed);
+                let flags = flags.iter().filter_map(Weak::upgrade);
+                flags.for_each(|flag| flag.store(true, Ordering::Relaxed));
+            });
+        }
+        deadline
+    }
+
+    /// The cancellation flag of one answer. It is set when the deadline passes.
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        let mut flags = self
+            .flags
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let flag = Arc::new(AtomicBool::new(self.over.load(Ordering::Relaxed)));
+        flags.retain(|flag| flag.strong_count() > 0);
+        flags.push(Arc::downgrade(&flag));
+        flag
+    }
+
+    /// Turns a cancellation by the deadline into a timeout.
+    ///
+    /// # Errors
+    /// `TimedOut` for `Cancelled` after the deadline; other errors unchanged.
+    pub fn tell<T>(&self, done: Result<T>) -> Result<T> {
+        match done {
+            Err(error)
+                if error.class() == Class::Cancelled && self.over.load(Ordering::Relaxed) =>
+            {
+                Err(timed_out("the answer is not complete"))
+            }
+            done => done,
+        }
+    }
+}
+
+fn limit(parsed: &Parsed) -> Result<Option<Duration>> {
+    let limit = |text: &str| match KeepAlive::parse_lenient(text) {
+        Ok(KeepAlive::For(limit)) if !limit.is_zero() => Ok(limit),
+        _ => Err(Error::usage(format!(
+            "--timeout must be a duration, such as 90s, not '{text}'"
+        ))),
+    };
+    parsed.value("timeout").map(limit).transpose()
+}

@@ -1,0 +1,130 @@
+//! Standard input under `--timeout`: reads fail once the deadline has passed.
+
+use std::io::{self, BufRead, Read, StdinLock};
+use std::sync::OnceLock;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use super::run_limits::{left, timed_out};
+use crate::core::error::{Error, Result};
+
+/// Standard input; a read fails with `TimedOut` once the deadline has passed.
+pub struct Input {
+    inner: StdinLock<'static>,
+    /// Bytes in the buffer that are not consumed yet.
+    left: usize,
+}
+
+impl Input {
+    /// Locks standard input for as long as the value lives.
+    pub fn new() -> Self {
+        Input {
+            inner: io::stdin().lock(),
+            left: 0,
+        }
+    }
+
+    /// Waits until input is available or the deadline passes.
+    fn wait(&self) -> io::Result<()> {
+        while let Some(left) = left() {
+            let mut polled = [PollFd::new(&self.inner, PollFlags::IN)];
+            match poll(
+                &mut polled,
+                Some(&Timespec::try_from(left).unwrap_or_default()),
+            ) {
+                Ok(0) if left.is_zero() => return Err(io::ErrorKind::TimedOut.into()),
+                Ok(0) | Err(Errno::INTR) => {}
+                // The read itself reports any other error.
+                Ok(_) | Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Turns an I/O error of standard input into the crate's error.
+    pub fn error(error: io::Error) -> Error {
+        match error.kind() {
+            io::ErrorKind::TimedOut => timed_out("standard input has not ended"),
+            _ => Error::io("read", "standard input", error),
+        }
+    }
+}
+
+impl Read for Input {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let count = self.fill_buf()?.read(bytes)?;
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+impl BufRead for Input {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.left == 0 {
+            self.wait()?;
+        }
+        let bytes = self.inner.fill_buf()?;
+        self.left = bytes.len();
+        Ok(bytes)
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.left -= count;
+        self.inner.consume(count);
+    }
+}
+
+/// All of standard input, read once and cached. `Usage` if it is larger than `bytes_max`.
+pub fn standard_input(bytes_max: u64) -> Result<Vec<u8>> {
+    static READ: OnceLock<Vec<u8>> = OnceLock::new();
+    if READ.get().is_none() {
+        let mut bytes = Vec::new();
+        let mut input = Input::new().take(bytes_max + 1);
+        let read = input.read_to_end(&mut bytes);
+        read.map_err(Input::error)?;
+        // Only one thread reads standard input, so the cell is still empty.
+        let _ = READ.set(bytes);
+    }
+    let bytes = READ.get().cloned().unwrap_or_default();
+    match bytes.len() as u64 > bytes_max {
+        true => Err(Error::usage(format!(
+            "standard input is larger than {} MiB",
+            bytes_max >> 20
+        ))),
+        false => Ok(bytes),
+    }
+}
+
+/// Reads a file that the command line names, or standard input for `-`.
+pub fn read_input(path: &str, bytes_max: u64) -> Result<Vec<u8>> {
+    if path == "-" {
+        return standard_input(bytes_max);
+    }
+    let mut bytes = Vec::new();
+    let read = regular_file(path)
+        .and_then(|()| std::fs::File::open(path))
+        .and_then(|file| file.take(bytes_max + 1).read_to_end(&mut bytes));
+    read.map_err(|error| Error::io("read", path, error))?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(Error::usage(format!(
+            "{path} is larger than {} MiB",
+            bytes_max >> 20
+        )));
+    }
+    Ok(bytes)
+}
+
+/// The text of a file that the command line names, or of standard input for `-`.
+pub fn read_text(path: &str, bytes_max: u64) -> Result<String> {
+    let name = if path == "-" { "standard input" } else { path };
+    let text = String::from_utf8(read_input(path, bytes_max)?);
+    text.map_err(|_| Error::usage(format!("{name} is not UTF-8 text")))
+}
+
+fn regular_file(path: &str) -> std::io::Result<()> {
+    match std::fs::metadata(path)?.is_dir() {
+        true => Err(std::io::ErrorKind::IsADirectory.into()),
+        false => Ok(()),
+    }
+}

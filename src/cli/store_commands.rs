@@ -1,0 +1,250 @@
+//! The store commands: `verify`, `gc`, `du` and `path`.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value as Json;
+
+use super::context::Context;
+use super::out::{self, Out, human_bytes};
+use super::parsed::Parsed;
+use super::pull;
+use super::table::{Command, Completes, JSON, PLAIN, QUIET, option, switch};
+use crate::core::duration::KeepAlive;
+use crate::core::error::{Class, Error, Result};
+use crate::core::name::Name;
+use crate::ops::{model, ollama_layout};
+use crate::system::machine;
+use crate::system::registry::Registry;
+use crate::system::store::{Entry, Origin, Store, Usage};
+
+/// Younger files may belong to an operation that is still running.
+const AGE: Duration = Duration::from_secs(3600);
+
+pub const VERIFY: Command = Command {
+    name: "verify",
+    summary: "hash the blobs of models and list the damaged ones",
+    operands: "[MODEL...]",
+    arity: (0, usize::MAX),
+    flags: &[
+        switch(
+            "repair",
+            None,
+            "fetch damaged blobs again from their registry",
+        ),
+        pull::INSECURE,
+        JSON,
+        QUIET,
+    ],
+    about: &[
+        "Reads every blob of all models, or of those named, on all cores, and checks it against its digest. Each \
+         missing or damaged blob is printed: digest, a tab, a model that uses it, a tab, and the error. The status is \
+         then 8. With --repair such blobs are removed and fetched again.",
+    ],
+    examples: &[(
+        "puna verify -q || mail -s 'models are damaged' root < /dev/null",
+        "check from cron",
+    )],
+    completes: Completes::Models,
+    run: verify,
+    ..PLAIN
+};
+
+pub const GC: Command = Command {
+    name: "gc",
+    summary: "remove what no model uses",
+    operands: "",
+    arity: (0, 0),
+    flags: &[
+        switch("dry-run", None, "remove nothing, only list"),
+        option(
+            "older-than",
+            None,
+            "DURATION",
+            "keep files younger than this (default 1h)",
+        ),
+        JSON,
+        QUIET,
+    ],
+    about: &[
+        "Removes blobs that no model uses, partial downloads, files that a killed process left, and derived files in \
+         the cache, if they were not changed or used for an hour. Each is printed: its kind (blob, partial, unfinished \
+         or derived), a tab, its bytes, a tab, and its path. While another puna adds to the store nothing is removed \
+         and the status is 9.",
+        "Starting a server removes nothing. rm, and a create or pull that replaces a model, remove the blobs that only \
+         that model used.",
+    ],
+    examples: &[("puna gc --dry-run", "see what would be removed")],
+    run: gc,
+    ..PLAIN
+};
+
+pub const DU: Command = Command {
+    name: "du",
+    summary: "show the disk usage of models",
+    operands: "",
+    arity: (0, 0),
+    flags: &[JSON],
+    about: &[
+        "Lists each model of puna's own store, the largest first. In a pipe each line is the name, the bytes of all \
+         its blobs, and the bytes that no other model shares, which rm would free, separated by tabs. (partial) and \
+         (unused) are files that gc removes once they are old enough; (derived) are files in the cache from which \
+         llama.cpp loads models that were laid out for another engine.",
+    ],
+    examples: &[("puna du | head -3", "show the three largest models")],
+    run: du,
+    ..PLAIN
+};
+
+pub const PATH: Command = Command {
+    name: "path",
+    summary: "print where a model's weights are",
+    operands: "MODEL",
+    arity: (1, 1),
+    flags: &[
+        switch("loaded", None, "print the file that llama.cpp loads"),
+        switch("projector", None, "print the projector of a vision model"),
+        JSON,
+    ],
+    about: &[
+        "Prints the path of the GGUF file of a model, for other programs that read such files.",
+        "With --loaded it is another file, if the model was laid out for another engine. With --projector it is the \
+         projector, extracted from the model's file if it is stored there. Such derived files are created in the cache \
+         on first use: du shows their size, gc removes them.",
+    ],
+    examples: &[(
+        "llama-cli -m \"$(puna path smol)\"",
+        "run a model with llama.cpp's own program",
+    )],
+    completes: Completes::Models,
+    run: path,
+    ..PLAIN
+};
+
+/// The models that the operands name, or all models of our own store.
+///
+/// # Errors
+/// `NoModel` for an unknown name; if the store cannot be read.
+pub fn entries(parsed: &Parsed, store: &Store) -> Result<Vec<Entry>> {
+    if parsed.operands.is_empty() {
+        let listing = store.list()?;
+        listing.broken.iter().for_each(|line| out::complain(line));
+        let ours = |entry: &Entry| entry.origin == Origin::Ours;
+        return Ok(listing.entries.into_iter().filter(ours).collect());
+    }
+    let names = parsed.operands.iter();
+    names.map(|text| store.find(&Name::parse(text)?)).collect()
+}
+
+fn verify(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
+    let config = &context.config;
+    let store = context.store();
+    let entries = entries(parsed, &store)?;
+    let mut damaged = 0;
+    let mut models = Vec::new();
+    for checked in store.check(&entries, machine::cores()) {
+        let Some(wrong) = checked.wrong else { continue };
+        damaged += 1;
+        let digest = checked.digest.to_string();
+        let fields = vec![
+            digest.into(),
+            checked.model.as_str().into(),
+            wrong.to_string().into(),
+        ];
+        out.named(parsed.has("json"), &["digest", "name", "error"], &[fields])?;
+        if parsed.has("repair") {
+            store.discard(&checked.digest)?;
+            models.push(checked.model);
+        }
+    }
+    if damaged == 0 {
+        return Ok(());
+    }
+    if !parsed.has("repair") {
+        let text = format!("damaged blobs: {damaged}; --repair fetches them again");
+        return Err(Error::plain(Class::Damaged, text));
+    }
+    models.dedup();
+    let registry = Registry::new(config.network.clone())?;
+    for model in models {
+        let name = Name::parse(&model)?;
+        pull::one(&store, &registry, &name, &pull::Transfer::new(parsed), out)?;
+    }
+    Ok(())
+}
+
+fn gc(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
+    let config = &context.config;
+    let age = match parsed.value("older-than").map(KeepAlive::parse_lenient) {
+        None => AGE,
+        Some(Ok(KeepAlive::For(age))) => age,
+        Some(Ok(KeepAlive::Forever)) => {
+            return Err(Error::usage("--older-than must be a duration"));
+        }
+        Some(Err(error)) => return Err(error),
+    };
+    let dry = parsed.has("dry-run");
+    let garbage = context.store().gc(age, dry)?;
+    let line = |what: &str, bytes: u64, path: &Path| {
+        let path = path.display().to_string();
+        vec![what.into(), bytes.into(), path.into()]
+    };
+    let mut lines: Vec<Vec<Json>> = garbage
+        .iter()
+        .map(|file| line(file.what, file.bytes, &file.path))
+        .collect();
+    if !ollama_layout::files(config).is_empty() {
+        let since = SystemTime::now().checked_sub(age);
+        let since = since.unwrap_or(SystemTime::UNIX_EPOCH);
+        let unused = ollama_layout::cache(config)?.remove_unused(since, dry)?;
+        let unused = unused.iter();
+        lines.extend(unused.map(|file| line("derived", file.bytes, &file.path)));
+    }
+    out.named(parsed.has("json"), &["what", "size", "path"], &lines)
+}
+
+fn du(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
+    let config = &context.config;
+    let mut all = context.store().usage()?;
+    let derived = ollama_layout::files(config)
+        .iter()
+        .map(|file| file.bytes)
+        .sum();
+    if derived > 0 {
+        all.push(Usage {
+            what: "(derived)".into(),
+            bytes: derived,
+            own_bytes: derived,
+        });
+    }
+    let json = parsed.has("json");
+    if out.output_is_terminal && !json {
+        let row = |usage: &Usage| {
+            let (all, own) = (human_bytes(usage.bytes), human_bytes(usage.own_bytes));
+            vec![usage.what.clone(), all, own]
+        };
+        let rows: Vec<_> = all.iter().map(row).collect();
+        return out.table(&["NAME", "SIZE", "OWN"], &rows);
+    }
+    let row = |usage: &Usage| {
+        let name = usage.what.as_str().into();
+        vec![name, usage.bytes.into(), usage.own_bytes.into()]
+    };
+    let rows: Vec<_> = all.iter().map(row).collect();
+    out.named(json, &["name", "size", "own_size"], &rows)
+}
+
+fn path(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
+    let config = &context.config;
+    let model = model::open(&context.store(), &parsed.operands[0])?;
+    let path = if parsed.has("projector") {
+        let seeing = ollama_layout::projector(config, &model)?;
+        seeing.ok_or_else(|| Error::failed(format!("{} has no projector", model.label)))?
+    } else if parsed.has("loaded") {
+        ollama_layout::weights(config, &model, &mut |_| true)?
+    } else {
+        model.weights
+    };
+    let path = path.display().to_string();
+    out.named(parsed.has("json"), &["path"], &[vec![path.into()]])
+}

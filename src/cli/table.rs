@@ -1,0 +1,208 @@
+//! The shape of the command line: types of the tables, exit statuses.
+//!
+//! Each command's own entry stands in its file. Help, manuals and completions are printed from here.
+
+use super::context::Context;
+use super::out::Out;
+use super::parsed::Parsed;
+use crate::core::error::{Class, Result};
+
+/// A command.
+pub struct Command {
+    /// Its name.
+    pub name: &'static str,
+    /// Another name for it.
+    pub alias: Option<&'static str>,
+    /// What it does, in a few words.
+    pub summary: &'static str,
+    /// Its operands, as in a synopsis.
+    pub operands: &'static str,
+    /// How many operands it takes: least and most.
+    pub arity: (usize, usize),
+    /// Its flags.
+    pub flags: &'static [Flag],
+    /// The text of its manual: a paragraph each.
+    pub about: &'static [&'static str],
+    /// Examples: a command line and what it does.
+    pub examples: &'static [(&'static str, &'static str)],
+    /// What operands are, for completion.
+    pub completes: Completes,
+    /// The flags that limit a run, for a command that runs a model; else none.
+    pub limits: &'static [Flag],
+    /// True if `--retry` may run it again as a whole: it prints nothing before its work is done.
+    pub retries_whole: bool,
+    /// The exit status of every failure when `--status` is given.
+    pub failure_status: Option<u8>,
+    /// Runs it.
+    pub run: fn(&Parsed, &Context, &mut Out) -> Result<()>,
+}
+
+/// A command without flags or peculiarities, from which entries are completed.
+pub const PLAIN: Command = Command {
+    name: "",
+    alias: None,
+    summary: "",
+    operands: "",
+    arity: (0, 0),
+    flags: &[],
+    about: &[],
+    examples: &[],
+    completes: Completes::Nothing,
+    limits: &[],
+    retries_whole: false,
+    failure_status: None,
+    run: |_, _, _| Ok(()),
+};
+
+impl Command {
+    /// All its flags: its own, those that limit a run, and `--help`.
+    pub fn all_flags(&self) -> impl Iterator<Item = &'static Flag> {
+        self.flags.iter().chain(self.limits).chain([&HELP])
+    }
+}
+
+/// The table entry of a flag.
+pub struct Flag {
+    /// The long name, without `--`.
+    pub long: &'static str,
+    /// The short name, without `-`.
+    pub short: Option<char>,
+    /// The name of the value in the synopsis; `None` for a switch.
+    pub value: Option<&'static str>,
+    /// True if the value may be omitted; if given, it is written as `--name=VALUE`.
+    pub optional: bool,
+    /// One line for help and manual: at most 50 characters, so that help fits 80 columns.
+    pub help: &'static str,
+}
+
+/// The kind of operands that shell completion suggests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Completes {
+    /// Nothing.
+    Nothing,
+    /// Models of the store, and files.
+    Models,
+    /// Commands.
+    Commands,
+    /// Shells.
+    Shells,
+}
+
+/// A flag without a value.
+pub const fn switch(long: &'static str, short: Option<char>, help: &'static str) -> Flag {
+    Flag {
+        long,
+        short,
+        value: None,
+        optional: false,
+        help,
+    }
+}
+
+/// A flag with a value.
+pub const fn option(
+    long: &'static str,
+    short: Option<char>,
+    value: &'static str,
+    help: &'static str,
+) -> Flag {
+    Flag {
+        long,
+        short,
+        value: Some(value),
+        optional: false,
+        help,
+    }
+}
+
+/// A flag whose value may be omitted.
+pub const fn maybe(long: &'static str, value: &'static str, help: &'static str) -> Flag {
+    Flag {
+        long,
+        short: None,
+        value: Some(value),
+        optional: true,
+        help,
+    }
+}
+
+/// `--json`, which every command that prints records has.
+pub const JSON: Flag = switch("json", None, "print JSON lines with the API's field names");
+/// `-q`, which every command that prints notes or progress has.
+pub const QUIET: Flag = switch("quiet", Some('q'), "print no notes and no progress");
+/// `--host`, which every command that can use a server has.
+pub const HOST: Flag = option("host", None, "ADDRESS", "use the server at this address");
+/// `--help`, which every command has.
+pub const HELP: Flag = switch("help", Some('h'), "print this help");
+
+/// The list of commands.
+pub type Commands = &'static [&'static Command];
+
+/// The command with this name or alias.
+pub fn find(commands: &[&'static Command], name: &str) -> Option<&'static Command> {
+    commands
+        .iter()
+        .find(|command| command.name == name || command.alias == Some(name))
+        .copied()
+}
+
+/// Exit statuses and their meaning, as the manual prints them.
+pub const STATUSES: &[(u8, &str)] = &[
+    (
+        0,
+        "success; also if the reader of the output closed the pipe",
+    ),
+    (1, "failure of another kind than those below"),
+    (2, "wrong command line"),
+    (3, "no such model"),
+    (4, "the prompt does not fit the context"),
+    (5, "invalid schema or grammar"),
+    (
+        6,
+        "the token limit cut an answer that had to be complete, such as JSON",
+    ),
+    (
+        7,
+        "network or registry failure, or the server cannot be reached",
+    ),
+    (
+        8,
+        "damaged data: digest mismatch, not a GGUF file, or broken manifest",
+    ),
+    (9, "busy: queue full or lock held"),
+    (10, "timed out"),
+    (11, "not enough memory"),
+    (
+        12,
+        "not allowed: permission, origin, or a change of Ollama's store",
+    ),
+    (
+        13,
+        "negative answer, such as outdated, not the same, or a problem found",
+    ),
+    (14, "some records failed"),
+    (130, "interrupted (by the signal itself)"),
+    (143, "terminated (by the signal itself)"),
+];
+
+/// The exit status of a failure.
+pub fn status(class: Class) -> u8 {
+    match class {
+        Class::Closed => 0,
+        Class::Failed | Class::Cancelled => 1,
+        Class::Usage | Class::NoVectors | Class::NoText => 2,
+        Class::NoModel => 3,
+        Class::TooLong => 4,
+        Class::Schema => 5,
+        Class::Cut => 6,
+        Class::Network => 7,
+        Class::Damaged => 8,
+        Class::Busy => 9,
+        Class::TimedOut => 10,
+        Class::Memory => 11,
+        Class::Denied => 12,
+        Class::No => 13,
+        Class::Records => 14,
+        Class::Told(status) => status,
+    }
+}

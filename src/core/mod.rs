@@ -1,0 +1,17 @@
+//! The vocabulary of the crate: plain values without I/O.
+//!
+//! Everything else may import from here; nothing here imports from another layer.
+
+pub mod address;
+pub mod bytes;
+pub mod clock;
+pub mod digest;
+pub mod duration;
+pub mod error;
+pub mod json;
+pub mod message;
+pub mod name;
+pub mod network;
+pub mod options;
+pub mod special_tokens;
+pub mod turn;

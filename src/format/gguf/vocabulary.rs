@@ -1,0 +1,114 @@
+//! Checks a vocabulary for errors that would make llama.cpp end the whole process: all tokens must differ,
+//! and tokens that stand for bytes must name their byte.
+
+use std::hash::{DefaultHasher, Hasher as _};
+use std::io::{Read, Seek};
+
+use super::source::Source;
+use super::{Array, Header, Value};
+
+/// The type of a token that stands for a byte.
+const BYTE: u32 = 6;
+
+/// Checks the vocabulary of a file whose header was read. 50 000 tokens take about 3 ms.
+pub(super) fn check(header: &Header, mut file: impl Read + Seek) -> Result<(), String> {
+    let array = |key| match header.value(key) {
+        Some(Value::Array(array)) => Some(array),
+        _ => None,
+    };
+    let Some(tokens) = array("tokenizer.ggml.tokens") else {
+        return Ok(());
+    };
+    let kinds = match array("tokenizer.ggml.token_type") {
+        Some(kinds) => numbers(header, &mut file, kinds)?,
+        None => Vec::new(),
+    };
+    let (mut prints, mut bytes) = (Vec::new(), [false; 256]);
+    let mut source = Source::at(&mut file, tokens, header.file_bytes)?;
+    let mut text = Vec::new();
+    for index in 0..tokens.count {
+        source.raw_text(&mut text)?;
+        if !text.is_empty() {
+            let mut hasher = DefaultHasher::new();
+            hasher.write(&text);
+            prints.push(hasher.finish());
+        }
+        let written = byte_of(&text);
+        if written.is_none() && kinds.get(index as usize) == Some(&BYTE) {
+            return Err(format!(
+                "byte token {index} of its vocabulary does not name a byte"
+            ));
+        }
+        let own = <[u8; 1]>::try_from(&text[..]).ok().map(|[byte]| byte);
+        if let Some(byte) = written.or(own) {
+            bytes[usize::from(byte)] = true;
+        }
+    }
+    prints.sort_unstable();
+    if prints.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err("two tokens of its vocabulary are the same".into());
+    }
+    let needs_bytes = header.text("tokenizer.ggml.model") == Some("llama");
+    if let Some(byte) = bytes.iter().position(|known| needs_bytes && !known) {
+        return Err(format!("its vocabulary has no token for the byte {byte}"));
+    }
+    Ok(())
+}
+
+fn numbers(header: &Header, file: impl Read + Seek, array: &Array) -> Result<Vec<u32>, String> {
+    let mut source = Source::at(file, array, header.file_bytes)?;
+    (0..array.count).map(|_| source.u32()).collect()
+}
+
+/// The byte that a token such as `<0x0A>` stands for; llama.cpp accepts only capital digits.
+pub fn byte_of(text: &[u8]) -> Option<u8> {
+    let [b'<', b'0', b'x', high, low, b'>'] = text else {
+        return None;
+    };
+    let digit = |digit: &u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    };
+    Some(digit(high)? * 16 + digit(low)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use crate::format::gguf::{Writer, read};
+
+    fn told(change: impl Fn(&mut Vec<String>, &mut Vec<i32>)) -> Result<(), String> {
+        let mut tokens: Vec<String> = (0..256).map(|byte| format!("<0x{byte:02X}>")).collect();
+        let mut kinds = vec![6; 256];
+        tokens.extend(["a".into(), "".into(), "".into(), "\u{2581}b".into()]);
+        kinds.extend([1; 4]);
+        change(&mut tokens, &mut kinds);
+        let mut writer = Writer::new("llama");
+        writer.text("tokenizer.ggml.model", "llama");
+        writer.texts("tokenizer.ggml.tokens", &tokens);
+        writer.integers("tokenizer.ggml.token_type", &kinds);
+        let bytes = writer.bytes();
+        let header = read(Cursor::new(&bytes), bytes.len() as u64).unwrap();
+        header.check_vocabulary(Cursor::new(&bytes))
+    }
+
+    #[test]
+    fn a_vocabulary_that_ends_llama_cpp_is_refused() {
+        assert_eq!(told(|_, _| {}), Ok(()));
+        let wrong = |change: fn(&mut Vec<String>, &mut Vec<i32>)| told(change).unwrap_err();
+        assert!(wrong(|tokens, _| tokens[259] = "a".into()).contains("are the same"));
+        // A single letter stands for itself, but llama.cpp parses the digits of a token of this type.
+        assert!(wrong(|_, kinds| kinds[256] = 6).contains("token 256"));
+        assert!(wrong(|tokens, _| tokens[10] = "<0x0a>".into()).contains("token 10"));
+        assert!(wrong(|_, kinds| kinds[256 + 3] = 6).contains("token 259"));
+        assert!(
+            wrong(|tokens, kinds| {
+                tokens[7] = "x7".into();
+                kinds[7] = 1;
+            })
+            .contains("no token for the byte 7")
+        );
+    }
+}

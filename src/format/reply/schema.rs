@@ -1,0 +1,226 @@
+//! Prepares a JSON Schema for its grammar: checks its size, and adds bounds where a small model would
+//! not stop.
+
+use serde_json::{Map, Value as Json, json};
+
+use crate::core::error::{Class, Error, Result};
+
+/// Maximum values of a schema, nested ones included: each becomes a part of the grammar.
+const NODES_MAX: usize = 50_000;
+/// Maximum bytes of a regular expression in a schema.
+const PATTERN_BYTES_MAX: usize = 4096;
+/// Maximum nesting of a schema to which bounds are added.
+const DEPTH_MAX: usize = 128;
+/// The largest integer that every JSON parser represents exactly.
+const INTEGER_MAX: i64 = (1 << 53) - 1;
+/// White space allowed between the parts of JSON: if more is allowed, small models write nothing else
+/// forever.
+const SPACE: &str = r"[ ]?|\n[ \t]{0,20}";
+/// Keywords whose values are data, not schemas.
+const DATA: [&str; 4] = ["enum", "const", "default", "examples"];
+
+/// Returns an error with the reason why a schema is not accepted.
+pub fn unfit(why: &str) -> Error {
+    let line = why.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    Error::plain(Class::Schema, format!("the schema is not accepted: {line}"))
+}
+
+/// Rejects schemas that would take the grammar compiler too long, or that it would interpret in its own
+/// way.
+///
+/// # Errors
+/// `Schema`, with the first problem.
+pub fn check(schema: &Json) -> Result<()> {
+    let mut open = vec![schema];
+    let mut nodes = 0;
+    while let Some(json) = open.pop() {
+        nodes += 1;
+        match json {
+            Json::Array(items) => open.extend(items),
+            Json::Object(fields) => {
+                for (key, value) in fields {
+                    match (key.as_str(), value) {
+                        ("pattern", Json::String(pattern)) => check_pattern(pattern)?,
+                        ("patternProperties", Json::Object(patterns)) => patterns
+                            .keys()
+                            .try_for_each(|pattern| check_pattern(pattern))?,
+                        _ => {}
+                    }
+                    match is_data(key) {
+                        true => nodes += value.as_array().map_or(1, Vec::len),
+                        false => open.push(value),
+                    }
+                }
+            }
+            _ => {}
+        }
+        if nodes > NODES_MAX {
+            return Err(unfit("it has more than 50 000 parts"));
+        }
+    }
+    Ok(())
+}
+
+fn is_data(key: &str) -> bool {
+    DATA.contains(&key)
+}
+
+/// Rejects patterns that are too long, and repetitions of nothing.
+fn check_pattern(pattern: &str) -> Result<()> {
+    if pattern.len() > PATTERN_BYTES_MAX {
+        return Err(unfit("a pattern is longer than 4096 bytes"));
+    }
+    let mut repeatable = false;
+    let mut chars = pattern.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '*' | '+' | '?' | '{' if !repeatable => {
+                return Err(unfit(&format!(
+                    "'{c}' repeats nothing in the pattern '{pattern}'"
+                )));
+            }
+            // A question mark after a repetition makes it lazy.
+            '*' | '+' | '?' => repeatable = chars.peek() == Some(&'?'),
+            '{' => {
+                chars.by_ref().find(|c| *c == '}');
+                repeatable = chars.peek() == Some(&'?');
+            }
+            '^' | '$' | '|' => repeatable = false,
+            '(' => {
+                repeatable = false;
+                if chars.next_if_eq(&'?').is_some() {
+                    chars.next_if(|c| matches!(c, ':' | '=' | '!' | '<'));
+                }
+            }
+            '\\' => {
+                let escaped = chars.next();
+                if matches!(escaped, Some('p' | 'P' | 'u' | 'x'))
+                    && chars.next_if_eq(&'{').is_some()
+                {
+                    chars.by_ref().find(|c| *c == '}');
+                }
+                repeatable = !matches!(escaped, Some('b' | 'B'));
+            }
+            '[' => {
+                let mut escaped = false;
+                for c in chars.by_ref() {
+                    match c {
+                        _ if escaped => escaped = false,
+                        '\\' => escaped = true,
+                        ']' => break,
+                        _ => {}
+                    }
+                }
+                repeatable = true;
+            }
+            _ => repeatable = true,
+        }
+    }
+    Ok(())
+}
+
+/// Returns the schema for the grammar, with bounds on integers and white space.
+pub fn bounded(schema: &Json) -> Json {
+    let mut schema = match schema {
+        Json::Object(_) => schema.clone(),
+        _ => json!({}),
+    };
+    bound(&mut schema, 0);
+    schema["x-guidance"] = json!({ "whitespace_pattern": SPACE });
+    schema
+}
+
+fn bound(schema: &mut Json, depth: usize) {
+    match schema {
+        _ if depth > DEPTH_MAX => {}
+        Json::Array(items) => items.iter_mut().for_each(|item| bound(item, depth + 1)),
+        Json::Object(fields) => {
+            if fields.get("type").is_some_and(|kind| kind == "integer") {
+                bound_integer(fields);
+            }
+            let schemas = fields.iter_mut().filter(|(key, _)| !is_data(key));
+            schemas.for_each(|(_, value)| bound(value, depth + 1));
+        }
+        _ => {}
+    }
+}
+
+/// Gives an integer without bounds those of a double: a small model does not stop writing digits.
+fn bound_integer(fields: &mut Map<String, Json>) {
+    let bounds = [
+        ("minimum", "exclusiveMinimum", -INTEGER_MAX),
+        ("maximum", "exclusiveMaximum", INTEGER_MAX),
+    ];
+    // If the schema's own bound lies beyond ours, no integer is left between the two.
+    let beyond = |key: &str| {
+        let own = fields.get(key).and_then(Json::as_f64);
+        own.is_some_and(|own| own.abs() >= INTEGER_MAX as f64)
+    };
+    let far = bounds
+        .iter()
+        .any(|(key, exclusive, _)| beyond(key) || beyond(exclusive));
+    if far || fields.contains_key("const") || fields.contains_key("enum") {
+        return;
+    }
+    for (key, exclusive, bound) in bounds {
+        if !fields.contains_key(key) && !fields.contains_key(exclusive) {
+            fields.insert(key.into(), bound.into());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_repeats_something() {
+        for pattern in [
+            "",
+            "a+b*?c{2,3}?",
+            "^(a|b)+$",
+            "[+*]+",
+            "\\+?",
+            "(?:a)?",
+            "x{2}",
+            "\\d+(\\.\\d+)?",
+            "\\p{L}{3}\\u{41}+",
+        ] {
+            assert!(check_pattern(pattern).is_ok(), "{pattern}");
+        }
+        for pattern in ["^+a", "+", "a|*", "(+)", "a**", "$?", &"a".repeat(5000)] {
+            assert!(check_pattern(pattern).is_err(), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn a_schema_has_a_size() {
+        let long = (0..60_000).collect::<Vec<i32>>();
+        for schema in [
+            json!({ "enum": long }),
+            json!({ "anyOf": [{ "examples": long }] }),
+            json!({ "required": long }),
+            json!({ "patternProperties": { "(+)": {} } }),
+        ] {
+            assert_eq!(check(&schema).unwrap_err().class(), Class::Schema);
+        }
+        assert!(check(&json!({ "const": { "pattern": "+" } })).is_ok());
+    }
+
+    #[test]
+    fn integers_get_bounds_unless_they_have_their_own() {
+        let one = |schema: Json| {
+            let bounded = bounded(&schema);
+            (bounded["minimum"].clone(), bounded["maximum"].clone())
+        };
+        let (low, high) = (Json::from(-INTEGER_MAX), Json::from(INTEGER_MAX));
+        let integer = json!({"type": "integer"});
+        assert_eq!(one(integer.clone()), (low.clone(), high.clone()));
+        let below = json!({"type": "integer", "maximum": 3});
+        assert_eq!(one(below), (low, 3.into()));
+        let huge = json!({"type": "integer", "exclusiveMinimum": 1e300});
+        assert_eq!(one(huge), (Json::Null, Json::Null));
+        let data = json!({"const": integer});
+        assert!(bounded(&data)["const"]["minimum"].is_null());
+    }
+}

@@ -1,0 +1,275 @@
+//! Converts requests of Anthropic's Messages API to native requests.
+
+pub mod encode;
+
+use serde_json::{Map, Value as Json, json};
+
+use super::native::{ChatRequest, Common, Message};
+use super::openai::{flag, function, integer, list, native, no_web_search, number, text};
+use crate::core::error::{Error, Result};
+
+/// Reads a request, and whether to stream the answer.
+///
+/// # Errors
+/// `Usage` for the first invalid field, in the reference's order.
+pub fn messages(body: &Map<String, Json>) -> Result<(ChatRequest, bool)> {
+    if text(body, "model")?.is_empty() {
+        return Err(Error::usage("model is required"));
+    }
+    let limit = integer(body, "max_tokens")?.filter(|limit| *limit > 0);
+    let Some(limit) = limit else {
+        return Err(Error::usage("max_tokens is required and must be positive"));
+    };
+    let mut request = conversation(body)?;
+    request
+        .common
+        .options
+        .insert("num_predict".into(), limit.into());
+    Ok((request, flag(body, "stream")?))
+}
+
+/// Reads a request without `max_tokens`, as token counting needs.
+///
+/// # Errors
+/// `Usage` for an invalid field.
+pub fn conversation(body: &Map<String, Json>) -> Result<ChatRequest> {
+    let messages = list(body, "messages")?;
+    if messages.is_empty() {
+        return Err(Error::usage("messages is required"));
+    }
+    let mut turns = Vec::new();
+    let system = system(body.get("system"));
+    if !system.is_empty() {
+        turns.push(native(json!({ "role": "system", "content": system }))?);
+    }
+    for message in messages {
+        turns.extend(turn(message)?);
+    }
+    let tools = list(body, "tools")?
+        .iter()
+        .map(tool)
+        .collect::<Result<_>>()?;
+    Ok(ChatRequest {
+        common: Common {
+            model: text(body, "model")?.to_string(),
+            options: options(body)?,
+            think: think(body),
+            think_if_able: true,
+            format: schema(body),
+            tool_choice: tool_choice(body.get("tool_choice")),
+            ..Common::default()
+        },
+        messages: turns,
+        tools,
+    })
+}
+
+fn system(given: Option<&Json>) -> String {
+    match given {
+        Some(Json::String(text)) => text.clone(),
+        Some(Json::Array(blocks)) => blocks
+            .iter()
+            .filter(|block| block["type"] == "text")
+            .filter_map(|block| block["text"].as_str())
+            .collect(),
+        _ => String::new(),
+    }
+}
+
+fn options(body: &Map<String, Json>) -> Result<Map<String, Json>> {
+    let mut options = Map::new();
+    for key in ["temperature", "top_p"] {
+        if let Some(value) = number(body, key)? {
+            options.insert(key.into(), json!(value));
+        }
+    }
+    if let Some(value) = integer(body, "top_k")? {
+        options.insert("top_k".into(), json!(value));
+    }
+    let thinking = body
+        .get("thinking")
+        .filter(|thinking| thinking["type"] == "enabled");
+    if let Some(tokens) = thinking.and_then(|thinking| thinking["budget_tokens"].as_u64()) {
+        options.insert("reasoning_budget".into(), json!(tokens.min(1 << 30)));
+    }
+    let stops = list(body, "stop_sequences")?;
+    if !stops.iter().all(Json::is_string) {
+        return Err(Error::usage("stop_sequences must be a list of strings"));
+    }
+    if !stops.is_empty() {
+        options.insert("stop".into(), json!(stops));
+    }
+    Ok(options)
+}
+
+/// The native `think`: from `thinking`, else from `output_config.effort`.
+fn think(body: &Map<String, Json>) -> Option<Json> {
+    match body
+        .get("thinking")
+        .and_then(|thinking| thinking["type"].as_str())
+    {
+        Some("enabled") => return Some(true.into()),
+        Some("disabled") => return Some(false.into()),
+        _ => {}
+    }
+    let config = body.get("output_config")?;
+    let effort = config["effort"].as_str()?.trim().to_lowercase();
+    match effort.as_str() {
+        "low" | "medium" | "high" | "max" => Some(effort.into()),
+        "xhigh" => Some("high".into()),
+        _ => None,
+    }
+}
+
+fn schema(body: &Map<String, Json>) -> Option<Json> {
+    let format = &body.get("output_config")?["format"];
+    let schema = format.get("schema").filter(|schema| schema.is_object());
+    (format["type"] == "json_schema").then(|| schema.cloned())?
+}
+
+fn tool_choice(given: Option<&Json>) -> Option<Json> {
+    match given?["type"].as_str()? {
+        "any" => Some("required".into()),
+        "tool" => Some(json!({ "function": { "name": given?["name"] } })),
+        word @ ("auto" | "none") => Some(word.into()),
+        _ => None,
+    }
+}
+
+/// A tool as a native function, with its schema unchanged.
+fn tool(tool: &Json) -> Result<Json> {
+    let kind = tool["type"].as_str().unwrap_or_default();
+    if kind.starts_with("web_search") {
+        return Err(no_web_search());
+    }
+    let name = tool["name"].as_str().unwrap_or_default();
+    Ok(function(tool, name, "input_schema"))
+}
+
+/// A message as native ones: its tool results become separate messages, before it if the role is
+/// `user`, else after it.
+fn turn(message: &Json) -> Result<Vec<Message>> {
+    let role = message["role"].as_str().unwrap_or_default().to_lowercase();
+    let blocks = match &message["content"] {
+        Json::String(text) => {
+            let plain = native(json!({ "role": role, "content": text }))?;
+            return Ok(vec![plain]);
+        }
+        Json::Array(blocks) => blocks,
+        Json::Null => return Ok(Vec::new()),
+        _ => return Err(Error::usage("content must be a string or a list of blocks")),
+    };
+    let (mut content, mut thinking) = (String::new(), None);
+    let (mut images, mut calls, mut results) = (Vec::new(), Vec::new(), Vec::new());
+    for block in blocks {
+        match block["type"].as_str().unwrap_or_default() {
+            "text" => content += block["text"].as_str().unwrap_or_default(),
+            "thinking" => thinking = block["thinking"].as_str(),
+            "image" => images.push(image(block)?),
+            "tool_use" => calls.push(call(block)?),
+            "tool_result" => results.push(result(block)?),
+            _ => {} // Documents and other block types are not supported in prompts.
+        }
+    }
+    let said = !(content.is_empty() && images.is_empty() && calls.is_empty() && thinking.is_none());
+    let own = native(json!({
+        "role": role,
+        "content": content,
+        "thinking": thinking,
+        "images": images,
+        "tool_calls": calls,
+    }))?;
+    let own = said.then_some(own);
+    Ok(match role.as_str() {
+        "user" => results.into_iter().chain(own).collect(),
+        _ => own.into_iter().chain(results).collect(),
+    })
+}
+
+fn image(block: &Json) -> Result<String> {
+    let source = &block["source"];
+    match source["type"].as_str() {
+        Some("base64") => Ok(source["data"].as_str().unwrap_or_default().to_string()),
+        Some(other) => Err(Error::usage(format!(
+            "invalid image source type: {other}. Only base64 images are supported."
+        ))),
+        None => Err(Error::usage("invalid image source")),
+    }
+}
+
+fn call(block: &Json) -> Result<Json> {
+    for field in ["id", "name"] {
+        if block[field].as_str().unwrap_or_default().is_empty() {
+            let text = format!("tool_use block missing required '{field}' field");
+            return Err(Error::usage(text));
+        }
+    }
+    let input = block.get("input").filter(|input| input.is_object());
+    let arguments = input.cloned().unwrap_or_else(|| json!({}));
+    Ok(json!({ "id": block["id"], "function": { "name": block["name"], "arguments": arguments } }))
+}
+
+fn result(block: &Json) -> Result<Message> {
+    let mut images = Vec::new();
+    let content = match &block["content"] {
+        Json::String(text) => text.clone(),
+        Json::Array(inner) => {
+            let pictures = inner.iter().filter(|block| block["type"] == "image");
+            images = pictures.map(image).collect::<Result<Vec<_>>>()?;
+            let texts = inner.iter().filter_map(|block| block["text"].as_str());
+            texts.collect()
+        }
+        _ => String::new(),
+    };
+    let failed = block["is_error"] == true;
+    native(json!({
+        "role": "tool",
+        "tool_call_id": block["tool_use_id"],
+        "images": images,
+        // Templates have no field for a failed result, so the text reports the failure.
+        "content": if failed { format!("Error: {content}") } else { content },
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::message;
+
+    #[test]
+    fn blocks_become_messages_with_their_calls_and_results() {
+        let body = json!({
+            "model": "m", "max_tokens": 9, "system": [{ "type": "text", "text": "s" }],
+            "messages": [
+                { "role": "user", "content": "hi" },
+                { "role": "assistant", "content": [
+                    { "type": "thinking", "thinking": "hm", "signature": "" },
+                    { "type": "tool_use", "id": "t1", "name": "f", "input": { "x": 1 } }] },
+                { "role": "user", "content": [
+                    { "type": "text", "text": "so?" },
+                    { "type": "tool_result", "tool_use_id": "t1", "is_error": true, "content": "no" }] },
+            ],
+        });
+        let (request, stream) = messages(body.as_object().unwrap()).unwrap();
+        assert!(!stream);
+        let told: Vec<message::Message> = request.messages.into_iter().map(Into::into).collect();
+        let roles: Vec<&str> = told.iter().map(|message| message.role.as_str()).collect();
+        assert_eq!(roles, ["system", "user", "assistant", "tool", "user"]);
+        assert_eq!(told[2].thinking.as_deref(), Some("hm"));
+        assert_eq!(told[2].tool_calls[0].arguments, "{\"x\":1}");
+        assert_eq!(told[3].content, "Error: no");
+        assert_eq!(request.common.options["num_predict"], 9);
+    }
+
+    #[test]
+    fn what_is_missing_is_named_in_order() {
+        let wrong = |body: Json| messages(body.as_object().unwrap()).unwrap_err().to_string();
+        assert_eq!(wrong(json!({})), "model is required");
+        let text = "max_tokens is required and must be positive";
+        assert_eq!(wrong(json!({ "model": "m", "max_tokens": 0 })), text);
+        assert_eq!(
+            wrong(json!({ "model": "m", "max_tokens": 1 })),
+            "messages is required"
+        );
+    }
+}

@@ -1,0 +1,8 @@
+//! Wire formats: converts JSON to requests, and answers to JSON. It opens no socket and no file.
+
+pub mod anthropic;
+pub mod encoder;
+pub mod native;
+pub mod openai;
+pub mod options;
+pub mod responses;

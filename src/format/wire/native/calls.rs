@@ -1,0 +1,29 @@
+//! Tool calls in the native API's JSON.
+
+use serde_json::{Map, Value as Json, json};
+
+use crate::core::message::ToolCall;
+
+/// A tool call in the wire format; `index` counts the calls of one answer.
+pub fn call_json(call: &ToolCall, index: usize) -> Json {
+    let arguments: Json = serde_json::from_str(&call.arguments).unwrap_or_else(|_| json!({}));
+    let function = json!({ "index": index, "name": call.name, "arguments": arguments });
+    match &call.id {
+        Some(id) => json!({ "id": id, "function": function }),
+        None => json!({ "function": function }),
+    }
+}
+
+/// Reads a tool call; missing fields become empty.
+pub fn tool_call(json: &Json) -> ToolCall {
+    let function = &json["function"];
+    ToolCall {
+        id: json["id"].as_str().map(str::to_string),
+        name: function["name"].as_str().unwrap_or_default().to_string(),
+        arguments: function
+            .get("arguments")
+            .cloned()
+            .unwrap_or_else(|| Json::Object(Map::new()))
+            .to_string(),
+    }
+}

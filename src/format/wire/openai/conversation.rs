@@ -1,0 +1,143 @@
+//! Converts OpenAI's messages to native ones: parts, calls, results and images.
+
+use std::collections::HashMap;
+
+use serde_json::{Value as Json, json};
+
+use super::kind;
+use crate::core::error::{Error, Result};
+use crate::format::wire::native::Message;
+
+/// Converts a list of messages.
+///
+/// # Errors
+/// `Usage` for a message with invalid content or an invalid call.
+pub fn messages(list: &[Json]) -> Result<Vec<Message>> {
+    // If several calls share an id, the last one gives the tool's name.
+    let named = |call: &'_ Json| {
+        let name = call["function"]["name"].as_str()?;
+        Some((call["id"].as_str()?.to_string(), name.to_string()))
+    };
+    let calls = list
+        .iter()
+        .filter_map(|message| message["tool_calls"].as_array());
+    let calls: HashMap<String, String> = calls.flatten().filter_map(named).collect();
+    list.iter()
+        .map(|message| one_message(message, &calls))
+        .collect()
+}
+
+fn one_message(message: &Json, calls: &HashMap<String, String>) -> Result<Message> {
+    let role = message["role"].as_str().unwrap_or_default().to_lowercase();
+    let role = if role == "developer" {
+        "system".into()
+    } else {
+        role
+    };
+    let (content, images) = match &message["content"] {
+        Json::String(text) => (text.clone(), Vec::new()),
+        Json::Array(parts) => parts_of(parts)?,
+        Json::Null if message.get("tool_calls").is_some() => Default::default(),
+        other => {
+            let text = format!("invalid message content type: {}", kind(other));
+            return Err(Error::usage(text));
+        }
+    };
+    let id = message["tool_call_id"].as_str().unwrap_or_default();
+    let name = message["name"].as_str().filter(|_| role == "tool");
+    let name = name.or_else(|| calls.get(id).map(String::as_str));
+    let thinking = message["reasoning"]
+        .as_str()
+        .or(message["reasoning_content"].as_str());
+    let own = message["tool_calls"].as_array().into_iter().flatten();
+    native(json!({
+        "role": role,
+        "content": content,
+        "images": images,
+        "thinking": thinking,
+        "tool_calls": own.map(native_call).collect::<Result<Vec<_>>>()?,
+        "tool_name": name,
+        "tool_call_id": id,
+    }))
+}
+
+/// Builds a message of the native API from its fields.
+///
+/// # Errors
+/// If a field has the wrong type.
+pub fn native(fields: Json) -> Result<Message> {
+    serde_json::from_value(fields)
+        .map_err(|error| Error::usage(format!("invalid message: {error}")))
+}
+
+/// Converts a call to the native form, whose arguments are an object.
+fn native_call(call: &Json) -> Result<Json> {
+    let arguments = call["function"]["arguments"].as_str().unwrap_or_default();
+    match serde_json::from_str::<Json>(arguments) {
+        Ok(arguments @ Json::Object(_)) => Ok(json!({
+            "id": call["id"],
+            "function": { "name": call["function"]["name"], "arguments": arguments },
+        })),
+        _ => Err(Error::usage("invalid tool call arguments")),
+    }
+}
+
+/// The joined text of all parts, and their images.
+fn parts_of(parts: &[Json]) -> Result<(String, Vec<String>)> {
+    let (mut texts, mut images) = (Vec::new(), Vec::new());
+    for part in parts {
+        match part["type"].as_str() {
+            Some("text") => texts.push(part["text"].as_str().unwrap_or_default()),
+            Some("image_url") => {
+                let url = part["image_url"]["url"]
+                    .as_str()
+                    .or(part["image_url"].as_str());
+                images.push(image(url.unwrap_or_default())?);
+            }
+            Some("input_audio") => {
+                let data = part["input_audio"]["data"].as_str();
+                images.push(data.unwrap_or_default().to_string());
+            }
+            _ => return Err(Error::usage("invalid message format")),
+        }
+    }
+    Ok((texts.join("\n"), images))
+}
+
+/// The base64 data of an image in a data URL.
+///
+/// # Errors
+/// `Usage` for any other URL: images are never downloaded.
+pub fn image(url: &str) -> Result<String> {
+    if url.starts_with("http://") || url.starts_with("https://") {
+        return Err(Error::usage(
+            "image URLs are not currently supported, please use base64 encoded data instead",
+        ));
+    }
+    let known = ["image/jpeg", "image/jpg", "image/png", "image/webp", ""];
+    let data = url
+        .strip_prefix("data:")
+        .and_then(|rest| rest.split_once(";base64,"));
+    match data {
+        Some((kind, data)) if known.contains(&kind) => Ok(data.to_string()),
+        _ => Err(Error::usage("invalid image input")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_are_data_and_nothing_else() {
+        assert_eq!(image("data:image/png;base64,AAAA").unwrap(), "AAAA");
+        for url in [
+            "https://x/y.png",
+            "file:///etc/passwd",
+            "data:image/gif;base64,AA",
+            "",
+        ] {
+            assert!(image(url).is_err(), "{url}");
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! Converts requests for OpenAI's chat completions, completions and embeddings to native requests.
+//!
+//! It reads them like the reference, except where that would lose data: one message stays one message,
+//! schemas stay unchanged, and every name of the token limit is accepted.
+
+mod conversation;
+pub mod encode;
+mod fields;
+
+pub use fields::{flag, integer, kind, list, number, short, text};
+
+use serde_json::{Map, Value as Json, json};
+
+use super::native::{ChatRequest, Common, EmbedRequest, GenerateRequest};
+use crate::core::error::{Error, Result};
+
+pub use conversation::{image, native};
+
+/// Most answers to one prompt: as many as a model computes at once by default.
+const CHOICES_MAX: i64 = 8;
+/// Most tokens with a bias: each costs time at every token of the answer.
+const BIASES_MAX: usize = 1024;
+
+/// The fields of a request that the native request does not have.
+#[derive(Debug, Clone, Default)]
+pub struct Extras {
+    /// Stream the answer.
+    pub stream: bool,
+    /// Send the usage at the end of a stream.
+    pub include_usage: bool,
+    /// The number of answers.
+    pub choices: usize,
+    /// Token ids, and what is added to their logits.
+    pub bias: Vec<(i32, f32)>,
+}
+
+/// Reads a request for a chat completion.
+///
+/// # Errors
+/// `Usage` for an invalid field.
+pub fn chat(body: &Map<String, Json>) -> Result<(ChatRequest, Extras)> {
+    let extras = extras(body)?;
+    let messages = list(body, "messages")?;
+    if messages.is_empty() {
+        return Err(Error::usage("[] is too short - 'messages'"));
+    }
+    let logprobs = body.get("logprobs") == Some(&Json::Bool(true));
+    let request = ChatRequest {
+        common: Common {
+            model: text(body, "model")?.to_string(),
+            options: options(body, true)?,
+            think: think(body)?,
+            format: format(body)?,
+            logprobs,
+            top_logprobs: integer(body, "top_logprobs")?.unwrap_or(0),
+            tool_choice: tool_choice(body),
+            grammar: text(body, "grammar")?.to_string(),
+            render_only: body.get("_debug_render_only") == Some(&Json::Bool(true)),
+            ..Common::default()
+        },
+        messages: conversation::messages(messages)?,
+        tools: list(body, "tools")?.to_vec(),
+    };
+    Ok((request, extras))
+}
+
+/// Reads a request for a completion: the prompt as a user's turn, or the text around a gap.
+///
+/// # Errors
+/// `Usage` for an invalid field.
+pub fn completion(body: &Map<String, Json>) -> Result<(GenerateRequest, Extras)> {
+    let mut options = options(body, false)?;
+    for key in ["frequency_penalty", "presence_penalty"] {
+        options.entry(key).or_insert(0.into());
+    }
+    let likely = integer(body, "logprobs")?.unwrap_or(0);
+    let request = GenerateRequest {
+        common: Common {
+            model: text(body, "model")?.to_string(),
+            options,
+            logprobs: likely > 0,
+            top_logprobs: likely,
+            ..Common::default()
+        },
+        prompt: text(body, "prompt")?.to_string(),
+        suffix: text(body, "suffix")?.to_string(),
+        ..GenerateRequest::default()
+    };
+    Ok((request, extras(body)?))
+}
+
+/// Reads a request for embeddings, and whether to send the vectors in base64.
+///
+/// # Errors
+/// `Usage` for an invalid field.
+pub fn embedding(body: &Map<String, Json>) -> Result<(EmbedRequest, bool)> {
+    let encoding = text(body, "encoding_format")?.to_lowercase();
+    if !matches!(encoding.as_str(), "" | "float" | "base64") {
+        return Err(Error::usage(format!(
+            "Invalid value for 'encoding_format' = {}. Supported values: ['float', 'base64'].",
+            short(&encoding)
+        )));
+    }
+    let input = match body.get("input") {
+        None | Some(Json::Null) => return Err(Error::usage("invalid input")),
+        Some(Json::Array(list)) if list.is_empty() => return Err(Error::usage("invalid input")),
+        Some(Json::String(text)) => json!([text]),
+        Some(Json::Array(list)) if list.iter().all(Json::is_string) => json!(list),
+        Some(_) => return Err(Error::usage("invalid input type")),
+    };
+    let request = EmbedRequest {
+        model: text(body, "model")?.to_string(),
+        input,
+        dimensions: integer(body, "dimensions")?.unwrap_or(0),
+        ..EmbedRequest::default()
+    };
+    Ok((request, encoding == "base64"))
+}
+
+fn extras(body: &Map<String, Json>) -> Result<Extras> {
+    let choices = integer(body, "n")?.unwrap_or(1);
+    if !(1..=CHOICES_MAX).contains(&choices) {
+        return Err(Error::usage(format!(
+            "n must be a number from 1 to {CHOICES_MAX}"
+        )));
+    }
+    let stream_options = body.get("stream_options");
+    Ok(Extras {
+        stream: flag(body, "stream")?,
+        include_usage: stream_options.is_some_and(|options| options["include_usage"] == true),
+        choices: choices as usize,
+        bias: bias(body.get("logit_bias"))?,
+    })
+}
+
+/// Token ids and what is added to their logits; ignores keys that are not ids.
+fn bias(given: Option<&Json>) -> Result<Vec<(i32, f32)>> {
+    let mut biases = Vec::new();
+    if given
+        .and_then(Json::as_object)
+        .is_some_and(|given| given.len() > BIASES_MAX)
+    {
+        let text = format!("logit_bias has more than {BIASES_MAX} tokens");
+        return Err(Error::usage(text));
+    }
+    for (key, value) in given.and_then(Json::as_object).into_iter().flatten() {
+        let Some(value) = value.as_f64().filter(|value| value.abs() <= 100.0) else {
+            return Err(Error::usage(format!(
+                "logit_bias of '{key}' must be a number from -100 to 100"
+            )));
+        };
+        if let Ok(id) = key.parse() {
+            biases.push((id, value as f32));
+        }
+    }
+    Ok(biases)
+}
+
+/// The native options. An absent temperature or top_p becomes OpenAI's default, overriding the
+/// model's own, because scripts written for the reference expect that.
+fn options(body: &Map<String, Json>, chat: bool) -> Result<Map<String, Json>> {
+    let mut options = Map::new();
+    for key in ["temperature", "top_p"] {
+        let given = number(body, key)?.filter(|value| chat || key != "top_p" || *value != 0.0);
+        options.insert(key.into(), json!(given.unwrap_or(1.0)));
+    }
+    for key in ["frequency_penalty", "presence_penalty"] {
+        if let Some(value) = number(body, key)? {
+            options.insert(key.into(), json!(value));
+        }
+    }
+    // The second is llama.cpp's; OpenAI's models accept only an effort.
+    for key in ["seed", "reasoning_budget"] {
+        if let Some(value) = integer(body, key)? {
+            options.insert(key.into(), json!(value));
+        }
+    }
+    let limit = match integer(body, "max_completion_tokens")? {
+        None => integer(body, "max_tokens")?,
+        limit => limit,
+    };
+    if let Some(limit) = limit {
+        options.insert("num_predict".into(), json!(limit));
+    }
+    match body.get("stop") {
+        None | Some(Json::Null) => {}
+        Some(Json::String(text)) => _ = options.insert("stop".into(), json!([text])),
+        Some(Json::Array(list)) if chat || list.iter().all(Json::is_string) => {
+            let texts: Vec<&Json> = list.iter().filter(|item| item.is_string()).collect();
+            options.insert("stop".into(), json!(texts));
+        }
+        Some(other) => {
+            return Err(Error::usage(format!(
+                "invalid type for 'stop' field: {}",
+                kind(other)
+            )));
+        }
+    }
+    Ok(options)
+}
+
+/// `reasoning.effort`, else `reasoning_effort`, as the native `think`.
+fn think(body: &Map<String, Json>) -> Result<Option<Json>> {
+    let effort = match body.get("reasoning") {
+        Some(Json::Object(reasoning)) => reasoning.get("effort"),
+        _ => body.get("reasoning_effort"),
+    };
+    effort_to_think(effort)
+}
+
+/// A tool of another API as a native function; `schema` is the key of its parameters.
+pub fn function(tool: &Json, name: &str, schema: &str) -> Json {
+    json!({ "type": "function", "function": {
+        "name": name,
+        "description": tool["description"].as_str().unwrap_or_default(),
+        "parameters": tool.get(schema).cloned().unwrap_or_else(|| json!({})),
+    }})
+}
+
+/// The error for a tool that would run on other servers.
+pub fn no_web_search() -> Error {
+    Error::usage("web_search is not supported: it would run on other servers")
+}
+
+/// A reasoning effort as the native `think`; `None` leaves the model's default.
+///
+/// # Errors
+/// `Usage` for an unknown effort.
+pub fn effort_to_think(effort: Option<&Json>) -> Result<Option<Json>> {
+    let word = match effort {
+        None | Some(Json::Null) => return Ok(None),
+        Some(Json::String(word)) => word.as_str(),
+        Some(_) => return Err(Error::usage("reasoning effort must be a string")),
+    };
+    Ok(match word {
+        "" => None,
+        "none" => Some(false.into()),
+        "minimal" | "low" => Some("low".into()),
+        "medium" => Some("medium".into()),
+        "high" => Some("high".into()),
+        "max" | "xhigh" | "ultra" => Some("max".into()),
+        other => {
+            let other = short(other);
+            return Err(Error::usage(format!(
+                "invalid reasoning value: \"{}\" (must be \"none\", \"minimal\", \"low\", \"medium\", \"high\" or \
+                 \"max\")",
+                other
+            )));
+        }
+    })
+}
+
+fn format(body: &Map<String, Json>) -> Result<Option<Json>> {
+    let Some(given) = body
+        .get("response_format")
+        .filter(|given| given.is_object())
+    else {
+        return Ok(None);
+    };
+    let kind = given["type"]
+        .as_str()
+        .unwrap_or_default()
+        .trim()
+        .to_lowercase();
+    let schema = match kind.as_str() {
+        "json_object" => given.get("schema"),
+        "json_schema" => given["json_schema"].get("schema"),
+        _ => return Ok(None),
+    };
+    Ok(match schema.filter(|schema| schema.is_object()) {
+        Some(schema) => Some(schema.clone()),
+        None => (kind == "json_object").then(|| "json".into()),
+    })
+}
+
+/// OpenAI's `tool_choice` as the native one.
+fn tool_choice(body: &Map<String, Json>) -> Option<Json> {
+    let choice = body.get("tool_choice").filter(|choice| !choice.is_null())?;
+    match choice["type"].as_str() {
+        // A choice among the listed tools; the closest native mode is a choice among all.
+        Some("allowed_tools") => Some(choice["allowed_tools"]["mode"].clone()),
+        _ => Some(choice.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(body: Json) -> Result<(ChatRequest, Extras)> {
+        chat(body.as_object().unwrap())
+    }
+
+    #[test]
+    fn a_conversation_keeps_its_messages_calls_and_ids() {
+        let (request, _) = asked(json!({
+            "model": "m",
+            "messages": [
+                { "role": "developer", "content": [{ "type": "text", "text": "a" }, { "type": "text", "text": "b" }] },
+                { "role": "assistant", "content": null, "reasoning_content": "hm", "tool_calls": [
+                    { "id": "c1", "type": "function", "function": { "name": "f", "arguments": "{\"x\":1}" } }] },
+                { "role": "tool", "tool_call_id": "c1", "content": [{ "type": "text", "text": "ok" }] },
+            ],
+        }))
+        .unwrap();
+        let messages: Vec<crate::core::message::Message> =
+            request.messages.into_iter().map(Into::into).collect();
+        assert_eq!(
+            (messages[0].role.as_str(), messages[0].content.as_str()),
+            ("system", "a\nb")
+        );
+        assert_eq!(messages[1].thinking.as_deref(), Some("hm"));
+        assert_eq!(messages[1].tool_calls[0].arguments, "{\"x\":1}");
+        assert_eq!(messages[2].tool_name.as_deref(), Some("f"));
+        assert_eq!(messages[2].tool_call_id.as_deref(), Some("c1"));
+    }
+
+    #[test]
+    fn limits_and_formats_have_all_their_names() {
+        let with = |key: &str, value: Json| {
+            let mut body =
+                json!({ "model": "m", "messages": [{ "role": "user", "content": "x" }] });
+            body[key] = value;
+            asked(body).map(|(request, extras)| (request.common, extras))
+        };
+        let limit = |key| with(key, json!(7)).unwrap().0.options["num_predict"].clone();
+        assert_eq!(
+            (limit("max_tokens"), limit("max_completion_tokens")),
+            (json!(7), json!(7))
+        );
+        let format = |value| with("response_format", value).unwrap().0.format;
+        assert_eq!(
+            format(json!({ "type": "json_object" })),
+            Some("json".into())
+        );
+        let schema = json!({ "type": "object" });
+        let wanted = json!({ "type": "json_schema", "json_schema": { "schema": schema } });
+        assert_eq!(format(wanted), Some(schema));
+        assert_eq!(format(json!({ "type": "text" })), None);
+        let think =
+            |word: &str| with("reasoning_effort", json!(word)).map(|(common, _)| common.think);
+        assert_eq!(think("none").unwrap(), Some(false.into()));
+        assert_eq!(think("xhigh").unwrap(), Some("max".into()));
+        assert!(think("loud").is_err());
+        assert_eq!(with("n", json!(3)).unwrap().1.choices, 3);
+        assert!(with("n", json!(0)).is_err() && with("n", json!(99)).is_err());
+        let bias = with("logit_bias", json!({ "5": -100, "foo": 0 }))
+            .unwrap()
+            .1
+            .bias;
+        assert_eq!(bias, [(5, -100.0)]);
+        assert!(with("temperature", json!("hot")).is_err());
+    }
+}

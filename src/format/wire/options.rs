@@ -1,0 +1,152 @@
+//! Converts a request's `options` object (and a model's params blob) and its `keep_alive`.
+
+use serde_json::{Map, Value as Json};
+
+use crate::core::duration::KeepAlive;
+use crate::core::error::{Error, Result};
+use crate::core::options::{self, Kind, Options, Value};
+
+/// Reads options. Skips unknown names and nulls and truncates fractions given for integers, as the
+/// reference does.
+///
+/// # Errors
+/// A value of the wrong type, with the reference's wording.
+pub fn from_json(map: &Map<String, Json>) -> Result<Options> {
+    let mut result = Options::default();
+    for (key, json) in map {
+        let Some(kind) = options::kind(key) else {
+            continue;
+        };
+        if let Some(value) = value(key, kind, json)? {
+            result.set(key, clamped(kind, value))?;
+        }
+    }
+    Ok(result)
+}
+
+/// Options as a JSON object, sorted by name.
+pub fn to_json(options: &Options) -> Map<String, Json> {
+    let json = |value: &Value| match value {
+        Value::Int(value) => Json::from(*value),
+        Value::Float(value) if value.fract() == 0.0 && value.abs() < 1e15 => {
+            Json::from(*value as i64)
+        }
+        Value::Float(value) => Json::from(*value),
+        Value::Bool(value) => Json::from(*value),
+        Value::Texts(texts) => Json::from(texts.clone()),
+    };
+    options
+        .sorted()
+        .into_iter()
+        .map(|(name, value)| (name.to_string(), json(value)))
+        .collect()
+}
+
+/// Reads `keep_alive`: seconds as a number, or a duration.
+///
+/// # Errors
+/// `Usage` with the reference's wording for any other value.
+pub fn keep_alive(json: Option<&Json>) -> Result<Option<KeepAlive>> {
+    let unsupported = |kind: &str| Err(Error::usage(format!("Unsupported type: '{kind}'")));
+    match json {
+        None | Some(Json::Null) => Ok(None),
+        Some(Json::Number(number)) => Ok(Some(KeepAlive::from_seconds(
+            number.as_f64().unwrap_or(0.0),
+        ))),
+        Some(Json::String(text)) => KeepAlive::parse(text).map(Some),
+        Some(Json::Bool(_)) => unsupported("bool"),
+        Some(Json::Array(_)) => unsupported("[]interface {}"),
+        Some(Json::Object(_)) => unsupported("map[string]interface {}"),
+    }
+}
+
+fn value(key: &str, kind: Kind, json: &Json) -> Result<Option<Value>> {
+    let wrong = |what: &str| Err(Error::failed(format!("option {key:?} must be {what}")));
+    Ok(Some(match (kind, json) {
+        (_, Json::Null) => return Ok(None),
+        (Kind::Int(..), Json::Number(number)) => {
+            let float = number.as_f64().unwrap_or(0.0);
+            Value::Int(number.as_i64().unwrap_or(float as i64))
+        }
+        (Kind::Float(..), Json::Number(number)) => Value::Float(number.as_f64().unwrap_or(0.0)),
+        (Kind::Bool, Json::Bool(value)) => Value::Bool(*value),
+        (Kind::Texts, Json::String(text)) => Value::Texts(vec![text.clone()]),
+        (Kind::Texts, Json::Array(items)) => {
+            let texts: Option<Vec<String>> = items
+                .iter()
+                .map(|item| item.as_str().map(str::to_string))
+                .collect();
+            match texts {
+                Some(texts) => Value::Texts(texts),
+                None => return wrong("of an array of strings"),
+            }
+        }
+        (Kind::Int(..), _) => return wrong("of type integer"),
+        (Kind::Float(..), _) => return wrong("of type float32"),
+        (Kind::Bool, _) => return wrong("of type boolean"),
+        (Kind::Texts, _) => return wrong("of type array"),
+    }))
+}
+
+/// The API does not reject values that are out of range; it clamps them.
+fn clamped(kind: Kind, value: Value) -> Value {
+    match (kind, value) {
+        (Kind::Int(low, high), Value::Int(value)) => Value::Int(value.clamp(low, high)),
+        (Kind::Float(low, high), Value::Float(value)) => Value::Float(value.clamp(low, high)),
+        (_, value) => value,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Options> {
+        from_json(
+            serde_json::from_str::<Json>(text)
+                .unwrap()
+                .as_object()
+                .unwrap(),
+        )
+    }
+
+    #[test]
+    fn types_are_those_of_the_reference() {
+        let options =
+            read(r#"{"num_predict":1.9,"mirostat":1,"x":1,"stop":null,"temperature":1,"top_p":7}"#)
+                .unwrap();
+        assert_eq!(options.int("num_predict"), Some(1));
+        assert_eq!(options.float("top_p"), Some(1.0));
+        for (text, message) in [
+            (
+                r#"{"num_predict":"x"}"#,
+                "option \"num_predict\" must be of type integer",
+            ),
+            (
+                r#"{"temperature":"hot"}"#,
+                "option \"temperature\" must be of type float32",
+            ),
+            (
+                r#"{"use_mmap":"yes"}"#,
+                "option \"use_mmap\" must be of type boolean",
+            ),
+            (
+                r#"{"stop":["a",1]}"#,
+                "option \"stop\" must be of an array of strings",
+            ),
+            (r#"{"stop":1}"#, "option \"stop\" must be of type array"),
+        ] {
+            assert_eq!(read(text).unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn params_are_written_sorted() {
+        let options = read(r#"{"top_k":10,"stop":["USER:"],"temperature":1,"top_p":0.7}"#).unwrap();
+        let text = crate::core::json::line(&to_json(&options));
+        assert_eq!(
+            text,
+            r#"{"stop":["USER:"],"temperature":1,"top_k":10,"top_p":0.7}"#
+        );
+    }
+}

@@ -1,0 +1,112 @@
+//! Whether flash attention is faster on this machine for models of a shape, as `puna bench --tune`
+//! measured it. What nobody measured is left to [`tune::attention`](crate::system::engine::tune::attention).
+//!
+//! Each shape has a file of JSON in the cache directory, so that one may look.
+
+use std::collections::HashMap;
+use std::io::Read;
+
+use serde::{Deserialize, Serialize};
+
+use crate::core::digest::Digest;
+use crate::core::error::Result;
+use crate::format::gguf::Header;
+use crate::system::cache_dir::Cache;
+use crate::system::config::Config;
+use crate::system::engine::prefix::BUILD;
+use crate::system::machine;
+
+/// The folder in the cache.
+const FOLDER: &str = "tuned";
+/// Longest file that is read.
+const FILE_BYTES_MAX: u64 = 4096;
+/// The keys of a model's header that decide how long attention takes compared with the rest.
+const SHAPE: [&str; 6] = [
+    "block_count",
+    "embedding_length",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+    "attention.sliding_window",
+];
+
+/// Whether flash attention was faster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Choice {
+    /// For one answer at a time.
+    pub one: bool,
+    /// For several at once.
+    pub several: bool,
+}
+
+/// The content of one file.
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    shape: String,
+    flash_attention: Choice,
+}
+
+/// All measured settings of this machine.
+#[derive(Debug, Default)]
+pub struct MeasuredSettings(HashMap<String, Choice>);
+
+impl MeasuredSettings {
+    /// Reads the measured settings; skips files of any other content.
+    pub fn read(config: &Config) -> Self {
+        let Ok(root) = config.cache() else {
+            return MeasuredSettings::default();
+        };
+        let cache = Cache::new(root, FOLDER);
+        let read = |name: &str| {
+            let mut text = String::new();
+            let file = cache.open(name, false)?;
+            file.take(FILE_BYTES_MAX).read_to_string(&mut text).ok()?;
+            let entry: Entry = serde_json::from_str(&text).ok()?;
+            Some((entry.shape, entry.flash_attention))
+        };
+        let files = cache.files().into_iter();
+        MeasuredSettings(files.filter_map(|file| read(&file.name())).collect())
+    }
+
+    /// The measured settings for models of this one's shape, on a GPU or without.
+    pub fn of(&self, header: &Header, gpu: bool) -> Option<Choice> {
+        if self.0.is_empty() {
+            return None;
+        }
+        self.0.get(&shape(header, gpu)).copied()
+    }
+}
+
+/// Stores measured settings, in place of earlier ones.
+///
+/// # Errors
+/// If there is no cache directory, or it cannot be written.
+pub fn keep(config: &Config, header: &Header, gpu: bool, choice: Choice) -> Result<()> {
+    let entry = Entry {
+        shape: shape(header, gpu),
+        flash_attention: choice,
+    };
+    let name = Digest::of(entry.shape.as_bytes()).hex();
+    let text = serde_json::to_string(&entry).unwrap_or_default() + "\n";
+    Cache::new(config.cache()?, FOLDER).put(&name[..16], &[text.as_bytes()])
+}
+
+/// Everything that the choice depends on: the model's shape, the processor, and the build.
+fn shape(header: &Header, gpu: bool) -> String {
+    let number = |key: &&str| {
+        let value = header.arch_integer(key);
+        value.map_or("-".to_string(), |value| value.to_string())
+    };
+    let processor = match gpu {
+        true => "GPU",
+        false => machine::processor().unwrap_or_default(),
+    };
+    let numbers: Vec<String> = SHAPE.iter().map(number).collect();
+    format!(
+        "{} {} {}, {BUILD}, {processor}, {} cores",
+        header.architecture(),
+        header.file_type(),
+        numbers.join("/"),
+        machine::cores(),
+    )
+}

@@ -1,0 +1,184 @@
+//! The load spec of a request: the options that decide how its model is loaded.
+
+use super::state::Load;
+use super::{Policy, Pool};
+use crate::core::error::Result;
+use crate::core::options::Options;
+use crate::ops::measured_settings::MeasuredSettings;
+use crate::ops::model::Model;
+use crate::system::engine::memory::Need;
+use crate::system::engine::{BUILT_FOR_GPU, Context, Spec, tune};
+use crate::system::machine;
+
+/// The smallest context.
+const CONTEXT_TOKENS_MIN: u32 = 4;
+/// llama.cpp computes at most this many at once (LLAMA_MAX_SEQ).
+const SEQUENCES_MAX: u32 = 256;
+/// The cache of a shared context may use 1/16 of all memory.
+const CACHE_SHARE: u64 = 16;
+/// Answers seldom fill their context: half of them filled is planned for. An answer that finds no room
+/// waits, or is preempted and resumes later.
+const FILLED_SHARE: u32 = 2;
+/// The same for more than eight answers at once: 1/4, because the more there are, the less they fill
+/// together.
+const FILLED_SHARE_OF_MANY: u32 = 4;
+/// The smaller share plans for at least this many filled contexts.
+const FILLED_MIN: u32 = 4;
+/// The smallest batch: a slice of the grid and a token for each sequence.
+const BATCH_TOKENS_MIN: i64 = 32;
+/// The largest batch.
+const BATCH_TOKENS_MAX: i64 = 1 << 14;
+/// Most tokens of one text to embed: the reference's batch for embedding models.
+const TEXT_TOKENS: u32 = 2048;
+/// Tokens of several texts to embed in one decode.
+const TEXTS_TOKENS: u32 = 512;
+
+impl Pool {
+    pub(super) fn spec(&self, model: &Model, load: &Load) -> Spec {
+        let attention = self.attention(model, load.gpu_layers);
+        Spec {
+            path: load.weights.clone(),
+            gpu_layers: load.gpu_layers,
+            main_gpu: load.main_gpu,
+            mmap: load.mmap,
+            lock: load.lock,
+            tensor_split: self.0.config.tensor_split.clone(),
+            adapter: load.adapter.clone(),
+            strips_accents: model.header.strips_accents(),
+            threads: load.threads,
+            batch_tokens: load.batch_tokens,
+            attention,
+            context: load.context,
+            need: Need::of(&model.header, attention.kv),
+            memory_bytes: self.free_bytes(),
+            stall_max: self.0.config.load_stall,
+            prefixes: None,
+            deterministic: self.0.config.deterministic,
+            memory_max: self
+                .0
+                .config
+                .memory_max
+                .map(|most| (most, machine::anonymous_bytes as fn() -> u64)),
+        }
+    }
+
+    /// Free memory of the GPUs that take part in a load; `None` if none does.
+    pub(super) fn gpu_free_bytes(&self, layers: Option<i32>) -> Option<u64> {
+        if !BUILT_FOR_GPU || layers == Some(0) {
+            return None;
+        }
+        self.backend().ok()?.gpu_free_bytes()
+    }
+
+    fn attention(&self, model: &Model, layers: Option<i32>) -> tune::Attention {
+        let kv = self
+            .0
+            .config
+            .kv_cache
+            .as_deref()
+            .and_then(tune::KvKind::parse);
+        let config = &self.0.config;
+        let (on_gpu, several) = (
+            self.gpu_free_bytes(layers).is_some(),
+            self.0.policy == Policy::Server,
+        );
+        let measured = self
+            .0
+            .measured
+            .get_or_init(|| MeasuredSettings::read(config));
+        let measured = measured.of(&model.header, on_gpu);
+        let measured = measured.map(|flash| if several { flash.several } else { flash.one });
+        let processor = match (on_gpu, several) {
+            (true, _) => tune::Processor::Gpu,
+            // Texts to embed share a decode even if they all belong to one request.
+            (false, _) if model.header.is_embedding() => tune::Processor::SharedCpu,
+            (false, true) => tune::Processor::SharedCpu,
+            (false, false) => tune::Processor::Cpu,
+        };
+        tune::attention(&model.header, processor, config.flash.or(measured), kv)
+    }
+
+    /// The load spec of a request, from the options in force.
+    pub(super) fn load_for(&self, model: &Model, options: &Options) -> Result<Load> {
+        let trained = model
+            .header
+            .context_length()
+            .unwrap_or(u32::MAX.into())
+            .clamp(1, u32::MAX.into()) as u32;
+        let asked = options
+            .int("num_ctx")
+            .map(|tokens| tokens.clamp(0, u32::MAX.into()) as u32);
+        let tokens = |tokens: u32| tokens.max(CONTEXT_TOKENS_MIN).min(trained);
+        let batch_tokens = options
+            .int("num_batch")
+            .map(|tokens| tokens.clamp(BATCH_TOKENS_MIN, BATCH_TOKENS_MAX) as u32);
+        let gpu_layers = options
+            .int("num_gpu")
+            .filter(|layers| *layers >= 0)
+            .map(|layers| layers as i32);
+        let default = self.0.config.context_tokens;
+        let one = |tokens: u32| Context::Shared {
+            tokens,
+            sequences: 1,
+            cells: tokens,
+        };
+        let context = match (self.0.policy, asked) {
+            _ if model.header.is_embedding() => {
+                let longest = batch_tokens.unwrap_or(TEXT_TOKENS);
+                let text = tokens(asked.unwrap_or(default)).min(longest);
+                Context::Texts {
+                    tokens: text,
+                    batch: batch_tokens.unwrap_or(TEXTS_TOKENS).max(text),
+                }
+            }
+            (Policy::OneShot, None) => Context::FirstJob,
+            (Policy::OneShot, Some(asked)) => one(tokens(asked)),
+            (Policy::Session, asked) => one(tokens(asked.unwrap_or(default))),
+            (Policy::Server, asked) => {
+                self.shared_context(model, tokens(asked.unwrap_or(default)), gpu_layers)
+            }
+        };
+        // Threads without a processor wait for each other at every step: a thousand on two would block a
+        // model for minutes.
+        let threads = options
+            .int("num_thread")
+            .filter(|count| *count > 0)
+            .map(|count| (count as usize).min(machine::processors()));
+        Ok(Load {
+            weights: model.weights.clone(),
+            context,
+            batch_tokens: batch_tokens.map_or(tune::BATCH_TOKENS, |tokens| tokens as usize),
+            gpu_layers,
+            main_gpu: options.int("main_gpu").map(|gpu| gpu as i32),
+            mmap: options.bool("use_mmap"),
+            lock: options.bool("use_mlock").unwrap_or(false),
+            adapter: model.adapter.clone().map(|path| {
+                let scale = options.float("adapter_scale").unwrap_or(1.0);
+                (path, scale as f32)
+            }),
+            threads: threads
+                .or(self.0.config.threads)
+                .unwrap_or_else(machine::cores),
+        })
+    }
+
+    /// Cells for several answers at once: as many as their share of memory allows, never fewer
+    /// than one answer may need. Total memory decides, so that equal requests give equal contexts.
+    fn shared_context(&self, model: &Model, tokens: u32, layers: Option<i32>) -> Context {
+        let sequences = match self.0.config.deterministic {
+            true => 1,
+            false => self.0.config.parallel.min(SEQUENCES_MAX),
+        };
+        let need = Need::of(&model.header, self.attention(model, layers).kv);
+        let allowed = machine::total_bytes() / CACHE_SHARE / need.cell_bytes.max(1);
+        let of_many = sequences.div_ceil(FILLED_SHARE_OF_MANY).max(FILLED_MIN);
+        let filled = sequences.div_ceil(FILLED_SHARE).min(of_many);
+        let cells = u64::from(tokens) * u64::from(filled);
+        let cells = cells.min(allowed).clamp(tokens.into(), u32::MAX.into()) as u32;
+        Context::Shared {
+            tokens,
+            sequences,
+            cells,
+        }
+    }
+}

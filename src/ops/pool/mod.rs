@@ -1,0 +1,351 @@
+//! Loaded engines: one for each set of weights, shared by all requests for it.
+//!
+//! Decides the size of a context, whether memory suffices, which engine to evict when there is no room, and
+//! how long an idle engine stays. No lock is held while a model loads.
+
+mod load_spec;
+mod state;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
+use std::time::{Duration, Instant};
+
+use super::measured_settings::MeasuredSettings;
+use super::model::Model;
+use super::ollama_layout;
+use super::prefix_cache::PrefixCache;
+use super::turn::template_choice::{Sources, TemplateChoice, TemplateChoices};
+use crate::core::duration::KeepAlive;
+use crate::core::error::{Error, Result};
+use crate::core::options::Options;
+use crate::system::config::Config;
+use crate::system::engine::memory::MEMORY_HINT;
+use crate::system::engine::prefix::Prefixes;
+use crate::system::engine::{Backend, Context, Engine, Level, Sink, Spec};
+use crate::system::machine;
+use state::{Entry, Load, State, Step, least_bytes};
+
+pub use state::Loaded;
+
+/// A client that reads nothing of its answer for this long is abandoned.
+const STALL_MAX: Duration = Duration::from_secs(30);
+/// How often a waiting request checks whether its client is still connected.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The kind of process that the pool serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// One answer, then the process exits, which frees the weights: no more context than it needs.
+    OneShot,
+    /// One answer after another: a context of full size.
+    Session,
+    /// Many answers at once.
+    Server,
+}
+
+/// Reports a load's progress, 0..=1.
+pub type Progress<'a> = &'a mut dyn FnMut(f32);
+
+/// The pool. Clones share it.
+#[derive(Clone)]
+pub struct Pool(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    policy: Policy,
+    log: (Level, Sink),
+    backend: OnceLock<Arc<Backend>>,
+    measured: OnceLock<MeasuredSettings>,
+    template_choices: TemplateChoices,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// A loaded engine in use. Dropping it starts the keep-alive time.
+pub struct Lease {
+    pool: Pool,
+    id: u64,
+    engine: Arc<Engine>,
+    /// Most tokens of one prompt and its answer; `None` if the first job decides.
+    pub context_tokens: Option<u32>,
+}
+
+impl Lease {
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The stall timeout of a reader; `None`: forever, for a terminal or pipe of our own.
+    pub fn stall_timeout(&self) -> Option<Duration> {
+        match self.pool.0.policy {
+            Policy::OneShot | Policy::Session => None,
+            Policy::Server => Some(STALL_MAX),
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut state = self.pool.state();
+        let Some(entry) = state.entries.iter_mut().find(|entry| entry.id == self.id) else {
+            return;
+        };
+        entry.users -= 1;
+        entry.idle_since = Instant::now();
+        drop(state);
+        self.pool.0.changed.notify_all();
+        self.pool.expire();
+    }
+}
+
+impl Pool {
+    /// An empty pool; llama.cpp starts with the first load.
+    pub fn new(config: Config, policy: Policy, log: (Level, Sink)) -> Self {
+        Pool(Arc::new(Inner {
+            config,
+            policy,
+            log,
+            backend: OnceLock::new(),
+            measured: OnceLock::new(),
+            template_choices: TemplateChoices::default(),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        }))
+    }
+
+    /// The template choice of a model; its templates are compiled once.
+    ///
+    /// # Errors
+    /// The mistake in its template.
+    pub fn template_choice(&self, model: &Model) -> Result<Arc<TemplateChoice>> {
+        let (choice, _) = Sources::of(model).choose()?;
+        self.0.template_choices.of(choice)
+    }
+
+    /// The engine for a model, loaded if necessary. Waits while others load, or use an engine that must
+    /// be evicted.
+    ///
+    /// # Errors
+    /// `Busy` if too many are waiting, `Memory` if it cannot fit, `Cancelled`, or the error of the load.
+    pub fn acquire(
+        &self,
+        model: &Model,
+        options: &Options,
+        keep_alive: Option<KeepAlive>,
+        cancel: &AtomicBool,
+        progress: Progress,
+    ) -> Result<Lease> {
+        let load = self.load_for(model, options)?;
+        let mut ticket = None;
+        let mut state = self.state();
+        let id = loop {
+            match state.step(&load, self.0.config.loaded_max, ticket) {
+                Step::Use(index) => {
+                    state.leave(ticket);
+                    return Ok(self.lease(&mut state, index, keep_alive));
+                }
+                Step::Load(evicted) => {
+                    state.leave(ticket);
+                    let id =
+                        state.reserve(&load, model, keep_alive.unwrap_or(self.0.config.keep_alive));
+                    drop(state);
+                    drop(evicted); // Freeing takes time and needs no lock.
+                    break id;
+                }
+                Step::Wait => {}
+            }
+            if ticket.is_none() {
+                ticket = Some(state.queue(self.0.config.queue_max)?);
+            }
+            let woken = self.0.changed.wait_timeout(state, LOOK);
+            state = woken.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+            if cancel.load(Ordering::Relaxed) {
+                state.leave(ticket);
+                return Err(Error::cancelled());
+            }
+        };
+        self.fill(id, model, load, cancel, progress)
+    }
+
+    /// Loads the engine of a reserved entry; a failure leaves nothing behind.
+    fn fill(
+        &self,
+        id: u64,
+        model: &Model,
+        load: Load,
+        cancel: &AtomicBool,
+        progress: Progress,
+    ) -> Result<Lease> {
+        let made = self
+            .make_room(id, model, &load)
+            .and_then(|()| self.load(model, &load, cancel, progress));
+        let mut state = self.state();
+        let index = state
+            .entries
+            .iter()
+            .position(|entry| entry.id == id)
+            .expect("only its loader removes it");
+        let result = match made {
+            Ok((engine, spec)) => {
+                let entry = &mut state.entries[index];
+                entry.model.describe(&engine, &spec);
+                entry.engine = Some(Arc::new(engine));
+                Ok(self.lease(&mut state, index, None))
+            }
+            Err(error) => {
+                state.entries.remove(index);
+                Err(error)
+            }
+        };
+        drop(state);
+        self.0.changed.notify_all();
+        result
+    }
+
+    fn load(
+        &self,
+        model: &Model,
+        load: &Load,
+        cancel: &AtomicBool,
+        progress: Progress,
+    ) -> Result<(Engine, Spec)> {
+        let backend = self.backend()?;
+        let mut report = |fraction| {
+            progress(fraction);
+            !cancel.load(Ordering::Relaxed)
+        };
+        let spec = Spec {
+            path: ollama_layout::weights(&self.0.config, model, &mut report)?,
+            ..self.spec(model, load)
+        };
+        model.check_vocabulary()?;
+        let prefix_cache =
+            (!spec.deterministic).then(|| PrefixCache::new(&self.0.config, model, &spec));
+        let spec = Spec {
+            prefixes: prefix_cache
+                .flatten()
+                .map(|prefix_cache| prefix_cache as Arc<dyn Prefixes>),
+            ..spec
+        };
+        let engine = Engine::load(&backend, spec.clone(), &mut report)?;
+        if self.0.policy == Policy::OneShot {
+            engine.leave_weights();
+        }
+        Ok((engine, spec))
+    }
+
+    /// Evicts idle engines until the model fits the free memory.
+    fn make_room(&self, id: u64, model: &Model, load: &Load) -> Result<()> {
+        let spec = self.spec(model, load);
+        let needed_bytes = least_bytes(&spec.need, load.context);
+        loop {
+            let gpu_bytes = self.gpu_free_bytes(load.gpu_layers).unwrap_or(0);
+            let reserved_bytes = self.state().reserve_bytes(id, needed_bytes);
+            // Layers that do not fit the GPU stay on the CPU.
+            let both_bytes = self.free_bytes().saturating_add(gpu_bytes);
+            let free_bytes = both_bytes.saturating_sub(reserved_bytes);
+            if needed_bytes <= free_bytes {
+                return Ok(());
+            }
+            let evicted = self.state().evict_idle(Some(id));
+            if evicted.is_none() {
+                return Err(Error::memory(needed_bytes, free_bytes, MEMORY_HINT));
+            }
+        }
+    }
+
+    /// Main memory that a load may use, in bytes: the free memory, at most what the user allows.
+    fn free_bytes(&self) -> u64 {
+        let allowed = self.0.config.memory_max;
+        let left = allowed.map(|most| most.saturating_sub(machine::anonymous_bytes()));
+        machine::free_bytes().min(left.unwrap_or(u64::MAX))
+    }
+
+    /// Unloads a model as soon as nobody uses it.
+    pub fn unload(&self, model: &Model) {
+        let mut state = self.state();
+        for entry in state
+            .entries
+            .iter_mut()
+            .filter(|entry| entry.load.weights == model.weights)
+        {
+            entry.keep_alive = KeepAlive::For(Duration::ZERO);
+        }
+        drop(state);
+        self.expire();
+    }
+
+    /// Drops the engines whose keep-alive time has passed.
+    pub fn expire(&self) {
+        let mut state = self.state();
+        let (gone, prefix_cache) = std::mem::take(&mut state.entries)
+            .into_iter()
+            .partition(Entry::is_expired);
+        state.entries = prefix_cache;
+        drop(state);
+        let gone: Vec<Entry> = gone;
+        if !gone.is_empty() {
+            drop(gone); // Frees the engines, outside the lock.
+            self.0.changed.notify_all();
+        }
+    }
+
+    /// The loaded models, the last to expire first.
+    pub fn loaded(&self) -> Vec<Loaded> {
+        let state = self.state();
+        let ready = state.entries.iter().filter(|entry| entry.engine.is_some());
+        let mut loaded: Vec<Loaded> = ready.map(Entry::told).collect();
+        loaded.sort_by_key(|loaded| std::cmp::Reverse(loaded.expires));
+        loaded
+    }
+
+    /// Devices that this build can compute on.
+    ///
+    /// # Errors
+    /// If llama.cpp cannot start.
+    pub fn devices(&self) -> Result<Vec<String>> {
+        Ok(self.backend()?.devices())
+    }
+
+    /// llama.cpp, started if necessary.
+    ///
+    /// # Errors
+    /// If it cannot start.
+    pub fn backend(&self) -> Result<Arc<Backend>> {
+        if let Some(backend) = self.0.backend.get() {
+            return Ok(backend.clone());
+        }
+        let _one_at_a_time = self.state();
+        if let Some(backend) = self.0.backend.get() {
+            return Ok(backend.clone());
+        }
+        let backend = Backend::start(self.0.log.0, self.0.log.1)?;
+        Ok(self.0.backend.get_or_init(|| backend).clone())
+    }
+
+    fn lease(&self, state: &mut State, index: usize, keep_alive: Option<KeepAlive>) -> Lease {
+        let entry = &mut state.entries[index];
+        entry.users += 1;
+        entry.used_once = true;
+        if let Some(keep_alive) = keep_alive {
+            entry.keep_alive = keep_alive;
+        }
+        Lease {
+            pool: self.clone(),
+            id: entry.id,
+            engine: entry.engine.clone().expect("a leased entry is loaded"),
+            context_tokens: match entry.load.context {
+                Context::FirstJob => None,
+                Context::Shared { tokens, .. } | Context::Texts { tokens, .. } => Some(tokens),
+            },
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0
+            .state
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}

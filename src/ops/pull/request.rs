@@ -1,0 +1,61 @@
+//! What a pull is asked, and the steps it reports.
+
+use std::sync::atomic::AtomicBool;
+
+use crate::core::digest::Digest;
+use crate::core::name::Name;
+use crate::format::wire::native::create::Progress;
+use crate::format::wire::native::transfer;
+
+/// A progress event of a pull.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// The manifest is being requested.
+    Manifest,
+    /// Progress of one blob.
+    Blob {
+        /// Its digest.
+        digest: Digest,
+        /// Its length in bytes.
+        total: u64,
+        /// Complete bytes.
+        completed: u64,
+    },
+    /// Every blob is complete and its digest verified.
+    Verifying,
+    /// The manifest is being written.
+    Writing,
+    /// Blobs that only the previous model of that name used were removed.
+    Removing,
+}
+
+impl Step {
+    /// The API's progress record of the event.
+    pub fn record(&self) -> Progress {
+        match self {
+            Step::Manifest => Progress::of("pulling manifest"),
+            Step::Blob {
+                digest,
+                total,
+                completed,
+            } => transfer::blob("pulling", digest, (*total, *completed)),
+            Step::Verifying => Progress::of("verifying sha256 digest"),
+            Step::Writing => Progress::of("writing manifest"),
+            Step::Removing => Progress::of("removing unused layers"),
+        }
+    }
+}
+
+/// The parameters of a pull.
+pub struct Request<'a> {
+    /// The model's name.
+    pub name: &'a Name,
+    /// Use http instead of https.
+    pub insecure: bool,
+    /// Rate limit in bytes per second.
+    pub rate: Option<u64>,
+    /// The digest that the manifest must have.
+    pub locked: Option<Digest>,
+    /// Set to cancel the pull.
+    pub cancel: &'a AtomicBool,
+}

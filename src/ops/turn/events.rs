@@ -1,0 +1,284 @@
+//! Turns the engine's tokens into the deltas of an answer.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Prompt, Request};
+use crate::core::error::{Class, Error, Result};
+use crate::core::message::{Delta, Finish, Reason, ToolCall, Usage};
+use crate::core::options::Options;
+use crate::core::turn::{OutputConstraint, ToolChoice};
+use crate::format::reply::{Format, Piece, Reader, Stops, Utf8};
+use crate::ops::pool::Lease;
+use crate::system::engine::{Answer, Event};
+
+/// An iterator over the deltas of an answer. Dropping it cancels the rest.
+pub struct Turn {
+    answer: Answer,
+    lease: Lease,
+    utf8: Utf8,
+    stops: Stops,
+    /// Stop strings given by the request; the others are the model's.
+    own_stops: Vec<String>,
+    /// Separates thinking and calls from text; `None` for raw prompts.
+    reader: Option<Reader>,
+    constraint: OutputConstraint,
+    /// The text so far, to validate against the output constraint.
+    constrained: String,
+    ready: VecDeque<Delta>,
+    calls: usize,
+    usage: Usage,
+    context: Vec<i32>,
+    started: Instant,
+    admitted: Instant,
+    first_token: Option<Instant>,
+    notes: Vec<&'static str>,
+    failed: Option<Error>,
+    done: bool,
+}
+
+/// An answer that the engine has started.
+pub(super) struct Begun {
+    /// The stream of its tokens.
+    pub answer: Answer,
+    /// Keeps the engine loaded.
+    pub lease: Lease,
+    /// Time until the model was loaded.
+    pub load: Duration,
+    /// Tokens of the prompt that the prefix cache supplied.
+    pub cached_tokens: usize,
+}
+
+impl Turn {
+    /// A turn whose prompt was just admitted.
+    pub(super) fn new(
+        request: &Request,
+        prompt: Prompt,
+        options: &Options,
+        format: Option<Arc<Format>>,
+        begun: Begun,
+    ) -> Self {
+        let usage = Usage {
+            prompt_tokens: prompt.tokens.len(),
+            cached_tokens: begun.cached_tokens,
+            truncated_tokens: prompt.truncated_tokens,
+            load: begun.load,
+            ..Usage::default()
+        };
+        let own_stops = request.options.texts("stop").unwrap_or_default().to_vec();
+        let mut stops = options.texts("stop").unwrap_or_default().to_vec();
+        // A grammar decides where the answer ends, so an end marker inside it is text.
+        let free = request.constraint == OutputConstraint::None;
+        stops.extend(
+            format
+                .iter()
+                .filter(|_| free)
+                .flat_map(|format| format.ends.iter().cloned()),
+        );
+        // The user's grammar defines the entire answer, so it has no thinking and no calls.
+        let format = format.filter(|_| !matches!(request.constraint, OutputConstraint::Grammar(_)));
+        let calls = free && request.tool_choice != ToolChoice::None;
+        let tools = if calls { &request.tools[..] } else { &[] };
+        Turn {
+            answer: begun.answer,
+            lease: begun.lease,
+            utf8: Utf8::default(),
+            stops: Stops::new(&stops),
+            own_stops,
+            reader: format.map(|format| Reader::new(format, tools, &prompt.text)),
+            constraint: request.constraint.clone(),
+            constrained: String::new(),
+            ready: VecDeque::new(),
+            calls: 0,
+            usage,
+            context: prompt.tokens,
+            started: request.started,
+            admitted: Instant::now(),
+            first_token: None,
+            notes: prompt.notes,
+            failed: None,
+            done: false,
+        }
+    }
+
+    /// The device that computes, with the number of layers on the GPU.
+    pub fn device(&self) -> String {
+        let facts = self.lease.engine().facts();
+        match facts.gpu_layers {
+            0 => facts.device.clone(),
+            layers => format!("{}, {layers} of {} layers", facts.device, facts.layers),
+        }
+    }
+
+    /// The usage so far: the prompt's tokens and the load time until the answer is finished.
+    pub fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    /// How the conversation was changed to fit the template.
+    pub fn notes(&self) -> &[&'static str] {
+        &self.notes
+    }
+
+    /// Returns the next delta if it belongs to the same token as the last one.
+    pub fn next_of_token(&mut self) -> Option<Delta> {
+        let same = |delta: &Delta| !matches!(delta, Delta::Logprob(_) | Delta::Finish(_));
+        self.ready
+            .front()
+            .is_some_and(same)
+            .then(|| self.ready.pop_front())?
+    }
+
+    fn step(&mut self) -> Result<()> {
+        match self.answer.next()? {
+            Event::Token {
+                id,
+                bytes,
+                logprobs,
+            } => {
+                self.ready.extend(logprobs.map(Delta::Logprob));
+                self.first_token.get_or_insert_with(Instant::now);
+                self.usage.answer_tokens += 1;
+                self.context.push(id);
+                let whole = self.utf8.push(&bytes);
+                let (text, found) = self.stops.push(&whole);
+                self.read(&text);
+                if found {
+                    let first = self.first_token.unwrap_or(self.admitted);
+                    self.end(Reason::Stop, true, first - self.admitted, first.elapsed());
+                }
+                Ok(())
+            }
+            Event::End {
+                reason,
+                prompt,
+                answer,
+                dropped_tokens,
+            } => {
+                self.usage.shifted_tokens = dropped_tokens;
+                let held = self.utf8.finish(reason == Reason::Length);
+                let (text, found) = self.stops.push(&held);
+                self.read(&text);
+                if !found {
+                    let rest = self.stops.finish();
+                    self.read(&rest);
+                }
+                let reason = if found { Reason::Stop } else { reason };
+                self.end(reason, found, prompt, answer);
+                Ok(())
+            }
+            Event::Failed(error) => Err(error),
+            Event::Admitted { .. } => Ok(()),
+        }
+    }
+
+    fn read(&mut self, text: &str) {
+        if text.is_empty() {
+            return;
+        }
+        let pieces = match &mut self.reader {
+            Some(reader) => reader.push(text),
+            None => vec![Piece::Text(text.to_string())],
+        };
+        self.say(pieces);
+    }
+
+    fn say(&mut self, pieces: Vec<Piece>) {
+        for piece in pieces {
+            let delta = match piece {
+                Piece::Thinking(text) => Delta::Thinking(text),
+                Piece::Text(text) => {
+                    if self.constraint != OutputConstraint::None {
+                        self.constrained.push_str(&text);
+                    }
+                    Delta::Text(text)
+                }
+                Piece::Call(call) => {
+                    self.calls += 1;
+                    Delta::Call {
+                        index: self.calls - 1,
+                        call: with_id(call),
+                    }
+                }
+            };
+            self.ready.push_back(delta);
+        }
+    }
+
+    fn end(&mut self, reason: Reason, stopped: bool, prompt: Duration, answer: Duration) {
+        let cut = reason == Reason::Length;
+        let reader = self.reader.as_mut();
+        let pieces = reader.map(|reader| reader.finish(cut)).unwrap_or_default();
+        self.say(pieces);
+        self.usage.prompt = prompt;
+        self.usage.answer = answer;
+        self.usage.total = self.started.elapsed();
+        if reason == Reason::Stop
+            && let Err(error) = super::output_constraint::check(&self.constraint, &self.constrained)
+        {
+            // The user's stop string may have cut constrained output.
+            self.failed = Some(match stopped {
+                true => Error::plain(
+                    Class::Cut,
+                    "a stop string cut the answer before it was complete",
+                ),
+                false => error,
+            });
+            return;
+        }
+        self.ready.push_back(Delta::Finish(Box::new(Finish {
+            reason,
+            usage: self.usage,
+            context: std::mem::take(&mut self.context),
+            stop: self
+                .stops
+                .hit()
+                .filter(|hit| self.own_stops.iter().any(|own| own == hit))
+                .map(str::to_string),
+        })));
+    }
+}
+
+/// Gives a call without an id a random one, so that its result can refer to it.
+fn with_id(call: ToolCall) -> ToolCall {
+    const LETTERS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+    if call.id.is_some() {
+        return call;
+    }
+    let mut bytes = [0; 8];
+    // Without random bytes ids repeat; nothing else depends on them.
+    let _ = getrandom::fill(&mut bytes);
+    let tail: String = bytes
+        .iter()
+        .map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()]))
+        .collect();
+    ToolCall {
+        id: Some(format!("call_{tail}")),
+        ..call
+    }
+}
+
+impl Iterator for Turn {
+    type Item = Result<Delta>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(delta) = self.ready.pop_front() {
+                self.done |= matches!(delta, Delta::Finish(_));
+                return Some(Ok(delta));
+            }
+            if self.done {
+                return None;
+            }
+            if let Some(error) = self.failed.take() {
+                self.done = true;
+                return Some(Err(error));
+            }
+            if let Err(error) = self.step() {
+                self.done = true;
+                return Some(Err(error));
+            }
+        }
+    }
+}

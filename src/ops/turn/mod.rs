@@ -1,0 +1,155 @@
+//! One turn: takes a conversation or a raw prompt and yields the deltas of an answer. Every command
+//! and every route generates answers through this module.
+
+mod events;
+mod output_constraint;
+mod prompt;
+mod request;
+pub mod template_choice;
+
+pub use output_constraint::check;
+pub use request::Request;
+
+use super::model::Model;
+use super::pool::{Pool, Progress};
+use crate::core::error::{Class, Error, Result};
+use crate::core::message::{Message, Think};
+use crate::core::options::Options;
+use crate::core::turn::Input;
+use crate::system::engine::{Event, Job, Sampling};
+use template_choice::TemplateChoice;
+
+pub use events::Turn;
+pub use prompt::{Prompt, Prompter, Token};
+
+/// Most tokens of an answer when neither a limit nor a context length is set.
+const ANSWER_TOKENS: usize = 2048;
+
+/// An answer without a limit stops after this many context lengths, as in the reference.
+const SHIFTED_CONTEXTS_MAX: usize = 10;
+
+/// The options in force: the model's own, overridden by the request's.
+pub fn options_in_force(model: &Model, options: &Options) -> Options {
+    let mut merged = model.options.clone();
+    merged.overlay(options);
+    merged
+}
+
+/// The whole conversation: the model's SYSTEM unless the request has a system message, the model's
+/// MESSAGEs, then the request's messages.
+pub fn conversation(model: &Model, asked: Vec<Message>) -> Vec<Message> {
+    let brings_system = asked
+        .first()
+        .is_some_and(|message| message.role == "system");
+    let system = model
+        .system
+        .iter()
+        .filter(|text| !brings_system && !text.is_empty());
+    let system = system.map(|text| Message::new("system", text));
+    system
+        .chain(model.messages.iter().cloned())
+        .chain(asked)
+        .collect()
+}
+
+/// Starts a turn; returns once the engine has accepted its prompt.
+///
+/// # Errors
+/// Every error of the request is reported here and not in the middle of the answer.
+pub fn start(pool: &Pool, request: Request, progress: Progress) -> Result<Turn> {
+    let options = options_in_force(request.model, &request.options);
+    if request.model.header.is_embedding() {
+        let text = format!(
+            "\"{}\" is an embedding model and cannot generate text",
+            request.model.label
+        );
+        return Err(Error::plain(Class::NoText, text));
+    }
+    let template_choice = request.template_choice(pool)?;
+    refuse_unsupported(&request, &template_choice)?;
+    let lease = pool.acquire(
+        request.model,
+        &options,
+        request.keep_alive,
+        &request.cancel,
+        progress,
+    )?;
+    let load = request.started.elapsed();
+    let engine = lease.engine();
+    let prompter = Prompter::new(&request, &template_choice, engine, &options);
+    let prompt = prompter.prompt(lease.context_tokens)?;
+    let answer_tokens = match (options.int("num_predict"), lease.context_tokens) {
+        (Some(limit @ 0..), _) => usize::try_from(limit).unwrap_or(usize::MAX),
+        (_, Some(tokens)) => tokens as usize * SHIFTED_CONTEXTS_MAX,
+        (_, None) => ANSWER_TOKENS,
+    };
+    let shift = request.shift.then(|| prompt::kept_tokens(&options, engine));
+    let chats = matches!(request.input, Input::Chat(_));
+    let format = chats.then(|| template_choice.format());
+    let grammar = output_constraint::grammar(&request, format.as_deref(), &prompt.text, engine)?;
+    let job = Job {
+        prompt: prompt.tokens.clone(),
+        answer_tokens,
+        sampling: Sampling {
+            bias: known(&request.bias, engine.facts().vocabulary),
+            ..Sampling::of(&options)
+        },
+        visible: match &format {
+            Some(format) => engine.specials()?.within(&format.tags()),
+            None => Vec::new(),
+        },
+        logprobs: request.logprobs,
+        guide: grammar.map(|grammar| engine.guide(grammar)).transpose()?,
+        thinking_budget: output_constraint::budget(
+            &request,
+            &options,
+            format.as_deref(),
+            &prompt.text,
+            engine,
+        ),
+        shift: shift.flatten(),
+        endless: false,
+        stall_timeout: lease.stall_timeout(),
+        cancel: request.cancel.clone(),
+    };
+    let answer = engine.submit(job)?;
+    let cached_tokens = match answer.next()? {
+        Event::Admitted { cached_tokens } => cached_tokens,
+        Event::Failed(error) => return Err(error),
+        event => {
+            return Err(Error::failed(format!(
+                "unexpected first event of the engine: {event:?}"
+            )));
+        }
+    };
+    let begun = events::Begun {
+        answer,
+        lease,
+        load,
+        cached_tokens,
+    };
+    Ok(Turn::new(&request, prompt, &options, format, begun))
+}
+
+/// Refuses tools and thinking if the model's template does not support them. A template given in the
+/// request handles thinking itself.
+fn refuse_unsupported(request: &Request, template_choice: &TemplateChoice) -> Result<()> {
+    let thinks = request.template.is_none() && request.think.is_some_and(Think::is_on);
+    let lacking = if !request.tools.is_empty() && !template_choice.can("tools") {
+        "tools"
+    } else if thinks && !template_choice.can("thinking") {
+        "thinking"
+    } else {
+        return Ok(());
+    };
+    Err(Error::usage(format!(
+        "\"{}\" does not support {lacking}",
+        request.model.label
+    )))
+}
+
+/// The biases of tokens in the vocabulary; others are ignored.
+fn known(bias: &[(i32, f32)], vocabulary: i32) -> Vec<(i32, f32)> {
+    let known = bias.iter().filter(|(id, _)| (0..vocabulary).contains(id));
+    known.copied().collect()
+}

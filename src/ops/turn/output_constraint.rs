@@ -1,0 +1,203 @@
+//! Output constraints: the grammar that an answer is generated with, and the validation of the
+//! finished text.
+
+use serde_json::{Value as Json, json};
+
+use super::Request;
+use crate::core::error::{Error, Result};
+use crate::core::message::Think;
+use crate::core::options::Options;
+use crate::core::turn::OutputConstraint;
+use crate::format::reply::{Format, Thought, ToolGrammar, channel_thought, schema};
+use crate::system::engine::{Engine, Grammar, Text, ThinkingBudget, ThinkingTags};
+
+/// The text that starts a call in the channel format.
+const CHANNEL_CALL: &str = " to=functions.";
+
+/// Validates a finished text.
+///
+/// # Errors
+/// If it does not match the constraint.
+pub fn check(constraint: &OutputConstraint, text: &str) -> Result<()> {
+    let broken = |why: String| {
+        Err(Error::failed(format!(
+            "the answer does not match the requested format: {why}"
+        )))
+    };
+    match constraint {
+        OutputConstraint::None | OutputConstraint::Grammar(_) => Ok(()),
+        OutputConstraint::Json => match serde_json::from_str::<Json>(text) {
+            Ok(Json::Object(_)) => Ok(()),
+            Ok(_) => broken("it is not a JSON object".into()),
+            Err(error) => broken(error.to_string()),
+        },
+        OutputConstraint::Schema(schema) => {
+            let value = match serde_json::from_str(text) {
+                Ok(value) => value,
+                Err(error) => return broken(error.to_string()),
+            };
+            let validator = jsonschema::validator_for(schema)
+                .map_err(|error| schema::unfit(&error.to_string()))?;
+            match validator.validate(&value) {
+                Ok(()) => Ok(()),
+                Err(error) => broken(error.to_string()),
+            }
+        }
+    }
+}
+
+/// The grammar of a request's answer, if it has one.
+///
+/// # Errors
+/// `Schema` for a schema or grammar that cannot be enforced.
+pub(super) fn grammar(
+    request: &Request,
+    format: Option<&Format>,
+    prompt: &str,
+    engine: &Engine,
+) -> Result<Option<Grammar>> {
+    if request.constraint != OutputConstraint::None && request.tool_choice.requires() {
+        return Err(Error::usage(
+            "tool_choice cannot require a call together with format or grammar",
+        ));
+    }
+    let plain = Format::default();
+    let format = format.unwrap_or(&plain);
+    let grammar = ToolGrammar {
+        format,
+        thought: match format.thought(prompt) {
+            Thought::Possible if request.think == Some(Think::Off) => Thought::None,
+            thought => thought,
+        },
+        specials: engine.specials()?,
+    };
+    match &request.constraint {
+        OutputConstraint::Json => held(grammar.answer(&json!({ "type": "object" }))),
+        OutputConstraint::Schema(schema) => {
+            schema::check(schema)?;
+            held(grammar.answer(schema))
+        }
+        OutputConstraint::Grammar(text) => Ok(Some(Grammar {
+            text: Text::Gbnf(text.clone()),
+            trigger: None,
+            thought: None,
+        })),
+        OutputConstraint::None => calls(request, grammar, engine),
+    }
+}
+
+/// The thinking tags in an answer whose prompt ends like this.
+fn marks(format: &Format, thought: Thought) -> Option<ThinkingTags> {
+    let (open, close) = format.think.clone()?;
+    match thought {
+        Thought::None => None,
+        Thought::Possible => Some(ThinkingTags { open, close }),
+        Thought::Begun => Some(ThinkingTags {
+            open: String::new(),
+            close,
+        }),
+    }
+}
+
+/// The thinking budget, if the request sets one and the model thinks.
+pub(super) fn budget(
+    request: &Request,
+    options: &Options,
+    format: Option<&Format>,
+    prompt: &str,
+    engine: &Engine,
+) -> Option<ThinkingBudget> {
+    let tokens = usize::try_from(options.int("reasoning_budget")?).ok()?;
+    let format = format?;
+    if matches!(request.constraint, OutputConstraint::Grammar(_)) {
+        return None; // The user's grammar defines the entire answer.
+    }
+    let marks = match format.channels {
+        true => {
+            let (open, close) = channel_thought(!request.tools.is_empty());
+            let (open, close) = (open.to_string(), close.to_string());
+            ThinkingTags { open, close }
+        }
+        false => marks(format, format.thought(prompt))?,
+    };
+    let closing = engine.tokens(&marks.close, false, true);
+    Some(ThinkingBudget::new(tokens, marks, closing))
+}
+
+/// A grammar that applies from the first token.
+fn held(text: String) -> Result<Option<Grammar>> {
+    Ok(Some(Grammar {
+        text: Text::ToolGrammar(text),
+        trigger: None,
+        thought: None,
+    }))
+}
+
+/// The grammar of the tool calls that an answer must or may contain.
+fn calls(request: &Request, grammar: ToolGrammar, engine: &Engine) -> Result<Option<Grammar>> {
+    let tools = request.tool_choice.among(&request.tools)?;
+    if tools.is_empty() {
+        return Ok(None);
+    }
+    let required = request.tool_choice.requires();
+    if grammar.format.channels {
+        return match required {
+            true => held(grammar.channel_call(&tools)),
+            false => offered(
+                Grammar {
+                    text: Text::ToolGrammar(grammar.channel_call_behind_trigger(&tools)),
+                    trigger: Some(CHANNEL_CALL.to_string()),
+                    thought: None,
+                },
+                engine,
+            ),
+        };
+    }
+    let Some(shape) = &grammar.format.calls else {
+        return match required {
+            true => Err(Error::usage(
+                "tool_choice requires a call, but the model's template has no tool-call syntax",
+            )),
+            false => Ok(None),
+        };
+    };
+    if required {
+        return held(grammar.calls(shape, &tools));
+    }
+    // Without a trigger text, something that looks like a call may be an answer in JSON.
+    if shape.trigger().is_empty() {
+        return Ok(None);
+    }
+    let grammar = Grammar {
+        text: Text::ToolGrammar(grammar.calls_behind_trigger(shape, &tools)),
+        trigger: Some(shape.trigger().to_string()),
+        thought: marks(grammar.format, grammar.thought),
+    };
+    offered(grammar, engine)
+}
+
+/// A grammar for optional calls: if no grammar can express the tools' schemas, calls are unconstrained.
+fn offered(grammar: Grammar, engine: &Engine) -> Result<Option<Grammar>> {
+    let fits = engine.guide(grammar.clone()).is_ok();
+    Ok(fits.then_some(grammar))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_promise_is_an_error() {
+        let schema =
+            json!({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]});
+        let constraint = OutputConstraint::Schema(schema);
+        assert!(check(&constraint, "{\"a\": 1}").is_ok());
+        for text in ["{\"a\": \"1\"}", "{}", "{", ""] {
+            assert!(check(&constraint, text).is_err(), "{text}");
+        }
+        assert!(
+            check(&OutputConstraint::Json, "{}").is_ok()
+                && check(&OutputConstraint::Json, "[]").is_err()
+        );
+    }
+}

@@ -1,0 +1,355 @@
+//! Turns a request's input into the model's prompt tokens: rendering, special-token escaping,
+//! truncation.
+
+use std::time::SystemTime;
+
+use super::Request;
+use super::template_choice::TemplateChoice;
+use crate::core::clock::Local;
+use crate::core::error::{Class, Error, Result};
+use crate::core::message::{Message, Think};
+use crate::core::options::Options;
+use crate::core::special_tokens::Specials;
+use crate::core::turn::{Input, Overflow, Part};
+use crate::format::template::escape::{self, Segment};
+use crate::format::template::{Chat, Template};
+use crate::system::engine::Engine;
+
+/// Tokens kept at the front of a truncated prompt (the API's default `num_keep`).
+const KEEP_TOKENS: i64 = 4;
+/// Smallest context, in tokens, that a prompt is truncated to.
+const LIMIT_MIN: usize = 4;
+
+/// A prompt, ready for the engine.
+#[derive(Debug, Clone)]
+pub struct Prompt {
+    /// The text, for display.
+    pub text: String,
+    /// The token ids.
+    pub tokens: Vec<i32>,
+    /// The number of tokens dropped to fit the context.
+    pub truncated_tokens: usize,
+    /// How the conversation was changed to fit the template.
+    pub notes: Vec<&'static str>,
+}
+
+/// A token and its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// The id in the vocabulary.
+    pub id: i32,
+    /// The text; invalid UTF-8 is replaced.
+    pub text: String,
+}
+
+/// Builds the prompts of one request.
+pub struct Prompter<'a> {
+    request: &'a Request<'a>,
+    template_choice: &'a TemplateChoice,
+    engine: &'a Engine,
+    options: &'a Options,
+    begin: String,
+    end: String,
+    now: Local,
+}
+
+/// A prompt before truncation.
+struct Draft {
+    segments: Vec<Segment>,
+    notes: Vec<&'static str>,
+}
+
+impl Draft {
+    fn raw(text: String) -> Self {
+        let segments = vec![Segment {
+            text,
+            special: true,
+        }];
+        Draft {
+            segments,
+            notes: Vec::new(),
+        }
+    }
+}
+
+/// Tokens to keep at the front when others are dropped; `None` keeps as many as fit.
+pub(super) fn kept_tokens(options: &Options, engine: &Engine) -> Option<usize> {
+    let keep = options.int("num_keep").unwrap_or(KEEP_TOKENS);
+    let keep = usize::try_from(keep).ok()?;
+    Some(keep + usize::from(engine.wants_begin()))
+}
+
+impl<'a> Prompter<'a> {
+    /// Prepares for a request, with the template choice, the model's engine and the options in force.
+    pub fn new(
+        request: &'a Request,
+        template_choice: &'a TemplateChoice,
+        engine: &'a Engine,
+        options: &'a Options,
+    ) -> Self {
+        let (begin, end) = engine.border_texts();
+        let now = Local::here(SystemTime::now());
+        Prompter {
+            request,
+            template_choice,
+            engine,
+            options,
+            begin,
+            end,
+            now,
+        }
+    }
+
+    /// Builds the prompt; `context_tokens` is the context length, if it is known already.
+    ///
+    /// # Errors
+    /// If the template fails, the prompt is empty, or it is too long and may not be truncated.
+    pub fn prompt(&self, context_tokens: Option<u32>) -> Result<Prompt> {
+        let limit = context_tokens.map_or(self.engine.trained_tokens(), |tokens| tokens as usize);
+        let whole = self.draft(&self.request.input)?;
+        let tokens = self.tokens(&whole);
+        if tokens.is_empty() {
+            return Err(Error::usage("the prompt is empty"));
+        }
+        let count = tokens.len();
+        let fits = count < limit || limit < LIMIT_MIN;
+        let (draft, tokens) = match self.request.overflow {
+            _ if fits => (whole, tokens),
+            Overflow::Error => (whole, tokens),
+            Overflow::Truncate | Overflow::Whole => self.truncated(whole, tokens, limit)?,
+            Overflow::Keep(part) => self.kept(part, limit)?,
+        };
+        Ok(Prompt {
+            text: draft
+                .segments
+                .iter()
+                .map(|segment| segment.text.as_str())
+                .collect(),
+            truncated_tokens: count.saturating_sub(tokens.len()),
+            tokens,
+            notes: draft.notes,
+        })
+    }
+
+    /// Tokens and their texts.
+    pub fn pieces(&self, tokens: &[i32]) -> Vec<Token> {
+        let pieces = tokens.iter().map(|id| Token {
+            id: *id,
+            text: self.engine.text(&[*id]),
+        });
+        pieces.collect()
+    }
+
+    fn draft(&self, input: &Input) -> Result<Draft> {
+        match input {
+            Input::Raw(text) => Ok(Draft::raw(text.clone())),
+            Input::Chat(messages) => self.chat(messages),
+            Input::Insert(prompt, suffix) => match &self.template_choice.template {
+                Template::Go(template) if template.mentions("Suffix") => {
+                    template.insert(prompt, suffix, self.now).map(Draft::raw)
+                }
+                _ => self.around_gap(prompt, suffix),
+            },
+        }
+    }
+
+    /// The prompt for a gap, with the vocabulary's fill-in-the-middle tokens.
+    fn around_gap(&self, prompt: &str, suffix: &str) -> Result<Draft> {
+        let Some(marks) = self.engine.gap_tokens() else {
+            let model = self.request.model;
+            let name = model.name.as_ref().map(|name| name.full());
+            let name = name.unwrap_or_else(|| model.label.clone());
+            return Err(Error::usage(format!("{name} does not support insert")));
+        };
+        let marks = marks.map(|id| Segment {
+            text: self.engine.text(&[id]),
+            special: true,
+        });
+        let plain = |text: &str| Segment {
+            text: text.to_string(),
+            special: false,
+        };
+        let [before, behind, gap] = marks;
+        Ok(Draft {
+            segments: vec![before, plain(prompt), behind, plain(suffix), gap],
+            notes: Vec::new(),
+        })
+    }
+
+    fn chat(&self, messages: &[Message]) -> Result<Draft> {
+        let mut messages = messages.to_vec();
+        let mut tools = self.request.tools.clone();
+        let trusted = self.options.bool("parse_special").unwrap_or(false);
+        let none = Specials::new([])?;
+        let specials = match trusted {
+            true => &none,
+            false => self.engine.specials()?,
+        };
+        let hidden = escape::hide(&mut messages, &mut tools, specials);
+        let rendered = self.template_choice.template.render(&Chat {
+            messages: &messages,
+            tools: &tools,
+            think: self.think(),
+            opens: true,
+            begin: &self.begin,
+            end: &self.end,
+            now: self.now,
+        })?;
+        let mut segments = hidden.segments(&rendered.text, specials);
+        if !self.request.context.is_empty() {
+            let text = self.engine.text(&self.request.context);
+            segments.insert(
+                0,
+                Segment {
+                    text,
+                    special: true,
+                },
+            );
+        }
+        Ok(Draft {
+            segments,
+            notes: rendered.notes,
+        })
+    }
+
+    /// The thinking mode: a model that can think does by default.
+    fn think(&self) -> Option<Think> {
+        let format = self.template_choice.format();
+        match self.request.think {
+            None if format.think.is_some() => Some(Think::On),
+            think => think,
+        }
+    }
+
+    /// Tokenises a draft; adds no begin token if the text already starts with it.
+    fn tokens(&self, draft: &Draft) -> Vec<i32> {
+        let mut tokens = Vec::new();
+        for (index, segment) in draft.segments.iter().enumerate() {
+            let brings =
+                segment.special && !self.begin.is_empty() && segment.text.starts_with(&self.begin);
+            let begin = index == 0 && self.engine.wants_begin() && !brings;
+            tokens.extend(self.engine.tokens(&segment.text, begin, segment.special));
+        }
+        tokens
+    }
+
+    /// Drops messages, then the middle of the prompt, until it fits.
+    fn truncated(&self, whole: Draft, tokens: Vec<i32>, limit: usize) -> Result<(Draft, Vec<i32>)> {
+        let (draft, tokens) = match &self.request.input {
+            Input::Chat(messages) => self.shortened(messages, limit)?.unwrap_or((whole, tokens)),
+            Input::Raw(_) | Input::Insert(..) => (whole, tokens),
+        };
+        match tokens.len() < limit {
+            true => Ok((draft, tokens)),
+            false if self.request.overflow == Overflow::Whole => Err(Error::plain(
+                Class::TooLong,
+                "the prompt is longer than the context length currently available to the model; shorten the prompt, \
+                 adjust the context length in settings, or use a model with a longer context length",
+            )),
+            false => {
+                let tokens = self.without_middle(&tokens, limit);
+                Ok((draft, tokens))
+            }
+        }
+    }
+
+    /// Drops messages from the front until the rest fits; system messages and the last one stay.
+    fn shortened(&self, messages: &[Message], limit: usize) -> Result<Option<(Draft, Vec<i32>)>> {
+        // A binary search, because each try renders and tokenises the remaining messages.
+        let (mut low, mut high) = (1, messages.len().saturating_sub(1));
+        let mut best = None;
+        while low <= high {
+            let dropped = usize::midpoint(low, high);
+            let (front, rest) = messages.split_at(dropped);
+            let systems = front
+                .iter()
+                .filter(|message| message.role == "system")
+                .cloned();
+            let kept: Vec<Message> = systems.chain(rest.iter().cloned()).collect();
+            let draft = self.chat(&kept)?;
+            let tokens = self.tokens(&draft);
+            let fits = tokens.len() < limit;
+            if fits || best.is_none() || dropped == messages.len() - 1 {
+                best = Some((draft, tokens));
+            }
+            match fits {
+                true => high = dropped - 1,
+                false => low = dropped + 1,
+            }
+        }
+        Ok(best)
+    }
+
+    /// Keeps the first `num_keep` tokens and the end, leaving about half the context free.
+    fn without_middle(&self, tokens: &[i32], limit: usize) -> Vec<i32> {
+        let keep = kept_tokens(self.options, self.engine).unwrap_or(limit);
+        let keep = keep.min(limit.saturating_sub(2));
+        let total = limit - ((limit - keep) / 2).max(1);
+        let tail = tokens.len() - (total - keep);
+        [&tokens[..keep], &tokens[tail..]].concat()
+    }
+
+    /// Cuts the longest message, or the raw text, so that the prompt fits and leaves room for
+    /// `num_predict` tokens (at most half the context).
+    fn kept(&self, part: Part, limit: usize) -> Result<(Draft, Vec<i32>)> {
+        let answer = self
+            .options
+            .int("num_predict")
+            .and_then(|count| usize::try_from(count).ok());
+        let limit = limit
+            .saturating_sub(answer.unwrap_or(0).min(limit / 2))
+            .max(2);
+        let text = match &self.request.input {
+            Input::Raw(text) | Input::Insert(text, _) => text,
+            Input::Chat(messages) => messages
+                .iter()
+                .map(|message| &message.content)
+                .max_by_key(|text| text.len())
+                .unwrap_or(&self.begin),
+        };
+        let tokens = self.engine.tokens(text, false, false);
+        // A binary search, because a cut may change how the rest is rendered and tokenised.
+        let (mut low, mut high) = (0, tokens.len());
+        let mut best = None;
+        while low <= high {
+            let keep = (low + high) / 2;
+            let cut = self.part(&tokens, part, keep);
+            let draft = self.draft(&self.with(text, &cut))?;
+            let found = self.tokens(&draft);
+            if found.len() < limit {
+                best = Some((draft, found));
+                low = keep + 1;
+            } else if keep == 0 {
+                break;
+            } else {
+                high = keep - 1;
+            }
+        }
+        best.ok_or_else(|| Error::too_long(self.tokens(&Draft::raw(text.clone())).len(), limit))
+    }
+
+    fn part(&self, tokens: &[i32], part: Part, keep: usize) -> String {
+        let (head, tail) = match part {
+            Part::Head => (keep, 0),
+            Part::Tail => (0, keep),
+            Part::Ends => (keep.div_ceil(2), keep / 2),
+        };
+        self.engine.text(&tokens[..head]) + &self.engine.text(&tokens[tokens.len() - tail..])
+    }
+
+    /// The input with `text` replaced by `cut`.
+    fn with(&self, text: &str, cut: &str) -> Input {
+        match &self.request.input {
+            Input::Raw(_) => Input::Raw(cut.to_string()),
+            Input::Insert(_, suffix) => Input::Insert(cut.to_string(), suffix.clone()),
+            Input::Chat(messages) => {
+                let mut messages = messages.clone();
+                let longest = messages.iter_mut().find(|message| message.content == text);
+                if let Some(message) = longest {
+                    message.content = cut.to_string();
+                }
+                Input::Chat(messages)
+            }
+        }
+    }
+}

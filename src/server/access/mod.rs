@@ -1,0 +1,261 @@
+//! The access policy: the rules for `Origin` and `Host` that keep foreign web pages out.
+
+pub mod keys;
+
+use std::net::IpAddr;
+
+use super::http::{Exchange, Reply};
+
+const METHODS: &str = "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS";
+const HEADERS: &str = "Authorization,Content-Type,User-Agent,Accept,X-Requested-With,Openai-Beta,X-Stainless-Arch,\
+                       X-Stainless-Async,X-Stainless-Custom-Poll-Interval,X-Stainless-Helper-Method,X-Stainless-Lang,\
+                       X-Stainless-Os,X-Stainless-Package-Version,X-Stainless-Poll-Helper,X-Stainless-Retry-Count,\
+                       X-Stainless-Runtime,X-Stainless-Runtime-Version,X-Stainless-Timeout,X-Api-Key,\
+                       Anthropic-Version,Anthropic-Beta,Anthropic-Dangerous-Direct-Browser-Access";
+const MAX_AGE_S: &str = "43200";
+const HOSTS: [&str; 4] = ["localhost", "127.0.0.1", "0.0.0.0", "[::1]"];
+const SCHEMES: [&str; 5] = [
+    "app://",
+    "file://",
+    "tauri://",
+    "vscode-webview://",
+    "vscode-file://",
+];
+
+/// The rules for `Origin` and `Host` in force.
+pub struct Access {
+    origins: Vec<String>,
+    loopback: bool,
+    hostname: String,
+}
+
+/// The decision about a request.
+pub enum Verdict {
+    /// Handle it, and add these headers to the answer.
+    Pass(Vec<(&'static str, String)>),
+    /// Send this answer instead.
+    Answer(Reply),
+}
+
+impl Access {
+    /// Rules for a server that also allows these origins; `loopback` says that it is bound to a
+    /// loopback address.
+    pub fn new(origins: Vec<String>, loopback: bool) -> Self {
+        let hostname = rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .to_lowercase();
+        Access {
+            origins,
+            loopback,
+            hostname,
+        }
+    }
+
+    /// Checks a request. `Host` is not checked on the Unix socket, which has file permissions.
+    pub fn judge(&self, exchange: &Exchange) -> Verdict {
+        let forbidden = || {
+            Verdict::Answer(Reply {
+                status: 403,
+                ..Reply::default()
+            })
+        };
+        let host = exchange.header("Host").unwrap_or_default();
+        let origin = exchange
+            .header("Origin")
+            .filter(|origin| !origin.is_empty());
+        if !exchange.is_local() && !self.allows_host(host) {
+            return forbidden();
+        }
+        let Some(origin) = origin else {
+            return Verdict::Pass(Vec::new());
+        };
+        let same = [format!("http://{host}"), format!("https://{host}")]
+            .iter()
+            .any(|own| own == origin);
+        if same {
+            return Verdict::Pass(Vec::new());
+        }
+        if !self.allows_origin(origin) {
+            return forbidden();
+        }
+        let headers = self.cors_headers(origin);
+        if exchange.method() == "OPTIONS" {
+            Verdict::Answer(preflight(headers))
+        } else {
+            Verdict::Pass(headers)
+        }
+    }
+
+    fn cors_headers(&self, origin: &str) -> Vec<(&'static str, String)> {
+        if self.origins.iter().any(|allowed| allowed == "*") {
+            return vec![("Access-Control-Allow-Origin", "*".into())];
+        }
+        vec![
+            ("Access-Control-Allow-Origin", origin.to_string()),
+            ("Vary", "Origin".into()),
+        ]
+    }
+
+    fn allows_origin(&self, origin: &str) -> bool {
+        let by_user = self.origins.iter().any(|allowed| matches(allowed, origin));
+        let by_host = HOSTS.iter().any(|host| {
+            ["http://", "https://"].iter().any(|scheme| {
+                let rest = origin
+                    .strip_prefix(scheme)
+                    .and_then(|rest| rest.strip_prefix(host));
+                rest.is_some_and(|rest| rest.is_empty() || is_port(rest))
+            })
+        });
+        by_user || by_host || SCHEMES.iter().any(|scheme| origin.starts_with(scheme))
+    }
+
+    /// Host names are allowed if they are this machine's or among the configured origins; IP literals
+    /// if they are private or loopback, or any if the server is bound to other addresses.
+    fn allows_host(&self, host: &str) -> bool {
+        let name = without_port(host).to_lowercase();
+        if let Ok(ip) = name.parse::<IpAddr>() {
+            return !self.loopback || is_near(ip);
+        }
+        let set = self.origins.iter().any(|origin| {
+            let host = origin
+                .split_once("://")
+                .map_or(origin.as_str(), |(_, host)| host);
+            without_port(host) == name
+        });
+        let inside = [".localhost", ".local", ".internal"]
+            .iter()
+            .any(|end| name.len() > end.len() && name.ends_with(end));
+        name.is_empty() || name == "localhost" || name == self.hostname || inside || set
+    }
+}
+
+fn preflight(mut headers: Vec<(&'static str, String)>) -> Reply {
+    headers.extend([
+        ("Access-Control-Allow-Methods", METHODS.to_string()),
+        ("Access-Control-Allow-Headers", HEADERS.to_string()),
+        ("Access-Control-Max-Age", MAX_AGE_S.to_string()),
+        ("Vary", "Access-Control-Request-Method".to_string()),
+        ("Vary", "Access-Control-Request-Headers".to_string()),
+    ]);
+    Reply {
+        status: 204,
+        headers,
+        ..Reply::default()
+    }
+}
+
+/// An allowed origin may contain one `*`; after a colon it matches only digits.
+fn matches(allowed: &str, origin: &str) -> bool {
+    match allowed.split_once('*') {
+        None => allowed == origin,
+        Some((front, back)) => {
+            let middle = origin
+                .strip_prefix(front)
+                .and_then(|rest| rest.strip_suffix(back));
+            middle.is_some_and(|middle| {
+                !front.ends_with(':') || middle.bytes().all(|byte| byte.is_ascii_digit())
+            })
+        }
+    }
+}
+
+fn is_port(text: &str) -> bool {
+    text.strip_prefix(':').is_some_and(|digits| {
+        !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+    })
+}
+
+fn without_port(host: &str) -> &str {
+    if let Some(rest) = host.strip_prefix('[') {
+        return rest.split(']').next().unwrap_or(rest);
+    }
+    match host.rsplit_once(':') {
+        Some((name, _)) if !name.contains(':') => name,
+        _ => host,
+    }
+}
+
+fn is_near(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_unspecified(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unspecified() || ip.is_unique_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_of_others_are_refused_on_loopback() {
+        let access = Access {
+            origins: vec![],
+            loopback: true,
+            hostname: "box".into(),
+        };
+        for good in [
+            "",
+            "localhost:11434",
+            "127.0.0.1",
+            "[::1]:11434",
+            "[fd00::1]",
+            "10.0.0.5",
+            "foo.local",
+            "host.docker.internal",
+            "BOX:1",
+        ] {
+            assert!(access.allows_host(good), "{good}");
+        }
+        for bad in [
+            "evil.com",
+            "8.8.8.8",
+            "169.254.1.1",
+            "ollama",
+            "local",
+            "foo.local.",
+            "localhost.evil.com",
+        ] {
+            assert!(!access.allows_host(bad), "{bad}");
+        }
+        let open = Access {
+            loopback: false,
+            origins: vec!["http://my.name".into()],
+            ..access
+        };
+        assert!(
+            open.allows_host("8.8.8.8:11434")
+                && open.allows_host("my.name:80")
+                && !open.allows_host("evil.com")
+        );
+    }
+
+    #[test]
+    fn origins_of_others_are_refused() {
+        let access = Access {
+            origins: vec!["https://my.site".into(), "http://dev:*".into()],
+            loopback: true,
+            hostname: "box".into(),
+        };
+        for good in [
+            "http://localhost:3000",
+            "https://127.0.0.1",
+            "app://obsidian.md",
+            "file://",
+            "https://my.site",
+            "http://dev:5173",
+        ] {
+            assert!(access.allows_origin(good), "{good}");
+        }
+        for bad in [
+            "http://example.com",
+            "null",
+            "chrome-extension://abc",
+            "http://localhost:3000.evil.com",
+            "http://LOCALHOST",
+            "http://dev:1.evil.com",
+        ] {
+            assert!(!access.allows_origin(bad), "{bad}");
+        }
+    }
+}

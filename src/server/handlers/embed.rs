@@ -1,0 +1,140 @@
+//! `/api/embed` and `/api/embeddings`: embeds texts.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::{Map, Value as Json};
+
+use super::models::to_run;
+use crate::core::error::{Class, Error, Result};
+use crate::core::json;
+use crate::format::wire::native::encode::{EmbedRecord, EmbeddingRecord, nanos};
+use crate::format::wire::native::{EmbedRequest, EmbeddingRequest};
+use crate::format::wire::options::{from_json, keep_alive};
+use crate::ops::embed::{self, Embedded, Request};
+use crate::ops::model::Model;
+use crate::server::body::content;
+use crate::server::http::Exchange;
+use crate::server::reply::reply;
+use crate::server::shared::Server;
+
+type Headers = Vec<(&'static str, String)>;
+
+/// `POST /api/embed`.
+pub fn embed(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
+    let started = Instant::now();
+    let Some((exchange, request)) = content::<EmbedRequest>(exchange) else {
+        return;
+    };
+    let answer = request.and_then(|request| {
+        let embedded = of_request(server, &exchange, &request)?;
+        let mut record = EmbedRecord {
+            model: request.model.clone(),
+            embeddings: embedded.vectors,
+            ..EmbedRecord::default()
+        };
+        if !record.embeddings.is_empty() {
+            record.total_duration = nanos(started.elapsed());
+            record.load_duration = nanos(embedded.load);
+            record.prompt_eval_count = embedded.tokens as u64;
+        }
+        Ok(json::line(&record))
+    });
+    reply(exchange, answer, &headers);
+}
+
+/// Computes the vectors for a request.
+///
+/// # Errors
+/// `Usage` or `TooLong` for an invalid request; `NoModel`; what the engine reports.
+pub fn of_request(
+    server: &Server,
+    exchange: &Exchange,
+    request: &EmbedRequest,
+) -> Result<Embedded> {
+    let texts = request.texts()?;
+    if request.model.trim().is_empty() {
+        let text = format!("model '{}' not found", request.model);
+        return Err(Error::plain(Class::NoModel, text));
+    }
+    let model = find(server, &request.model)?;
+    let asked = Asked {
+        texts,
+        truncate: request.truncate.unwrap_or(true),
+        dimensions: usize::try_from(request.dimensions).ok(),
+        options: &request.options,
+        keep_alive: request.keep_alive.as_ref(),
+    };
+    vectors(server, exchange, &model, asked)
+}
+
+/// `POST /api/embeddings`.
+pub fn embeddings(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
+    let Some((exchange, request)) = content::<EmbeddingRequest>(exchange) else {
+        return;
+    };
+    let answer = request.and_then(|request| {
+        let model = find(server, &request.model)?;
+        let texts = match request.prompt.is_empty() {
+            true => Vec::new(),
+            false => vec![request.prompt],
+        };
+        let asked = Asked {
+            texts,
+            truncate: false,
+            dimensions: None,
+            options: &request.options,
+            keep_alive: request.keep_alive.as_ref(),
+        };
+        let embedded = vectors(server, &exchange, &model, asked).map_err(older)?;
+        let vector = embedded.vectors.into_iter().next().unwrap_or_default();
+        Ok(json::line(&EmbeddingRecord {
+            embedding: vector.into_iter().map(f64::from).collect(),
+        }))
+    });
+    reply(exchange, answer, &headers);
+}
+
+/// The request of either route.
+struct Asked<'a> {
+    texts: Vec<String>,
+    truncate: bool,
+    dimensions: Option<usize>,
+    options: &'a Map<String, Json>,
+    keep_alive: Option<&'a Json>,
+}
+
+fn vectors(server: &Server, exchange: &Exchange, model: &Model, asked: Asked) -> Result<Embedded> {
+    let request = Request {
+        model,
+        texts: asked.texts,
+        truncate: asked.truncate,
+        dimensions: asked.dimensions.filter(|count| *count > 0),
+        options: from_json(asked.options)?,
+        keep_alive: keep_alive(asked.keep_alive)?,
+        cancel: exchange.watch().gone(),
+    };
+    embed::embed(&server.pool, &request, &mut |_| {})
+}
+
+fn find(server: &Server, text: &str) -> Result<Arc<Model>> {
+    let name = to_run(text)?;
+    let found = server.model_cache.open(&server.store, text, &name);
+    found.map_err(
+        |error| match error.is_not_found() || error.class() == Class::Damaged {
+            true => Error::plain(
+                Class::NoModel,
+                format!("model \"{text}\" not found, try pulling it first"),
+            ),
+            false => error,
+        },
+    )
+}
+
+/// The older route answers an invalid text with status 500, like the reference.
+fn older(error: Error) -> Error {
+    match error.class() {
+        Class::TooLong | Class::Usage => Error::failed(error.to_string()),
+        _ => error,
+    }
+}

@@ -1,0 +1,221 @@
+//! `/v1`: OpenAI's chat completions, completions, embeddings, models and responses.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::{Map, Value as Json, json};
+
+use super::models::{named, not_found};
+use super::{embed, native};
+use crate::core::clock;
+use crate::core::error::Result;
+use crate::core::name::Name;
+use crate::format::wire::openai::encode::{Chat, Completion, Head, error_body};
+use crate::format::wire::openai::{self, Extras};
+use crate::format::wire::responses;
+use crate::format::wire::responses::encode::Telling;
+use crate::ops::model;
+use crate::server::decode;
+use crate::server::http::Exchange;
+use crate::server::ids::{now, random_id};
+use crate::server::shared::Server;
+use crate::server::turn::{self, Headers, Question, read};
+use crate::system::store::Entry;
+
+fn head(kind: &str, model: &str, extras: &Extras) -> Head {
+    Head {
+        id: format!("{kind}-{}", random_id()),
+        created: now(),
+        model: model.to_string(),
+        include_usage: extras.include_usage,
+        streams: extras.stream,
+    }
+}
+
+/// `POST /v1/chat/completions`.
+pub fn chat(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
+    let started = Instant::now();
+    let Some((exchange, body)) = read(exchange, &headers, error_body) else {
+        return;
+    };
+    let question = body.and_then(|body| {
+        let (request, extras) = openai::chat(&body)?;
+        let head = head("chatcmpl", &request.common.model, &extras);
+        Ok(Question {
+            asked: decode::chat(server, request, started)?,
+            stream: extras.stream,
+            choices: extras.choices,
+            bias: extras.bias,
+            teller: Chat::new(head, extras.choices),
+        })
+    });
+    match question {
+        Ok(question) if question.asked.common.render_only => {
+            let rendered = native::render(server, &exchange, &question.asked).map(|prompt| {
+                json!({ "_debug_info": { "rendered_template": prompt, "image_count": 0 } })
+            });
+            turn::reply(exchange, rendered, &headers, error_body);
+        }
+        question => turn::answer(server, exchange, headers, question, error_body),
+    }
+}
+
+/// `POST /v1/completions`.
+pub fn completions(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
+    let started = Instant::now();
+    let Some((exchange, body)) = read(exchange, &headers, error_body) else {
+        return;
+    };
+    let question = body.and_then(|body| {
+        let (request, extras) = openai::completion(&body)?;
+        let head = head("cmpl", &request.common.model, &extras);
+        let asked = decode::generate(server, request, started)?;
+        let loads = asked.input.is_none();
+        Ok(Question {
+            asked,
+            stream: extras.stream,
+            choices: extras.choices,
+            bias: extras.bias,
+            teller: Completion::new(head, extras.choices, loads),
+        })
+    });
+    turn::answer(server, exchange, headers, question, error_body);
+}
+
+/// `POST /v1/responses`.
+pub fn responses(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
+    let started = Instant::now();
+    let Some((exchange, body)) = read(exchange, &headers, error_body) else {
+        return;
+    };
+    let question = body.and_then(|body| {
+        let body = with_model(server, body)?;
+        let (request, stream) = responses::request(&body)?;
+        Ok(Question {
+            asked: decode::chat(server, request, started)?,
+            stream,
+            choices: 1,
+            bias: Vec::new(),
+            teller: Telling::new(random_id(), body, now),
+        })
+    });
+    turn::answer(server, exchange, headers, question, error_body);
+}
+
+/// `POST /v1/responses/input_tokens`.
+pub fn input_tokens(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
+    let Some((exchange, body)) = read(exchange, &headers, error_body) else {
+        return;
+    };
+    let counted = body.and_then(|body| {
+        let request = responses::conversation(&with_model(server, body)?)?;
+        let asked = decode::chat(server, request, Instant::now())?;
+        let tokens = native::count(server, &exchange, &asked)?;
+        Ok(json!({ "object": "response.input_tokens", "input_tokens": tokens }))
+    });
+    turn::reply(exchange, counted, &headers, error_body);
+}
+
+/// A request for responses may leave the model out: it is then the one that is loaded, else the
+/// newest of the store that answers.
+fn with_model(server: &Server, mut body: Map<String, Json>) -> Result<Map<String, Json>> {
+    if body.get("model").is_some_and(|model| !model.is_null()) {
+        return Ok(body);
+    }
+    let loaded = server.pool.loaded();
+    let loaded = loaded.iter().filter_map(|loaded| loaded.name.as_ref());
+    let listing = server.store.list()?;
+    let answers = |name: &&Name| {
+        let model = model::of_name(&server.store, &name.to_string(), name);
+        model.is_ok_and(|model| !model.header.is_embedding())
+    };
+    let mut names = loaded.chain(listing.entries.iter().map(|entry| &entry.name));
+    if let Some(name) = names.find(answers) {
+        body.insert("model".into(), name.to_string().into());
+    }
+    Ok(body)
+}
+
+/// `POST /v1/embeddings`.
+pub fn embeddings(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
+    let Some((exchange, body)) = read(exchange, &headers, error_body) else {
+        return;
+    };
+    let told = body.and_then(|body| {
+        let (request, packed) = openai::embedding(&body)?;
+        let embedded = embed::of_request(server, &exchange, &request)?;
+        let item = |(index, vector): (usize, Vec<f32>)| {
+            let embedding = match packed {
+                true => {
+                    let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
+                    BASE64.encode(bytes).into()
+                }
+                false => json!(vector),
+            };
+            json!({ "object": "embedding", "embedding": embedding, "index": index })
+        };
+        let items = embedded.vectors.into_iter().enumerate().map(item);
+        Ok(json!({
+            "object": "list",
+            "data": items.collect::<Vec<_>>(),
+            "model": request.model,
+            "usage": { "prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens },
+        }))
+    });
+    turn::reply(exchange, told, &headers, error_body);
+}
+
+/// `GET /v1/models`: OpenAI's keys and Anthropic's, so that both libraries read it.
+pub fn models(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
+    let told = server.store.list().map(|listing| {
+        let data: Vec<Json> = listing.entries.iter().map(entry_json).collect();
+        let id = |model: Option<&Json>| model.map(|model| model["id"].clone());
+        json!({
+            "object": "list",
+            "first_id": id(data.first()),
+            "last_id": id(data.last()),
+            "has_more": false,
+            "data": data,
+        })
+    });
+    turn::reply(exchange, told, &headers, error_body);
+}
+
+/// `GET /v1/models/NAME`; a name may hold slashes.
+pub fn model(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
+    let asked = exchange
+        .path()
+        .trim_start_matches("/v1/models/")
+        .to_string();
+    let asked = asked
+        .replace("%2F", "/")
+        .replace("%2f", "/")
+        .replace("%3A", ":")
+        .replace("%3a", ":");
+    let told = named(&asked).and_then(|name| {
+        let found = server.store.find(&name);
+        let entry = found.map_err(|error| not_found(error, &asked))?;
+        let mut told = entry_json(&entry);
+        told["id"] = asked.as_str().into();
+        Ok(told)
+    });
+    turn::reply(exchange, told, &headers, error_body);
+}
+
+fn entry_json(entry: &Entry) -> Json {
+    let created = entry.modified.duration_since(std::time::UNIX_EPOCH);
+    let name = entry.name.to_string();
+    let owner = name.rsplit_once('/').map_or("library", |(owner, _)| owner);
+    json!({
+        "id": name,
+        "object": "model",
+        "created": created.map_or(0, |since| since.as_secs()),
+        "owned_by": owner,
+        "type": "model",
+        "display_name": name,
+        "created_at": clock::rfc3339_seconds(entry.modified),
+        "lifecycle": "active",
+    })
+}

@@ -1,0 +1,377 @@
+//! The client of a running puna or Ollama server: one request, answered by a value or by lines.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use ureq::http::Response;
+use ureq::typestate::WithoutBody;
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
+};
+use ureq::{Agent, Body, RequestBuilder, SendBody};
+
+use crate::core::address::Address;
+use crate::core::digest::Digest;
+use crate::core::error::{Class, Error, Result};
+use crate::core::network::AGENT;
+use crate::format::wire::native::ErrorBody;
+
+/// The header in which a puna server names its store, on its own socket only.
+pub const STORE_HEADER: &str = "Puna-Store";
+/// The longest record a server may send: the last one of a generate contains its whole context.
+const RECORD_BYTES_MAX: u64 = 64 << 20;
+/// How long a server may take to accept a connection.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// How long a server may take to answer `GET /`.
+const GREETING_MAX: Duration = Duration::from_secs(2);
+
+/// A client of one server.
+pub struct Client {
+    agent: Agent,
+    key: Option<String>,
+    base: String,
+    what: String,
+}
+
+impl Client {
+    /// The server at an address.
+    pub fn at(address: &Address) -> Self {
+        let agent = Agent::new_with_config(config());
+        Client {
+            agent,
+            key: None,
+            base: address.url(""),
+            what: address.to_string(),
+        }
+    }
+
+    /// The same, with a key for a server that requires one.
+    pub fn keyed(self, key: Option<String>) -> Self {
+        Client { key, ..self }
+    }
+
+    /// The server behind a Unix socket; `stall_timeout` limits each wait for its answer.
+    pub fn on_socket(path: &Path, stall_timeout: Option<Duration>) -> Self {
+        let connector = SocketConnector {
+            path: path.to_path_buf(),
+            stall_timeout,
+        };
+        let agent = Agent::with_parts(config(), connector, DefaultResolver::default());
+        Client {
+            agent,
+            key: None,
+            base: "http://localhost".into(),
+            what: path.display().to_string(),
+        }
+    }
+
+    /// The store that the server reports, if it answers and is puna.
+    pub fn store(&self) -> Option<PathBuf> {
+        let response = self.request("/api/version").call().ok()?;
+        response
+            .headers()
+            .get(STORE_HEADER)?
+            .to_str()
+            .ok()
+            .map(PathBuf::from)
+    }
+
+    /// Rejects a server that would ignore a feature that only puna has.
+    ///
+    /// # Errors
+    /// `Usage` if it is another server; `Network` if no server answers.
+    pub fn must_be_puna(&self, for_what: &str) -> Result<()> {
+        let sent = self.request("/api/version").call();
+        let response = self.checked(sent)?;
+        let server = response.headers().get("Server");
+        match server.is_some_and(|server| server.as_bytes().starts_with(b"puna/")) {
+            true => Ok(()),
+            false => Err(Error::usage(format!(
+                "the server at {} is not puna and does not support {for_what}; use --local",
+                self.what
+            ))),
+        }
+    }
+
+    /// The answer to `GET /`: a line that identifies the server.
+    pub fn greeting(&self) -> Option<String> {
+        let request = self.request("/").config();
+        let request = request.timeout_global(Some(GREETING_MAX)).build();
+        let mut response = request.call().ok()?;
+        response
+            .body_mut()
+            .with_config()
+            .limit(1000)
+            .read_to_string()
+            .ok()
+    }
+
+    fn request(&self, route: &str) -> RequestBuilder<WithoutBody> {
+        self.with_key(self.agent.get(format!("{}{route}", self.base)))
+    }
+
+    /// Gets a value.
+    ///
+    /// # Errors
+    /// `Network` if there is no server; the server's own error, classed by its status.
+    pub fn get<T: DeserializeOwned>(&self, route: &str) -> Result<T> {
+        let sent = self.request(route).call();
+        self.value(self.checked(sent)?)
+    }
+
+    /// Posts a value and reads the answer's lines as records.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn post<T: DeserializeOwned>(
+        &self,
+        route: &str,
+        body: &impl Serialize,
+    ) -> Result<Records<T>> {
+        let text = crate::core::json::line(body);
+        let request = self.agent.post(format!("{}{route}", self.base));
+        let request = self
+            .with_key(request)
+            .header("Content-Type", "application/json");
+        let response = self.checked(request.send(text))?;
+        Ok(Records {
+            reader: BufReader::new(Box::new(response.into_body().into_reader())),
+            what: self.what.clone(),
+            record: std::marker::PhantomData,
+        })
+    }
+
+    /// True if the server has this blob.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn has_blob(&self, digest: &Digest) -> Result<bool> {
+        let request = self.agent.head(format!("{}/api/blobs/{digest}", self.base));
+        match self.checked(self.with_key(request).call()) {
+            Ok(_) => Ok(true),
+            Err(error) if error.class() == Class::NoModel => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends a blob; `progress` gets the bytes done.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn put_blob(
+        &self,
+        digest: &Digest,
+        file: File,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<()> {
+        let request = self.agent.post(format!("{}/api/blobs/{digest}", self.base));
+        let length = file.metadata().map(|meta| meta.len());
+        let length = length.map_err(|error| Error::io("read", digest.to_string(), error))?;
+        let request = self.with_key(request).header("Content-Length", length);
+        let mut body = Counted {
+            file,
+            done: 0,
+            progress,
+        };
+        let sent = request.send(SendBody::from_reader(&mut body));
+        self.checked(sent).map(drop)
+    }
+
+    fn with_key<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+        match &self.key {
+            Some(key) => request.header("Authorization", format!("Bearer {key}")),
+            None => request,
+        }
+    }
+
+    fn value<T: DeserializeOwned>(&self, response: Response<Body>) -> Result<T> {
+        let reader = response.into_body().into_reader().take(RECORD_BYTES_MAX);
+        serde_json::from_reader(reader).map_err(|error| self.broken(&error))
+    }
+
+    fn checked(&self, sent: Result<Response<Body>, ureq::Error>) -> Result<Response<Body>> {
+        let mut response = sent.map_err(|error| self.unreachable(&error))?;
+        let status = response.status().as_u16();
+        if status < 400 {
+            return Ok(response);
+        }
+        let text = response
+            .body_mut()
+            .with_config()
+            .limit(1 << 20)
+            .read_to_string()
+            .unwrap_or_default();
+        let message = serde_json::from_str::<ErrorBody>(&text).map_or(text, |body| body.error);
+        Err(Error::plain(
+            class_of(status, &message),
+            one_line(&message, status),
+        ))
+    }
+
+    fn unreachable(&self, error: &ureq::Error) -> Error {
+        let what = &self.what;
+        Error::plain(
+            Class::Network,
+            match error {
+                ureq::Error::Io(_) | ureq::Error::ConnectionFailed | ureq::Error::HostNotFound => {
+                    format!("no server at {what}: start one with 'puna serve'; run needs none")
+                }
+                error => format!("the server at {what} does not answer: {error}"),
+            },
+        )
+    }
+
+    fn broken(&self, error: &serde_json::Error) -> Error {
+        Error::plain(
+            Class::Network,
+            format!(
+                "the server at {} sent an invalid answer: {error}",
+                self.what
+            ),
+        )
+    }
+}
+
+/// Maps a server's HTTP statuses to our error classes.
+fn class_of(status: u16, message: &str) -> Class {
+    match status {
+        404 => Class::NoModel,
+        401 | 403 => Class::Denied,
+        503 if message.contains("memory") => Class::Memory,
+        503 => Class::Busy,
+        400 if message.ends_with("does not support chat")
+            || message.ends_with("does not support generate") =>
+        {
+            Class::NoText
+        }
+        400 if message.contains("context") => Class::TooLong,
+        400 if message.contains("schema") || message.contains("grammar") => Class::Schema,
+        400 => Class::Usage,
+        _ => Class::Failed,
+    }
+}
+
+fn one_line(message: &str, status: u16) -> String {
+    match message.trim() {
+        "" => format!("the server answered with status {status}"),
+        text => text.replace('\n', " "),
+    }
+}
+
+/// A file that reports the bytes read so far.
+struct Counted<'a> {
+    file: File,
+    done: u64,
+    progress: &'a mut dyn FnMut(u64),
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        self.done += count as u64;
+        (self.progress)(self.done);
+        Ok(count)
+    }
+}
+
+/// The records of an answer, read as they arrive.
+pub struct Records<T> {
+    reader: BufReader<Box<dyn Read + Send>>,
+    what: String,
+    record: std::marker::PhantomData<T>,
+}
+
+impl<T: DeserializeOwned> Iterator for Records<T> {
+    type Item = Result<T>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let cut = |why: String| {
+            Error::plain(
+                Class::Network,
+                format!("the answer of {} was cut: {why}", self.what),
+            )
+        };
+        let mut line = Vec::new();
+        match (&mut self.reader)
+            .take(RECORD_BYTES_MAX)
+            .read_until(b'\n', &mut line)
+        {
+            Ok(0) => return None,
+            Ok(_) => {}
+            Err(error) => return Some(Err(cut(error.to_string()))),
+        }
+        if let Ok(body) = serde_json::from_slice::<ErrorBody>(&line) {
+            return Some(Err(Error::failed(one_line(&body.error, 200))));
+        }
+        Some(serde_json::from_slice(&line).map_err(|error| cut(error.to_string())))
+    }
+}
+
+fn config() -> ureq::config::Config {
+    Agent::config_builder()
+        .http_status_as_error(false)
+        .proxy(None)
+        .timeout_connect(Some(CONNECT_MAX))
+        .max_idle_connections(0)
+        .user_agent(AGENT)
+        .build()
+}
+
+/// Connects to one Unix socket, whatever the URL says.
+#[derive(Debug)]
+struct SocketConnector {
+    path: PathBuf,
+    stall_timeout: Option<Duration>,
+}
+
+impl Connector for SocketConnector {
+    type Out = SocketTransport;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails,
+        _: Option<()>,
+    ) -> Result<Option<SocketTransport>, ureq::Error> {
+        let stream = UnixStream::connect(&self.path)?;
+        stream.set_read_timeout(self.stall_timeout)?;
+        let buffers = LazyBuffers::new(
+            details.config.input_buffer_size(),
+            details.config.output_buffer_size(),
+        );
+        Ok(Some(SocketTransport { stream, buffers }))
+    }
+}
+
+#[derive(Debug)]
+struct SocketTransport {
+    stream: UnixStream,
+    buffers: LazyBuffers,
+}
+
+impl Transport for SocketTransport {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), ureq::Error> {
+        self.stream.write_all(&self.buffers.output()[..amount])?;
+        Ok(())
+    }
+
+    fn await_input(&mut self, _: NextTimeout) -> Result<bool, ureq::Error> {
+        let count = self.stream.read(self.buffers.input_append_buf())?;
+        self.buffers.input_appended(count);
+        Ok(count > 0)
+    }
+
+    fn is_open(&mut self) -> bool {
+        false // Connections are not reused: each command sends one request.
+    }
+}

@@ -1,0 +1,457 @@
+//! Every setting, read once from the environment, with its origin.
+//!
+//! `PUNA_X` wins over `OLLAMA_X`, which has the same meaning so that existing scripts work, and both
+//! win over the one optional file. Only this module names environment variables or looks up the
+//! user's folders.
+
+mod folders;
+mod network;
+mod shown;
+mod sources;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::core::address::Address;
+use crate::core::bytes;
+use crate::core::duration::KeepAlive;
+use crate::core::error::{Error, Result};
+use crate::core::network::Network;
+use folders::{Folders, below, split_list};
+use sources::Sources;
+
+pub use shown::Setting;
+
+/// The store's folder for a user without a home.
+const MODELS_WITHOUT_HOME: &str = "/var/lib/puna/models";
+/// How long a model stays loaded after its last request.
+const KEEP_ALIVE: Duration = Duration::from_secs(300);
+/// How long a load may stall.
+const LOAD_STALL: Duration = Duration::from_secs(300);
+/// Requests that may wait for a model.
+const QUEUE_MAX: usize = 512;
+/// A server's context where nothing names one: the reference's on a machine without a large GPU.
+const CONTEXT_TOKENS: u32 = 4096;
+/// Answers that one model computes at once.
+const PARALLEL: u32 = 8;
+/// Models loaded at once on a CPU.
+const LOADED_MAX: usize = 3;
+
+/// Variables that puna reads, each with its line in the manual. `X` stands for both prefixes.
+const VARIABLES: &[(&str, &str)] = &[
+    (
+        "PUNA_CONFIG",
+        "configuration file; empty: none (default: puna/config in the user's configuration folder)",
+    ),
+    (
+        "PUNA_MODELS",
+        "folder of the store (default: puna/models in the user's data folder)",
+    ),
+    (
+        "OLLAMA_MODELS",
+        "folder of Ollama's store, only read (default: ~/.ollama/models)",
+    ),
+    (
+        "PUNA_CACHE",
+        "folder of files that can be recreated (default: puna in the user's cache folder)",
+    ),
+    (
+        "PUNA_CACHE_MAX",
+        "size of the prefix cache in that folder, such as 500M; 0: none (default 2G, at most 5 % of the free disk)",
+    ),
+    (
+        "PUNA_HOST, OLLAMA_HOST",
+        "address to listen on, or of the server to use (default 127.0.0.1:11434)",
+    ),
+    (
+        "PUNA_SOCKET",
+        "Unix socket to listen on or to use; empty: none",
+    ),
+    ("PUNA_API_KEY", "key for a server that requires one"),
+    (
+        "PUNA_API_KEY_FILE",
+        "file of the keys that serve accepts, see puna-serve(1) (default: none)",
+    ),
+    (
+        "PUNA_KEEP_ALIVE, OLLAMA_KEEP_ALIVE",
+        "how long a model stays loaded (default 5m; negative: forever)",
+    ),
+    (
+        "PUNA_CONTEXT_LENGTH, OLLAMA_CONTEXT_LENGTH",
+        "a server's default num_ctx (default 4096)",
+    ),
+    (
+        "PUNA_NUM_PARALLEL, OLLAMA_NUM_PARALLEL",
+        "answers computed at once by a model (default 8)",
+    ),
+    (
+        "PUNA_DETERMINISTIC",
+        "1: answers of a server are computed one by one, each as if it were alone",
+    ),
+    (
+        "PUNA_MAX_LOADED_MODELS, OLLAMA_MAX_LOADED_MODELS",
+        "models loaded at once (default 3)",
+    ),
+    (
+        "PUNA_MAX_QUEUE, OLLAMA_MAX_QUEUE",
+        "requests that may wait for a model (default 512)",
+    ),
+    (
+        "PUNA_LOAD_TIMEOUT, OLLAMA_LOAD_TIMEOUT",
+        "how long a load may stall (default 5m; 0: forever)",
+    ),
+    (
+        "PUNA_NOPRUNE, OLLAMA_NOPRUNE",
+        "1: create and pull leave the blobs that only the replaced model used",
+    ),
+    (
+        "PUNA_DEBUG, OLLAMA_DEBUG",
+        "1: serve logs as with --log debug",
+    ),
+    (
+        "PUNA_ORIGINS, OLLAMA_ORIGINS",
+        "further origins that browsers may send requests from, comma-separated",
+    ),
+    (
+        "PUNA_FLASH_ATTENTION, OLLAMA_FLASH_ATTENTION",
+        "flash attention: true, false (default: the faster one)",
+    ),
+    (
+        "PUNA_KV_CACHE_TYPE, OLLAMA_KV_CACHE_TYPE",
+        "cache type: f16, q8_0, q4_0 (default f16)",
+    ),
+    (
+        "PUNA_NOHISTORY, OLLAMA_NOHISTORY",
+        "1: sessions keep no history of prompts",
+    ),
+    (
+        "NO_COLOR",
+        "sessions use no colour; the same if TERM is dumb",
+    ),
+    (
+        "PUNA_NUM_THREADS",
+        "threads to compute with (default: one for each core)",
+    ),
+    (
+        "PUNA_TENSOR_SPLIT",
+        "proportions of a model for each GPU, comma-separated, such as 3,1 (default: as it fits)",
+    ),
+];
+
+/// All variables, each with its line in the manual.
+pub fn variables() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+    VARIABLES.iter().chain(network::VARIABLES)
+}
+
+/// Keys of the file: our variables without their prefix, in lower case.
+fn keys() -> Vec<String> {
+    let names = variables().flat_map(|(names, _)| names.split(", "));
+    let ours = names.filter(|name| name.starts_with("PUNA_") && *name != "PUNA_CONFIG");
+    let ours = ours.map(sources::key);
+    ours.chain(["ollama_models".to_string()]).collect()
+}
+
+/// OpenMP's variable for how often a thread spins before it sleeps.
+pub const OPENMP_SPINS: &str = "GOMP_SPINCOUNT";
+
+/// True if the user, or puna itself, chose how OpenMP's threads wait.
+pub fn openmp_is_set() -> bool {
+    [OPENMP_SPINS, "OMP_WAIT_POLICY"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some())
+}
+
+/// The settings in force.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The user's home, if there is one.
+    pub home: Option<PathBuf>,
+    /// Folder of our own store.
+    pub models: PathBuf,
+    /// Folder of Ollama's store, if there may be one.
+    pub ollama_models: Option<PathBuf>,
+    /// Folder of files that can be recreated, if there is one.
+    pub cache: Option<PathBuf>,
+    /// Size of the prefix cache, in bytes, if the user chose.
+    pub cache_max: Option<u64>,
+    /// File of the sessions' prompt history, if there is one.
+    pub history: Option<PathBuf>,
+    /// True if output to the terminal must be without colour.
+    pub plain: bool,
+    /// The address to listen on or to connect to.
+    pub address: Address,
+    /// True if the user named the address.
+    pub address_named: bool,
+    /// Our Unix socket.
+    pub socket: Option<PathBuf>,
+    /// The key for servers that require one.
+    pub api_key: Option<String>,
+    /// The file of keys that our server accepts.
+    pub api_key_file: Option<PathBuf>,
+    /// Listening sockets inherited from the parent process.
+    pub inherited_sockets: usize,
+    /// How long models stay loaded.
+    pub keep_alive: KeepAlive,
+    /// A server's default context in tokens.
+    pub context_tokens: u32,
+    /// Answers computed at once by one model.
+    pub parallel: u32,
+    /// Whether answers are computed one by one, each as if it were alone.
+    pub deterministic: bool,
+    /// Models loaded at once.
+    pub loaded_max: usize,
+    /// Requests that may wait for a model.
+    pub queue_max: usize,
+    /// How long a load may stall; `None`: forever.
+    pub load_stall: Option<Duration>,
+    /// Whether blobs that no model uses any more stay until `gc`.
+    pub keeps_unused: bool,
+    /// Whether a server logs everything.
+    pub debug: bool,
+    /// Further origins.
+    pub origins: Vec<String>,
+    /// Flash attention, if the user chose.
+    pub flash: Option<bool>,
+    /// Cache type's name, if the user chose.
+    pub kv_cache: Option<String>,
+    /// Threads, if the user chose.
+    pub threads: Option<usize>,
+    /// Most memory beside the file of the weights, in bytes, if the user chose.
+    pub memory_max: Option<u64>,
+    /// Proportions of a model for each GPU; empty: as it fits.
+    pub tensor_split: Vec<f32>,
+    /// Settings for connections to registries.
+    pub network: Network,
+    /// The configuration file, which may be missing.
+    pub file: Option<PathBuf>,
+    /// Settings that are not the default: key and origin.
+    found: Vec<(String, String)>,
+}
+
+impl Config {
+    /// Reads the process's environment.
+    ///
+    /// # Errors
+    /// If the host or socket is invalid. Other invalid values fall back to the default, as in the
+    /// reference.
+    pub fn from_environment() -> Result<Self> {
+        Self::read(&|name| std::env::var(name).ok(), &Folders::of_user())
+    }
+
+    /// The cache directory.
+    ///
+    /// # Errors
+    /// `Failed` if the user has no cache folder and PUNA_CACHE is unset.
+    pub fn cache(&self) -> Result<&Path> {
+        let none = || Error::failed("no cache directory: set PUNA_CACHE to a folder");
+        self.cache.as_deref().ok_or_else(none)
+    }
+
+    fn read(variable: &dyn Fn(&str) -> Option<String>, folders: &Folders) -> Result<Self> {
+        let file = match variable("PUNA_CONFIG") {
+            Some(path) => (!path.is_empty()).then(|| PathBuf::from(path)),
+            None => below(&folders.config, "puna/config"),
+        };
+        let sources = Sources::new(variable, file.as_deref(), &keys)?;
+        let plain = |name: &str| sources.plain(name);
+        let either = |name: &str| sources.either(name);
+        let number = |name: &str| {
+            either(name)
+                .and_then(|value| value.parse::<u32>().ok())
+                .filter(|value| *value > 0)
+        };
+        let is_on = |name: &str| either(name).and_then(|value| switched(&value)) == Some(true);
+        let Places {
+            models,
+            ollama_models,
+            cache,
+            history,
+            socket,
+        } = Places::find(&sources, folders);
+        let host = either("HOST");
+        let config = Config {
+            file,
+            found: Vec::new(),
+            home: folders.home.clone(),
+            ollama_models,
+            cache,
+            cache_max: plain("PUNA_CACHE_MAX").and_then(|text| bytes::parse(&text).ok()),
+            history,
+            plain: plain("NO_COLOR").is_some() || plain("TERM").is_some_and(|term| term == "dumb"),
+            address: host
+                .as_deref()
+                .map(Address::parse)
+                .transpose()?
+                .unwrap_or_default(),
+            address_named: host.is_some(),
+            socket: checked_socket(socket)?,
+            api_key: plain("PUNA_API_KEY"),
+            api_key_file: plain("PUNA_API_KEY_FILE").map(PathBuf::from),
+            inherited_sockets: inherited_sockets(variable),
+            keep_alive: either("KEEP_ALIVE")
+                .and_then(|value| KeepAlive::parse_lenient(&value).ok())
+                .unwrap_or(KeepAlive::For(KEEP_ALIVE)),
+            context_tokens: number("CONTEXT_LENGTH").unwrap_or(CONTEXT_TOKENS),
+            parallel: number("NUM_PARALLEL").unwrap_or(PARALLEL),
+            deterministic: plain("PUNA_DETERMINISTIC").and_then(|value| switched(&value))
+                == Some(true),
+            loaded_max: number("MAX_LOADED_MODELS").map_or(LOADED_MAX, |count| count as usize),
+            queue_max: number("MAX_QUEUE").map_or(QUEUE_MAX, |count| count as usize),
+            load_stall: load_stall(either("LOAD_TIMEOUT").as_deref()),
+            keeps_unused: is_on("NOPRUNE"),
+            debug: is_on("DEBUG"),
+            origins: either("ORIGINS")
+                .map(|list| split_list(&list))
+                .unwrap_or_default(),
+            flash: either("FLASH_ATTENTION").and_then(|value| switched(&value)),
+            kv_cache: either("KV_CACHE_TYPE"),
+            threads: plain("PUNA_NUM_THREADS")
+                .and_then(|value| value.parse().ok())
+                .filter(|count| *count > 0),
+            memory_max: None,
+            network: network::read(&plain, folders),
+            tensor_split: numbers(plain("PUNA_TENSOR_SPLIT")),
+            models,
+        };
+        let found = sources.found();
+        Ok(Config { found, ..config })
+    }
+}
+
+/// The paths of what puna stores.
+struct Places {
+    models: PathBuf,
+    ollama_models: Option<PathBuf>,
+    cache: Option<PathBuf>,
+    history: Option<PathBuf>,
+    socket: Option<PathBuf>,
+}
+
+impl Places {
+    fn find(sources: &Sources, folders: &Folders) -> Self {
+        let named = |name: &str| sources.plain(name).map(PathBuf::from);
+        let models = named("PUNA_MODELS").or_else(|| below(&folders.data, "puna/models"));
+        let models = models.unwrap_or_else(|| MODELS_WITHOUT_HOME.into());
+        // An empty variable means no socket, an unset one the usual path.
+        let socket = sources
+            .raw("PUNA_SOCKET")
+            .or_else(|| sources.plain("PUNA_SOCKET"));
+        let usual = || folders.runtime.clone().unwrap_or_else(|| beside(&models));
+        let forgets = sources
+            .either("NOHISTORY")
+            .and_then(|value| switched(&value));
+        Places {
+            ollama_models: named("OLLAMA_MODELS")
+                .or_else(|| below(&folders.home, ".ollama/models")),
+            cache: named("PUNA_CACHE").or_else(|| below(&folders.cache, "puna")),
+            history: below(&folders.state, "puna/history").filter(|_| forgets != Some(true)),
+            socket: match socket {
+                Some(path) => (!path.is_empty()).then(|| PathBuf::from(path)),
+                None => Some(usual().join("puna.sock")),
+            },
+            models,
+        }
+    }
+}
+
+/// The longest path a Unix socket may have on every system puna runs on (macOS: 104 with its NUL).
+const SOCKET_PATH_BYTES_MAX: usize = 103;
+
+fn checked_socket(socket: Option<PathBuf>) -> Result<Option<PathBuf>> {
+    match socket {
+        Some(path) if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX => {
+            let text = path.display();
+            Err(Error::usage(format!(
+                "the socket's path is too long: {text}: set PUNA_SOCKET to a shorter one"
+            )))
+        }
+        socket => Ok(socket),
+    }
+}
+
+fn beside(models: &Path) -> PathBuf {
+    models.parent().unwrap_or(models).join("run")
+}
+
+/// Parses a switch as the reference does; `None`: automatic.
+fn switched(value: &str) -> Option<bool> {
+    match value.to_lowercase().as_str() {
+        "auto" | "-1" => None,
+        "0" | "f" | "false" | "off" | "no" => Some(false),
+        _ => Some(true),
+    }
+}
+
+/// How many listening sockets systemd handed over, if it names this process.
+fn inherited_sockets(variable: &dyn Fn(&str) -> Option<String>) -> usize {
+    let own = std::process::id().to_string();
+    let count = variable("LISTEN_FDS").filter(|_| variable("LISTEN_PID") == Some(own));
+    count.and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
+/// The stall timeout of a load: as written, five minutes for an invalid time, none for 0.
+fn load_stall(value: Option<&str>) -> Option<Duration> {
+    match value.map(KeepAlive::parse_lenient) {
+        Some(Ok(KeepAlive::For(Duration::ZERO) | KeepAlive::Forever)) => None,
+        Some(Ok(KeepAlive::For(time))) => Some(time),
+        Some(Err(_)) | None => Some(LOAD_STALL),
+    }
+}
+
+/// Numbers, comma-separated; other items are skipped.
+fn numbers(list: Option<String>) -> Vec<f32> {
+    let list = list.map(|list| split_list(&list)).unwrap_or_default();
+    list.iter().filter_map(|part| part.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)], home: Option<&str>) -> Config {
+        let folders = Folders {
+            home: home.map(PathBuf::from),
+            data: home.map(|home| PathBuf::from(home).join(".local/share")),
+            cache: home.map(|home| PathBuf::from(home).join(".cache")),
+            state: None,
+            config: None,
+            runtime: None,
+        };
+        let variable = |name: &str| {
+            variables
+                .iter()
+                .find(|(known, _)| *known == name)
+                .map(|(_, value)| value.to_string())
+        };
+        Config::read(&variable, &folders).unwrap()
+    }
+
+    #[test]
+    fn ours_wins_over_ollamas() {
+        let config = read(
+            &[
+                ("PUNA_HOST", ":1"),
+                ("OLLAMA_HOST", ":2"),
+                ("OLLAMA_KEEP_ALIVE", " \"30\" "),
+            ],
+            Some("/h"),
+        );
+        assert_eq!(config.address.port, 1);
+        assert_eq!(config.keep_alive, KeepAlive::For(Duration::from_secs(30)));
+        assert_eq!(
+            config.ollama_models.unwrap(),
+            PathBuf::from("/h/.ollama/models")
+        );
+        assert_eq!(
+            config.socket.unwrap(),
+            PathBuf::from("/h/.local/share/puna/run/puna.sock")
+        );
+    }
+
+    #[test]
+    fn without_a_home_there_is_still_a_store() {
+        let config = read(&[("PUNA_SOCKET", "")], None);
+        assert_eq!(config.models, PathBuf::from(MODELS_WITHOUT_HOME));
+        assert_eq!((config.ollama_models, config.socket), (None, None));
+    }
+}

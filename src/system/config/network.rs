@@ -1,0 +1,107 @@
+//! Settings for connections to registries: proxies, credentials, limits.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::folders::{Folders, split_list};
+use crate::core::duration::KeepAlive;
+use crate::core::network::Network;
+
+/// A connection that receives nothing for this long is dropped and opened again.
+const STALL: Duration = Duration::from_secs(30);
+/// Pause before the second try; each further one is twice as long.
+const PAUSE: Duration = Duration::from_millis(500);
+/// A blob is fetched in parts of this size.
+const PART_BYTES: u64 = 32 << 20;
+/// Parts fetched at once.
+const STREAMS: usize = 8;
+/// The bundle of certificates of most Linux systems.
+const SYSTEM_CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// Variables, each with its line in the manual.
+pub const VARIABLES: &[(&str, &str)] = &[
+    (
+        "PUNA_REGISTRY",
+        "other hosts for registries: HOST, or NAME=HOST, comma-separated (default: as named)",
+    ),
+    (
+        "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY",
+        "proxies for registries; hosts, domains and networks without one",
+    ),
+    (
+        "PUNA_CA_FILE, SSL_CERT_FILE",
+        "certificates to trust, in PEM (default: the system's)",
+    ),
+    ("HF_TOKEN", "token for hf.co"),
+    ("HF_ENDPOINT", "address used in place of hf.co"),
+    ("NETRC", "credentials for registries (default ~/.netrc)"),
+    (
+        "PUNA_STALL_TIME",
+        "how long a registry may send nothing (default 30s)",
+    ),
+    (
+        "PUNA_RETRY_PAUSE",
+        "pause before a second try, twice as long before each further one (default 500ms)",
+    ),
+    (
+        "PUNA_PART_BYTES",
+        "size of the parts in which a blob is fetched (default 32 MiB)",
+    ),
+    ("PUNA_PULL_STREAMS", "parts fetched at once (default 8)"),
+];
+
+/// Reads the settings.
+pub(super) fn read(plain: &dyn Fn(&str) -> Option<String>, folders: &Folders) -> Network {
+    let either = |upper: &str| plain(upper).or_else(|| plain(&upper.to_lowercase()));
+    let all = either("ALL_PROXY");
+    let duration = |name: &str, default: Duration| {
+        let given = plain(name).and_then(|text| KeepAlive::parse_lenient(&text).ok());
+        match given {
+            Some(KeepAlive::For(duration)) => duration,
+            _ => default,
+        }
+    };
+    let number = |name: &str| plain(name).and_then(|text| text.parse::<u64>().ok());
+    let system = || Some(PathBuf::from(SYSTEM_CERTIFICATES)).filter(|path| path.exists());
+    let certificates = plain("PUNA_CA_FILE").or_else(|| plain("SSL_CERT_FILE"));
+    let own = folders
+        .data
+        .as_ref()
+        .map(|data| data.join("puna/id_ed25519"));
+    let theirs = folders
+        .home
+        .as_ref()
+        .map(|home| home.join(".ollama/id_ed25519"));
+    Network {
+        https_proxy: either("HTTPS_PROXY").or_else(|| all.clone()),
+        http_proxy: either("HTTP_PROXY").or(all),
+        no_proxy: either("NO_PROXY")
+            .map(|list| split_list(&list))
+            .unwrap_or_default(),
+        certificates: certificates.map(PathBuf::from).or_else(system),
+        mirrors: plain("PUNA_REGISTRY")
+            .map(|list| mirrors(&list))
+            .unwrap_or_default(),
+        hf_token: plain("HF_TOKEN"),
+        hf_endpoint: plain("HF_ENDPOINT"),
+        netrc: plain("NETRC")
+            .map(PathBuf::from)
+            .or_else(|| folders.home.as_ref().map(|home| home.join(".netrc"))),
+        keys: theirs.into_iter().chain(own).collect(),
+        stall: duration("PUNA_STALL_TIME", STALL),
+        pause: duration("PUNA_RETRY_PAUSE", PAUSE),
+        part_bytes: number("PUNA_PART_BYTES").unwrap_or(PART_BYTES).max(1),
+        streams: number("PUNA_PULL_STREAMS").map_or(STREAMS, |count| count.clamp(1, 64) as usize),
+    }
+}
+
+/// `HOST` replaces the default registry; `NAME=HOST` replaces any.
+fn mirrors(list: &str) -> Vec<(String, String)> {
+    let pairs = split_list(list)
+        .into_iter()
+        .map(|item| match item.split_once('=') {
+            Some((name, host)) => (name.trim().to_string(), host.trim().to_string()),
+            None => ("registry.ollama.ai".to_string(), item),
+        });
+    pairs.collect()
+}

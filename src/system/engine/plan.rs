@@ -1,0 +1,26 @@
+//! The fixed choices of one worker: sizes of slices and batches, and what it may do.
+
+use llama_cpp_2::token::LlamaToken;
+
+/// The settings of a context, the same for all its jobs.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// Most tokens of one prompt and answer.
+    pub tokens_max: usize,
+    /// Answers computed at once.
+    pub sequences: usize,
+    /// Tokens of prompts in one decode.
+    pub slice_tokens: usize,
+    /// Most tokens of one decode.
+    pub batch_tokens: usize,
+    /// True if attention may be computed in tiles, over the cells of all sequences.
+    pub has_tiles: bool,
+    /// The token that answers start with, for a model with an encoder.
+    pub answer_start: Option<LlamaToken>,
+    /// True if the context serves only its first job.
+    pub once: bool,
+    /// True if no earlier computation may be reused.
+    pub deterministic: bool,
+    /// Most anonymous memory of the process, and how to read it, both in bytes.
+    pub memory_max: Option<(u64, fn() -> u64)>,
+}

@@ -1,0 +1,203 @@
+//! The engine's choices that depend on the machine, each with the measurement behind it.
+//!
+//! Measured with `benches/raw.rs` on two cores of a Xeon with AVX-512 and AMX, gcc 12.2, prompt of
+//! 440 tokens and 96 generated; tokens a second, medians of 7:
+//!
+//! | model | heads of | flash, cache | prompt | answer | whole |
+//! |---|---|---|---|---|---|
+//! | SmolLM2-135M Q4_1 | 64 | on, q8_0 | 684 | 154 | 1.27 s |
+//! | | | on, f16 | 1238 | 88 | 1.45 s |
+//! | | | off, f16 | 919 | 154 | 1.11 s |
+//! | gemma-3-270m Q4_K_M | 256 | on, q8_0 | 503 | 60 | 2.48 s |
+//! | | | on, f16 | 647 | 66 | 2.14 s |
+//! | | | off, f16 | 669 | 64 | 2.17 s |
+//!
+//! (SmolLM2's answer with flash attention and f16 was measured before `.cargo/include/puna_x86.h`, see
+//! below, and not again on that machine. `puna bench --tune` measures any machine.)
+//!
+//! On two cores of an EPYC with AVX-512 and no AMX (raw, medians; prompt, answer, whole), and with
+//! `puna bench`, several answers at once in one cache:
+//!
+//! | model | flash, cache | 440 and 96 | 4000 and 96 | 1, 4, 8 answers |
+//! |---|---|---|---|---|
+//! | SmolLM2 | on, f16 | 415, 135, 1.78 s | 249, 65, 17.5 s | 164, 225, 288 |
+//! | | off, f16 | 448, 140, 1.67 s | 261, 61, 16.9 s | 148, 191, 265 |
+//! | | on, q8_0 | 369, 130, 1.93 s | 127, 50, 33.5 s | |
+//! | gemma-3-270m | on, f16 | 796, 89, 1.63 s | 603, 77, 7.9 s | |
+//! | | off, f16 | 919, 85, 1.61 s | 546, 57, 9.0 s | |
+//!
+//! Flash attention skips the cells of other answers, so it is faster wherever several are
+//! computed at once. The same on two cores of a Xeon with AVX512-FP16 and without AMX: SmolLM2, an
+//! answer after so many tokens and eight of them after 256 (`puna bench --tune`), and eight short
+//! streams of a server. The values in brackets are flash attention with ggml's own loops over 16-bit floats
+//! (`.cargo/include/puna_x86.h`):
+//!
+//! | flash, cache | behind 512 | 4096 | 8160 | 8 at once | 8 streams |
+//! |---|---|---|---|---|---|
+//! | on, f16 | 77 (43) | 35 (11) | 21 (7) | 29 | 154 |
+//! | off, f16 | 80 | 36 | 24 | 24 | 138 |
+//!
+//! Texts to embed share a decode, but not their attention: MiniLM (heads of 32) there, 200 texts of
+//! 27 tokens in one request, texts a second: 193 with flash attention in decodes of 512 tokens and 186
+//! of 128, without it 64 and 137.
+//!
+//! Slices of 64 tokens cost nothing compared with 512 there (SmolLM2, off, f16: 1045 and 919).
+
+pub use super::kv::KvKind;
+
+use std::time::Duration;
+
+use super::memory::head_size;
+use crate::format::gguf::Header;
+
+/// Positions at which a prompt may be cut into slices: multiples of this. AMX tiles have 16 rows.
+pub const GRID: usize = 16;
+
+/// Heads up to this size generate quicker without flash attention on a CPU, if one answer is computed
+/// at a time (tables above).
+const SMALL_HEAD: u64 = 64;
+
+/// Parameters times tokens that one thread computes in a second while reading a prompt: SmolLM2
+/// (106 M without its embeddings) at 1000 and gemma-3-270m (100 M) at 650 tokens/s on two threads.
+/// Only the order of magnitude matters: it sizes slices, the same way in every run.
+const PROMPT_WORK_A_THREAD: f64 = 50e9;
+
+/// One decode of a prompt's slice should take about this long, so that running streams do not
+/// stall and a client that left is noticed.
+const SLICE_S: f64 = 0.08;
+
+/// Most tokens in one decode, and llama.cpp's logical and physical batch.
+pub const BATCH_TOKENS: usize = 512;
+
+/// From this many tokens in a decode on, ggml computes flash attention on a CPU in tiles, which cover the
+/// cells of every sequence (`GGML_FA_TILE_Q`). With fewer, a token skips the cells of other sequences.
+const TILE_TOKENS: usize = 64;
+
+/// A cell in a tile costs about 1/3 of what it costs otherwise: SmolLM2 on the EPYC, after 1000 cells of
+/// its own, 1.2 to 1.6 µs instead of 2.5 to 3.1; among 2304 of others, 0.8.
+const TILE_GAIN: usize = 3;
+
+/// Attention and cache of a context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Attention {
+    /// Use flash attention.
+    pub flash: bool,
+    /// The type of the cache.
+    pub kv: KvKind,
+}
+
+/// Where attention is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Processor {
+    /// A CPU for one answer at a time.
+    Cpu,
+    /// A CPU for several answers at once, or for texts to embed.
+    SharedCpu,
+    /// A GPU.
+    Gpu,
+}
+
+/// Chooses flash attention and cache type; the user's setting wins. A quantised cache needs flash
+/// attention, so requesting one turns it on.
+pub fn attention(
+    header: &Header,
+    processor: Processor,
+    flash: Option<bool>,
+    kv: Option<KvKind>,
+) -> Attention {
+    let kv = kv.unwrap_or(KvKind::F16);
+    let faster = processor != Processor::Cpu || head_size(header) > SMALL_HEAD;
+    let flash = if kv == KvKind::F16 {
+        flash.unwrap_or(faster)
+    } else {
+        true
+    };
+    Attention { flash, kv }
+}
+
+/// How many tokens of a prompt go into one decode, by the parameters that are multiplied for each token:
+/// a multiple of [`GRID`].
+pub fn slice_tokens(parameters: u64, threads: usize, gpu: bool) -> usize {
+    if gpu {
+        return BATCH_TOKENS;
+    }
+    let tokens = SLICE_S * PROMPT_WORK_A_THREAD * threads as f64 / parameters.max(1) as f64;
+    let cells = (tokens / GRID as f64)
+        .round()
+        .clamp(1.0, (BATCH_TOKENS / 2 / GRID) as f64);
+    cells as usize * GRID
+}
+
+/// Most tokens of a decode with at least `least`, each of a sequence with about `own` of the `all` cells in
+/// use: few enough that attention skips the cells of other sequences, if most cells are theirs.
+pub fn decode_tokens(batch: usize, least: usize, (own, all): (usize, usize)) -> usize {
+    let few = TILE_TOKENS - 1;
+    match own * TILE_GAIN < all && least <= few {
+        true => batch.min(few),
+        false => batch,
+    }
+}
+
+/// How many of `pending` tokens from position `start` on to compute now: up to `limit`, ending on
+/// the grid unless the prompt ends.
+pub fn slice(start: usize, pending: usize, limit: usize) -> usize {
+    if pending <= limit {
+        return pending;
+    }
+    let end = (start + limit) / GRID * GRID;
+    end.saturating_sub(start)
+}
+
+/// How long a busy thread waits for another job before it exits.
+pub const LINGER: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_end_on_the_grid() {
+        assert_eq!(slice(0, 100, 64), 64);
+        assert_eq!(slice(64, 36, 64), 36);
+        assert_eq!(slice(5, 100, 64), 59);
+        assert_eq!(slice(5, 100, 8), 0);
+        assert_eq!(slice(0, 1000, 16), 16);
+    }
+
+    #[test]
+    fn a_decode_among_many_cells_of_others_stays_below_a_tile() {
+        assert_eq!(decode_tokens(80, 7 + GRID, (400, 2700)), TILE_TOKENS - 1);
+        assert_eq!(decode_tokens(32, 7 + GRID, (400, 2700)), 32);
+        // Most cells are its own, or a slice of a prompt would not fit.
+        assert_eq!(decode_tokens(80, 7 + GRID, (2000, 2700)), 80);
+        assert_eq!(decode_tokens(128, 60 + GRID, (44, 2700)), 128);
+    }
+
+    #[test]
+    fn slices_shrink_with_the_model() {
+        assert_eq!(slice_tokens(135_000_000, 2, false), 64);
+        assert_eq!(slice_tokens(8_000_000_000, 2, false), GRID);
+        assert_eq!(slice_tokens(1_000_000, 2, false), BATCH_TOKENS / 2);
+    }
+
+    #[test]
+    fn a_quantised_cache_brings_flash_attention() {
+        let header = Header {
+            values: Vec::new(),
+            spans: Vec::new(),
+            tensors: Vec::new(),
+            data_offset: 0,
+            file_bytes: 0,
+        };
+        let choice = attention(&header, Processor::Cpu, Some(false), Some(KvKind::Q8));
+        assert_eq!(
+            choice,
+            Attention {
+                flash: true,
+                kv: KvKind::Q8
+            }
+        );
+        assert!(!attention(&header, Processor::Cpu, None, None).flash);
+        assert!(attention(&header, Processor::SharedCpu, None, None).flash);
+    }
+}

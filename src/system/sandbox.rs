@@ -1,0 +1,155 @@
+//! The server's sandbox: once it listens, the process can open only its store, its cache and the
+//! system's files. It uses Landlock on Linux; other systems have no sandbox.
+//!
+//! An exploited parser can then reach no other file of the user and start no program.
+
+use std::path::{Path, PathBuf};
+
+use super::config::Config;
+use super::engine::BUILT_FOR_GPU;
+use crate::core::error::{Class, Error, Result};
+
+/// The value of `--sandbox`: when to restrict the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoadSpec {
+    /// If the kernel supports it.
+    Auto,
+    /// Always; the server does not start without it.
+    On,
+    /// Never.
+    Off,
+}
+
+impl LoadSpec {
+    /// Parses the flag's value.
+    ///
+    /// # Errors
+    /// `Usage` for any other word.
+    pub fn parse(word: &str) -> Result<Self> {
+        match word {
+            "auto" => Ok(LoadSpec::Auto),
+            "on" => Ok(LoadSpec::On),
+            "off" => Ok(LoadSpec::Off),
+            other => Err(Error::usage(format!(
+                "--sandbox is auto, on or off, not '{other}'"
+            ))),
+        }
+    }
+}
+
+/// System folders that stay readable: processor and memory data, libraries, certificates, host names.
+#[cfg(target_os = "linux")]
+const SYSTEM: &[&str] = &[
+    "/proc",
+    "/sys",
+    "/dev",
+    "/etc",
+    "/usr",
+    "/lib",
+    "/lib64",
+    "/run/systemd/resolve",
+    "/nix/store",
+];
+
+/// Restricts the process: threads started later can open only the store, the cache, `more` and the
+/// system's files. Returns a note if the sandbox is unavailable with [`LoadSpec::Auto`].
+///
+/// # Errors
+/// `Denied` if it is unavailable with [`LoadSpec::On`].
+pub fn close(wanted: LoadSpec, config: &Config, more: &[PathBuf]) -> Result<Option<String>> {
+    // GPU drivers open files that cannot be listed in advance.
+    let gpu = BUILT_FOR_GPU;
+    if wanted == LoadSpec::Off || (wanted == LoadSpec::Auto && gpu) {
+        return Ok(None);
+    }
+    let closed = match gpu {
+        true => Err("not available in a GPU build".to_string()),
+        false => restrict(&written(config, more), &read(config)),
+    };
+    match (closed, wanted) {
+        (Ok(()), _) => Ok(None),
+        (Err(why), LoadSpec::On) => {
+            let text = format!("cannot start the sandbox: {why}: see --sandbox");
+            Err(Error::plain(Class::Denied, text))
+        }
+        (Err(why), _) => Ok(Some(format!("continuing without a sandbox: {why}"))),
+    }
+}
+
+/// Writable paths: the store, the cache, the folder of our own key, and those of sockets and logs.
+fn written(config: &Config, more: &[PathBuf]) -> Vec<PathBuf> {
+    let keys = config.network.keys.last().and_then(|key| key.parent());
+    let mut paths = vec![config.models.clone()];
+    paths.extend(config.cache.clone());
+    paths.extend(keys.map(Path::to_path_buf));
+    paths.extend(more.iter().cloned());
+    // A rule needs an existing folder, so missing ones are created; a failure leaves the path out.
+    for path in &paths {
+        let _ = std::fs::create_dir_all(path);
+    }
+    paths
+}
+
+/// Read-only paths: Ollama's store, configuration, certificates, keys and the program's folder.
+fn read(config: &Config) -> Vec<PathBuf> {
+    let program = std::env::current_exe().ok();
+    let beside = |path: &Option<PathBuf>| path.as_ref()?.parent().map(Path::to_path_buf);
+    let keys = config.network.keys.iter();
+    [
+        config.ollama_models.clone(),
+        config.network.certificates.clone(),
+        config.home.as_ref().map(|home| home.join(".netrc")),
+        beside(&config.file),
+        beside(&config.api_key_file),
+        beside(&program),
+    ]
+    .into_iter()
+    .flatten()
+    .chain(keys.cloned())
+    .collect()
+}
+
+#[cfg(target_os = "linux")]
+fn restrict(written: &[PathBuf], read: &[PathBuf]) -> std::result::Result<(), String> {
+    use landlock::{
+        ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
+        RulesetCreatedAttr, RulesetStatus,
+    };
+    /// The newest Landlock ABI requested; an older kernel enforces less.
+    const RULES: ABI = ABI::V5;
+    let made = || -> std::result::Result<_, landlock::RulesetError> {
+        let mut rules = Ruleset::default()
+            .set_compatibility(CompatLevel::BestEffort)
+            .handle_access(AccessFs::from_all(RULES))?
+            .create()?;
+        let reading = AccessFs::ReadFile | AccessFs::ReadDir;
+        let system = SYSTEM.iter().map(Path::new).map(|path| (path, reading));
+        let read = read.iter().map(|path| (path.as_path(), reading));
+        let all = AccessFs::from_all(RULES) & !AccessFs::Execute;
+        let written = written.iter().map(|path| (path.as_path(), all));
+        // Standard streams may be /dev/null, which must be writable.
+        let devices = [("/dev/null", AccessFs::from_file(RULES) & !AccessFs::Execute)];
+        let devices = devices.map(|(path, access)| (Path::new(path), access));
+        for (path, access) in system.chain(read).chain(written).chain(devices) {
+            // A missing path needs no rule.
+            if let Ok(opened) = PathFd::new(path) {
+                let access = if path.is_dir() {
+                    access
+                } else {
+                    access & AccessFs::from_file(RULES)
+                };
+                rules = rules.add_rule(PathBeneath::new(opened, access))?;
+            }
+        }
+        rules.restrict_self()
+    };
+    match made().map_err(|error| error.to_string())?.ruleset {
+        RulesetStatus::NotEnforced => Err("the kernel has no Landlock".into()),
+        RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced => Ok(()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn restrict(_: &[PathBuf], _: &[PathBuf]) -> std::result::Result<(), String> {
+    Err("this system has no Landlock".into())
+}

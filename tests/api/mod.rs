@@ -1,0 +1,19 @@
+//! The HTTP API: native routes, dialects, official clients, keys, limits and abuse.
+
+pub mod abuse;
+pub mod clients;
+pub mod conformance;
+pub mod create_remote;
+pub mod dialects;
+pub mod embed;
+pub mod http_access;
+pub mod keys;
+pub mod limits;
+pub mod llamacpp_routes;
+pub mod load;
+pub mod malformed;
+pub mod proxy;
+pub mod rerank;
+pub mod serve;
+pub mod structured_output;
+pub mod thinking;

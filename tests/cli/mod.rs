@@ -1,0 +1,13 @@
+//! The command line: what each command prints, and its exit status.
+
+pub mod chat;
+pub mod examples;
+pub mod manual;
+pub mod map;
+pub mod pipes;
+pub mod remote;
+pub mod run_limits;
+pub mod session;
+pub mod settings;
+pub mod shape;
+pub mod usage_errors;

@@ -1,0 +1,4 @@
+//! House rules that a program can check.
+
+pub mod imports_graph;
+pub mod tidy;

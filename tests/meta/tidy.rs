@@ -1,0 +1,181 @@
+//! The house rules that a program can check: owners, lengths, words. Layers and circles are in `imports_graph.rs`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use puna::core::digest::Digest;
+
+/// External dependencies and the only places that may name them.
+const OWNED: &[(&str, &[&str])] = &[
+    ("llama_cpp_2", &["src/system/engine/"]),
+    ("llama_cpp_sys_2", &["src/system/engine/"]),
+    ("tiny_http", &["src/server/http.rs"]),
+    ("ureq", &["src/system/client.rs", "src/system/registry/"]),
+    ("use ring", &["src/system/registry/key.rs"]),
+    ("use tar", &["src/ops/archive.rs"]),
+    ("lexopt", &["src/cli/args.rs"]),
+    ("indicatif", &["src/cli/out.rs"]),
+    ("rustyline", &["src/cli/repl/mod.rs"]),
+    ("println!", &[]),
+    ("eprintln!", &[]),
+    ("stdout()", &["src/cli/out.rs"]),
+    ("stderr()", &["src/cli/out.rs"]),
+    ("env::var", &["src/system/config/"]),
+    ("home_dir", &["src/system/config/"]),
+    ("dirs::", &["src/system/config/"]),
+    ("minijinja", &["src/format/template/"]),
+    ("llguidance", &["src/system/engine/"]),
+    ("aho_corasick", &["src/core/special_tokens.rs"]),
+    ("jiff", &["src/core/clock.rs"]),
+    ("jsonschema", &["src/ops/turn/output_constraint.rs"]),
+    ("signal_hook", &["src/cli/signals.rs"]),
+    ("use landlock", &["src/system/sandbox.rs"]),
+    ("sha2::", &["src/core/digest.rs"]),
+    ("half::", &["src/ops/import/weights.rs"]),
+    ("process::exit", &[]),
+    (
+        "unsafe ",
+        &["src/system/engine/ffi.rs", "src/server/sockets.rs"],
+    ),
+    ("crate::server", &["src/cli/serve.rs", "src/server/"]),
+    ("todo!", &[]),
+    ("unimplemented!", &[]),
+    ("dbg!", &[]),
+    ("#[ignore", &[]),
+];
+
+/// Limits on the lengths of files and functions.
+const FILE_LINES_MAX: usize = 500;
+const FUNCTION_LINES_MAX: usize = 70;
+
+fn sources(folder: &str) -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    collect(&root.join(folder), &mut files);
+    files.sort();
+    let relative = |path: &PathBuf| {
+        path.strip_prefix(root)
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_string()
+    };
+    files
+        .iter()
+        .map(|path| (relative(path), fs::read_to_string(path).unwrap()))
+        .collect()
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    for path in fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+    {
+        if path.is_dir() {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+#[test]
+fn outside_things_are_named_by_their_owners_only() {
+    for (path, text) in sources("src") {
+        let code = text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"));
+        for line in code {
+            for (thing, owners) in OWNED {
+                let allowed = owners.iter().any(|owner| path.starts_with(owner));
+                let names_it = line.contains(thing) && !line.contains("unsafe_code");
+                assert!(allowed || !names_it, "{path} names {thing}: {line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn files_open_with_their_subject_and_stay_short() {
+    for (path, text) in sources("src").into_iter().chain(sources("tests")) {
+        assert!(
+            text.starts_with("//! "),
+            "{path} does not say what it is for"
+        );
+        let lines = text.lines().count();
+        assert!(lines <= FILE_LINES_MAX, "{path} has {lines} lines");
+    }
+}
+
+#[test]
+fn functions_fit_on_a_screen() {
+    for (path, text) in sources("src") {
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        let mut start = None;
+        for (number, line) in code.lines().enumerate() {
+            let indent = line.len() - line.trim_start().len();
+            if line.contains("fn ")
+                && line.trim_end().ends_with(['{', '('])
+                && !line.trim_start().starts_with("//")
+            {
+                start = start.or(Some((number, indent)));
+            }
+            if let Some((first, depth)) =
+                start.filter(|(_, depth)| indent == *depth && line.trim() == "}")
+            {
+                let lines = number - first + 1;
+                assert!(
+                    lines <= FUNCTION_LINES_MAX,
+                    "{path}:{} has {lines} lines",
+                    first + 1
+                );
+                assert!(depth <= 8, "{path}:{} is nested deeply", first + 1);
+                start = None;
+            }
+        }
+    }
+}
+
+#[test]
+fn unsafe_blocks_say_why_they_hold() {
+    for (path, text) in sources("src") {
+        let lines: Vec<&str> = text.lines().collect();
+        for (number, line) in lines.iter().enumerate() {
+            if !line.contains("unsafe {") {
+                continue;
+            }
+            let before = lines[number.saturating_sub(5)..number].join("\n");
+            assert!(before.contains("// SAFETY:"), "{path}:{}", number + 1);
+        }
+    }
+}
+
+#[test]
+fn the_tree_of_packages_stays_small() {
+    let lock =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock")).unwrap();
+    for heavy in ["tokio", "hyper", "clap", "async-std", "reqwest"] {
+        assert!(
+            !lock.contains(&format!("name = \"{heavy}\"\n")),
+            "{heavy} has come in"
+        );
+    }
+}
+
+#[test]
+fn kept_prompts_name_the_build_that_made_them() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let lock = fs::read_to_string(root.join("Cargo.lock")).unwrap();
+    let (name, version) = puna::system::engine::prefix::BUILD.split_once(' ').unwrap();
+    let entry = format!("name = \"{name}\"\nversion = \"{version}\"\n");
+    assert!(lock.contains(&entry), "{entry} is not what is built");
+}
+
+#[test]
+fn cargo_knows_the_header_that_llama_cpp_is_compiled_with() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cargo");
+    let header = fs::read(root.join("include/puna_x86.h")).unwrap();
+    let number = format!("-DPUNA_X86=0x{}", &Digest::of(&header).hex()[..8]);
+    let config = fs::read_to_string(root.join("config.toml")).unwrap();
+    assert!(config.contains(&number), "it has to hold {number}");
+}

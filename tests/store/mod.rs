@@ -1,0 +1,7 @@
+//! What ends up in the model directory: creating, importing, archives, interruptions.
+
+pub mod archive;
+pub mod create;
+pub mod quantize;
+pub mod safetensors;
+pub mod store;
