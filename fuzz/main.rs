@@ -287,7 +287,7 @@ fn jinja(dice: &mut Dice, seeds: &[Vec<u8>]) {
         let _ = template.render(&chat); // An error is a valid result.
         if dice.roll(8) == 0 {
             let format = Format::of(&template, &source);
-            assert!(format.marks().iter().all(|mark| !mark.trim().is_empty()));
+            assert!(format.tags().iter().all(|mark| !mark.trim().is_empty()));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Fuzz target for request bodies: each API's body decodes to the native one, or to an error.
 
+use puna::core::turn::TurnRequest;
 use puna::format::wire::native::{self, create};
 use puna::format::wire::{anthropic, openai, responses};
 use serde_json::{Map, Value as Json};
@@ -42,18 +43,27 @@ pub fn requests(dice: &mut Dice, seeds: &[Vec<u8>]) {
     let Ok(body) = serde_json::from_slice::<Map<String, Json>>(&bytes) else {
         return;
     };
-    let chats = [
-        openai::chat(&body).map(|(chat, _)| chat),
+    let turns = [
+        openai::chat(&body),
         anthropic::conversation(&body),
         responses::conversation(&body),
-        anthropic::messages(&body).map(|(chat, _)| chat),
-        responses::request(&body).map(|(chat, _)| chat),
+        anthropic::messages(&body),
+        responses::request(&body),
     ];
-    for chat in chats.into_iter().flatten() {
-        let text = serde_json::to_string(&chat).expect("a request is JSON");
+    for turn in turns.into_iter().flatten() {
+        let text = chat_text(&turn);
         let again: native::ChatRequest = serde_json::from_str(&text).expect("it reads as itself");
-        assert_eq!(serde_json::to_string(&again).expect("JSON"), text);
+        let again = native::decode::chat(again).expect("an encoded turn is a valid request");
+        assert_eq!(chat_text(&again), text);
     }
     let _ = openai::completion(&body);
     let _ = openai::embedding(&body);
+}
+
+/// A decoded conversation as the body of a native request.
+fn chat_text(turn: &TurnRequest) -> String {
+    match native::decode::body(turn) {
+        native::decode::Body::Chat(body) => serde_json::to_string(&body).expect("a body is JSON"),
+        native::decode::Body::Generate(_) => unreachable!("conversations are sent to /api/chat"),
+    }
 }

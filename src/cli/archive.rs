@@ -1,10 +1,11 @@
 //! `puna export` and `puna import`: an archive of models, for machines without a network.
 
 use super::context::Context;
+use super::flag::QUIET;
 use super::out::Out;
 use super::parsed::Parsed;
 use super::store_commands::entries;
-use super::table::{Command, Completes, PLAIN, QUIET};
+use super::table::{Command, Completes, PLAIN};
 use crate::core::error::{Error, Result};
 use crate::ops::archive;
 

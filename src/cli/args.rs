@@ -4,8 +4,9 @@ use std::ffi::OsString;
 
 use lexopt::Arg;
 
+use super::flag::Flag;
 use super::parsed::Parsed;
-use super::table::{self, Command, Flag};
+use super::table::{self, Command};
 use crate::core::error::{Error, Result};
 use crate::core::name;
 
@@ -156,6 +157,8 @@ fn shown(arg: &Arg) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::flag::JSON;
+    use crate::cli::run::turn_flags::{NUM_PREDICT, OPTION};
 
     fn read(line: &str) -> Result<Invocation> {
         let words = line.split_whitespace().map(OsString::from);
@@ -168,9 +171,9 @@ mod tests {
             .unwrap()
             .parsed;
         assert_eq!(parsed.operands, ["m", "hello", "--world"]);
-        assert_eq!(parsed.values("option").collect::<Vec<_>>(), ["a=1", "b=2"]);
-        assert_eq!(parsed.value("num-predict"), Some("5"));
-        assert!(!parsed.has("json"));
+        assert_eq!(parsed.values(&OPTION).collect::<Vec<_>>(), ["a=1", "b=2"]);
+        assert_eq!(parsed.value(&NUM_PREDICT), Some("5"));
+        assert!(!parsed.has(&JSON));
         assert_eq!(read("ls").unwrap().command.name, "list");
     }
 

@@ -1,11 +1,13 @@
 //! `puna bench`: measures how fast a model runs on this machine.
 
 use super::context::Context;
+use super::flag::{Flag, JSON, option, switch};
 use super::out::{self, Out};
 use super::parsed::Parsed;
 use super::reexec;
-use super::run::turn_args::{self, OPTION};
-use super::table::{Command, Completes, JSON, PLAIN, option, switch};
+use super::run::turn_args;
+use super::run::turn_flags::OPTION;
+use super::table::{Command, Completes, PLAIN};
 use crate::core::error::{Error, Result};
 use crate::ops::bench::{self, Plan, Row};
 use crate::ops::model;
@@ -16,28 +18,7 @@ pub const COMMAND: Command = Command {
     summary: "measure how fast a model runs on this machine",
     operands: "MODEL",
     arity: (1, 1),
-    flags: &[
-        option("prompt", Some('p'), "N", "tokens in a prompt (default 512)"),
-        option(
-            "num-predict",
-            Some('n'),
-            "N",
-            "tokens in an answer (default 64)",
-        ),
-        option(
-            "runs",
-            None,
-            "N",
-            "number of runs; the median counts (default 3)",
-        ),
-        switch(
-            "tune",
-            None,
-            "measure flash attention on and off, use the faster",
-        ),
-        OPTION,
-        JSON,
-    ],
+    flags: &[PROMPT, NUM_PREDICT, RUNS, TUNE, OPTION, JSON],
     about: &[
         "Loads a model as a server would and measures load time, memory, a prompt alone, and answers after short \
          prompts, one, four and eight at once. Each line is the name of the measurement, a tab, a number, a tab, and \
@@ -65,21 +46,40 @@ pub const COMMAND: Command = Command {
     ..PLAIN
 };
 
+const PROMPT: Flag = option("prompt", Some('p'), "N", "tokens in a prompt (default 512)");
+const NUM_PREDICT: Flag = option(
+    "num-predict",
+    Some('n'),
+    "N",
+    "tokens in an answer (default 64)",
+);
+const RUNS: Flag = option(
+    "runs",
+    None,
+    "N",
+    "number of runs; the median counts (default 3)",
+);
+const TUNE: Flag = switch(
+    "tune",
+    None,
+    "measure flash attention on and off, use the faster",
+);
+
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
     reexec::with_short_spins();
-    let number = |flag, default, least| {
+    let number = |flag: &Flag, default, least| {
         let number = parsed.number(flag, least..=usize::MAX)?;
         Ok::<_, Error>(number.unwrap_or(default))
     };
     let plan = Plan {
-        prompt_tokens: number("prompt", 512, 1)?,
-        answer_tokens: number("num-predict", 64, 2)?,
-        runs: number("runs", 3, 1)?,
+        prompt_tokens: number(&PROMPT, 512, 1)?,
+        answer_tokens: number(&NUM_PREDICT, 64, 2)?,
+        runs: number(&RUNS, 3, 1)?,
     };
     let options = turn_args::options(parsed)?;
     let model = model::open(&context.store(), &parsed.operands[0])?;
-    let json = parsed.has("json");
+    let json = parsed.has(&JSON);
     let mut tell = |row: Row| match json {
         true => out.json(&[serde_json::json!({
             "what": row.what,
@@ -89,8 +89,8 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         false => out.records(&[vec![row.what, row.value, row.unit.to_string()]]),
     };
     let log = out::log(None)?;
-    if parsed.has("tune") {
-        if parsed.has("prompt") || parsed.has("num-predict") {
+    if parsed.has(&TUNE) {
+        if parsed.has(&PROMPT) || parsed.has(&NUM_PREDICT) {
             return Err(Error::usage(
                 "--tune chooses its own lengths: --prompt and --num-predict cannot be used with it",
             ));

@@ -3,9 +3,10 @@
 use std::time::SystemTime;
 
 use super::context::Context;
+use super::flag::JSON;
 use super::out::{Out, human_bytes};
 use super::parsed::Parsed;
-use super::table::{Command, JSON, PLAIN};
+use super::table::{Command, PLAIN};
 use crate::core::clock;
 use crate::core::error::{Error, Result};
 use crate::ops::prefix_cache::{self, Listed};
@@ -52,7 +53,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
 fn list(parsed: &Parsed, config: &Config, names: &[String], out: &mut Out) -> Result<()> {
     let mut all = prefix_cache::list(config);
     all.retain(|listed| names.is_empty() || names.contains(&listed.name));
-    if parsed.has("json") {
+    if parsed.has(&JSON) {
         let json = |listed: &Listed| {
             serde_json::json!({ "name": listed.name, "model": listed.model, "tokens": listed.tokens,
                 "size": listed.bytes, "used_at": clock::rfc3339_seconds(listed.used) })
@@ -111,7 +112,7 @@ fn stat(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     let files = cache.files();
     let bytes: u64 = files.iter().map(|file| file.bytes).sum();
     let most = prefix_cache::bytes_max(config, &cache);
-    if parsed.has("json") {
+    if parsed.has(&JSON) {
         let json = serde_json::json!({ "count": files.len(), "size": bytes, "max": most });
         return out.json(&[json]);
     }

@@ -5,28 +5,27 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::context::{self, Context};
+use super::flag::{Flag, HOST, QUIET, option, switch};
 use super::out::{self, Out};
 use super::parsed::Parsed;
 use super::records::{Format, Records};
-use super::run::answer::{self, Here};
-use super::run::turn_args::{
-    Ask, FORMAT, GRAMMAR, MESSAGES, OPTION, OVERFLOWS, SCHEMA, SEED, SYSTEM, TEMPERATURE, THINK,
-    TOOL_CHOICE, TOOLS,
+use super::run::answer;
+use super::run::turn_args::{Ask, OVERFLOWS};
+use super::run::turn_flags::{
+    FORMAT, GRAMMAR, MESSAGES, OPTION, SCHEMA, SEED, STOP, SYSTEM, TEMPERATURE, THINK, TOOL_CHOICE,
+    TOOLS,
 };
 use super::run_limits::{self, Deadline};
-use super::shape::STOP;
 use super::stdin::Input;
-use super::table::{Command, Completes, HOST, PLAIN, QUIET, option, switch};
+use super::table::{Command, Completes, PLAIN, RECORDS_FAILED};
 use super::transcript::{self, CONTINUE, TRANSCRIPT, Transcript};
-use crate::core::duration::KeepAlive;
 use crate::core::error::{Class, Error, Result};
 use crate::core::json;
 use crate::core::message::{Delta, Message, Reason};
 use crate::core::turn::OutputConstraint;
 use crate::format::wire::native;
+use crate::ops::backend::Backend;
 use crate::ops::pool::Policy;
-use crate::ops::turn::Request;
-use crate::system::client::Client;
 use crate::system::config::Config;
 
 pub const COMMAND: Command = Command {
@@ -35,19 +34,14 @@ pub const COMMAND: Command = Command {
     operands: "MODEL",
     arity: (1, 1),
     flags: &[
-        switch("jsonl", None, "read and print JSON messages, as in the API"),
+        JSONL,
         SYSTEM,
         MESSAGES,
         OPTION,
         SEED,
         TEMPERATURE,
-        option("num-predict", Some('n'), "N", "generate at most N tokens"),
-        option(
-            "num-ctx",
-            None,
-            "N",
-            "context size in tokens (default: the server's)",
-        ),
+        NUM_PREDICT,
+        NUM_CTX,
         THINK,
         TOOLS,
         TOOL_CHOICE,
@@ -86,9 +80,18 @@ pub const COMMAND: Command = Command {
     ..PLAIN
 };
 
+const JSONL: Flag = switch("jsonl", None, "read and print JSON messages, as in the API");
+pub const NUM_PREDICT: Flag = option("num-predict", Some('n'), "N", "generate at most N tokens");
+const NUM_CTX: Flag = option(
+    "num-ctx",
+    None,
+    "N",
+    "context size in tokens (default: the server's)",
+);
+
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
-    let jsonl = parsed.has("jsonl");
+    let jsonl = parsed.has(&JSONL);
     let mut chat = Chat {
         ask: Ask::without_prompt(parsed, OVERFLOWS)?,
         backend: backend(parsed, config)?,
@@ -125,34 +128,27 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         }
     }
     match failures {
-        0 => Ok(()),
-        1 => Err(Error::plain(Class::Records, "1 message was not answered")),
-        count => Err(Error::plain(
-            Class::Records,
-            format!("{count} messages were not answered"),
-        )),
+        0 => return Ok(()),
+        1 => out::complain("1 message was not answered"),
+        count => out::complain(&format!("{count} messages were not answered")),
     }
-}
-
-/// The backend that answers: a model in this process, or a server.
-enum Backend {
-    Here(Box<Here>),
-    There(Arc<Client>),
+    context.end_with(RECORDS_FAILED);
+    Ok(())
 }
 
 fn backend(parsed: &Parsed, config: &Config) -> Result<Backend> {
     if let Some(client) = context::named_server(parsed, config)? {
-        return Ok(Backend::There(Arc::new(client)));
+        return Ok(Backend::Remote(Arc::new(client)));
     }
-    let here = Here::open(&parsed.operands[0], Policy::Session, parsed, config)?;
-    if here.model().header.is_embedding() {
+    let local = answer::open(&parsed.operands[0], Policy::Session, parsed, config)?;
+    if local.model().header.is_embedding() {
         let text = format!(
             "{} is an embedding model; use 'puna embed'",
-            here.model().label
+            local.model().label
         );
         return Err(Error::usage(text));
     }
-    Ok(Backend::Here(Box::new(here)))
+    Ok(Backend::Local(Box::new(local)))
 }
 
 /// Parses a message of the API.
@@ -221,28 +217,13 @@ impl Chat {
     fn answer(&self, out: &Out) -> Result<Message> {
         let mut said = Message::new("assistant", "");
         let mut is_cut = false;
-        let mut take = |delta: Delta| {
+        let cancel = self.deadline.flag();
+        for delta in answer::start(&self.backend, self.ask.turn(), &cancel, Instant::now(), out)? {
+            let delta = delta?;
             said.add(&delta);
             is_cut = matches!(&delta, Delta::Finish(finish) if finish.reason == Reason::Length);
-            Ok(())
-        };
-        let cancel = self.deadline.flag();
-        match &self.backend {
-            Backend::Here(here) => {
-                let request = Request {
-                    cancel,
-                    keep_alive: Some(KeepAlive::Forever),
-                    started: Instant::now(),
-                    ..self.ask.request(here.model())
-                };
-                let mut turn = here.start(request, out)?;
-                turn.try_for_each(|delta| take(delta?))?;
-            }
-            Backend::There(client) => {
-                answer::by_server_until(client, &self.ask, None, &cancel, &mut take)?;
-            }
         }
-        match is_cut && self.ask.constraint != OutputConstraint::None {
+        match is_cut && self.ask.turn.constraint != OutputConstraint::None {
             true => Err(Error::plain(
                 Class::Cut,
                 "the token limit cut the answer before it was complete: see --num-predict",

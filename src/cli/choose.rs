@@ -1,12 +1,16 @@
 //! `puna choose`: an answer as a word, a probability and an exit status.
 
+use std::time::Instant;
+
 use super::context::{self, Context};
+use super::flag::{Flag, JSON, QUIET, option, switch};
 use super::out::{self, Out, Unit};
 use super::parsed::Parsed;
-use super::run::turn_args::{Ask, OPTION, OVERFLOWS, SYSTEM};
+use super::run::turn_args::{Ask, OVERFLOWS};
+use super::run::turn_flags::{OPTION, SYSTEM};
 use super::run_limits::{self, Deadline};
 use super::stdin;
-use super::table::{Command, Completes, JSON, PLAIN, QUIET, option, switch};
+use super::table::{Command, Completes, PLAIN};
 use crate::core::error::{Class, Error, Result};
 use crate::core::message::Think;
 use crate::ops::choose::{CHOICES_MAX, choose};
@@ -26,29 +30,7 @@ pub const COMMAND: Command = Command {
     summary: "pick one of several answers, with its probability",
     operands: "MODEL CHOICE CHOICE...",
     arity: (3, CHOICES_MAX + 1),
-    flags: &[
-        option(
-            "question",
-            Some('Q'),
-            "TEXT",
-            "question about the text on standard input",
-        ),
-        switch(
-            "status",
-            None,
-            "exit with the number of the choice, counted from 0",
-        ),
-        option(
-            "sure",
-            None,
-            "P",
-            "print unsure below this probability, such as 0.8",
-        ),
-        SYSTEM,
-        OPTION,
-        JSON,
-        QUIET,
-    ],
+    flags: &[QUESTION, STATUS, SURE, SYSTEM, OPTION, JSON, QUIET],
     about: &[
         "Reads a text from standard input, asks the question about it, and prints the likeliest choice, a tab, and \
          its probability among the choices. Nothing is sampled: the model's own probabilities weigh each choice's \
@@ -75,23 +57,36 @@ pub const COMMAND: Command = Command {
     ..PLAIN
 };
 
+const QUESTION: Flag = option(
+    "question",
+    Some('Q'),
+    "TEXT",
+    "question about the text on standard input",
+);
+const STATUS: Flag = switch(
+    "status",
+    None,
+    "exit with the number of the choice, counted from 0",
+);
+const SURE: Flag = option(
+    "sure",
+    None,
+    "P",
+    "print unsure below this probability, such as 0.8",
+);
+
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
-    let tells = parsed.has("status");
-    match chosen(parsed, config, out) {
-        Ok(status) if tells && status > 0 => Err(Error::plain(Class::Told(status), "")),
-        Ok(_) => Ok(()),
-        Err(error) if tells => {
-            out::complain(&error.to_string());
-            Err(Error::plain(Class::Told(FAILED), ""))
-        }
-        Err(error) => Err(error),
+    let status = chosen(parsed, config, out)?;
+    if parsed.has(&STATUS) {
+        context.end_with(status);
     }
+    Ok(())
 }
 
 /// Prints the choice; returns its status.
 fn chosen(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<u8> {
-    let sure = parsed.value("sure").map(probability).transpose()?;
+    let sure = parsed.value(&SURE).map(probability).transpose()?;
     let choices = &parsed.operands[1..];
     if let Some(twice) = (1..choices.len()).find(|at| choices[..*at].contains(&choices[*at])) {
         let text = format!("duplicate choice '{}'", choices[twice]);
@@ -99,23 +94,21 @@ fn chosen(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<u8> {
     }
     let mut ask = Ask::without_prompt(parsed, OVERFLOWS)?;
     let text = stdin::read_text("-", super::run::turn_args::PROMPT_BYTES_MAX)?;
-    ask.prompt = prompt(text.trim_end(), parsed.value("question"), choices)?;
-    let model = model::open(&context::store(config), &ask.model)?;
-    if ask.options.int("num_ctx").is_none() {
+    ask.prompt = prompt(text.trim_end(), parsed.value(&QUESTION), choices)?;
+    let model = model::open(&context::store(config), &ask.turn.model)?;
+    if ask.turn.options.int("num_ctx").is_none() {
         // A token is at least one byte, so the context fits the prompt, the template and the choices.
         let tokens = (ask.prompt.len() + CONTEXT_TOKENS_MORE).to_string();
-        ask.options.set_text("num_ctx", &tokens)?;
+        ask.turn.options.set_text("num_ctx", &tokens)?;
     }
     let pool = Pool::new(config.clone(), Policy::OneShot, out::log(None)?);
     let progress = out.progress("loading", Unit::Percent);
-    let request = ask.request(&model);
-    let thinks = request.template_choice(&pool)?.can("thinking");
     let deadline = Deadline::new();
-    let request = Request {
-        cancel: deadline.flag(),
-        think: request.think.or(thinks.then_some(Think::Off)), // Else a choice would be scored as thinking.
-        ..request
-    };
+    let mut request = Request::new(&model, ask.turn(), deadline.flag(), Instant::now())?;
+    if request.template_choice(&pool)?.can("thinking") {
+        // Else a choice would be scored as thinking.
+        request.turn.think.get_or_insert(Think::Off);
+    }
     let shares = choose(&pool, request, choices, &mut |fraction| {
         progress.show((fraction * 100.0) as u64, 100)
     });
@@ -131,7 +124,7 @@ fn chosen(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<u8> {
     };
     let status = if is_sure { likeliest as u8 } else { UNSURE };
     let told = tell(
-        parsed.has("json"),
+        parsed.has(&JSON),
         out,
         word,
         shares[likeliest],
@@ -140,7 +133,7 @@ fn chosen(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<u8> {
     );
     match told {
         // The reader has closed the pipe; the exit status still gives the choice.
-        Err(error) if error.class() == Class::Closed && parsed.has("status") => Ok(status),
+        Err(error) if error.class() == Class::Closed && parsed.has(&STATUS) => Ok(status),
         told => told.map(|()| status),
     }
 }

@@ -2,7 +2,8 @@
 //! their command's file.
 
 use super::docs::{completions, help, man};
-use super::table::{Command, Completes, JSON, PLAIN};
+use super::flag::JSON;
+use super::table::{Command, Completes, PLAIN};
 
 /// Every command, in the order of the manual.
 pub const COMMANDS: &[&Command] = &[
@@ -63,7 +64,7 @@ const VERSION: Command = Command {
     flags: &[JSON],
     about: &["Prints the program's name and version, as puna --version does."],
     examples: &[("puna version", "print the version")],
-    run: |parsed, _, out| match parsed.has("json") {
+    run: |parsed, _, out| match parsed.has(&JSON) {
         true => out.named(
             true,
             &["version"],

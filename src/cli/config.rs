@@ -1,9 +1,10 @@
 //! `puna config`: the settings in force and where each came from.
 
 use super::context::Context;
+use super::flag::JSON;
 use super::out::Out;
 use super::parsed::Parsed;
-use super::table::{Command, JSON, PLAIN};
+use super::table::{Command, PLAIN};
 use crate::core::error::{Error, Result};
 use crate::core::name;
 use crate::system::config::Setting;
@@ -43,13 +44,13 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
                 let near = near.unwrap_or_default();
                 return Err(Error::usage(format!("no setting is called '{key}'{near}")));
             };
-            if !parsed.has("json") {
+            if !parsed.has(&JSON) {
                 return out.write(&format!("{}\n", setting.value));
             }
             vec![setting.clone()]
         }
     };
-    if parsed.has("json") {
+    if parsed.has(&JSON) {
         let json = |setting: &Setting| serde_json::json!({ "key": setting.key, "value": setting.value, "origin": setting.origin });
         return out.json(&wanted.iter().map(json).collect::<Vec<_>>());
     }

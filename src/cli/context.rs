@@ -1,8 +1,10 @@
 //! What every command works with: the settings in force, the store they name, and the servers they lead to.
 
+use std::cell::Cell;
 use std::fs;
 use std::time::Duration;
 
+use super::flag::HOST;
 use super::parsed::Parsed;
 use crate::core::address::Address;
 use crate::core::error::Result;
@@ -17,9 +19,30 @@ const PROBE_MAX: Duration = Duration::from_secs(1);
 pub struct Context {
     /// The settings in force.
     pub config: Config,
+    /// The exit status of a command that did its work, set by [`Context::end_with`].
+    status: Cell<u8>,
 }
 
 impl Context {
+    /// A context with these settings.
+    pub fn new(config: Config) -> Self {
+        Context {
+            config,
+            status: Cell::new(0),
+        }
+    }
+
+    /// Sets the exit status that tells the answer of a command, such as a negative one. It is not a failure:
+    /// nothing is printed for it.
+    pub fn end_with(&self, status: u8) {
+        self.status.set(status);
+    }
+
+    /// The exit status of a command without a failure.
+    pub fn status(&self) -> u8 {
+        self.status.get()
+    }
+
     /// The store that the settings name.
     pub fn store(&self) -> Store {
         store(&self.config)
@@ -50,7 +73,7 @@ pub fn store(config: &Config) -> Store {
 
 /// The server that the user named: by `--host` or in the environment.
 pub fn named_server(parsed: &Parsed, config: &Config) -> Result<Option<Client>> {
-    match parsed.value("host") {
+    match parsed.value(&HOST) {
         Some(host) => Ok(Some(
             Client::at(&Address::parse(host)?).keyed(config.api_key.clone()),
         )),

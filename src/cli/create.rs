@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::context::{self, Context};
+use super::flag::{Flag, HOST, QUIET, option, switch};
 use super::out::{self, Out, Unit};
 use super::parsed::Parsed;
-use super::table::{Command, Completes, HOST, PLAIN, QUIET, option, switch};
+use super::table::{Command, Completes, PLAIN};
 use super::{send, stdin};
 use crate::core::error::{Error, Result};
 use crate::core::name::Name;
@@ -21,32 +22,7 @@ pub const COMMAND: Command = Command {
     summary: "create a model from a Modelfile",
     operands: "NAME",
     arity: (1, 1),
-    flags: &[
-        option(
-            "file",
-            Some('f'),
-            "FILE",
-            "Modelfile to read, - for stdin (default Modelfile)",
-        ),
-        switch(
-            "link",
-            None,
-            "hard-link the GGUF, which must not change later",
-        ),
-        option(
-            "quantize",
-            None,
-            "TYPE",
-            "quantise to this type, such as q4_K_M or q8_0",
-        ),
-        switch(
-            "requantize",
-            None,
-            "let --quantize read weights quantised already",
-        ),
-        HOST,
-        QUIET,
-    ],
+    flags: &[FILE, LINK, QUANTIZE, REQUANTIZE, HOST, QUIET],
     about: &[
         "Creates the model NAME from a Modelfile. FROM names a GGUF file, relative to the Modelfile, a folder, or a \
          model in the store; one shard of a split model stands for all. The file is added to the store as a reflink \
@@ -82,14 +58,37 @@ pub const COMMAND: Command = Command {
     ..PLAIN
 };
 
+const FILE: Flag = option(
+    "file",
+    Some('f'),
+    "FILE",
+    "Modelfile to read, - for stdin (default Modelfile)",
+);
+const LINK: Flag = switch(
+    "link",
+    None,
+    "hard-link the GGUF, which must not change later",
+);
+const QUANTIZE: Flag = option(
+    "quantize",
+    None,
+    "TYPE",
+    "quantise to this type, such as q4_K_M or q8_0",
+);
+const REQUANTIZE: Flag = switch(
+    "requantize",
+    None,
+    "let --quantize read weights quantised already",
+);
+
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
     let name = Name::parse(&parsed.operands[0])?;
     let server = maker(parsed, config)?;
-    let file = parsed.value("file").unwrap_or("Modelfile");
+    let file = parsed.value(&FILE).unwrap_or("Modelfile");
     let modelfile = modelfile::parse(&stdin::read_input(file, MODELFILE_BYTES_MAX)?)?;
     let folder = folder(file)?;
-    let take = if parsed.has("link") {
+    let take = if parsed.has(&LINK) {
         Take::Link
     } else {
         Take::Copy
@@ -115,11 +114,11 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     if let Some(server) = server {
         drop(progress);
         notes.iter().for_each(|text| out.note(text));
-        let quantize = parsed.value("quantize");
+        let quantize = parsed.value(&QUANTIZE);
         return send::create(&server, &name, (&source, &changes), quantize, out);
     }
-    let refusal = (!parsed.has("requantize")).then_some(quantised_already as fn(&str) -> Error);
-    let quantize = parsed.value("quantize");
+    let refusal = (!parsed.has(&REQUANTIZE)).then_some(quantised_already as fn(&str) -> Error);
+    let quantize = parsed.value(&QUANTIZE);
     let pool = Pool::new(config.clone(), Policy::OneShot, out::log(None)?);
     let quantize = quantize.map(|text| Quantizing::parse(text, refusal, &pool));
     changes.quantize = quantize.transpose()?;
@@ -132,12 +131,12 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
 /// The server that creates the model, if one is named.
 fn maker(parsed: &Parsed, config: &Config) -> Result<Option<Client>> {
     let server = context::named_server(parsed, config)?;
-    let alone = ["link", "requantize"]
+    let alone = [&LINK, &REQUANTIZE]
         .into_iter()
         .find(|flag| parsed.has(flag));
     match (&server, alone) {
         (Some(_), Some(flag)) => {
-            let text = format!("--{flag} and --host cannot be used together");
+            let text = format!("--{} and --host cannot be used together", flag.long);
             Err(Error::usage(text))
         }
         _ => Ok(server),

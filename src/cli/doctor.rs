@@ -4,10 +4,11 @@ use std::fs;
 use std::path::Path;
 
 use super::context::{self, Context};
+use super::flag::{HOST, JSON};
 use super::out::{Out, human_bytes};
 use super::parsed::Parsed;
-use super::table::{Command, HOST, JSON, PLAIN};
-use crate::core::error::{Class, Error, Result};
+use super::table::{Command, NEGATIVE, PLAIN};
+use crate::core::error::Result;
 use crate::ops::ollama_layout;
 use crate::ops::pool::{Policy, Pool};
 use crate::system::client::Client;
@@ -85,7 +86,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     findings.push(cache(config));
     findings.push(settings(config));
     findings.push(server(parsed, config)?);
-    if parsed.has("json") {
+    if parsed.has(&JSON) {
         let json = |finding: &Finding| {
             serde_json::json!({
                 "what": finding.what,
@@ -111,10 +112,10 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
             false => out.records(&rows)?,
         }
     }
-    match findings.iter().any(|finding| finding.state == State::Bad) {
-        true => Err(Error::plain(Class::No, "something is wrong")),
-        false => Ok(()),
+    if findings.iter().any(|finding| finding.state == State::Bad) {
+        context.end_with(NEGATIVE);
     }
+    Ok(())
 }
 
 fn processor(config: &Config) -> Vec<Finding> {

@@ -6,8 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::context;
+use super::flag::{Flag, maybe};
 use super::parsed::Parsed;
-use super::table::{Flag, maybe};
 use crate::core::duration::KeepAlive;
 use crate::core::error::{Class, Error, Result};
 use crate::system::client::Client;
@@ -31,7 +31,7 @@ const LOOK: Duration = Duration::from_millis(10);
 /// # Errors
 /// `Usage` for an invalid duration or without a Unix socket; `Network` if the server does not start.
 pub fn server(parsed: &Parsed, config: &Config) -> Result<Client> {
-    let stay = parsed.value("linger").filter(|text| !text.is_empty());
+    let stay = parsed.value(&LINGER).filter(|text| !text.is_empty());
     let stay = stay.unwrap_or(STAY);
     KeepAlive::parse_lenient(stay)?;
     if config.socket.is_none() {

@@ -3,9 +3,10 @@
 use std::time::SystemTime;
 
 use super::context::{self, Context};
+use super::flag::{JSON, QUIET};
 use super::out::{Out, human_bytes};
 use super::parsed::Parsed;
-use super::table::{Command, Completes, JSON, PLAIN, QUIET};
+use super::table::{Command, Completes, PLAIN};
 use crate::core::clock;
 use crate::core::error::Result;
 use crate::ops::list;
@@ -43,7 +44,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
     let prefix = parsed.operands.first().map(|text| text.to_lowercase());
     let prefix = prefix.unwrap_or_default();
-    if parsed.has("json") {
+    if parsed.has(&JSON) {
         let begins = |name: &str| name.to_lowercase().starts_with(&prefix);
         let (tags, broken) = list::tags(&context.store())?;
         broken.iter().for_each(|line| out.note(line));

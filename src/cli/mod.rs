@@ -13,6 +13,7 @@ mod copy;
 mod create;
 mod docs;
 mod doctor;
+mod flag;
 mod idle_exit;
 mod list;
 mod map;
@@ -49,21 +50,20 @@ use crate::core::error::{Class, Result};
 use crate::system::config::Config;
 use commands::COMMANDS;
 use context::Context;
+use flag::QUIET;
 use out::Out;
 
 /// Runs the command that the arguments name and returns its exit status.
 pub fn main(words: impl IntoIterator<Item = OsString>) -> u8 {
     let words: Vec<OsString> = words.into_iter().collect();
-    let Err(error) = run(&words) else {
-        return 0;
-    };
-    // A negative answer prints nothing; the exit status says it.
-    if !matches!(error.class(), Class::Closed | Class::No | Class::Told(_)) {
-        out::complain(&error.to_string());
-    }
-    match error.class() {
-        Class::Told(status) => status,
-        class => failure_status(&words).unwrap_or(table::status(class)),
+    match run(&words) {
+        Ok(status) => status,
+        Err(error) => {
+            if error.class() != Class::Closed {
+                out::complain(&error.to_string());
+            }
+            failure_status(&words).unwrap_or(table::status(error.class()))
+        }
     }
 }
 
@@ -78,7 +78,7 @@ fn failure_status(words: &[OsString]) -> Option<u8> {
         .then_some(status)
 }
 
-fn run(words: &[OsString]) -> Result<()> {
+fn run(words: &[OsString]) -> Result<u8> {
     let args::Invocation {
         command,
         help,
@@ -86,13 +86,16 @@ fn run(words: &[OsString]) -> Result<()> {
     } = args::parse(words.iter().cloned(), COMMANDS)?;
     let mut out = Out::new();
     if help {
-        return out.write(&docs::help::command(command));
+        out.write(&docs::help::command(command))?;
+        return Ok(0);
     }
-    out.set_quiet(parsed.has("quiet"));
+    out.set_quiet(parsed.has(&QUIET));
     let mut config = Config::from_environment()?;
     // The lock is held until the command has ended.
     let Some(_lock) = run_limits::enter(command, &parsed, &mut config)? else {
-        return Ok(());
+        return Ok(0);
     };
-    run_limits::run(command, &parsed, &Context { config }, &mut out)
+    let context = Context::new(config);
+    run_limits::run(command, &parsed, &context, &mut out)?;
+    Ok(context.status())
 }

@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use super::flag::Flag;
 use crate::core::error::{Error, Result};
 
 /// The flags and operands of a command line.
@@ -15,16 +16,31 @@ pub struct Parsed {
 
 impl Parsed {
     /// True if a flag was given.
-    pub fn has(&self, long: &str) -> bool {
-        self.values.iter().any(|(known, _)| *known == long)
+    pub fn has(&self, flag: &Flag) -> bool {
+        self.values.iter().any(|(known, _)| *known == flag.long)
+    }
+
+    /// The one that was given of some flags that exclude each other.
+    ///
+    /// # Errors
+    /// `Usage` if there are two.
+    pub fn only_one<'a>(&self, flags: &[&'a Flag]) -> Result<Option<&'a Flag>> {
+        let mut given = flags.iter().copied().filter(|flag| self.has(flag));
+        match (given.next(), given.next()) {
+            (Some(one), Some(other)) => Err(Error::usage(format!(
+                "--{} and --{} cannot be used together",
+                one.long, other.long
+            ))),
+            (one, _) => Ok(one),
+        }
     }
 
     /// The value of a flag; the last one given wins.
-    pub fn value(&self, long: &str) -> Option<&str> {
+    pub fn value(&self, flag: &Flag) -> Option<&str> {
         self.values
             .iter()
             .rev()
-            .find(|(known, _)| *known == long)
+            .find(|(known, _)| *known == flag.long)
             .map(|(_, value)| value.as_str())
     }
 
@@ -32,8 +48,8 @@ impl Parsed {
     ///
     /// # Errors
     /// `Usage` for any other value.
-    pub fn number(&self, long: &str, range: RangeInclusive<usize>) -> Result<Option<usize>> {
-        let Some(text) = self.value(long) else {
+    pub fn number(&self, flag: &Flag, range: RangeInclusive<usize>) -> Result<Option<usize>> {
+        let Some(text) = self.value(flag) else {
             return Ok(None);
         };
         let number = text.parse().ok().filter(|number| range.contains(number));
@@ -43,17 +59,18 @@ impl Parsed {
                 end => format!("to {end}"),
             };
             Error::usage(format!(
-                "--{long} must be a number from {} {to}, not '{text}'",
+                "--{} must be a number from {} {to}, not '{text}'",
+                flag.long,
                 range.start()
             ))
         })
     }
 
     /// All values of a flag that may be repeated.
-    pub fn values<'a>(&'a self, long: &'a str) -> impl Iterator<Item = &'a str> {
+    pub fn values(&self, flag: &Flag) -> impl Iterator<Item = &str> {
         self.values
             .iter()
-            .filter(move |(known, _)| *known == long)
+            .filter(move |(known, _)| *known == flag.long)
             .map(|(_, value)| value.as_str())
     }
 }

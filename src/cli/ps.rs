@@ -1,9 +1,10 @@
 //! `puna ps`: lists the models that a server has loaded.
 
 use super::context::Context;
+use super::flag::{HOST, JSON};
 use super::out::{Out, human_bytes};
 use super::parsed::Parsed;
-use super::table::{Command, HOST, JSON, PLAIN};
+use super::table::{Command, PLAIN};
 use crate::core::error::Result;
 use crate::format::wire::native::listing::{Process, Processes};
 
@@ -37,7 +38,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         .unwrap_or_default();
     let mut models = server.get::<Processes>("/api/ps")?.models;
     models.retain(|process| process.name.to_lowercase().starts_with(&prefix));
-    if parsed.has("json") {
+    if parsed.has(&JSON) {
         return out.json(&models);
     }
     if out.output_is_terminal {

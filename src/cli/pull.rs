@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 
 use super::context::{self, Context};
+use super::flag::{Flag, HOST, JSON, QUIET, maybe, option, switch};
 use super::out::{self, Bars, Out, human_bytes};
 use super::parsed::Parsed;
 use super::stdin;
-use super::table::{Command, Completes, Flag, HOST, JSON, PLAIN, QUIET, maybe, option, switch};
+use super::table::{Command, Completes, NEGATIVE, PLAIN};
 use crate::core::digest::Digest;
-use crate::core::error::{Class, Error, Result};
+use crate::core::error::{Error, Result};
 use crate::core::name::Name;
 use crate::format::wire::native::create::Progress as Record;
 use crate::format::wire::native::transfer::TransferRequest;
@@ -35,33 +36,7 @@ pub const COMMAND: Command = Command {
     operands: "[MODEL...]",
     arity: (0, usize::MAX),
     flags: &[
-        switch("all", None, "fetch every model of the store"),
-        switch(
-            "check",
-            None,
-            "fetch nothing; status 13 if a model is outdated",
-        ),
-        option(
-            "name",
-            None,
-            "NAME",
-            "name for a GGUF file that is fetched by its URL",
-        ),
-        option(
-            "limit-rate",
-            None,
-            "RATE",
-            "bytes per second at most, such as 500K or 5M",
-        ),
-        maybe(
-            "locked",
-            "FILE",
-            "fetch the digests in FILE (default models.lock)",
-        ),
-        INSECURE,
-        HOST,
-        JSON,
-        QUIET,
+        ALL, CHECK, NAME, LIMIT_RATE, LOCKED, INSECURE, HOST, JSON, QUIET,
     ],
     about: &[
         "Fetches models into the store. MODEL is [HOST/[NAMESPACE/]]NAME[:TAG], by default from \
@@ -116,12 +91,36 @@ pub const OUTDATED: Command = Command {
     ..PLAIN
 };
 
+const ALL: Flag = switch("all", None, "fetch every model of the store");
+const CHECK: Flag = switch(
+    "check",
+    None,
+    "fetch nothing; status 13 if a model is outdated",
+);
+const NAME: Flag = option(
+    "name",
+    None,
+    "NAME",
+    "name for a GGUF file that is fetched by its URL",
+);
+const LIMIT_RATE: Flag = option(
+    "limit-rate",
+    None,
+    "RATE",
+    "bytes per second at most, such as 500K or 5M",
+);
+const LOCKED: Flag = maybe(
+    "locked",
+    "FILE",
+    "fetch the digests in FILE (default models.lock)",
+);
+
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
     let store = context.store();
     let transfer = Transfer {
-        rate: parsed.value("limit-rate").map(pull::rate).transpose()?,
-        json: parsed.has("json"),
+        rate: parsed.value(&LIMIT_RATE).map(pull::rate).transpose()?,
+        json: parsed.has(&JSON),
         ..Transfer::new(parsed)
     };
     if let [url] = &parsed.operands[..]
@@ -129,15 +128,15 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     {
         return file(url, &name, &transfer, parsed, config, out);
     }
-    if parsed.has("locked") {
+    if parsed.has(&LOCKED) {
         return locked(&store, &transfer, parsed, config, out);
     }
     let (names, known) = names(parsed, &store)?;
-    if names.is_empty() && !parsed.has("all") {
+    if names.is_empty() && !parsed.has(&ALL) {
         return Err(Error::usage("no model given: name one, or give --all"));
     }
     if let Some(server) = context.named_server(parsed)? {
-        if parsed.has("check") || transfer.rate.is_some() {
+        if parsed.has(&CHECK) || transfer.rate.is_some() {
             let text = "--check and --limit-rate cannot be used with a server: omit --host";
             return Err(Error::usage(text));
         }
@@ -146,13 +145,13 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         });
     }
     let registry = Registry::new(config.network.clone())?;
-    if parsed.has("check") {
+    if parsed.has(&CHECK) {
         let mut differs = false;
         each(&names, known, |name| {
             differs |= pull::is_outdated(&store, &registry, name, transfer.insecure)?;
             Ok(())
         })?;
-        return answer(differs);
+        return answer(context, differs);
     }
     each(&names, known, |name| {
         one(&store, &registry, name, &transfer, out)
@@ -167,13 +166,13 @@ fn locked(
     config: &Config,
     out: &mut Out,
 ) -> Result<()> {
-    if ["all", "check"].iter().any(|flag| parsed.has(flag))
+    if [&ALL, &CHECK].iter().any(|flag| parsed.has(flag))
         || context::named_server(parsed, config)?.is_some()
     {
         let text = "--locked cannot be used with a server, --all or --check";
         return Err(Error::usage(text));
     }
-    let path = parsed.value("locked").filter(|path| !path.is_empty());
+    let path = parsed.value(&LOCKED).filter(|path| !path.is_empty());
     let path = path.unwrap_or("models.lock");
     let mut locked = lock(path)?;
     if !parsed.operands.is_empty() {
@@ -236,7 +235,7 @@ impl Transfer {
     /// At any speed, without records: as a command does for which fetching is not the purpose.
     pub fn new(parsed: &Parsed) -> Self {
         Transfer {
-            insecure: parsed.has("insecure"),
+            insecure: parsed.has(&INSECURE),
             ..Transfer::default()
         }
     }
@@ -302,12 +301,12 @@ fn file_name(url: &str, parsed: &Parsed) -> Result<Option<Name>> {
     let file = url.split(['?', '#']).next().unwrap_or_default();
     let plain = ["http://", "https://", "file:"];
     if !plain.iter().any(|start| url.starts_with(start)) || !file.ends_with(".gguf") {
-        return match parsed.has("name") {
+        return match parsed.has(&NAME) {
             true => Err(Error::usage("--name needs the URL of a GGUF file")),
             false => Ok(None),
         };
     }
-    if let Some(name) = parsed.value("name") {
+    if let Some(name) = parsed.value(&NAME) {
         return Name::parse(name).map(Some);
     }
     let stem = file.rsplit('/').next().unwrap_or_default();
@@ -377,11 +376,12 @@ fn each(names: &[Name], known: bool, mut deed: impl FnMut(&Name) -> Result<()>) 
     first.map_or(Ok(()), Err)
 }
 
-fn answer(differs: bool) -> Result<()> {
-    match differs {
-        true => Err(Error::plain(Class::No, "")),
-        false => Ok(()),
+/// Ends with the status that tells whether a model differs from its registry's.
+fn answer(context: &Context, differs: bool) -> Result<()> {
+    if differs {
+        context.end_with(NEGATIVE);
     }
+    Ok(())
 }
 
 fn outdated(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
@@ -391,14 +391,14 @@ fn outdated(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let (names, known) = names(parsed, &store)?;
     let mut differs = false;
     each(&names, known, |name| {
-        if pull::is_outdated(&store, &registry, name, parsed.has("insecure"))? {
+        if pull::is_outdated(&store, &registry, name, parsed.has(&INSECURE))? {
             differs = true;
             let name = name.to_string();
-            out.named(parsed.has("json"), &["name"], &[vec![name.into()]])?;
+            out.named(parsed.has(&JSON), &["name"], &[vec![name.into()]])?;
         }
         Ok(())
     })?;
-    answer(differs)
+    answer(context, differs)
 }
 
 /// Shows the records of a transfer as bars, as lines, or as JSON.

@@ -1,10 +1,11 @@
 //! `puna push`: sends a model to a registry.
 
 use super::context::Context;
+use super::flag::{HOST, JSON, QUIET};
 use super::out::Out;
 use super::parsed::Parsed;
 use super::pull::{Display, INSECURE, Transfer, by_server};
-use super::table::{Command, Completes, HOST, JSON, PLAIN, QUIET};
+use super::table::{Command, Completes, PLAIN};
 use crate::core::error::Result;
 use crate::core::name::Name;
 use crate::ops::push;
@@ -34,7 +35,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
     let name = Name::parse(&parsed.operands[0])?;
     let transfer = Transfer {
-        json: parsed.has("json"),
+        json: parsed.has(&JSON),
         ..Transfer::new(parsed)
     };
     if let Some(server) = context.named_server(parsed)? {

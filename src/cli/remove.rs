@@ -1,9 +1,10 @@
 //! `puna rm`: removes models from the store.
 
 use super::context::Context;
+use super::flag::{Flag, switch};
 use super::out::{self, Out};
 use super::parsed::Parsed;
-use super::table::{Command, Completes, PLAIN, switch};
+use super::table::{Command, Completes, PLAIN};
 use crate::core::error::{Error, Result};
 use crate::core::name::Name;
 use crate::system::store::Store;
@@ -13,11 +14,7 @@ pub const COMMAND: Command = Command {
     summary: "remove models from the store",
     operands: "MODEL...",
     arity: (1, usize::MAX),
-    flags: &[switch(
-        "force",
-        Some('f'),
-        "ignore models that do not exist",
-    )],
+    flags: &[FORCE],
     about: &[
         "Removes models and the blobs that no other model uses. If one cannot be removed, the others still are, and \
          the exit status is that of the first failure. Models of Ollama's store are never removed.",
@@ -28,12 +25,14 @@ pub const COMMAND: Command = Command {
     ..PLAIN
 };
 
+const FORCE: Flag = switch("force", Some('f'), "ignore models that do not exist");
+
 fn run(parsed: &Parsed, context: &Context, _: &mut Out) -> Result<()> {
     let store = context.store();
     let mut first: Option<Error> = None;
     for operand in &parsed.operands {
         match remove(&store, operand) {
-            Err(error) if error.is_not_found() && parsed.has("force") => {}
+            Err(error) if error.is_not_found() && parsed.has(&FORCE) => {}
             Err(error) => match first {
                 None => first = Some(error),
                 Some(_) => out::complain(&error.to_string()),

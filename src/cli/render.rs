@@ -1,16 +1,19 @@
 //! `puna render`: the exact prompt that a model would see.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use super::context::Context;
+use super::flag::{Flag, JSON, QUIET, option, switch};
 use super::out::{self, Out};
 use super::parsed::Parsed;
-use super::run::turn_args::{
-    self, Ask, MESSAGES, OPTION, OVERFLOW, OVERFLOWS, RAW, SYSTEM, THINK, TOOLS,
-};
-use super::table::{Command, Completes, JSON, PLAIN, QUIET, option, switch};
+use super::run::turn_args::{self, Ask, OVERFLOWS};
+use super::run::turn_flags::{MESSAGES, OPTION, OVERFLOW, RAW, SYSTEM, THINK, TOOLS};
+use super::table::{Command, Completes, PLAIN};
 use crate::core::error::{Error, Result};
+use crate::core::turn::{GivenTemplate, TurnRequest};
 use crate::ops::model;
 use crate::ops::pool::{Policy, Pool};
-use crate::ops::turn::template_choice::Given;
 use crate::ops::turn::{self, Prompter, Request};
 
 pub const COMMAND: Command = Command {
@@ -19,38 +22,8 @@ pub const COMMAND: Command = Command {
     operands: "MODEL [PROMPT...]",
     arity: (1, usize::MAX),
     flags: &[
-        MESSAGES,
-        TOOLS,
-        SYSTEM,
-        OPTION,
-        THINK,
-        RAW,
-        OVERFLOW,
-        option(
-            "num-ctx",
-            None,
-            "N",
-            "context size in tokens, for --overflow",
-        ),
-        option(
-            "template",
-            None,
-            "FILE",
-            "use the Go template in FILE, not the model's",
-        ),
-        option(
-            "jinja",
-            None,
-            "FILE",
-            "use the Jinja template in FILE, not the model's",
-        ),
-        switch(
-            "tokens",
-            None,
-            "print the tokens, one per line: id, a tab, text",
-        ),
-        JSON,
-        QUIET,
+        MESSAGES, TOOLS, SYSTEM, OPTION, THINK, RAW, OVERFLOW, NUM_CTX, TEMPLATE, JINJA, TOKENS,
+        JSON, QUIET,
     ],
     about: &[
         "Prints the prompt that run would send to the model, byte for byte and without an added newline. Notes on \
@@ -74,34 +47,59 @@ pub const COMMAND: Command = Command {
     ..PLAIN
 };
 
+const NUM_CTX: Flag = option(
+    "num-ctx",
+    None,
+    "N",
+    "context size in tokens, for --overflow",
+);
+const TEMPLATE: Flag = option(
+    "template",
+    None,
+    "FILE",
+    "use the Go template in FILE, not the model's",
+);
+const JINJA: Flag = option(
+    "jinja",
+    None,
+    "FILE",
+    "use the Jinja template in FILE, not the model's",
+);
+const TOKENS: Flag = switch(
+    "tokens",
+    None,
+    "print the tokens, one per line: id, a tab, text",
+);
+
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
     let ask = Ask::of(parsed, OVERFLOWS)?;
-    let given = match (parsed.value("template"), parsed.value("jinja")) {
+    let given = match (parsed.value(&TEMPLATE), parsed.value(&JINJA)) {
         (Some(_), Some(_)) => {
             return Err(Error::usage(
                 "--template and --jinja cannot be used together",
             ));
         }
-        (Some(path), None) => Some(Given::Go(turn_args::file(path)?)),
-        (None, Some(path)) => Some(Given::Jinja(turn_args::file(path)?)),
+        (Some(path), None) => Some(GivenTemplate::Go(turn_args::file(path)?)),
+        (None, Some(path)) => Some(GivenTemplate::Jinja(turn_args::file(path)?)),
         (None, None) => None,
     };
-    let model = model::open(&context.store(), &ask.model)?;
-    let request = Request {
+    let model = model::open(&context.store(), &ask.turn.model)?;
+    let turn = TurnRequest {
         template: given,
-        ..ask.request(&model)
+        ..ask.turn()
     };
+    let request = Request::new(&model, turn, Arc::default(), Instant::now())?;
     let pool = Pool::new(config.clone(), Policy::OneShot, out::log(None)?);
     let dialect = request.template_choice(&pool)?;
-    let options = turn::options_in_force(&model, &request.options);
+    let options = turn::options_in_force(&model, &request.turn.options);
     let lease = pool.acquire(&model, &options, None, &request.cancel, &mut |_| {})?;
     let prompter = Prompter::new(&request, &dialect, lease.engine(), &options);
     let prompt = prompter.prompt(lease.context_tokens)?;
     prompt.notes.iter().for_each(|note| out.note(note));
     out.note_dropped("", prompt.truncated_tokens);
-    let json = parsed.has("json");
-    if parsed.has("tokens") {
+    let json = parsed.has(&JSON);
+    if parsed.has(&TOKENS) {
         let pieces = prompter.pieces(&prompt.tokens).into_iter();
         let records: Vec<_> = pieces
             .map(|token| vec![token.id.into(), token.text.into()])

@@ -4,28 +4,30 @@
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use super::context::Context;
+use super::flag::{Flag, HOST, JSON, QUIET, option, switch};
 use super::out::Out;
 use super::parsed::Parsed;
-use super::run::answer::{Here, Printer};
+use super::run::answer::{self, Printer};
 use super::run::turn_args::Ask;
 use super::run_limits::{self, Deadline};
 use super::stdin;
-use super::table::{Command, Flag, JSON, PLAIN, QUIET, option, switch};
+use super::table::{Command, NEGATIVE, PLAIN};
 use crate::core::digest::Digest;
-use crate::core::error::{Class, Error, Result};
+use crate::core::error::{Error, Result};
 use crate::core::json;
 use crate::core::message::{Message, Think};
-use crate::core::turn::{OutputConstraint, Part};
-use crate::format::wire::native;
+use crate::core::turn::{Input, Overflow, Part, ToolChoice, TurnRequest};
+use crate::format::wire::native::{self, decode};
 use crate::format::wire::options::{from_json, to_json};
+use crate::ops::backend::Backend;
 use crate::ops::model::Model;
 use crate::ops::pool::Policy;
-use crate::ops::turn::Request;
 use crate::system::config::Config;
 use crate::system::engine::prefix::BUILD;
 use crate::system::machine;
@@ -42,7 +44,7 @@ pub const COMMAND: Command = Command {
     summary: "answer a recorded prompt again and compare the answers",
     operands: "FILE",
     arity: (1, 1),
-    flags: &[switch("print", None, "print the new answer"), JSON, QUIET],
+    flags: &[PRINT, JSON, QUIET],
     about: &[
         "Reads a record of run --record, answers its prompt again in this process, and exits with status 0 if every \
          byte of the answer is the same, else with 13. The status is also 13 if the name now belongs to another model. \
@@ -60,6 +62,8 @@ pub const COMMAND: Command = Command {
     ..PLAIN
 };
 
+const PRINT: Flag = switch("print", None, "print the new answer");
+
 /// Largest record that is read.
 const BYTES_MAX: u64 = 64 << 20;
 
@@ -73,7 +77,7 @@ struct Recorded {
     threads: usize,
     model: String,
     digest: String,
-    request: Asked,
+    request: Recording,
     prompt_sha256: String,
     output: native::Message,
     output_sha256: String,
@@ -82,7 +86,7 @@ struct Recorded {
 /// The request, with the API's field names.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-struct Asked {
+struct Recording {
     messages: Vec<native::Message>,
     /// A prompt without the model's template.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -108,22 +112,22 @@ struct Asked {
 /// If the file cannot be written; `Usage` with `--overflow=reduce`, or with a server, because it computes
 /// other answers at the same time.
 pub fn begin(parsed: &Parsed, ask: &mut Ask) -> Result<Option<File>> {
-    let Some(path) = parsed.value("record") else {
+    let Some(path) = parsed.value(&RECORD) else {
         return Ok(None);
     };
     if ask.reduces {
         let text = "--record and --overflow=reduce cannot be used together";
         return Err(Error::usage(text));
     }
-    if parsed.has("host") {
+    if parsed.has(&HOST) {
         return Err(Error::usage("--record and --host cannot be used together"));
     }
-    if ask.options.int("seed").is_none_or(|seed| seed < 0) {
+    if ask.turn.options.int("seed").is_none_or(|seed| seed < 0) {
         let mut bytes = [0; 4];
         let random = getrandom::fill(&mut bytes);
         random.map_err(|error| Error::failed(format!("no random seed: {error}")))?;
         let seed = u32::from_le_bytes(bytes) >> 1; // The largest u32 means "random" to llama.cpp.
-        ask.options.set_text("seed", &seed.to_string())?;
+        ask.turn.options.set_text("seed", &seed.to_string())?;
     }
     let file = File::create(path).map_err(|error| Error::io("write", path, error))?;
     Ok(Some(file))
@@ -141,14 +145,14 @@ pub fn write(
     config: &Config,
 ) -> Result<()> {
     use std::io::Write;
-    let request = Asked::of(ask);
+    let request = Recording::of(ask);
     let recorded = Recorded {
         puna: env!("CARGO_PKG_VERSION").into(),
         build: BUILD.into(),
         processor: processor(),
         features: features(),
         threads: threads(config),
-        model: ask.model.clone(),
+        model: ask.turn.model.clone(),
         digest: digest(model)?,
         prompt_sha256: sum(&request),
         output_sha256: sum(&lasting(said)),
@@ -196,57 +200,50 @@ fn digest(model: &Model) -> Result<String> {
     Ok(digest.to_string())
 }
 
-impl Asked {
+impl Recording {
     fn of(ask: &Ask) -> Self {
-        let (format, grammar) = match &ask.constraint {
-            OutputConstraint::None => (None, None),
-            OutputConstraint::Json => (Some("json".into()), None),
-            OutputConstraint::Schema(schema) => (Some(schema.clone()), None),
-            OutputConstraint::Grammar(text) => (None, Some(text.clone())),
-        };
+        let turn = &ask.turn;
+        let (format, grammar) = decode::constraint_json(&turn.constraint);
         let messages = if ask.raw {
             Vec::new()
         } else {
             ask.conversation()
         };
-        Asked {
+        Recording {
             messages: messages.iter().map(Into::into).collect(),
             raw: ask.raw.then(|| ask.prompt.clone()),
-            options: to_json(&ask.options),
+            options: to_json(&turn.options),
             format,
-            grammar,
-            think: ask.think.map(|think| match think {
+            grammar: (!grammar.is_empty()).then_some(grammar),
+            think: turn.think.map(|think| match think {
                 Think::On | Think::Off => think.is_on().to_string(),
                 Think::Level(_) => think.level().to_string(),
             }),
-            tools: ask.tools.0.clone(),
-            tool_choice: ask.tool_choice.clone(),
-            overflow: ask.overflow.map(|part| part.word().to_string()),
+            tools: turn.tools.iter().map(decode::tool_json).collect(),
+            tool_choice: decode::tool_choice_json(&turn.tool_choice),
+            overflow: match turn.overflow {
+                Overflow::Keep(part) => Some(part.word().to_string()),
+                _ => None,
+            },
         }
     }
 
-    fn ask(self, model: String) -> Result<Ask> {
-        let tools = self.tools.iter().map(native::tool);
-        Ok(Ask {
-            model,
-            prompt: self.raw.clone().unwrap_or_default(),
-            question: None,
-            messages: self.messages.into_iter().map(Into::into).collect(),
-            system: None,
+    fn turn(self, model: &str) -> Result<TurnRequest> {
+        let messages = self.messages.into_iter().map(Into::into);
+        let input = match self.raw {
+            Some(prompt) => Input::Raw(prompt),
+            None => Input::Chat(messages.collect()),
+        };
+        let overflow = self.overflow.as_deref().and_then(Part::parse);
+        let grammar = self.grammar.unwrap_or_default();
+        Ok(TurnRequest {
             options: from_json(&self.options)?,
-            raw: self.raw.is_some(),
-            tools: (self.tools.clone(), tools.collect::<Result<_>>()?),
-            tool_choice: self.tool_choice,
+            tools: self.tools.iter().map(native::tool).collect::<Result<_>>()?,
+            tool_choice: ToolChoice::of_json(self.tool_choice.as_ref())?,
             think: self.think.as_deref().and_then(Think::parse),
-            constraint: match (self.format, self.grammar) {
-                (_, Some(grammar)) => OutputConstraint::Grammar(grammar),
-                (Some(Json::String(_)), _) => OutputConstraint::Json,
-                (Some(schema), _) => OutputConstraint::Schema(schema),
-                (None, None) => OutputConstraint::None,
-            },
-            overflow: self.overflow.as_deref().and_then(Part::parse),
-            reduces: false,
-            forgets: false,
+            constraint: decode::constraint(self.format.as_ref(), &grammar)?,
+            overflow: overflow.map_or(Overflow::Error, Overflow::Keep),
+            ..TurnRequest::new(model, Some(input))
         })
     }
 }
@@ -281,22 +278,24 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     config.deterministic = true;
     let no = |out: &Out, why: &str| {
         out.note(why);
-        Err(Error::plain(Class::No, why))
+        context.end_with(NEGATIVE);
+        Ok(())
     };
-    let here = Here::open(&recorded.model, Policy::OneShot, parsed, &config)?;
-    if digest(here.model())? != recorded.digest {
+    let local = answer::open(&recorded.model, Policy::OneShot, parsed, &config)?;
+    if digest(local.model())? != recorded.digest {
         return no(
             out,
             &format!("{} is not the model that was recorded", recorded.model),
         );
     }
-    let ask = recorded.request.ask(recorded.model)?;
+    let turn = recorded.request.turn(&recorded.model)?;
+    let backend = Backend::Local(Box::new(local));
     let deadline = Deadline::new();
-    let prints = parsed.has("print") && !parsed.has("json");
-    let said = deadline.tell(again(&here, &ask, deadline.flag(), prints, out))?;
+    let prints = parsed.has(&PRINT) && !parsed.has(&JSON);
+    let said = deadline.tell(again(&backend, turn, &deadline.flag(), prints, out))?;
     let same = sum(&lasting(&said)) == recorded.output_sha256;
-    if parsed.has("json") {
-        let fields = vec![ask.model.into(), same.into(), said.content.into()];
+    if parsed.has(&JSON) {
+        let fields = vec![recorded.model.into(), same.into(), said.content.into()];
         out.named(true, &["model", "same", "response"], &[fields])?;
     }
     match same {
@@ -307,19 +306,16 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
 
 /// Answers again; with `prints` it prints the answer as `run` does.
 fn again(
-    here: &Here,
-    ask: &Ask,
-    cancel: Arc<AtomicBool>,
+    backend: &Backend,
+    turn: TurnRequest,
+    cancel: &Arc<AtomicBool>,
     prints: bool,
     out: &mut Out,
 ) -> Result<Message> {
-    let request = Request {
-        cancel,
-        ..ask.request(here.model())
-    };
     let mut said = Message::new("assistant", "");
-    let deltas = here.start(request, out)?;
-    let mut printer = prints.then(|| Printer::new(out, &ask.model, false, false));
+    let model = turn.model.clone();
+    let deltas = answer::start(backend, turn, cancel, Instant::now(), out)?;
+    let mut printer = prints.then(|| Printer::new(out, &model, false, false));
     for delta in deltas {
         let delta = delta?;
         said.add(&delta);

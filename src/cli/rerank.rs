@@ -1,13 +1,15 @@
 //! `puna rerank`: sorts lines by how well they answer a question.
 
 use super::context::Context;
+use super::flag::{Flag, JSON, QUIET, option};
 use super::out::{self, Out, Unit};
 use super::parsed::Parsed;
 use super::records::{Format, Records};
-use super::run::turn_args::{OPTION, options};
+use super::run::turn_args::options;
+use super::run::turn_flags::OPTION;
 use super::run_limits::{self, Deadline};
 use super::stdin::Input;
-use super::table::{Command, Completes, JSON, PLAIN, QUIET, option};
+use super::table::{Command, Completes, PLAIN};
 use crate::core::error::Result;
 use crate::ops::model;
 use crate::ops::pool::{Policy, Pool};
@@ -18,12 +20,7 @@ pub const COMMAND: Command = Command {
     summary: "sort lines by how well they answer a question",
     operands: "MODEL QUERY",
     arity: (2, 2),
-    flags: &[
-        option("top", None, "N", "print only the N best"),
-        OPTION,
-        JSON,
-        QUIET,
-    ],
+    flags: &[TOP, OPTION, JSON, QUIET],
     about: &[
         "Reads lines from standard input and prints each line's score, a tab, and the line, the best first; lines with \
          equal scores keep their order. A reranking model reads question and line together, and its scores may be any \
@@ -41,12 +38,14 @@ pub const COMMAND: Command = Command {
     ..PLAIN
 };
 
+const TOP: Flag = option("top", None, "N", "print only the N best");
+
 /// Lines that are scored in one request.
 const LINES: usize = 64;
 
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
-    let top = parsed.number("top", 1..=usize::MAX)?;
+    let top = parsed.number(&TOP, 1..=usize::MAX)?;
     let model = model::open(&context.store(), &parsed.operands[0])?;
     let pool = Pool::new(config.clone(), Policy::Server, out::log(None)?);
     let deadline = Deadline::new();
@@ -88,7 +87,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
             break;
         }
     }
-    if parsed.has("json") {
+    if parsed.has(&JSON) {
         let json = |(score, number, text): &(f32, usize, String)| serde_json::json!({ "index": number, "score": score, "text": text });
         return out.json(&found.iter().map(json).collect::<Vec<_>>());
     }

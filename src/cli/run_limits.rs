@@ -8,10 +8,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::context::Context;
+use super::flag::{Flag, maybe, option, switch};
 use super::out::Out;
 use super::parsed::Parsed;
 use super::reexec;
-use super::table::{Command, Flag, maybe, option, switch};
+use super::table::Command;
 use crate::core::bytes;
 use crate::core::duration::KeepAlive;
 use crate::core::error::{Class, Error, Result};
@@ -20,45 +21,47 @@ use crate::system::config::Config;
 
 /// The flags of every command that runs a model.
 pub const FLAGS: &[Flag] = &[
-    option(
-        "timeout",
-        None,
-        "DURATION",
-        "stop after this time, such as 90s (status 10)",
-    ),
-    option("threads", None, "N", "compute with N threads"),
-    option(
-        "nice",
-        None,
-        "N",
-        "lower the CPU priority: 0 to 19, the lowest",
-    ),
-    option(
-        "mem-max",
-        None,
-        "BYTES",
-        "memory limit besides weights, e.g. 6G (status 11)",
-    ),
-    option(
-        "lock",
-        None,
-        "NAME",
-        "take this lock; status 9 if another puna holds it",
-    ),
-    maybe(
-        "wait",
-        "DURATION",
-        "wait for the lock, at most this long if given",
-    ),
-    switch("skip", None, "exit with status 0 if the lock is held"),
-    option(
-        "retry",
-        None,
-        "N",
-        "retry N times if network, server or memory fails",
-    ),
-    switch("no-cache", None, "neither read nor write the prefix cache"),
+    TIMEOUT, THREADS, NICE, MEM_MAX, LOCK, WAIT, SKIP, RETRY, NO_CACHE,
 ];
+
+const TIMEOUT: Flag = option(
+    "timeout",
+    None,
+    "DURATION",
+    "stop after this time, such as 90s (status 10)",
+);
+const THREADS: Flag = option("threads", None, "N", "compute with N threads");
+const NICE: Flag = option(
+    "nice",
+    None,
+    "N",
+    "lower the CPU priority: 0 to 19, the lowest",
+);
+const MEM_MAX: Flag = option(
+    "mem-max",
+    None,
+    "BYTES",
+    "memory limit besides weights, e.g. 6G (status 11)",
+);
+const LOCK: Flag = option(
+    "lock",
+    None,
+    "NAME",
+    "take this lock; status 9 if another puna holds it",
+);
+const WAIT: Flag = maybe(
+    "wait",
+    "DURATION",
+    "wait for the lock, at most this long if given",
+);
+const SKIP: Flag = switch("skip", None, "exit with status 0 if the lock is held");
+const RETRY: Flag = option(
+    "retry",
+    None,
+    "N",
+    "retry N times if network, server or memory fails",
+);
+const NO_CACHE: Flag = switch("no-cache", None, "neither read nor write the prefix cache");
 
 /// The command's deadline, if `--timeout` was given.
 static UNTIL: OnceLock<Instant> = OnceLock::new();
@@ -106,27 +109,27 @@ pub fn enter(
     if let Some(until) = limit(parsed)?.and_then(|limit| Instant::now().checked_add(limit)) {
         UNTIL.get_or_init(|| until);
     }
-    if let Some(threads) = parsed.number("threads", 1..=1024)? {
+    if let Some(threads) = parsed.number(&THREADS, 1..=1024)? {
         config.threads = Some(threads);
     }
-    if let Some(text) = parsed.value("mem-max") {
+    if let Some(text) = parsed.value(&MEM_MAX) {
         config.memory_max = Some(bytes::parse(text)?);
     }
-    if parsed.has("no-cache") {
+    if parsed.has(&NO_CACHE) {
         config.cache_max = Some(0);
     }
     reexec::with_short_spins(); // Before standard input is read and a lock is taken.
-    if let Some(nice) = parsed.number("nice", 0..=19)? {
+    if let Some(nice) = parsed.number(&NICE, 0..=19)? {
         let now = rustix::process::getpriority_process(None).unwrap_or(0);
         // If the priority cannot be lowered, the command runs with the one it has.
         let _ = rustix::process::setpriority_process(None, now.max(nice as i32));
     }
-    let (wait, skip) = (parsed.has("wait"), parsed.has("skip"));
-    match parsed.value("lock") {
+    let (wait, skip) = (parsed.has(&WAIT), parsed.has(&SKIP));
+    match parsed.value(&LOCK) {
         None if wait || skip => Err(Error::usage("--wait and --skip need --lock")),
         None => Ok(Some(None)),
         Some(_) if wait && skip => Err(Error::usage("--wait and --skip cannot be used together")),
-        Some(name) => lock(name, parsed.value("wait"), wait, config).map_or_else(
+        Some(name) => lock(name, parsed.value(&WAIT), wait, config).map_or_else(
             |error| match error.class() {
                 Class::Busy if skip => Ok(None),
                 _ => Err(error),
@@ -174,7 +177,7 @@ fn lock(name: &str, time: Option<&str>, wait: bool, config: &Config) -> Result<F
 /// # Errors
 /// `Usage` unless it is a number up to [`RETRIES_MAX`].
 pub fn retries(parsed: &Parsed) -> Result<usize> {
-    Ok(parsed.number("retry", 0..=RETRIES_MAX)?.unwrap_or(0))
+    Ok(parsed.number(&RETRY, 0..=RETRIES_MAX)?.unwrap_or(0))
 }
 
 /// True if a retry may succeed.
@@ -279,5 +282,5 @@ fn limit(parsed: &Parsed) -> Result<Option<Duration>> {
             "--timeout must be a duration, such as 90s, not '{text}'"
         ))),
     };
-    parsed.value("timeout").map(limit).transpose()
+    parsed.value(&TIMEOUT).map(limit).transpose()
 }

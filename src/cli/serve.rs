@@ -7,19 +7,20 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use super::context::Context;
+use super::flag::{Flag, HOST, QUIET, option, switch};
 use super::out::{self, Out};
 use super::parsed::Parsed;
 use super::reexec;
 use super::signals::{self, Stop};
-use super::table::{Command, HOST, PLAIN, QUIET, option, switch};
+use super::table::{Command, PLAIN};
 use crate::core::address::Address;
 use crate::core::duration::KeepAlive;
 use crate::core::error::{Class, Error, Result};
 use crate::ops::pool::{Policy, Pool};
+use crate::ops::sandbox;
 use crate::server::{AccessLog, AccessPolicy, Keys, Listeners, Signals, serve};
 use crate::system::client::Client;
 use crate::system::config::Config;
-use crate::system::sandbox;
 
 pub const COMMAND: Command = Command {
     name: "serve",
@@ -29,54 +30,16 @@ pub const COMMAND: Command = Command {
     arity: (0, 0),
     flags: &[
         HOST,
-        option(
-            "socket",
-            None,
-            "PATH",
-            "listen on this Unix socket, not the default one",
-        ),
-        switch("no-socket", None, "do not listen on a Unix socket"),
-        switch("no-tcp", None, "listen on the Unix socket only"),
-        option(
-            "api-key-file",
-            None,
-            "FILE",
-            "require a key of FILE for requests over TCP",
-        ),
-        switch(
-            "open",
-            None,
-            "listen on a non-loopback address without keys",
-        ),
-        switch(
-            "deterministic",
-            None,
-            "answer one at a time: same seed, same bytes",
-        ),
-        option(
-            "access-log",
-            None,
-            "FILE",
-            "log each request to FILE; - is standard error",
-        ),
-        option(
-            "sandbox",
-            None,
-            "WHEN",
-            "restrict file access (Landlock): auto, on or off",
-        ),
-        option(
-            "linger",
-            None,
-            "DURATION",
-            "exit after this time without a request",
-        ),
-        option(
-            "log",
-            None,
-            "LEVEL",
-            "show llama.cpp's log: off, warn or debug",
-        ),
+        SOCKET,
+        NO_SOCKET,
+        NO_TCP,
+        API_KEY_FILE,
+        OPEN,
+        DETERMINISTIC,
+        ACCESS_LOG,
+        SANDBOX,
+        LINGER,
+        LOG,
         QUIET,
     ],
     about: &[
@@ -125,18 +88,67 @@ pub const COMMAND: Command = Command {
     ..PLAIN
 };
 
+const SOCKET: Flag = option(
+    "socket",
+    None,
+    "PATH",
+    "listen on this Unix socket, not the default one",
+);
+const NO_SOCKET: Flag = switch("no-socket", None, "do not listen on a Unix socket");
+const NO_TCP: Flag = switch("no-tcp", None, "listen on the Unix socket only");
+const API_KEY_FILE: Flag = option(
+    "api-key-file",
+    None,
+    "FILE",
+    "require a key of FILE for requests over TCP",
+);
+const OPEN: Flag = switch(
+    "open",
+    None,
+    "listen on a non-loopback address without keys",
+);
+const DETERMINISTIC: Flag = switch(
+    "deterministic",
+    None,
+    "answer one at a time: same seed, same bytes",
+);
+const ACCESS_LOG: Flag = option(
+    "access-log",
+    None,
+    "FILE",
+    "log each request to FILE; - is standard error",
+);
+const SANDBOX: Flag = option(
+    "sandbox",
+    None,
+    "WHEN",
+    "restrict file access (Landlock): auto, on or off",
+);
+const LINGER: Flag = option(
+    "linger",
+    None,
+    "DURATION",
+    "exit after this time without a request",
+);
+pub const LOG: Flag = option(
+    "log",
+    None,
+    "LEVEL",
+    "show llama.cpp's log: off, warn or debug",
+);
+
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
     reexec::with_short_spins();
     let mut config = config.clone();
-    if let Some(host) = parsed.value("host") {
+    if let Some(host) = parsed.value(&HOST) {
         config.address = Address::parse(host)?;
     }
-    if let Some(path) = parsed.value("api-key-file") {
+    if let Some(path) = parsed.value(&API_KEY_FILE) {
         config.api_key_file = Some(path.into());
     }
-    config.deterministic |= parsed.has("deterministic");
-    match (parsed.has("no-socket"), parsed.value("socket")) {
+    config.deterministic |= parsed.has(&DETERMINISTIC);
+    match (parsed.has(&NO_SOCKET), parsed.value(&SOCKET)) {
         (true, _) => config.socket = None,
         (false, Some(path)) => config.socket = Some(path.into()),
         (false, None) => {}
@@ -145,7 +157,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let pool = Pool::new(
         config.clone(),
         Policy::Server,
-        out::log(parsed.value("log").or(config.debug.then_some("debug")))?,
+        out::log(parsed.value(&LOG).or(config.debug.then_some("debug")))?,
     );
     let again = signals::again()?;
     fs::create_dir_all(&config.models).map_err(|error| Error::io("make", &config.models, error))?;
@@ -153,7 +165,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let handed = Listeners::inherited(config.inherited_sockets)?;
     let is_handed = handed.is_some();
     let listeners = handed.map_or_else(|| listeners(parsed, &config), Ok)?;
-    if !listeners.are_near() && policy.keys.is_none() && !parsed.has("open") {
+    if !listeners.are_near() && policy.keys.is_none() && !parsed.has(&OPEN) {
         let text = format!(
             "{} is not a loopback address: give --api-key-file, or --open to serve without keys",
             config.address
@@ -176,11 +188,11 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
 }
 
 fn policy(parsed: &Parsed, config: &Config) -> Result<AccessPolicy> {
-    let idle_exit = parsed.value("linger").map(KeepAlive::parse_lenient);
+    let idle_exit = parsed.value(&LINGER).map(KeepAlive::parse_lenient);
     Ok(AccessPolicy {
         keys: config.api_key_file.as_deref().map(Keys::read).transpose()?,
         access_log: parsed
-            .value("access-log")
+            .value(&ACCESS_LOG)
             .map(|path| AccessLog::open(path, out::complain))
             .transpose()?,
         idle_exit: match idle_exit.transpose()? {
@@ -192,9 +204,9 @@ fn policy(parsed: &Parsed, config: &Config) -> Result<AccessPolicy> {
 
 /// Binds the sockets that flags and settings name.
 fn listeners(parsed: &Parsed, config: &Config) -> Result<Listeners> {
-    let tcp = (!parsed.has("no-tcp")).then(|| bind(&config.address));
+    let tcp = (!parsed.has(&NO_TCP)).then(|| bind(&config.address));
     let unix = config.socket.as_deref().map(bind_socket).transpose()?;
-    if parsed.has("no-tcp") && unix.is_none() {
+    if parsed.has(&NO_TCP) && unix.is_none() {
         return Err(Error::usage(
             "--no-tcp and --no-socket leave nothing to listen on",
         ));
@@ -209,10 +221,10 @@ fn listeners(parsed: &Parsed, config: &Config) -> Result<Listeners> {
 /// Enters the sandbox; after it the process can open only the files that it serves.
 fn close(parsed: &Parsed, config: &Config, out: &Out) -> Result<()> {
     let folder = |path: &Path| path.parent().map(Path::to_path_buf);
-    let log = parsed.value("access-log").filter(|path| *path != "-");
+    let log = parsed.value(&ACCESS_LOG).filter(|path| *path != "-");
     let more = [config.socket.as_deref(), log.map(Path::new)];
     let more: Vec<PathBuf> = more.into_iter().flatten().filter_map(folder).collect();
-    let wanted = sandbox::LoadSpec::parse(parsed.value("sandbox").unwrap_or("auto"))?;
+    let wanted = sandbox::When::parse(parsed.value(&SANDBOX).unwrap_or("auto"))?;
     let note = sandbox::close(wanted, config, &more)?;
     note.iter().for_each(|note| out.note(note));
     Ok(())

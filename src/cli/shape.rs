@@ -4,9 +4,10 @@
 
 use serde_json::Value as Json;
 
+use super::flag::{Flag, JSON, maybe, option, switch};
 use super::out;
 use super::parsed::Parsed;
-use super::table::{Flag, maybe, option, switch};
+use super::run::turn_flags::{FORMAT, SCHEMA};
 use crate::core::error::{Error, Result};
 
 pub const EXTRACT: Flag = maybe(
@@ -25,12 +26,6 @@ pub const STRIP: Flag = switch(
     "strip",
     None,
     "remove white space and quotes around the answer",
-);
-pub const STOP: Flag = option(
-    "stop",
-    None,
-    "TEXT",
-    "stop the answer before this text; repeatable",
 );
 
 /// The changes to an answer before it is printed.
@@ -56,7 +51,7 @@ impl Shape {
     /// # Errors
     /// `Usage` for flags that cannot be used together, or for fields without a JSON answer.
     pub fn of(parsed: &Parsed) -> Result<Self> {
-        let extract = match parsed.value("extract") {
+        let extract = match parsed.value(&EXTRACT) {
             None => None,
             Some("" | "first") => Some(Which::First),
             Some("last") => Some(Which::Last),
@@ -66,7 +61,7 @@ impl Shape {
                 return Err(Error::usage(text));
             }
         };
-        let names = parsed.value("fields").unwrap_or_default().split(',');
+        let names = parsed.value(&FIELDS).unwrap_or_default().split(',');
         let fields: Vec<String> = names
             .map(|name| name.trim().to_string())
             .filter(|name| !name.is_empty())
@@ -74,13 +69,13 @@ impl Shape {
         let shape = Shape {
             extract,
             fields,
-            one_line: parsed.has("one-line"),
-            strip: parsed.has("strip"),
+            one_line: parsed.has(&ONE_LINE),
+            strip: parsed.has(&STRIP),
         };
-        if parsed.has("fields") && shape.fields.is_empty() {
+        if parsed.has(&FIELDS) && shape.fields.is_empty() {
             return Err(Error::usage("--fields needs at least one field"));
         }
-        if !shape.fields.is_empty() && !parsed.has("schema") && !parsed.has("format") {
+        if !shape.fields.is_empty() && !parsed.has(&SCHEMA) && !parsed.has(&FORMAT) {
             return Err(Error::usage("--fields needs --schema or --format json"));
         }
         if !shape.fields.is_empty() && shape.extract.is_some() {
@@ -88,7 +83,7 @@ impl Shape {
                 "--fields and --extract cannot be used together",
             ));
         }
-        if parsed.has("json") && shape != Shape::default() {
+        if parsed.has(&JSON) && shape != Shape::default() {
             return Err(Error::usage(
                 "--json cannot be used with --extract, --fields, --one-line or --strip",
             ));

@@ -1,10 +1,11 @@
 //! `puna show`: prints the details of one model.
 
 use super::context::Context;
+use super::flag::{Flag, JSON, switch};
 use super::out::{Out, human_bytes};
 use super::parsed::Parsed;
-use super::table::{Command, Completes, JSON, PLAIN, switch};
-use crate::core::error::{Error, Result};
+use super::table::{Command, Completes, PLAIN};
+use crate::core::error::Result;
 use crate::ops::model::{self, Model};
 use crate::ops::turn::template_choice::Sources;
 use crate::ops::{list, show};
@@ -16,21 +17,7 @@ pub const COMMAND: Command = Command {
     operands: "MODEL",
     arity: (1, 1),
     flags: &[
-        JSON,
-        switch(
-            "verbose",
-            Some('v'),
-            "with --json, print the header's arrays too",
-        ),
-        switch(
-            "modelfile",
-            None,
-            "print only a Modelfile that recreates the model",
-        ),
-        switch("parameters", None, "print only its options"),
-        switch("system", None, "print only its system text"),
-        switch("template", None, "print only the template in force"),
-        switch("license", None, "print only its licences"),
+        JSON, VERBOSE, MODELFILE, PARAMETERS, SYSTEM, TEMPLATE, LICENSE,
     ],
     about: &[
         "Shows a model of the store or a GGUF file: architecture, parameters, context length, quantisation, the origin \
@@ -57,25 +44,31 @@ pub const COMMAND: Command = Command {
     ..PLAIN
 };
 
-const SECTIONS: [&str; 5] = ["modelfile", "parameters", "system", "template", "license"];
+pub const VERBOSE: Flag = switch(
+    "verbose",
+    Some('v'),
+    "with --json, print the header's arrays too",
+);
+const MODELFILE: Flag = switch(
+    "modelfile",
+    None,
+    "print only a Modelfile that recreates the model",
+);
+const PARAMETERS: Flag = switch("parameters", None, "print only its options");
+const SYSTEM: Flag = switch("system", None, "print only its system text");
+const TEMPLATE: Flag = switch("template", None, "print only the template in force");
+const LICENSE: Flag = switch("license", None, "print only its licences");
+
+const SECTIONS: [&Flag; 5] = [&MODELFILE, &PARAMETERS, &SYSTEM, &TEMPLATE, &LICENSE];
 
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let model = model::open(&context.store(), &parsed.operands[0])?;
-    let wanted: Vec<&str> = SECTIONS
-        .into_iter()
-        .filter(|section| parsed.has(section))
-        .collect();
-    if wanted.len() > 1 {
-        return Err(Error::usage(format!(
-            "--{} and --{} cannot be used together",
-            wanted[0], wanted[1]
-        )));
+    let section = parsed.only_one(&SECTIONS)?;
+    if parsed.has(&JSON) {
+        return out.json(&[show::show(&model, parsed.has(&VERBOSE))?]);
     }
-    if parsed.has("json") {
-        return out.json(&[show::show(&model, parsed.has("verbose"))?]);
-    }
-    if let Some(section) = wanted.first() {
-        let text = section_text(&model, section)?;
+    if let Some(section) = section {
+        let text = section_text(&model, section.long)?;
         return if text.is_empty() {
             Ok(())
         } else {

@@ -1,9 +1,10 @@
 //! `puna stop`: unloads a model from a server.
 
 use super::context::Context;
+use super::flag::{HOST, QUIET};
 use super::out::Out;
 use super::parsed::Parsed;
-use super::table::{Command, Completes, HOST, PLAIN, QUIET};
+use super::table::{Command, Completes, PLAIN};
 use crate::core::error::Result;
 use crate::format::wire::native::encode::GenerateRecord;
 use crate::format::wire::native::{Common, GenerateRequest};

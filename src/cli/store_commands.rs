@@ -6,10 +6,11 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value as Json;
 
 use super::context::Context;
+use super::flag::{Flag, JSON, QUIET, option, switch};
 use super::out::{self, Out, human_bytes};
 use super::parsed::Parsed;
 use super::pull;
-use super::table::{Command, Completes, JSON, PLAIN, QUIET, option, switch};
+use super::table::{Command, Completes, PLAIN};
 use crate::core::duration::KeepAlive;
 use crate::core::error::{Class, Error, Result};
 use crate::core::name::Name;
@@ -26,16 +27,7 @@ pub const VERIFY: Command = Command {
     summary: "hash the blobs of models and list the damaged ones",
     operands: "[MODEL...]",
     arity: (0, usize::MAX),
-    flags: &[
-        switch(
-            "repair",
-            None,
-            "fetch damaged blobs again from their registry",
-        ),
-        pull::INSECURE,
-        JSON,
-        QUIET,
-    ],
+    flags: &[REPAIR, pull::INSECURE, JSON, QUIET],
     about: &[
         "Reads every blob of all models, or of those named, on all cores, and checks it against its digest. Each \
          missing or damaged blob is printed: digest, a tab, a model that uses it, a tab, and the error. The status is \
@@ -55,17 +47,7 @@ pub const GC: Command = Command {
     summary: "remove what no model uses",
     operands: "",
     arity: (0, 0),
-    flags: &[
-        switch("dry-run", None, "remove nothing, only list"),
-        option(
-            "older-than",
-            None,
-            "DURATION",
-            "keep files younger than this (default 1h)",
-        ),
-        JSON,
-        QUIET,
-    ],
+    flags: &[DRY_RUN, OLDER_THAN, JSON, QUIET],
     about: &[
         "Removes blobs that no model uses, partial downloads, files that a killed process left, and derived files in \
          the cache, if they were not changed or used for an hour. Each is printed: its kind (blob, partial, unfinished \
@@ -101,11 +83,7 @@ pub const PATH: Command = Command {
     summary: "print where a model's weights are",
     operands: "MODEL",
     arity: (1, 1),
-    flags: &[
-        switch("loaded", None, "print the file that llama.cpp loads"),
-        switch("projector", None, "print the projector of a vision model"),
-        JSON,
-    ],
+    flags: &[LOADED, PROJECTOR, JSON],
     about: &[
         "Prints the path of the GGUF file of a model, for other programs that read such files.",
         "With --loaded it is another file, if the model was laid out for another engine. With --projector it is the \
@@ -120,6 +98,21 @@ pub const PATH: Command = Command {
     run: path,
     ..PLAIN
 };
+
+const REPAIR: Flag = switch(
+    "repair",
+    None,
+    "fetch damaged blobs again from their registry",
+);
+const DRY_RUN: Flag = switch("dry-run", None, "remove nothing, only list");
+const OLDER_THAN: Flag = option(
+    "older-than",
+    None,
+    "DURATION",
+    "keep files younger than this (default 1h)",
+);
+const LOADED: Flag = switch("loaded", None, "print the file that llama.cpp loads");
+const PROJECTOR: Flag = switch("projector", None, "print the projector of a vision model");
 
 /// The models that the operands name, or all models of our own store.
 ///
@@ -151,8 +144,8 @@ fn verify(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
             checked.model.as_str().into(),
             wrong.to_string().into(),
         ];
-        out.named(parsed.has("json"), &["digest", "name", "error"], &[fields])?;
-        if parsed.has("repair") {
+        out.named(parsed.has(&JSON), &["digest", "name", "error"], &[fields])?;
+        if parsed.has(&REPAIR) {
             store.discard(&checked.digest)?;
             models.push(checked.model);
         }
@@ -160,7 +153,7 @@ fn verify(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     if damaged == 0 {
         return Ok(());
     }
-    if !parsed.has("repair") {
+    if !parsed.has(&REPAIR) {
         let text = format!("damaged blobs: {damaged}; --repair fetches them again");
         return Err(Error::plain(Class::Damaged, text));
     }
@@ -175,7 +168,7 @@ fn verify(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
 
 fn gc(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
-    let age = match parsed.value("older-than").map(KeepAlive::parse_lenient) {
+    let age = match parsed.value(&OLDER_THAN).map(KeepAlive::parse_lenient) {
         None => AGE,
         Some(Ok(KeepAlive::For(age))) => age,
         Some(Ok(KeepAlive::Forever)) => {
@@ -183,7 +176,7 @@ fn gc(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         }
         Some(Err(error)) => return Err(error),
     };
-    let dry = parsed.has("dry-run");
+    let dry = parsed.has(&DRY_RUN);
     let garbage = context.store().gc(age, dry)?;
     let line = |what: &str, bytes: u64, path: &Path| {
         let path = path.display().to_string();
@@ -200,7 +193,7 @@ fn gc(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         let unused = unused.iter();
         lines.extend(unused.map(|file| line("derived", file.bytes, &file.path)));
     }
-    out.named(parsed.has("json"), &["what", "size", "path"], &lines)
+    out.named(parsed.has(&JSON), &["what", "size", "path"], &lines)
 }
 
 fn du(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
@@ -217,7 +210,7 @@ fn du(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
             own_bytes: derived,
         });
     }
-    let json = parsed.has("json");
+    let json = parsed.has(&JSON);
     if out.output_is_terminal && !json {
         let row = |usage: &Usage| {
             let (all, own) = (human_bytes(usage.bytes), human_bytes(usage.own_bytes));
@@ -237,14 +230,14 @@ fn du(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
 fn path(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
     let model = model::open(&context.store(), &parsed.operands[0])?;
-    let path = if parsed.has("projector") {
+    let path = if parsed.has(&PROJECTOR) {
         let seeing = ollama_layout::projector(config, &model)?;
         seeing.ok_or_else(|| Error::failed(format!("{} has no projector", model.label)))?
-    } else if parsed.has("loaded") {
+    } else if parsed.has(&LOADED) {
         ollama_layout::weights(config, &model, &mut |_| true)?
     } else {
         model.weights
     };
     let path = path.display().to_string();
-    out.named(parsed.has("json"), &["path"], &[vec![path.into()]])
+    out.named(parsed.has(&JSON), &["path"], &[vec![path.into()]])
 }

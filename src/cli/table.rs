@@ -3,6 +3,7 @@
 //! Each command's own entry stands in its file. Help, manuals and completions are printed from here.
 
 use super::context::Context;
+use super::flag::{Flag, HELP};
 use super::out::Out;
 use super::parsed::Parsed;
 use crate::core::error::{Class, Result};
@@ -61,20 +62,6 @@ impl Command {
     }
 }
 
-/// The table entry of a flag.
-pub struct Flag {
-    /// The long name, without `--`.
-    pub long: &'static str,
-    /// The short name, without `-`.
-    pub short: Option<char>,
-    /// The name of the value in the synopsis; `None` for a switch.
-    pub value: Option<&'static str>,
-    /// True if the value may be omitted; if given, it is written as `--name=VALUE`.
-    pub optional: bool,
-    /// One line for help and manual: at most 50 characters, so that help fits 80 columns.
-    pub help: &'static str,
-}
-
 /// The kind of operands that shell completion suggests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Completes {
@@ -87,53 +74,6 @@ pub enum Completes {
     /// Shells.
     Shells,
 }
-
-/// A flag without a value.
-pub const fn switch(long: &'static str, short: Option<char>, help: &'static str) -> Flag {
-    Flag {
-        long,
-        short,
-        value: None,
-        optional: false,
-        help,
-    }
-}
-
-/// A flag with a value.
-pub const fn option(
-    long: &'static str,
-    short: Option<char>,
-    value: &'static str,
-    help: &'static str,
-) -> Flag {
-    Flag {
-        long,
-        short,
-        value: Some(value),
-        optional: false,
-        help,
-    }
-}
-
-/// A flag whose value may be omitted.
-pub const fn maybe(long: &'static str, value: &'static str, help: &'static str) -> Flag {
-    Flag {
-        long,
-        short: None,
-        value: Some(value),
-        optional: true,
-        help,
-    }
-}
-
-/// `--json`, which every command that prints records has.
-pub const JSON: Flag = switch("json", None, "print JSON lines with the API's field names");
-/// `-q`, which every command that prints notes or progress has.
-pub const QUIET: Flag = switch("quiet", Some('q'), "print no notes and no progress");
-/// `--host`, which every command that can use a server has.
-pub const HOST: Flag = option("host", None, "ADDRESS", "use the server at this address");
-/// `--help`, which every command has.
-pub const HELP: Flag = switch("help", Some('h'), "print this help");
 
 /// The list of commands.
 pub type Commands = &'static [&'static Command];
@@ -185,6 +125,11 @@ pub const STATUSES: &[(u8, &str)] = &[
     (143, "terminated (by the signal itself)"),
 ];
 
+/// The exit status of a negative answer.
+pub const NEGATIVE: u8 = 13;
+/// The exit status if some of many records failed.
+pub const RECORDS_FAILED: u8 = 14;
+
 /// The exit status of a failure.
 pub fn status(class: Class) -> u8 {
     match class {
@@ -201,8 +146,5 @@ pub fn status(class: Class) -> u8 {
         Class::TimedOut => 10,
         Class::Memory => 11,
         Class::Denied => 12,
-        Class::No => 13,
-        Class::Records => 14,
-        Class::Told(status) => status,
     }
 }

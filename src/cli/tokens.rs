@@ -1,12 +1,13 @@
 //! `puna tokens`: counts and cuts texts by tokens, as `wc`, `head`, `tail` and `split` do by lines.
 
 use super::context::Context;
+use super::flag::{Flag, JSON, option, switch};
 use super::out::{self, Out};
 use super::parsed::Parsed;
 use super::run::turn_args::PROMPT_BYTES_MAX;
 use super::stdin;
-use super::table::{Command, Completes, JSON, PLAIN, option, switch};
-use crate::core::error::{Error, Result};
+use super::table::{Command, Completes, PLAIN};
+use crate::core::error::Result;
 use crate::core::options::Options;
 use crate::ops::model;
 use crate::ops::pool::{Policy, Pool};
@@ -22,29 +23,7 @@ pub const COMMAND: Command = Command {
     summary: "count or cut texts by a model's tokens",
     operands: "MODEL [FILE...]",
     arity: (1, usize::MAX),
-    flags: &[
-        switch("ids", None, "print each token's id, one a line"),
-        switch("pieces", None, "print each token's id, a tab, and its text"),
-        option(
-            "head",
-            None,
-            "N",
-            "print the beginning of the text, at most N tokens",
-        ),
-        option(
-            "tail",
-            None,
-            "N",
-            "print the end of the text, at most N tokens",
-        ),
-        option(
-            "split",
-            None,
-            "N",
-            "print pieces of at most N tokens, one per line",
-        ),
-        JSON,
-    ],
+    flags: &[IDS, PIECES, HEAD, TAIL, SPLIT, JSON],
     about: &[
         "Counts the tokens of standard input, or of each FILE; - stands for standard input. For each file a line with \
          its count, a tab, and its name is printed; with several files a line with the total comes last.",
@@ -68,16 +47,32 @@ pub const COMMAND: Command = Command {
     ..PLAIN
 };
 
+const IDS: Flag = switch("ids", None, "print each token's id, one a line");
+const PIECES: Flag = switch("pieces", None, "print each token's id, a tab, and its text");
+const HEAD: Flag = option(
+    "head",
+    None,
+    "N",
+    "print the beginning of the text, at most N tokens",
+);
+const TAIL: Flag = option(
+    "tail",
+    None,
+    "N",
+    "print the end of the text, at most N tokens",
+);
+const SPLIT: Flag = option(
+    "split",
+    None,
+    "N",
+    "print pieces of at most N tokens, one per line",
+);
+
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
-    let ways = ["ids", "pieces", "head", "tail", "split"];
-    let way: Vec<&str> = ways.into_iter().filter(|way| parsed.has(way)).collect();
-    if way.len() > 1 {
-        let text = format!("--{} and --{} cannot be used together", way[0], way[1]);
-        return Err(Error::usage(text));
-    }
+    let way = parsed.only_one(&[&IDS, &PIECES, &HEAD, &TAIL, &SPLIT])?;
     let mut most = 0;
-    for way in ["head", "tail", "split"] {
+    for way in [&HEAD, &TAIL, &SPLIT] {
         most = parsed.number(way, 1..=usize::MAX)?.unwrap_or(most);
     }
     let model = model::open(&context.store(), &parsed.operands[0])?;
@@ -91,9 +86,9 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     )?;
     let engine = lease.engine();
     let files = &parsed.operands[1..];
-    if way.is_empty() {
-        return count(engine, files, parsed.has("json"), out);
-    }
+    let Some(way) = way else {
+        return count(engine, files, parsed.has(&JSON), out);
+    };
     let mut text = String::new();
     for file in files {
         text += &read(file)?;
@@ -101,8 +96,8 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     if files.is_empty() {
         text = read("-")?;
     }
-    let json = parsed.has("json");
-    match way[0] {
+    let json = parsed.has(&JSON);
+    match way.long {
         "head" => print(head(engine, &text, most), json, out),
         "tail" => print(tail(engine, &text, most), json, out),
         "split" => {

@@ -6,9 +6,9 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 
+use super::flag::{Flag, option};
 use super::parsed::Parsed;
 use super::stdin;
-use super::table::{Flag, option};
 use crate::core::error::{Error, Result};
 use crate::core::json;
 use crate::core::message::Message;
@@ -35,7 +35,7 @@ const BYTES_MAX: u64 = 64 << 20;
 /// # Errors
 /// If the file cannot be read or a line is not a message.
 pub fn earlier(parsed: &Parsed) -> Result<Vec<Message>> {
-    let Some(path) = parsed.value("continue") else {
+    let Some(path) = parsed.value(&CONTINUE) else {
         return Ok(Vec::new());
     };
     if !std::path::Path::new(path).exists() {
@@ -70,7 +70,7 @@ impl Transcript {
     /// # Errors
     /// If it cannot be written.
     pub fn of(parsed: &Parsed) -> Result<Option<Self>> {
-        let path = parsed.value("transcript").or(parsed.value("continue"));
+        let path = parsed.value(&TRANSCRIPT).or(parsed.value(&CONTINUE));
         let open = |path: &str| {
             let wrong = |error| Error::io("write", path, error);
             let mut options = File::options();

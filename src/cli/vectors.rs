@@ -5,14 +5,16 @@ use std::io::Write;
 use serde::Deserialize;
 
 use super::context::{self, Context};
+use super::flag::{Flag, JSON, QUIET, option, switch};
 use super::out::{self, Out};
 use super::parsed::Parsed;
 use super::records::{Format, Records};
-use super::run::turn_args::{OPTION, options};
+use super::run::turn_args::options;
+use super::run::turn_flags::OPTION;
 use super::run::vector::DIMENSIONS;
 use super::run_limits::{self, Deadline};
 use super::stdin::Input;
-use super::table::{Command, Completes, JSON, PLAIN, QUIET, option, switch};
+use super::table::{Command, Completes, PLAIN};
 use crate::core::error::{Error, Result};
 use crate::ops::embed::{self, Request};
 use crate::ops::model::{self, Model};
@@ -27,13 +29,7 @@ pub const EMBED: Command = Command {
     summary: "turn lines into vectors",
     operands: "MODEL",
     arity: (1, 1),
-    flags: &[
-        switch("f32", None, "print only raw little-endian 32-bit floats"),
-        DIMENSIONS,
-        OPTION,
-        JSON,
-        QUIET,
-    ],
+    flags: &[F32, DIMENSIONS, OPTION, JSON, QUIET],
     about: &[
         "Reads lines from standard input and prints each line, a tab, and its vector: numbers with blanks between \
          them. Backslashes, tabs and carriage returns in a line are escaped. Vectors have length 1. Lines are printed \
@@ -54,12 +50,7 @@ pub const NEAREST: Command = Command {
     summary: "sort lines by how near they are to a text",
     operands: "MODEL TEXT",
     arity: (2, 2),
-    flags: &[
-        option("top", None, "N", "print only the N nearest"),
-        OPTION,
-        JSON,
-        QUIET,
-    ],
+    flags: &[TOP, OPTION, JSON, QUIET],
     about: &[
         "Reads the output of embed from standard input, lines or JSON, and prints each line's nearness to TEXT, a tab, \
          and the line, the nearest first. Nearness is the cosine of the angle between the two vectors: 1 for the same \
@@ -81,6 +72,9 @@ pub const NEAREST: Command = Command {
     ..PLAIN
 };
 
+const F32: Flag = switch("f32", None, "print only raw little-endian 32-bit floats");
+const TOP: Flag = option("top", None, "N", "print only the N nearest");
+
 /// An embedding model with its settings and deadline.
 struct Maker {
     pool: Pool,
@@ -100,7 +94,7 @@ impl Maker {
         Ok(Maker {
             model,
             pool: Pool::new(config.clone(), Policy::Server, out::log(None)?),
-            dimensions: parsed.number("dimensions", 1..=usize::MAX)?,
+            dimensions: parsed.number(&DIMENSIONS, 1..=usize::MAX)?,
             options: options(parsed)?,
             deadline: Deadline::new(),
         })
@@ -124,7 +118,7 @@ impl Maker {
 
 fn embed(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
-    if parsed.has("f32") && parsed.has("json") {
+    if parsed.has(&F32) && parsed.has(&JSON) {
         return Err(Error::usage("--f32 and --json cannot be used together"));
     }
     let maker = Maker::open(parsed, config)?;
@@ -143,7 +137,7 @@ fn embed(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
             break;
         }
         let vectors = maker.vectors(texts.clone())?;
-        if parsed.has("f32") {
+        if parsed.has(&F32) {
             let bytes: Vec<u8> = vectors
                 .iter()
                 .flatten()
@@ -152,7 +146,7 @@ fn embed(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
             let mut output = out.bytes();
             let written = output.write_all(&bytes).and_then(|()| output.flush());
             written.map_err(|error| Error::io("write", "standard output", error))?;
-        } else if parsed.has("json") {
+        } else if parsed.has(&JSON) {
             let pairs = texts.iter().zip(&vectors);
             let json = pairs
                 .map(|(text, vector)| serde_json::json!({ "text": text, "embedding": vector }));
@@ -170,7 +164,7 @@ fn embed(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
 
 fn nearest(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
-    let top = parsed.number("top", 1..=usize::MAX)?;
+    let top = parsed.number(&TOP, 1..=usize::MAX)?;
     let maker = Maker::open(parsed, config)?;
     let wanted = maker.vectors(vec![parsed.operands[1].clone()])?;
     let wanted = wanted.into_iter().next().unwrap_or_default();
@@ -207,7 +201,7 @@ fn nearest(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         }
     }
     sort(&mut found, top);
-    if parsed.has("json") {
+    if parsed.has(&JSON) {
         let json = |(score, text): &(f32, String)| serde_json::json!({ "score": score, "text": out::unescaped(text) });
         return out.json(&found.iter().map(json).collect::<Vec<_>>());
     }

@@ -1,7 +1,7 @@
 //! The one error type of the crate: what was attempted, on what, and why it failed.
 //!
 //! [`Error`] is opaque; callers that must decide ask for its [`Class`]. The classes become exit
-//! statuses in `cli/spec.rs` and HTTP statuses in `server/route.rs`, and nowhere else.
+//! statuses in `cli/table.rs` and HTTP statuses in `server/reply.rs`, and nowhere else.
 
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
@@ -40,12 +40,6 @@ pub enum Class {
     Memory,
     /// Not allowed.
     Denied,
-    /// A negative answer.
-    No,
-    /// Some of many records failed.
-    Records,
-    /// The exit status is the answer.
-    Told(u8),
     /// The requester has gone, or cancelled the request.
     Cancelled,
     /// The reader of our output closed the pipe.
@@ -228,7 +222,47 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &*self.0 {
+            Kind::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+/// Classes that cross the network in a header, and their words there.
+const WORDS: &[(Class, &str)] = &[
+    (Class::Failed, "failed"),
+    (Class::Usage, "usage"),
+    (Class::NoModel, "model"),
+    (Class::TooLong, "context"),
+    (Class::NoVectors, "no-vectors"),
+    (Class::NoText, "no-text"),
+    (Class::Schema, "schema"),
+    (Class::Cut, "cut"),
+    (Class::Network, "network"),
+    (Class::Damaged, "damaged"),
+    (Class::Busy, "busy"),
+    (Class::TimedOut, "timeout"),
+    (Class::Memory, "memory"),
+    (Class::Denied, "denied"),
+    (Class::Cancelled, "cancelled"),
+];
+
+impl Class {
+    /// The class as one word, for the `Puna-Error` header.
+    pub fn word(self) -> &'static str {
+        let known = WORDS.iter().find(|(class, _)| *class == self);
+        known.map_or("failed", |(_, word)| word)
+    }
+
+    /// The class for such a word.
+    pub fn of_word(word: &str) -> Option<Self> {
+        let known = WORDS.iter().find(|(_, known)| *known == word);
+        known.map(|(class, _)| *class)
+    }
+}
 
 /// The system's words for an I/O error, without Rust's "(os error N)".
 pub fn cause(source: &io::Error) -> String {
@@ -255,6 +289,26 @@ mod tests {
             "cannot write /m/x: No space left on device"
         );
         assert_eq!(error.class(), Class::Failed);
+    }
+
+    #[test]
+    fn an_io_error_is_its_source() {
+        use std::error::Error as _;
+        let error = Error::io("read", "/m/x", io::Error::from_raw_os_error(2));
+        assert!(
+            error
+                .source()
+                .is_some_and(|source| source.is::<io::Error>())
+        );
+        assert!(Error::usage("no").source().is_none());
+    }
+
+    #[test]
+    fn classes_survive_the_way_over_a_header() {
+        for (class, word) in WORDS {
+            assert_eq!((class.word(), Class::of_word(word)), (*word, Some(*class)));
+        }
+        assert_eq!(Class::of_word("?"), None);
     }
 
     #[test]

@@ -36,3 +36,7 @@ pub struct Network {
     /// Parts fetched at once.
     pub streams: usize,
 }
+
+/// The header that carries the class of an error from one puna to another, as a word of
+/// [`Class::word`](super::error::Class::word).
+pub const ERROR_HEADER: &str = "Puna-Error";

@@ -2,8 +2,111 @@
 
 use serde_json::Value as Json;
 
+use super::duration::KeepAlive;
 use super::error::{Error, Result};
-use super::message::{Message, Tool};
+use super::message::{Message, Think, Tool};
+use super::options::Options;
+
+/// One turn: what every API and every command decodes its request into.
+///
+/// A decoder has checked each field's type and range; what depends on the model (does it exist, can it think or
+/// call tools) is checked where the turn runs.
+#[derive(Debug, Clone)]
+pub struct TurnRequest {
+    /// The model's name or path as given.
+    pub model: String,
+    /// The input; `None` only loads or unloads the model.
+    pub input: Option<Input>,
+    /// Functions that the model may call.
+    pub tools: Vec<Tool>,
+    /// Which of them it must call.
+    pub tool_choice: ToolChoice,
+    /// Whether and how much to think; `None` leaves it to the model.
+    pub think: Option<Think>,
+    /// If the model cannot think, answer without thinking instead of refusing.
+    pub think_if_able: bool,
+    /// A template in place of the model's own.
+    pub template: Option<GivenTemplate>,
+    /// The output constraint of the answer.
+    pub constraint: OutputConstraint,
+    /// Report the logprob of each token, and this many of the likeliest tokens at its place, 0 to 20.
+    pub logprobs: Option<usize>,
+    /// Token ids, and what is added to their logits.
+    pub bias: Vec<(i32, f32)>,
+    /// Tokens of an earlier answer, put before the rendered prompt.
+    pub context: Vec<i32>,
+    /// Options of this request; they override the model's own.
+    pub options: Options,
+    /// How long the model stays loaded afterwards.
+    pub keep_alive: Option<KeepAlive>,
+    /// What to do with an input that is longer than the context.
+    pub overflow: Overflow,
+    /// Continue the answer when the context is full, by dropping older tokens.
+    pub shift: bool,
+    /// The number of answers to give, at least 1.
+    pub choices: usize,
+    /// Send the answer as a stream.
+    pub stream: bool,
+    /// Return the rendered prompt instead of an answer.
+    pub render_only: bool,
+}
+
+impl TurnRequest {
+    /// A turn with a model and an input, and every other field at its default: one answer, not streamed; an
+    /// input that does not fit is an error.
+    pub fn new(model: impl Into<String>, input: Option<Input>) -> Self {
+        TurnRequest {
+            model: model.into(),
+            input,
+            tools: Vec::new(),
+            tool_choice: ToolChoice::Auto,
+            think: None,
+            think_if_able: false,
+            template: None,
+            constraint: OutputConstraint::None,
+            logprobs: None,
+            bias: Vec::new(),
+            context: Vec::new(),
+            options: Options::default(),
+            keep_alive: None,
+            overflow: Overflow::Error,
+            shift: false,
+            choices: 1,
+            stream: false,
+            render_only: false,
+        }
+    }
+}
+
+/// The input of a turn.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// A conversation, rendered with the model's template. The model's own SYSTEM and MESSAGEs are not part of it.
+    Chat(Vec<Message>),
+    /// A prompt that is used without the template.
+    Raw(String),
+    /// The text before and after a gap to fill.
+    Insert(String, String),
+}
+
+impl Input {
+    /// The messages of a conversation; none of another input.
+    pub fn messages(&self) -> &[Message] {
+        match self {
+            Input::Chat(messages) => messages,
+            Input::Raw(_) | Input::Insert(..) => &[],
+        }
+    }
+}
+
+/// A template given with a request, in place of the model's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GivenTemplate {
+    /// A Go template, as in Modelfiles.
+    Go(String),
+    /// A Jinja template.
+    Jinja(String),
+}
 
 /// The output constraint of an answer.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -86,17 +189,6 @@ impl ToolChoice {
             },
         }
     }
-}
-
-/// The input of a turn.
-#[derive(Debug, Clone)]
-pub enum Input {
-    /// A conversation, rendered with the model's template.
-    Chat(Vec<Message>),
-    /// A prompt used without a template.
-    Raw(String),
-    /// The text before and after a gap to fill.
-    Insert(String, String),
 }
 
 /// How to handle an input that is longer than the context.

@@ -23,7 +23,7 @@ pub fn choose(
     choices: &[String],
     progress: Progress,
 ) -> Result<Vec<f64>> {
-    let options = options_in_force(request.model, &request.options);
+    let options = options_in_force(request.model, &request.turn.options);
     let template_choice = request.template_choice(pool)?;
     let lease = pool.acquire(request.model, &options, None, &request.cancel, progress)?;
     let engine = lease.engine();

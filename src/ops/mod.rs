@@ -3,6 +3,7 @@
 //! They combine the parts of `system` and speak in values of `core`; the command line and the server call them.
 
 pub mod archive;
+pub mod backend;
 pub mod bench;
 pub mod choose;
 pub mod create;
@@ -18,6 +19,7 @@ pub mod prefix_cache;
 pub mod pull;
 pub mod push;
 pub mod rerank;
+pub mod sandbox;
 pub mod shards;
 pub mod show;
 pub mod turn;

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use tiny_http::{Header, Request, Response, Server, StatusCode};
 
 use super::context::RequestContext;
-use super::sockets::{Socket, Sockets, Watch};
+use super::listener::Socket;
+use super::sockets::{Sockets, Watch, waiting};
 use crate::core::error::{Error, Result};
 
 /// A listening socket with tiny_http's threads behind it.
@@ -38,7 +39,7 @@ impl Listener {
             .try_clone()
             .map_err(|error| Error::failed(format!("cannot serve: {error}")))?;
         Ok(Listener {
-            server: socket.serve()?,
+            server: start(socket)?,
             spare,
             sockets,
             bodies: Bodies::default(),
@@ -97,7 +98,11 @@ impl Listener {
     /// True if connections wait and none is accepted: the accepting thread panics when no descriptor
     /// is left.
     fn has_lost_acceptor(&mut self) -> bool {
-        if !self.spare.has_waiting() {
+        let has_waiting = match &self.spare {
+            Socket::Tcp(listener) => waiting(listener) > 0,
+            Socket::Unix(_) => false,
+        };
+        if !has_waiting {
             self.waiting = None;
             return false;
         }
@@ -117,13 +122,22 @@ impl Listener {
             .spare
             .try_clone()
             .map_err(|error| Error::failed(format!("cannot serve: {error}")))?;
-        let old = std::mem::replace(&mut self.server, again.serve()?);
+        let old = std::mem::replace(&mut self.server, start(again)?);
         // It stops by connecting to itself, which takes long if many connections wait.
         let ended = thread::Builder::new().spawn(move || drop(old));
         ended
             .map(drop)
             .map_err(|error| Error::failed(format!("cannot serve: {error}")))
     }
+}
+
+/// Starts tiny_http on a socket.
+fn start(socket: Socket) -> Result<Server> {
+    let server = match socket {
+        Socket::Tcp(listener) => Server::from_listener(listener, None),
+        Socket::Unix(listener) => Server::from_listener(listener, None),
+    };
+    server.map_err(|error| Error::failed(format!("cannot serve: {error}")))
 }
 
 /// One request, and the methods that answer it.

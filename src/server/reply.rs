@@ -3,7 +3,8 @@
 use super::http::{Exchange, Reply};
 use crate::core::error::{Class, Error, Result};
 use crate::core::json;
-use crate::format::wire::native::ErrorBody;
+use crate::core::network::ERROR_HEADER;
+use crate::format::wire::native::{self, ErrorBody};
 
 /// Content type of a JSON answer that is not streamed.
 pub const JSON_KIND: &str = "application/json; charset=utf-8";
@@ -34,10 +35,7 @@ pub fn fail(exchange: Exchange, error: &Error, status: Option<u16>) {
 /// The error as a body of the native API.
 pub fn error_body(error: &Error) -> ErrorBody {
     ErrorBody {
-        error: match error.class() {
-            Class::Cancelled => "request canceled".into(), // The reference's wording.
-            _ => error.to_string(),
-        },
+        error: native::error_text(error),
     }
 }
 
@@ -52,13 +50,12 @@ pub fn error_reply(error: &Error) -> Reply {
         Class::NoVectors => 501,
         Class::Network => 502,
         Class::TimedOut => 504,
-        Class::Failed | Class::Damaged | Class::Closed | Class::Cut | Class::No => 500,
-        Class::Records | Class::Told(_) => 500,
+        Class::Failed | Class::Damaged | Class::Closed | Class::Cut => 500,
     };
     Reply {
         status,
         kind: JSON_KIND,
+        headers: vec![(ERROR_HEADER, error.class().word().to_string())],
         body: json::line(&error_body(error)),
-        ..Reply::default()
     }
 }

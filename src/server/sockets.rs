@@ -4,9 +4,8 @@
 #![allow(unsafe_code)]
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -16,10 +15,9 @@ use std::{io, thread};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{self, Shutdown};
-use tiny_http::Server;
 
 use super::limits::{ConnectionLimits, Seen};
-use crate::core::error::{Error, Result};
+use super::listener::Socket;
 
 /// How often every watched connection is checked.
 const LOOK: Duration = Duration::from_millis(100);
@@ -466,7 +464,7 @@ fn descriptors() -> Vec<RawFd> {
 }
 
 /// True for an accepted connection to this path.
-fn is_unix(socket: BorrowedFd, path: &Path) -> bool {
+pub(super) fn is_unix(socket: BorrowedFd, path: &Path) -> bool {
     let local = net::getsockname(socket)
         .ok()
         .and_then(|name| rustix::net::SocketAddrUnix::try_from(name).ok());
@@ -480,64 +478,4 @@ fn peer_of(socket: BorrowedFd) -> Option<SocketAddr> {
 
 fn inode(socket: &impl AsFd) -> u64 {
     rustix::fs::fstat(socket).map_or(0, |stat| stat.st_ino)
-}
-
-/// Timeout for connecting to our own socket.
-const VISIT_MAX: Duration = Duration::from_millis(100);
-
-/// A listening socket.
-pub enum Socket {
-    /// A TCP listener.
-    Tcp(TcpListener),
-    /// A Unix listener.
-    Unix(UnixListener),
-}
-
-impl Socket {
-    pub(super) fn try_clone(&self) -> io::Result<Self> {
-        match self {
-            Socket::Tcp(listener) => listener.try_clone().map(Socket::Tcp),
-            Socket::Unix(listener) => listener.try_clone().map(Socket::Unix),
-        }
-    }
-
-    pub(super) fn has_waiting(&self) -> bool {
-        match self {
-            Socket::Tcp(listener) => waiting(listener) > 0,
-            Socket::Unix(_) => false,
-        }
-    }
-
-    pub(super) fn is_unix(&self) -> bool {
-        matches!(self, Socket::Unix(_))
-    }
-
-    /// Connects to this socket and disconnects at once.
-    pub(super) fn visit(&self) -> io::Result<()> {
-        match self {
-            Socket::Tcp(listener) => {
-                let mut address = listener.local_addr()?;
-                if address.ip().is_unspecified() {
-                    address.set_ip(match address {
-                        SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-                        SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-                    });
-                }
-                TcpStream::connect_timeout(&address, VISIT_MAX).map(drop)
-            }
-            Socket::Unix(listener) => {
-                let address = listener.local_addr()?;
-                let path = address.as_pathname().unwrap_or(Path::new(""));
-                UnixStream::connect(path).map(drop)
-            }
-        }
-    }
-
-    pub(super) fn serve(self) -> Result<Server> {
-        let server = match self {
-            Socket::Tcp(listener) => Server::from_listener(listener, None),
-            Socket::Unix(listener) => Server::from_listener(listener, None),
-        };
-        server.map_err(|error| Error::failed(format!("cannot serve: {error}")))
-    }
 }

@@ -1,49 +1,51 @@
-//! Answers in dialects other than the native one: the same turns, told by a [`Encoder`].
+//! Runs the turns of every API: one loop from a decoded request to an encoded answer. It knows no API; the
+//! [`Encoder`] does.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
+use std::time::Instant;
 
 use serde_json::{Map, Value as Json};
 
 use super::body::content_of;
-use super::decode::Asked;
-use super::handlers::native;
 use super::http::{Chunks, Exchange, Reply};
 use super::reply::{JSON_KIND, error_body, error_reply};
+use super::resolve::{Resolved, resolve};
 use super::shared::Server;
 use crate::core::error::{Error, Result};
 use crate::core::json;
-use crate::core::message::{Delta, Finish, Reason, Usage};
-use crate::format::wire::encoder::{Encoder, Event};
-use crate::ops::turn::{self, Request, Turn};
+use crate::core::message::Delta;
+use crate::core::turn::TurnRequest;
+use crate::format::wire::encoder::{Encoder, Event, Framing};
+use crate::ops::pool::Lease;
+use crate::ops::turn::{self, Prompt, Prompter, Request, Turn};
 
 /// Headers of an answer.
 pub type Headers = Vec<(&'static str, String)>;
 
 const EVENTS: &str = "text/event-stream";
+const LINES: &str = "application/x-ndjson";
+/// Content type of an error in place of newline-delimited JSON, as the reference sends it.
+const RECORD: &str = "application/json";
 /// Deltas of several answers at once that may wait to be sent.
 const WAITING_MAX: usize = 64;
 
-/// A question in any dialect.
-pub struct Question<T> {
-    /// What is asked, natively.
-    pub asked: Asked,
-    /// The answer comes as a stream.
-    pub stream: bool,
-    /// Answers to give.
-    pub choices: usize,
-    /// Tokens that are made likelier or less likely.
-    pub bias: Vec<(i32, f32)>,
-    /// Who tells the answer.
-    pub teller: T,
+/// A decoded request of any API.
+pub struct Question<E> {
+    /// The turn.
+    pub turn: TurnRequest,
+    /// The ability that the route needs: `chat` or `generate`.
+    pub verb: &'static str,
+    /// Encodes the answer.
+    pub encoder: E,
 }
 
 /// An error's body by its message and HTTP status.
 pub type Errors = fn(&str, u16) -> Json;
 
-/// Reads a JSON body. `None`: the answer was sent already.
+/// Reads a JSON body. `None`: an error answer was already sent.
 pub fn read(
     exchange: Exchange,
     headers: &Headers,
@@ -54,7 +56,7 @@ pub fn read(
     })
 }
 
-/// An error in the dialect's shape; a status other than its class's may be given.
+/// An error in the API's format; a status other than its class's may be given.
 fn failure(error: &Error, status: Option<u16>, errors: Errors) -> Reply {
     let native = error_reply(error);
     let status = status.unwrap_or(native.status);
@@ -66,7 +68,7 @@ fn failure(error: &Error, status: Option<u16>, errors: Errors) -> Reply {
     }
 }
 
-/// Answers with a value, or with the error in the dialect's shape.
+/// Answers with a value, or with the error in the API's format.
 pub fn reply(exchange: Exchange, result: Result<Json>, headers: &Headers, errors: Errors) {
     let reply = match result {
         Ok(body) => Reply {
@@ -80,123 +82,188 @@ pub fn reply(exchange: Exchange, result: Result<Json>, headers: &Headers, errors
     exchange.reply(reply, headers);
 }
 
-/// Answers a question.
-pub fn answer<T: Encoder>(
+/// Answers a decoded request.
+pub fn answer<E: Encoder>(
     server: &Arc<Server>,
     exchange: Exchange,
     headers: Headers,
-    question: Result<Question<T>>,
+    question: Result<Question<E>>,
     errors: Errors,
+    started: Instant,
 ) {
-    let question = match question {
-        Ok(question) => question,
+    let resolved = question.and_then(|question| {
+        let resolved = resolve(server, question.turn, question.verb)?;
+        Ok((resolved, question.encoder))
+    });
+    let (resolved, mut encoder) = match resolved {
+        Ok(resolved) => resolved,
         Err(error) => return reply(exchange, Err(error), &headers, errors),
     };
-    if question.asked.input.is_none() {
-        return only_load(server, exchange, headers, question, errors);
+    if resolved.turn.input.is_none() {
+        return only_load(server, exchange, headers, &resolved, &mut encoder, errors);
+    }
+    if resolved.turn.render_only {
+        let prompt = prompt(&exchange, &resolved, started);
+        let rendered = prompt.map(|prompt| encoder.rendered(prompt.text));
+        return reply(exchange, rendered, &headers, errors);
     }
     let choices = Choices {
         server,
-        asked: &question.asked,
-        bias: &question.bias,
-        gone: exchange.watch().gone(),
-        count: question.choices,
+        resolved: &resolved,
+        cancel: exchange.watch().gone(),
+        started,
     };
-    // What is wrong with the request shows with the first answer, before anything is sent.
-    let first = match choices.start(0) {
-        Ok(turn) => turn,
-        Err(error) => return reply(exchange, Err(error), &headers, errors),
-    };
-    let mut teller = question.teller;
-    if question.stream {
-        return stream(exchange, headers, first, &choices, &mut teller);
+    // The first answer reports every error of the request, before anything is sent.
+    let first = choices.start(0);
+    if resolved.turn.stream {
+        return Stream::new(exchange, headers, encoder, errors).run(first, &choices);
     }
-    let told = choices.each(first, &mut |index, delta| {
-        teller.tell(index, native::shown(server, &question.asked, delta));
-        Ok(())
+    let answered = first.and_then(|first| {
+        choices.each(first, &mut |index, deltas| {
+            encoder.encode_token(index, deltas);
+            Ok(())
+        })
     });
-    reply(exchange, told.map(|()| teller.whole()), &headers, errors);
+    reply(
+        exchange,
+        answered.map(|()| encoder.complete()),
+        &headers,
+        errors,
+    );
 }
 
-/// What an empty conversation asks for: the model, and no words.
-fn only_load<T: Encoder>(
-    server: &Arc<Server>,
+/// Answers a request without an input: loads or unloads the model.
+fn only_load<E: Encoder>(
+    server: &Server,
     exchange: Exchange,
     headers: Headers,
-    mut question: Question<T>,
+    resolved: &Resolved,
+    encoder: &mut E,
     errors: Errors,
 ) {
-    if let Err(error) = native::acquire(server, &exchange, &question.asked) {
-        return reply(exchange, Err(error), &headers, errors);
-    }
-    let teller = &mut question.teller;
-    let mut events = teller.open(&Usage::default());
-    let finish = Finish {
-        reason: Reason::Stop,
-        usage: Usage::default(),
-        context: Vec::new(),
-        stop: None,
+    let loaded = if resolved.unloads() {
+        server.pool.unload(resolved.local.model());
+        Ok("unload")
+    } else {
+        acquire(&exchange, resolved).map(|_lease| "load")
     };
-    events.extend(teller.tell(0, Delta::Finish(Box::new(finish))));
-    if !question.stream {
-        return reply(exchange, Ok(teller.whole()), &headers, errors);
+    let events = match loaded {
+        Ok(reason) => encoder.loaded(reason),
+        Err(error) => return reply(exchange, Err(error), &headers, errors),
+    };
+    if !resolved.turn.stream || encoder.framing() == Framing::Lines {
+        return reply(exchange, Ok(encoder.complete()), &headers, errors);
     }
     let Ok(mut chunks) = exchange.stream(200, EVENTS, &headers) else {
-        return; // The client has left.
+        return; // The client has disconnected.
     };
-    let sent = send(&mut chunks, &events);
+    let sent = send(&mut chunks, encoder.framing(), &events);
     // As above.
-    let _ = sent.and_then(|()| end(chunks, question.teller.end()));
+    let _ = sent.and_then(|()| end(chunks, encoder.end()));
 }
 
-/// The answers to one question.
+/// The engine for a turn.
+///
+/// # Errors
+/// As for any load.
+fn acquire(exchange: &Exchange, resolved: &Resolved) -> Result<Lease> {
+    let (local, turn) = (&resolved.local, &resolved.turn);
+    let options = turn::options_in_force(local.model(), &turn.options);
+    let gone = exchange.watch().gone();
+    local
+        .pool()
+        .acquire(local.model(), &options, turn.keep_alive, &gone, &mut |_| {})
+}
+
+/// The prompt that the model would see.
+///
+/// # Errors
+/// As for any answer.
+pub fn prompt(exchange: &Exchange, resolved: &Resolved, started: Instant) -> Result<Prompt> {
+    let lease = acquire(exchange, resolved)?;
+    let local = &resolved.local;
+    let cancel = exchange.watch().gone();
+    let request = Request::new(local.model(), resolved.turn.clone(), cancel, started)?;
+    let template_choice = request.template_choice(local.pool())?;
+    let options = turn::options_in_force(local.model(), &request.turn.options);
+    let prompter = Prompter::new(&request, &template_choice, lease.engine(), &options);
+    prompter.prompt(lease.context_tokens)
+}
+
+/// The number of tokens in the prompt of a decoded request, 0 without an input.
+///
+/// # Errors
+/// As for any answer.
+pub fn count(
+    server: &Server,
+    exchange: &Exchange,
+    turn: TurnRequest,
+    started: Instant,
+) -> Result<usize> {
+    let resolved = resolve(server, turn, "chat")?;
+    if resolved.turn.input.is_none() {
+        return Ok(0);
+    }
+    let prompt = prompt(exchange, &resolved, started)?;
+    Ok(prompt.tokens.len() + prompt.truncated_tokens)
+}
+
+/// The answers to one turn.
 struct Choices<'a> {
     server: &'a Server,
-    asked: &'a Asked,
-    bias: &'a [(i32, f32)],
-    gone: Arc<AtomicBool>,
-    count: usize,
+    resolved: &'a Resolved,
+    cancel: Arc<AtomicBool>,
+    started: Instant,
 }
 
+/// The deltas that one token brought, with the index of its answer.
+type Indexed = (usize, Result<Vec<Delta>>);
+
 impl Choices<'_> {
-    /// Begins an answer. The prompt is computed once: later ones share it.
+    /// Starts an answer. The prompt is computed once: later answers share it.
     fn start(&self, index: usize) -> Result<Turn> {
-        let mut request = Request {
-            bias: self.bias.to_vec(),
-            ..native::request(&self.gone, self.asked)?
-        };
-        if let Some(seed) = request.options.int("seed") {
+        let mut turn = self.resolved.turn.clone();
+        if let Some(seed) = turn.options.int("seed") {
             let own = seed.wrapping_add(index as i64).to_string();
-            request.options.set_text("seed", &own)?; // Each answer is one of its own.
+            turn.options.set_text("seed", &own)?; // The answers must differ.
         }
-        turn::start(&self.server.pool, request, &mut |_| {})
+        let local = &self.resolved.local;
+        local.start(turn, &self.cancel, self.started, &mut |_| {})
     }
 
-    /// Takes the deltas of all answers as they come. Each is begun and read on a thread of its own,
-    /// so that none waits for a place that another holds unread. None is dropped before all are
+    /// Passes on the deltas of all answers as they come. Each answer is started and read by a thread of its
+    /// own, so that none waits for a sequence that an unread one occupies. None is dropped before all are
     /// done: they share the flag that cancels them.
     fn each(
         &self,
         mut first: Turn,
-        take: &mut dyn FnMut(usize, Delta) -> Result<()>,
+        take: &mut dyn FnMut(usize, Vec<Delta>) -> Result<()>,
     ) -> Result<()> {
-        if self.count == 1 {
-            return first.try_for_each(|delta| take(0, delta?));
+        let count = self.resolved.turn.choices;
+        let mut take = |(index, deltas): Indexed| take(index, self.counted(deltas?));
+        if count == 1 {
+            while let Some(deltas) = first.next_token() {
+                take((0, deltas))?;
+            }
+            return Ok(());
         }
         thread::scope(|scope| {
             let (sender, receiver) = sync_channel(WAITING_MAX);
-            let read =
-                |index: usize, mut turn: Turn, sender: SyncSender<(usize, Result<Delta>)>| {
-                    // A failed send means that another answer failed: this one is given up too.
-                    turn.all(|delta| sender.send((index, delta)).is_ok());
-                    turn
-                };
-            let mut kept = Vec::new();
+            let read = |index: usize, mut turn: Turn, sender: SyncSender<Indexed>| {
+                while let Some(deltas) = turn.next_token() {
+                    // A failed send means that another answer failed: this one is given up, too.
+                    if sender.send((index, deltas)).is_err() {
+                        break;
+                    }
+                }
+                turn
+            };
+            let mut turns = Vec::new();
             let own = sender.clone();
-            kept.push(scope.spawn(move || Some(read(0, first, own))));
-            for index in 1..self.count {
+            turns.push(scope.spawn(move || Some(read(0, first, own))));
+            for index in 1..count {
                 let sender = sender.clone();
-                kept.push(scope.spawn(move || match self.start(index) {
+                turns.push(scope.spawn(move || match self.start(index) {
                     Ok(turn) => Some(read(index, turn, sender)),
                     Err(error) => {
                         // As above.
@@ -207,61 +274,152 @@ impl Choices<'_> {
             }
             drop(sender);
             let mut deltas = receiver.into_iter();
-            let told = deltas.try_for_each(|(index, delta)| take(index, delta?));
-            drop(deltas); // Those that still send are done now.
-            for turn in kept {
-                drop(turn.join()); // Nothing within it panics but what was told already.
+            let taken = deltas.try_for_each(&mut take);
+            drop(deltas); // Threads that still send stop now.
+            for turn in turns {
+                drop(turn.join()); // A panic in it was printed already.
             }
-            told
+            taken
         })
+    }
+
+    /// Counts a finished answer, and logs the tokens that were dropped.
+    fn counted(&self, deltas: Vec<Delta>) -> Vec<Delta> {
+        let model = &self.resolved.turn.model;
+        for delta in &deltas {
+            let Delta::Finish(finish) = delta else {
+                continue;
+            };
+            let usage = &finish.usage;
+            self.server.counters.answer(model, usage);
+            if usage.truncated_tokens + usage.shifted_tokens > 0 {
+                (self.server.log)(&format!(
+                    "{model}: dropped {} tokens of the prompt and {} of the context to fit the context length",
+                    usage.truncated_tokens, usage.shifted_tokens
+                ));
+            }
+        }
+        deltas
     }
 }
 
-fn stream<T: Encoder>(
-    exchange: Exchange,
-    mut headers: Headers,
-    first: Turn,
-    choices: &Choices,
-    teller: &mut T,
-) {
-    headers.push(("Cache-Control", "no-cache".into()));
-    let Ok(mut chunks) = exchange.stream(200, EVENTS, &headers) else {
-        return; // The client has left.
-    };
-    let (server, asked) = (choices.server, choices.asked);
-    let told = send(&mut chunks, &teller.open(&first.usage())).and_then(|()| {
-        choices.each(first, &mut |index, delta| {
-            let events = teller.tell(index, native::shown(server, asked, delta));
-            send(&mut chunks, &events)
-        })
-    });
-    server.counters.outcome(&told);
-    let told = match told {
-        Ok(()) => Ok(()),
-        Err(error) => send(&mut chunks, &teller.fail(&error)),
-    };
-    // If the client has left there is nobody to tell.
-    let _ = told.and_then(|()| end(chunks, teller.end()));
+/// A streamed answer.
+struct Stream<E> {
+    state: State,
+    headers: Headers,
+    encoder: E,
+    errors: Errors,
+}
+
+enum State {
+    /// Nothing was sent yet.
+    Waiting(Exchange),
+    Open(Chunks),
+    /// The client has disconnected.
+    Gone,
+}
+
+impl<E: Encoder> Stream<E> {
+    fn new(exchange: Exchange, headers: Headers, encoder: E, errors: Errors) -> Self {
+        Stream {
+            state: State::Waiting(exchange),
+            headers,
+            encoder,
+            errors,
+        }
+    }
+
+    fn run(mut self, first: Result<Turn>, choices: &Choices) {
+        let sent = first.and_then(|first| {
+            let opening = self.encoder.open(&first.usage());
+            if self.encoder.framing() == Framing::Sse {
+                self.send(&opening)?;
+            }
+            choices.each(first, &mut |index, deltas| {
+                let events = self.encoder.encode_token(index, deltas);
+                if events.is_empty() {
+                    return Ok(());
+                }
+                self.send(&events)
+            })
+        });
+        choices.server.counters.outcome(&sent);
+        self.finish(sent);
+    }
+
+    /// Sends events; the first ones open the stream.
+    fn send(&mut self, events: &[Event]) -> Result<()> {
+        let framing = self.encoder.framing();
+        let mut chunks = match std::mem::replace(&mut self.state, State::Gone) {
+            State::Waiting(exchange) => {
+                let kind = match framing {
+                    Framing::Sse => {
+                        self.headers.push(("Cache-Control", "no-cache".into()));
+                        EVENTS
+                    }
+                    Framing::Lines => LINES,
+                };
+                let opened = exchange.stream(200, kind, &self.headers);
+                opened.map_err(|_| Error::cancelled())?
+            }
+            State::Open(chunks) => chunks,
+            State::Gone => return Err(Error::cancelled()),
+        };
+        send(&mut chunks, framing, events)?;
+        self.state = State::Open(chunks);
+        Ok(())
+    }
+
+    /// Ends the stream. An error has its own HTTP status if nothing was sent, else it is the last event.
+    fn finish(mut self, sent: Result<()>) {
+        let framing = self.encoder.framing();
+        match (self.state, sent) {
+            (State::Waiting(exchange), Err(error)) => {
+                let failure = failure(&error, None, self.errors);
+                let kind = match framing {
+                    Framing::Sse => failure.kind,
+                    Framing::Lines => RECORD,
+                };
+                exchange.reply(Reply { kind, ..failure }, &self.headers);
+            }
+            (State::Waiting(exchange), Ok(())) => {
+                let empty = Reply {
+                    status: 200,
+                    kind: LINES,
+                    ..Reply::default()
+                };
+                exchange.reply(empty, &self.headers);
+            }
+            (State::Open(mut chunks), sent) => {
+                let sent =
+                    sent.or_else(|error| send(&mut chunks, framing, &self.encoder.fail(&error)));
+                // A failure means that the client has disconnected.
+                let _ = sent.and_then(|()| end(chunks, self.encoder.end()));
+            }
+            (State::Gone, _) => {}
+        }
+    }
 }
 
 /// Sends events, each whole in one write.
-fn send(chunks: &mut Chunks, events: &[Event]) -> Result<()> {
+fn send(chunks: &mut Chunks, framing: Framing, events: &[Event]) -> Result<()> {
     for event in events {
-        let name = event.name.map(|name| format!("event: {name}\n"));
-        let frame = format!(
-            "{}data: {}\n\n",
-            name.unwrap_or_default(),
-            json::line(&event.data)
-        );
+        let data = json::line(&event.data);
+        let frame = match (framing, event.name) {
+            (Framing::Lines, _) => data + "\n",
+            (Framing::Sse, Some(name)) => format!("event: {name}\ndata: {data}\n\n"),
+            (Framing::Sse, None) => format!("data: {data}\n\n"),
+        };
         chunks.write(&frame).map_err(|_| Error::cancelled())?;
     }
     Ok(())
 }
 
 fn end(mut chunks: Chunks, last: &str) -> Result<()> {
-    let written = match last.is_empty() {
-        true => Ok(()),
-        false => chunks.write(last),
+    let written = if last.is_empty() {
+        Ok(())
+    } else {
+        chunks.write(last)
     };
     written
         .and_then(|()| chunks.end())

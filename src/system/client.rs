@@ -19,7 +19,7 @@ use ureq::{Agent, Body, RequestBuilder, SendBody};
 use crate::core::address::Address;
 use crate::core::digest::Digest;
 use crate::core::error::{Class, Error, Result};
-use crate::core::network::AGENT;
+use crate::core::network::{AGENT, ERROR_HEADER};
 use crate::format::wire::native::ErrorBody;
 
 /// The header in which a puna server names its store, on its own socket only.
@@ -202,6 +202,9 @@ impl Client {
         if status < 400 {
             return Ok(response);
         }
+        let header = response.headers().get(ERROR_HEADER);
+        let word = header.and_then(|value| value.to_str().ok());
+        let class = word.and_then(Class::of_word);
         let text = response
             .body_mut()
             .with_config()
@@ -210,7 +213,7 @@ impl Client {
             .unwrap_or_default();
         let message = serde_json::from_str::<ErrorBody>(&text).map_or(text, |body| body.error);
         Err(Error::plain(
-            class_of(status, &message),
+            class.unwrap_or(class_of(status)),
             one_line(&message, status),
         ))
     }
@@ -239,20 +242,13 @@ impl Client {
     }
 }
 
-/// Maps a server's HTTP statuses to our error classes.
-fn class_of(status: u16, message: &str) -> Class {
+/// The class of an error from a server that does not name it, by the HTTP status alone.
+fn class_of(status: u16) -> Class {
     match status {
         404 => Class::NoModel,
         401 | 403 => Class::Denied,
-        503 if message.contains("memory") => Class::Memory,
         503 => Class::Busy,
-        400 if message.ends_with("does not support chat")
-            || message.ends_with("does not support generate") =>
-        {
-            Class::NoText
-        }
-        400 if message.contains("context") => Class::TooLong,
-        400 if message.contains("schema") || message.contains("grammar") => Class::Schema,
+        504 => Class::TimedOut,
         400 => Class::Usage,
         _ => Class::Failed,
     }

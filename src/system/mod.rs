@@ -9,5 +9,4 @@ pub mod config;
 pub mod engine;
 pub mod machine;
 pub mod registry;
-pub mod sandbox;
 pub mod store;

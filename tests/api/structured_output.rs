@@ -5,7 +5,7 @@ use std::thread;
 
 use puna::core::message::Tool;
 use puna::core::special_tokens::Specials;
-use puna::format::reply::{Format, Lark, Thought};
+use puna::format::reply::{Format, Thought, ToolGrammar};
 use puna::system::engine::Compiler;
 use serde_json::{Value as Json, json};
 
@@ -63,7 +63,7 @@ pub fn held_by_grammar(format: &Format, tools: &[Tool], text: &str) -> bool {
         return true;
     };
     let none = Specials::new([]).unwrap();
-    let lark = Lark {
+    let lark = ToolGrammar {
         format,
         thought: Thought::None,
         specials: &none,

@@ -83,7 +83,7 @@ fn a_failed_record_is_told_and_the_others_go_on() {
     assert!(errors[1].starts_with("not JSON"), "{errors:?}");
     assert_eq!(errors[2], "the record has no field 'a'");
     assert!(
-        done.stderr.contains("record 2: no JSON") && done.stderr.ends_with("2 records failed\n"),
+        done.stderr.contains("record 2: not JSON") && done.stderr.ends_with("2 records failed\n"),
         "{done:?}"
     );
     let bytes = sandbox.shell("printf 'one\\n\\xe9\\ntwo\\n' | puna map smol -n 2 --json");
@@ -306,7 +306,7 @@ fn a_killed_run_goes_on_where_it_was() {
     map(&sandbox, &["--resume", cut.to_str().unwrap()], "x\n").ok();
     sandbox.file("x.journal", "nonsense\n");
     map(&sandbox, &["--resume", "x.journal"], "x\n")
-        .fails(2, "x.journal, line 1: no journal of map");
+        .fails(2, "x.journal, line 1: not a journal of map");
 }
 
 #[test]

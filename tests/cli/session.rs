@@ -361,7 +361,7 @@ fn a_transcript_grows_by_turns_and_is_gone_on_with() {
     .ok();
     assert_eq!(messages().len(), 7);
     std::fs::write(&path, "{\"role\":\"user\",\"content\":\"a\"}\nnonsense\n").unwrap();
-    run(&["--continue", "chat.jsonl", "x"]).fails(2, "chat.jsonl, line 2: no message");
+    run(&["--continue", "chat.jsonl", "x"]).fails(2, "chat.jsonl, line 2: not a message");
     run(&["--transcript", "/nowhere/x", "hi"]).fails(1, "cannot write /nowhere/x");
 }
 
@@ -393,7 +393,7 @@ fn attached_files_come_before_the_prompt_and_are_texts() {
         "==> a.txt <==\nalpha\n\n==> b.txt <==\nbeta\n\nCompare."
     );
     for (file, status, words) in [
-        ("c.bin", 2, "c.bin is no text"),
+        ("c.bin", 2, "c.bin is not text"),
         ("none.txt", 1, "cannot read none.txt"),
         (".", 1, "cannot read .: "),
     ] {

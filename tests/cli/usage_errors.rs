@@ -240,7 +240,7 @@ fn a_port_that_is_taken_is_7_and_tells_who_answers() {
     let server = sandbox.serve(&[]);
     let at = server.at.clone();
     let taken = sandbox.puna(&["serve", "--host", &at, "--no-socket"], "");
-    taken.fails(7, "something answers there: 'Ollama is running'");
+    taken.fails(7, "a server answers there: 'Ollama is running'");
     let socket = sandbox.puna(&["serve", "--host", "127.0.0.1:0"], "");
     socket.fails(7, "another puna serves there");
 }
@@ -299,7 +299,7 @@ fn modelfiles_that_are_wrong_say_where() {
         ("FROM ./missing.gguf\n", 3, "./missing.gguf: no such file"),
         ("FROM missing\n", 3, "model 'missing' not found"),
         ("FROM .\n", 2, "contains neither safetensors nor a GGUF"),
-        ("FROM /dev/zero\n", 2, "no regular file"),
+        ("FROM /dev/zero\n", 2, "not a regular file"),
         ("FROM x\0\n", 2, "NUL byte"),
     ] {
         sandbox

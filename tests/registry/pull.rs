@@ -458,7 +458,7 @@ fn a_lock_file_pins_what_is_pulled() {
     locked(&["--all"]).fails(2, "--locked cannot be used with a server, --all or --check");
     sandbox.file("bad.lock", "# names\nsmol\n");
     let bad = quick(&sandbox, &["pull", "--locked=bad.lock"]);
-    bad.fails(2, "bad.lock, line 2: a line is a name");
+    bad.fails(2, "bad.lock, line 2: expected a name");
     let none = quick(&sandbox, &["pull", "--locked=none.lock"]);
     none.fails(1, "cannot read none.lock");
 }

@@ -73,7 +73,7 @@ fn shards_become_one_blob() {
     fs::write(sandbox.home.join("alone.gguf"), shard(0, 1.0)).unwrap();
     let done = sandbox.puna(&["create", "less", "-f", "-"], "FROM ./alone.gguf\n");
     assert!(
-        done.stderr.contains("is one of 2 shards: their names"),
+        done.stderr.contains("is one of 2 shards; their names"),
         "{}",
         done.stderr
     );

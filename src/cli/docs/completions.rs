@@ -1,8 +1,9 @@
 //! `puna completions`: completion scripts for shells, printed from the tables.
 
+use crate::cli::flag::Flag;
 use crate::cli::out::Out;
 use crate::cli::parsed::Parsed;
-use crate::cli::table::{Command, Commands, Completes, Flag};
+use crate::cli::table::{Command, Commands, Completes};
 use crate::core::error::{Error, Result};
 use crate::core::options;
 

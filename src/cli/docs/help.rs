@@ -1,8 +1,9 @@
 //! `puna help` and `puna version`, and the help text of every command.
 
+use crate::cli::flag::Flag;
 use crate::cli::out::Out;
 use crate::cli::parsed::Parsed;
-use crate::cli::table::{self, Command, Commands, Flag};
+use crate::cli::table::{self, Command, Commands};
 use crate::core::error::{Error, Result};
 
 /// Prints what the operand names.

@@ -2,9 +2,10 @@
 
 use super::help;
 use super::pages::{Block, PAGES, Page};
+use crate::cli::flag::Flag;
 use crate::cli::out::Out;
 use crate::cli::parsed::Parsed;
-use crate::cli::table::{self, Command, Commands, Flag, STATUSES};
+use crate::cli::table::{self, Command, Commands, STATUSES};
 use crate::core::error::{Error, Result};
 use crate::core::options;
 use crate::system::config;

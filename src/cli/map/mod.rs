@@ -10,16 +10,18 @@ pub mod workers;
 use std::sync::atomic::AtomicBool;
 
 use super::context::Context;
+use super::flag::{Flag, JSON, QUIET, option, switch};
 use super::out::{self, Out, Unit};
 use super::parsed::Parsed;
 use super::records::Format;
-use super::run::turn_args::{
-    Ask, FORMAT, GRAMMAR, OPTION, OVERFLOW, OVERFLOWS, SCHEMA, SEED, SYSTEM, TEMPERATURE,
+use super::run::turn_args::{Ask, OVERFLOWS};
+use super::run::turn_flags::{
+    FORMAT, GRAMMAR, OPTION, OVERFLOW, SCHEMA, SEED, SYSTEM, TEMPERATURE,
 };
 use super::run_limits::{self, Deadline};
-use super::table::{Command, Completes, JSON, PLAIN, QUIET, option, switch};
+use super::table::{Command, Completes, PLAIN, RECORDS_FAILED};
 use crate::core::duration::KeepAlive;
-use crate::core::error::{Class, Error, Result};
+use crate::core::error::{Error, Result};
 use crate::core::turn::OutputConstraint;
 use crate::ops::model::{self, Model};
 use crate::ops::pool::{Lease, Policy, Pool};
@@ -42,36 +44,13 @@ pub const COMMAND: Command = Command {
     operands: "MODEL",
     arity: (1, 1),
     flags: &[
-        option(
-            "prompt",
-            Some('p'),
-            "TEMPLATE",
-            "prompt template: {} is the record, {name} a field",
-        ),
-        switch("jsonl", None, "read records as JSON objects, one per line"),
-        switch(
-            "tsv",
-            None,
-            "read tab-separated records; line 1 names fields",
-        ),
-        switch(
-            "null",
-            Some('0'),
-            "read records that end with NUL, not a newline",
-        ),
-        option(
-            "jobs",
-            Some('j'),
-            "N",
-            "records to answer at once (default 16)",
-        ),
-        option(
-            "resume",
-            None,
-            "FILE",
-            "keep a journal in FILE and resume from it",
-        ),
-        option("choose", None, "A,B,C", "answer with one of these words"),
+        PROMPT,
+        JSONL,
+        TSV,
+        NULL,
+        JOBS_FLAG,
+        RESUME,
+        CHOOSE,
         SCHEMA,
         FORMAT,
         GRAMMAR,
@@ -79,18 +58,8 @@ pub const COMMAND: Command = Command {
         OPTION,
         SEED,
         TEMPERATURE,
-        option(
-            "num-predict",
-            Some('n'),
-            "N",
-            "generate at most N tokens for each record",
-        ),
-        option(
-            "num-ctx",
-            None,
-            "N",
-            "context size in tokens for each record",
-        ),
+        NUM_PREDICT,
+        NUM_CTX,
         OVERFLOW,
         JSON,
         QUIET,
@@ -129,14 +98,57 @@ pub const COMMAND: Command = Command {
     ..PLAIN
 };
 
+const PROMPT: Flag = option(
+    "prompt",
+    Some('p'),
+    "TEMPLATE",
+    "prompt template: {} is the record, {name} a field",
+);
+const JSONL: Flag = switch("jsonl", None, "read records as JSON objects, one per line");
+const TSV: Flag = switch(
+    "tsv",
+    None,
+    "read tab-separated records; line 1 names fields",
+);
+const NULL: Flag = switch(
+    "null",
+    Some('0'),
+    "read records that end with NUL, not a newline",
+);
+const JOBS_FLAG: Flag = option(
+    "jobs",
+    Some('j'),
+    "N",
+    "records to answer at once (default 16)",
+);
+const RESUME: Flag = option(
+    "resume",
+    None,
+    "FILE",
+    "keep a journal in FILE and resume from it",
+);
+const CHOOSE: Flag = option("choose", None, "A,B,C", "answer with one of these words");
+const NUM_PREDICT: Flag = option(
+    "num-predict",
+    Some('n'),
+    "N",
+    "generate at most N tokens for each record",
+);
+const NUM_CTX: Flag = option(
+    "num-ctx",
+    None,
+    "N",
+    "context size in tokens for each record",
+);
+
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
-    let template = Template::parse(parsed.value("prompt").unwrap_or("{}"))?;
+    let template = Template::parse(parsed.value(&PROMPT).unwrap_or("{}"))?;
     let format = format(parsed)?;
-    let jobs = parsed.number("jobs", 1..=JOBS_MAX)?.unwrap_or(JOBS);
+    let jobs = parsed.number(&JOBS_FLAG, 1..=JOBS_MAX)?.unwrap_or(JOBS);
     let ask = ask(parsed)?;
-    let journal = parsed.value("resume").map(Journal::open).transpose()?;
-    let model = model::open(&context.store(), &ask.model)?;
+    let journal = parsed.value(&RESUME).map(Journal::open).transpose()?;
+    let model = model::open(&context.store(), &ask.turn.model)?;
     let settings = settings(parsed, config, &ask, &model);
     // As in a server, several answers are computed at once in one context.
     let mut shared = config.clone();
@@ -159,16 +171,15 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         settings,
         format,
     };
-    let mapped = workers::map(job, source, (jobs, journal), parsed.has("json"), out);
+    let mapped = workers::map(job, source, (jobs, journal), parsed.has(&JSON), out);
     lease.engine().leave_weights();
     match deadline.tell(mapped)? {
-        0 => Ok(()),
-        1 => Err(Error::plain(Class::Records, "1 record failed")),
-        count => Err(Error::plain(
-            Class::Records,
-            format!("{count} records failed"),
-        )),
+        0 => return Ok(()),
+        1 => out::complain("1 record failed"),
+        count => out::complain(&format!("{count} records failed")),
     }
+    context.end_with(RECORDS_FAILED);
+    Ok(())
 }
 
 fn load(pool: &Pool, model: &Model, ask: &Ask, out: &Out) -> Result<Lease> {
@@ -176,7 +187,7 @@ fn load(pool: &Pool, model: &Model, ask: &Ask, out: &Out) -> Result<Lease> {
         let text = format!("{} is an embedding model; use 'puna embed'", model.label);
         return Err(Error::usage(text));
     }
-    let options = options_in_force(model, &ask.options);
+    let options = options_in_force(model, &ask.turn.options);
     let progress = out.progress("loading", Unit::Percent);
     let stays = Some(KeepAlive::Forever);
     pool.acquire(
@@ -190,9 +201,9 @@ fn load(pool: &Pool, model: &Model, ask: &Ask, out: &Out) -> Result<Lease> {
 
 fn format(parsed: &Parsed) -> Result<Format> {
     let given = [
-        ("jsonl", Format::Json),
-        ("tsv", Format::Tabs),
-        ("null", Format::Nul),
+        (&JSONL, Format::Json),
+        (&TSV, Format::Tabs),
+        (&NULL, Format::Nul),
     ];
     let given: Vec<_> = given
         .into_iter()
@@ -210,8 +221,8 @@ fn format(parsed: &Parsed) -> Result<Format> {
 /// The request of every record, without its prompt.
 fn ask(parsed: &Parsed) -> Result<Ask> {
     let mut ask = Ask::without_prompt(parsed, OVERFLOWS)?;
-    if let Some(list) = parsed.value("choose") {
-        if ask.constraint != OutputConstraint::None {
+    if let Some(list) = parsed.value(&CHOOSE) {
+        if ask.turn.constraint != OutputConstraint::None {
             return Err(Error::usage(
                 "--choose, --schema, --format and --grammar cannot be used together",
             ));
@@ -224,7 +235,7 @@ fn ask(parsed: &Parsed) -> Result<Ask> {
             return Err(Error::usage("--choose needs words separated by commas"));
         }
         let quoted: Vec<String> = choices.iter().map(|choice| quoted(choice)).collect();
-        ask.constraint = OutputConstraint::Grammar(format!("root ::= {}", quoted.join(" | ")));
+        ask.turn.constraint = OutputConstraint::Grammar(format!("root ::= {}", quoted.join(" | ")));
     }
     Ok(ask)
 }
@@ -246,22 +257,22 @@ fn settings(parsed: &Parsed, config: &Config, ask: &Ask, model: &Model) -> Strin
         None => format!("{} {:?}", model.weights.display(), model.modified),
     };
     for flag in [
-        "option",
-        "seed",
-        "temperature",
-        "num-predict",
-        "num-ctx",
-        "overflow",
-        "system",
-        "choose",
-        "schema",
-        "format",
-        "grammar",
+        &OPTION,
+        &SEED,
+        &TEMPERATURE,
+        &NUM_PREDICT,
+        &NUM_CTX,
+        &OVERFLOW,
+        &SYSTEM,
+        &CHOOSE,
+        &SCHEMA,
+        &FORMAT,
+        &GRAMMAR,
     ] {
         for value in parsed.values(flag) {
-            text += &format!("\n{flag}={value}");
+            text += &format!("\n{}={value}", flag.long);
         }
     }
     // A file's content counts, not its name. The context size counts, because it can cut an answer.
-    text + &format!("\n{:?}\n{}", ask.constraint, config.context_tokens)
+    text + &format!("\n{:?}\n{}", ask.turn.constraint, config.context_tokens)
 }

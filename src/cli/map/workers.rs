@@ -112,7 +112,7 @@ pub fn map(
     let printer = Printer {
         json,
         answers_json: matches!(
-            job.ask.constraint,
+            job.ask.turn.constraint,
             OutputConstraint::Json | OutputConstraint::Schema(_)
         ),
         out,
@@ -286,11 +286,11 @@ impl Job {
             prompt,
             ..self.ask.clone()
         };
-        let request = ask.request(&self.model);
-        let request = Request {
-            think: request.think.or(self.thinks().then_some(Think::Off)),
-            ..request
-        };
+        let mut turn = ask.turn();
+        if self.thinks() {
+            turn.think.get_or_insert(Think::Off);
+        }
+        let request = Request::new(&self.model, turn, Arc::default(), Instant::now())?;
         let mut said = Message::default();
         let finished = self.say(request, &mut said);
         outcome.output = self.in_one_line(said.content.trim());
@@ -299,7 +299,7 @@ impl Job {
         };
         outcome.tokens = finish.usage.answer_tokens;
         outcome.dropped = finish.usage.truncated_tokens;
-        if self.ask.constraint != OutputConstraint::None && finish.reason == Reason::Length {
+        if self.ask.turn.constraint != OutputConstraint::None && finish.reason == Reason::Length {
             return Err(Error::plain(
                 Class::Cut,
                 "the token limit cut the answer before it was complete",
@@ -326,7 +326,7 @@ impl Job {
     /// The answer; if it is JSON, without line breaks between its values.
     fn in_one_line(&self, text: &str) -> String {
         let json = matches!(
-            self.ask.constraint,
+            self.ask.turn.constraint,
             OutputConstraint::Json | OutputConstraint::Schema(_)
         );
         let value = json

@@ -5,13 +5,11 @@ use std::path::PathBuf;
 
 use serde_json::Value as Json;
 
-use super::backend::Backend;
 use super::commands::{self, ReplCommand};
 use super::session::Session;
 use crate::cli::out::Out;
 use crate::cli::parsed::Parsed;
-use crate::cli::run::answer::Here;
-use crate::cli::run::turn_args;
+use crate::cli::run::{answer, turn_args};
 use crate::cli::{context, list, show};
 use crate::core::error::{Error, Result};
 use crate::core::message::Message;
@@ -20,6 +18,7 @@ use crate::format::wire::native;
 use crate::format::wire::native::listing::Tags;
 use crate::format::wire::native::show::parameters_text;
 use crate::format::wire::options::to_json;
+use crate::ops::backend::Backend;
 use crate::ops::create::{self, Changes, Source};
 use crate::ops::model::is_path;
 use crate::ops::pool::Policy;
@@ -41,8 +40,8 @@ pub fn execute(
 ) -> Result<()> {
     match slash {
         ReplCommand::List(prefix) => match backend {
-            Backend::Here(_) => list::print(&prefix, config, out),
-            Backend::There(client, _) => {
+            Backend::Local(_) => list::print(&prefix, config, out),
+            Backend::Remote(client) => {
                 let tags = client.get::<Tags>("/api/tags")?.models;
                 let names = tags.iter().map(|tag| &tag.name);
                 let names = names.filter(|name| name.starts_with(&prefix));
@@ -99,10 +98,10 @@ fn load(
 ) -> Result<()> {
     out.write(&format!("Loading model '{name}'\n"))?;
     match backend {
-        Backend::Here(here) => **here = Here::open(&name, Policy::Session, parsed, config)?,
-        Backend::There(client, _) => _ = told(client, &name)?,
+        Backend::Local(local) => **local = answer::open(&name, Policy::Session, parsed, config)?,
+        Backend::Remote(client) => _ = told(client, &name)?,
     }
-    session.ask.model = name;
+    session.ask.turn.model = name;
     session.ask.messages.clear();
     Ok(())
 }
@@ -111,30 +110,30 @@ fn load(
 fn save(name: &str, session: &Session, backend: &Backend, config: &Config) -> Result<()> {
     let target = Name::parse(name)?;
     let ask = &session.ask;
-    let here = match backend {
-        Backend::Here(here) => here,
-        Backend::There(client, _) => {
+    let local = match backend {
+        Backend::Local(local) => local,
+        Backend::Remote(client) => {
             let messages = ask.messages.iter().map(native::Message::from);
             let body = serde_json::json!({
                 "model": name,
-                "from": ask.model,
+                "from": ask.turn.model,
                 "system": ask.system.as_deref().unwrap_or_default(),
-                "parameters": to_json(&ask.options),
+                "parameters": to_json(&ask.turn.options),
                 "messages": messages.collect::<Vec<_>>(),
             });
             let mut records = client.post::<Json>("/api/create", &body)?;
             return records.try_for_each(|record| record.map(drop));
         }
     };
-    let source = match is_path(&ask.model) {
-        true => Source::File(PathBuf::from(&ask.model), Take::Copy),
-        false => Source::Model(Name::parse(&ask.model)?),
+    let source = match is_path(&ask.turn.model) {
+        true => Source::File(PathBuf::from(&ask.turn.model), Take::Copy),
+        false => Source::Model(Name::parse(&ask.turn.model)?),
     };
     let said = |message: &Message| (message.role.clone(), message.content.clone());
-    let own = here.model().messages.iter();
+    let own = local.model().messages.iter();
     let changes = Changes {
         system: ask.system.clone().unwrap_or_default(),
-        options: ask.options.clone(),
+        options: ask.turn.options.clone(),
         messages: own.chain(&ask.messages).map(said).collect(),
         ..Changes::default()
     };
@@ -150,10 +149,10 @@ fn save(name: &str, session: &Session, backend: &Backend, config: &Config) -> Re
 fn shown(section: &str, session: &Session, backend: &Backend, out: &mut Out) -> Result<()> {
     let ask = &session.ask;
     let mut text = match backend {
-        Backend::Here(here) if section == "info" => return show::table(here.model(), out),
-        Backend::Here(here) => show::section_text(here.model(), section)?,
-        Backend::There(client, _) => {
-            let told = told(client, &ask.model)?;
+        Backend::Local(local) if section == "info" => return show::table(local.model(), out),
+        Backend::Local(local) => show::section_text(local.model(), section)?,
+        Backend::Remote(client) => {
+            let told = told(client, &ask.turn.model)?;
             match section {
                 "info" => json_lines(&told["details"]),
                 section => told[section].as_str().unwrap_or_default().to_string(),
@@ -165,7 +164,7 @@ fn shown(section: &str, session: &Session, backend: &Backend, out: &mut Out) -> 
     }
     let text = text.trim_end();
     if section == "parameters" {
-        return out.write(&parameters(text, &parameters_text(&ask.options)));
+        return out.write(&parameters(text, &parameters_text(&ask.turn.options)));
     }
     match (text, section) {
         ("", "license") => out.write("No license was specified for this model.\n"),

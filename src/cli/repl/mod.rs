@@ -3,7 +3,6 @@
 //! Only this file uses rustyline.
 
 pub mod actions;
-pub mod backend;
 pub mod commands;
 pub mod session;
 pub mod wrap;
@@ -25,14 +24,15 @@ use super::out::{self, Out};
 use super::parsed::Parsed;
 use super::run::answer::{self, Printer};
 use super::run::turn_args::{self, Ask};
+use super::run::turn_flags::{HIDETHINKING, NOWORDWRAP};
+use super::show::VERBOSE;
 use super::signals::Interrupt;
 use super::transcript::Transcript;
-use crate::core::duration::KeepAlive;
 use crate::core::error::{Class, Error, Result};
 use crate::core::message::{Message, Usage};
-use crate::ops::turn::Request;
+use crate::core::turn::Overflow;
+use crate::ops::backend::Backend;
 use crate::system::config::Config;
-use backend::Backend;
 use commands::{Completion, ReplCommand};
 use session::Session;
 
@@ -58,19 +58,16 @@ pub fn talk(
     let interrupt = Interrupt::on_signal()?;
     let mut transcript = Transcript::of(parsed)?;
     let mut session = Session {
-        verbose: parsed.has("verbose"),
-        wraps: !parsed.has("nowordwrap"),
+        verbose: parsed.has(&VERBOSE),
+        wraps: !parsed.has(&NOWORDWRAP),
         keeps_history: config.history.is_some(),
-        shows_thinking: !parsed.has("hidethinking"),
+        shows_thinking: !parsed.has(&HIDETHINKING),
         attached: Vec::new(),
-        ask: Ask {
-            forgets: true,
-            ..ask
-        },
+        ask: forgetting(ask),
     };
     let mut input = editor(config).map_err(unreadable)?;
-    if let Backend::Here(here) = &backend {
-        replay(&here.model().messages, out)?;
+    if let Backend::Local(local) = &backend {
+        replay(&local.model().messages, out)?;
     }
     loop {
         let line = match input.readline(">>> ") {
@@ -149,7 +146,7 @@ impl Turning<'_> {
     fn take(&mut self, session: &mut Session, prompt: Message, out: &mut Out) -> Result<()> {
         session.ask.messages.push(prompt.clone());
         self.interrupt.forget();
-        let mut printer = Printer::new(out, &session.ask.model, false, session.shows_thinking);
+        let mut printer = Printer::new(out, &session.ask.turn.model, false, session.shows_thinking);
         if session.wraps {
             printer = printer.wrapped();
         }
@@ -181,24 +178,24 @@ impl Turning<'_> {
     }
 
     fn answer(&self, ask: &Ask, printer: &mut Printer) -> Result<()> {
-        match self.backend {
-            Backend::Here(here) => {
-                let request = Request {
-                    cancel: self.interrupt.flag(),
-                    keep_alive: Some(KeepAlive::Forever),
-                    started: Instant::now(),
-                    ..ask.request(here.model())
-                };
-                let mut turn = here.start(request, printer.out)?;
-                turn.try_for_each(|delta| printer.print(delta?))
-            }
-            Backend::There(client, keep_alive) => {
-                let cancel = self.interrupt.flag();
-                let mut take = |delta| printer.print(delta);
-                answer::by_server_until(client, ask, keep_alive.clone(), &cancel, &mut take)
-            }
-        }
+        let cancel = self.interrupt.flag();
+        answer::start(
+            self.backend,
+            ask.turn(),
+            &cancel,
+            Instant::now(),
+            printer.out,
+        )?
+        .try_for_each(|delta| printer.print(delta?))
     }
+}
+
+/// A session drops its oldest messages if the conversation does not fit, unless the user chose otherwise.
+fn forgetting(mut ask: Ask) -> Ask {
+    if ask.turn.overflow == Overflow::Error {
+        ask.turn.overflow = Overflow::Truncate;
+    }
+    ask
 }
 
 fn tell(usage: &Usage, verbose: bool, out: &Out) {

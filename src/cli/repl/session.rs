@@ -68,15 +68,15 @@ impl Session {
                 mode(on, "verbose", "quiet")
             }
             Set::Json(true) => {
-                self.ask.constraint = OutputConstraint::Json;
+                self.ask.turn.constraint = OutputConstraint::Json;
                 "Set format to 'json' mode.".into()
             }
             Set::Json(false) => {
-                self.ask.constraint = OutputConstraint::None;
+                self.ask.turn.constraint = OutputConstraint::None;
                 "Disabled format.".into()
             }
             Set::Think(think) => {
-                self.ask.think = Some(think);
+                self.ask.turn.think = Some(think);
                 self.shows_thinking = think.is_on();
                 match think.is_on() {
                     true => "Set 'think' mode.".into(),
@@ -88,7 +88,7 @@ impl Session {
                 for value in &values {
                     options.set_text(&name, value)?;
                 }
-                self.ask.options.overlay(&options);
+                self.ask.turn.options.overlay(&options);
                 format!("Set parameter '{name}' to '{}'", values.join(", "))
             }
             Set::System(text) => {

@@ -1,248 +1,76 @@
 //! An answer on the command line: from this process or a server, printed as it is generated.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::thread;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use super::turn_args::Ask;
 use crate::cli::context;
 use crate::cli::out::{self, Out, Unit};
 use crate::cli::parsed::Parsed;
 use crate::cli::repl::wrap::Wrap;
+use crate::cli::serve::LOG;
 use crate::cli::shape::Shape;
 use crate::core::duration;
 use crate::core::error::{Class, Error, Result};
-use crate::core::message::{Delta, Finish, Message, Reason, Think, Usage};
-use crate::core::turn::{OutputConstraint, Part};
-use crate::format::wire::native::encode::{ChatRecord, GenerateRecord, Record};
-use crate::format::wire::native::{ChatRequest, Common, GenerateRequest, Message as WireMessage};
-use crate::format::wire::options::to_json;
-use crate::ops::model::{self, Model};
-use crate::ops::pool::{Policy, Pool};
-use crate::ops::turn::{self, Request, Turn};
-use crate::system::client::{Client, Records};
+use crate::core::message::{Delta, Finish, Message, Reason, Usage};
+use crate::core::options::Options;
+use crate::core::turn::TurnRequest;
+use crate::format::wire::native::encode::{GenerateRecord, Record};
+use crate::ops::backend::{Answer, Backend, Local};
+use crate::ops::pool::Policy;
 use crate::system::config::Config;
-use crate::system::engine::{BUILT_FOR_GPU, Level, Sink};
+use crate::system::engine::{BUILT_FOR_GPU, Level};
 use crate::system::machine;
 
-/// Interval at which an answer from a server checks for cancellation.
-const LOOK: Duration = Duration::from_millis(50);
-
-/// A model that runs in this process.
-pub struct Here {
-    pool: Pool,
-    model: Model,
-    log: (Level, Sink),
-}
-
-impl Here {
-    /// Finds the model in the store; the first answer loads it.
-    ///
-    /// # Errors
-    /// If the model's name or file, or the value of `--log`, is wrong.
-    pub fn open(operand: &str, policy: Policy, parsed: &Parsed, config: &Config) -> Result<Self> {
-        let log = out::log(parsed.value("log"))?;
-        Ok(Here {
-            model: model::open(&context::store(config), operand)?,
-            pool: Pool::new(config.clone(), policy, log),
-            log,
-        })
-    }
-
-    /// The model.
-    pub fn model(&self) -> &Model {
-        &self.model
-    }
-
-    /// Starts an answer without progress or notes.
-    ///
-    /// # Errors
-    /// As [`Here::start`].
-    pub fn quietly(&self, request: Request) -> Result<Turn> {
-        turn::start(&self.pool, request, &mut |_| {})
-    }
-
-    /// Starts an answer and shows the load's progress on a terminal.
-    ///
-    /// # Errors
-    /// If the model cannot be loaded or the request is invalid.
-    pub fn start(&self, request: Request, out: &Out) -> Result<Turn> {
-        let progress = out.progress("loading", Unit::Percent);
-        let turn = turn::start(&self.pool, request, &mut |fraction| {
-            progress.show((fraction * 100.0) as u64, 100)
-        })?;
-        drop(progress);
-        if self.log.0 == Level::Debug {
-            turn.notes().iter().for_each(|note| out.note(note));
-        }
-        Ok(turn)
-    }
-}
-
-/// Answers once in this process; returns the name of the device that computed the answer.
+/// Finds the model of a command in the store; the first answer loads it.
 ///
 /// # Errors
-/// As [`Here::open`] and [`Here::start`].
-pub fn here(
-    ask: &Ask,
-    parsed: &Parsed,
-    config: &Config,
-    (started, cancel): (Instant, &Arc<AtomicBool>),
-    printer: &mut Printer,
-) -> Result<Option<String>> {
-    let here = Here::open(&ask.model, Policy::OneShot, parsed, config)?;
-    let request = Request {
-        started,
-        cancel: cancel.clone(),
-        ..ask.request(&here.model)
-    };
-    let mut turn = here.start(request, printer.out)?;
-    for delta in &mut turn {
-        printer.print(delta?)?;
+/// If the model's name or file, or the value of `--log`, is wrong.
+pub fn open(operand: &str, policy: Policy, parsed: &Parsed, config: &Config) -> Result<Local> {
+    let log = out::log(parsed.value(&LOG))?;
+    Local::open(operand, &context::store(config), config, policy, log)
+}
+
+/// Starts a turn and shows the load's progress on a terminal.
+///
+/// # Errors
+/// As [`Backend::start`].
+pub fn start(
+    backend: &Backend,
+    turn: TurnRequest,
+    cancel: &Arc<AtomicBool>,
+    started: Instant,
+    out: &Out,
+) -> Result<Answer> {
+    let progress = out.progress("loading", Unit::Percent);
+    let answer = backend.start(turn, cancel, started, &mut |fraction| {
+        progress.show((fraction * 100.0) as u64, 100)
+    })?;
+    drop(progress);
+    if matches!(backend, Backend::Local(local) if local.level() == Level::Debug) {
+        answer.notes().iter().for_each(|note| out.note(note));
     }
-    let device = match machine::gpus().first() {
-        Some(gpu) if turn.device() == "CPU" && ask.options.int("num_gpu") != Some(0) => {
-            let why = match BUILT_FOR_GPU {
-                true => "its driver does not answer",
-                false => "see 'make help' for a build that uses it",
+    Ok(answer)
+}
+
+/// The device that computed an answer, for `--verbose`; a CPU build that sees a GPU says so.
+pub fn device(answer: &Answer, options: &Options) -> Option<String> {
+    let device = answer.device()?;
+    let gpus = machine::gpus();
+    let gpu = gpus
+        .first()
+        .filter(|_| device == "CPU" && options.int("num_gpu") != Some(0));
+    Some(match gpu {
+        Some(gpu) => {
+            let why = if BUILT_FOR_GPU {
+                "its driver does not answer"
+            } else {
+                "see 'make help' for a build that uses it"
             };
             format!("CPU (this machine has a GPU by {gpu}: {why})")
         }
-        _ => turn.device(),
-    };
-    Ok(Some(device))
-}
-
-/// A callback that receives an answer delta by delta.
-pub type Take<'a> = &'a mut dyn FnMut(Delta) -> Result<()>;
-
-/// Sends the request to a server and passes its answer to `take`.
-///
-/// # Errors
-/// The server's error, `Network` if it cannot be reached, or an error from `take`.
-fn by_server(client: &Client, ask: &Ask, keep_alive: Option<&str>, take: Take) -> Result<()> {
-    for (given, what) in [
-        (
-            matches!(ask.constraint, OutputConstraint::Grammar(_)),
-            "--grammar",
-        ),
-        (ask.tool_choice.is_some(), "--tool-choice"),
-        (ask.overflow.is_some(), "--overflow"),
-    ] {
-        if given {
-            client.must_be_puna(what)?;
-        }
-    }
-    let seconds = |text: &str| text.parse::<f64>().map_or_else(|_| text.into(), Into::into);
-    let (format, grammar) = match &ask.constraint {
-        OutputConstraint::None => (None, String::new()),
-        OutputConstraint::Json => (Some("json".into()), String::new()),
-        OutputConstraint::Schema(schema) => (Some(schema.clone()), String::new()),
-        OutputConstraint::Grammar(text) => (None, text.clone()),
-    };
-    let common = Common {
-        model: ask.model.clone(),
-        stream: Some(true),
-        options: to_json(&ask.options),
-        keep_alive: keep_alive.map(seconds),
-        truncate: Some(ask.forgets),
-        shift: Some(false),
-        think: ask.think.map(|think| match think {
-            Think::On | Think::Off => think.is_on().into(),
-            Think::Level(_) => think.level().into(),
-        }),
-        format,
-        grammar,
-        tool_choice: ask.tool_choice.clone(),
-        overflow: ask.overflow.map_or("", Part::word).to_string(),
-        ..Common::default()
-    };
-    if ask.raw {
-        let body = GenerateRequest {
-            common,
-            prompt: ask.prompt.clone(),
-            raw: true,
-            ..GenerateRequest::default()
-        };
-        let records: Records<GenerateRecord> = client.post("/api/generate", &body)?;
-        return take_records(records, take, &ask.constraint, GenerateRecord::deltas);
-    }
-    let messages = ask.conversation();
-    let body = ChatRequest {
-        common,
-        messages: messages.iter().map(WireMessage::from).collect(),
-        tools: ask.tools.0.clone(),
-    };
-    let records: Records<ChatRecord> = client.post("/api/chat", &body)?;
-    take_records(records, take, &ask.constraint, ChatRecord::deltas)
-}
-
-/// As [`by_server`], but returns as soon as `cancel` is set, even while the server is silent: a separate
-/// thread reads the answer and stops at the next delta.
-///
-/// # Errors
-/// As [`by_server`]; `Cancelled`.
-pub fn by_server_until(
-    client: &Arc<Client>,
-    ask: &Ask,
-    keep_alive: Option<String>,
-    cancel: &AtomicBool,
-    take: Take,
-) -> Result<()> {
-    let (sender, receiver) = sync_channel::<Result<Delta>>(16);
-    let (client, ask) = (client.clone(), ask.clone());
-    thread::spawn(move || {
-        let mut take = |delta| sender.send(Ok(delta)).map_err(|_| Error::cancelled());
-        if let Err(error) = by_server(&client, &ask, keep_alive.as_deref(), &mut take) {
-            // The receiver has returned already.
-            let _ = sender.send(Err(error));
-        }
-    });
-    loop {
-        match receiver.recv_timeout(LOOK) {
-            Ok(delta) => take(delta?)?,
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            Err(RecvTimeoutError::Timeout) => {}
-        }
-        if cancel.load(Ordering::Relaxed) {
-            return Err(Error::cancelled());
-        }
-    }
-}
-
-/// Passes on a server's deltas. Checks the output constraint again, because not every server
-/// enforces it.
-fn take_records<T: serde::de::DeserializeOwned>(
-    records: Records<T>,
-    take: Take,
-    constraint: &OutputConstraint,
-    deltas: impl Fn(T) -> Vec<Delta>,
-) -> Result<()> {
-    let mut text = String::new();
-    for record in records {
-        for delta in deltas(record?) {
-            let reason = match &delta {
-                Delta::Text(more) if *constraint != OutputConstraint::None => {
-                    text.push_str(more);
-                    None
-                }
-                Delta::Finish(finish) => Some(finish.reason),
-                _ => None,
-            };
-            take(delta)?;
-            match reason {
-                Some(Reason::Stop) => return crate::ops::turn::check(constraint, &text),
-                Some(_) => return Ok(()),
-                None => {}
-            }
-        }
-    }
-    Err(Error::plain(
-        Class::Network,
-        "the server closed the connection before the answer was complete",
-    ))
+        None => device,
+    })
 }
 
 /// Writes the answer as it is generated, or as one record at the end.

@@ -3,6 +3,7 @@
 pub mod answer;
 pub mod reduce;
 pub mod turn_args;
+pub mod turn_flags;
 pub mod vector;
 
 use std::io::IsTerminal;
@@ -10,31 +11,33 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::context::{self, Context};
+use super::flag::{Flag, HOST, JSON, QUIET, maybe, option, switch};
 use super::idle_exit::{self, LINGER};
 use super::out::{self, Out};
 use super::parsed::Parsed;
-use super::repl::backend::Backend;
 use super::replay::{self, RECORD};
 use super::run_limits::{self, Deadline};
-use super::shape::{EXTRACT, FIELDS, ONE_LINE, STOP, STRIP, Shape};
-use super::table::{Command, Completes, HOST, JSON, PLAIN, QUIET, maybe, option, switch};
+use super::shape::{EXTRACT, FIELDS, ONE_LINE, STRIP, Shape};
+use super::table::{Command, Completes, PLAIN};
 use super::transcript::{CONTINUE, TRANSCRIPT, Transcript};
 use super::{pull, repl};
 use crate::core::duration::KeepAlive;
 use crate::core::error::{Class, Error, Result};
 use crate::core::message::{Message, Reason};
 use crate::core::name::Name;
-use crate::core::turn::{OutputConstraint, ToolChoice};
+use crate::core::turn::OutputConstraint;
+use crate::ops::backend::Backend;
 use crate::ops::model;
 use crate::ops::pool::Policy;
 use crate::system::client::Client;
 use crate::system::config::Config;
 use crate::system::engine::Level;
 use crate::system::registry::Registry;
-use answer::{Here, Printer};
-use turn_args::{
-    ATTACH, Ask, FORMAT, GRAMMAR, MESSAGES, OPTION, OVERFLOW, RAW, SCHEMA, SEED, SYSTEM,
-    TEMPERATURE, THINK, TOOL_CHOICE, TOOLS,
+use answer::Printer;
+use turn_args::Ask;
+use turn_flags::{
+    ATTACH, FORMAT, GRAMMAR, HIDETHINKING, KEEPALIVE, MESSAGES, NOWORDWRAP, NUM_CTX, NUM_PREDICT,
+    OPTION, OVERFLOW, RAW, SCHEMA, SEED, STOP, SYSTEM, TEMPERATURE, THINK, TOOL_CHOICE, TOOLS,
 };
 
 /// What `--overflow` may say: several answers, which `reduce` needs, are given by this command only.
@@ -51,17 +54,12 @@ pub const COMMAND: Command = Command {
         OPTION,
         SEED,
         TEMPERATURE,
-        option("num-predict", Some('n'), "N", "generate at most N tokens"),
-        option(
-            "num-ctx",
-            None,
-            "N",
-            "context size in tokens (default: as needed)",
-        ),
+        NUM_PREDICT,
+        NUM_CTX,
         RAW,
         OVERFLOW,
         THINK,
-        switch("hidethinking", None, "do not print the thinking"),
+        HIDETHINKING,
         ATTACH,
         TOOLS,
         TOOL_CHOICE,
@@ -74,52 +72,22 @@ pub const COMMAND: Command = Command {
         STRIP,
         STOP,
         JSON,
-        switch(
-            "deterministic",
-            None,
-            "same seed, same bytes: no server, no prefix cache",
-        ),
-        switch(
-            "verbose",
-            None,
-            "print timings and the device on standard error",
-        ),
+        DETERMINISTIC,
+        VERBOSE,
         QUIET,
-        switch(
-            "nowordwrap",
-            None,
-            "in a session, do not break lines between words",
-        ),
+        NOWORDWRAP,
         TRANSCRIPT,
         CONTINUE,
         RECORD,
-        switch(
-            "local",
-            None,
-            "run in this process even if a server is running",
-        ),
+        LOCAL,
         LINGER,
         HOST,
-        option(
-            "keepalive",
-            None,
-            "DURATION",
-            "how long a server keeps the model loaded",
-        ),
-        maybe(
-            "pull",
-            "WHEN",
-            "fetch the model first: missing, always or never",
-        ),
+        KEEPALIVE,
+        PULL,
         pull::INSECURE,
         vector::DIMENSIONS,
         vector::TRUNCATE,
-        option(
-            "log",
-            None,
-            "LEVEL",
-            "llama.cpp log: off, warn, debug; implies --local",
-        ),
+        LOG,
     ],
     about: &[
         "Answers one prompt and exits. MODEL is a name in the store, or a GGUF file if it begins with /, ./ or ../ or \
@@ -205,10 +173,39 @@ pub const COMMAND: Command = Command {
     ..PLAIN
 };
 
+const DETERMINISTIC: Flag = switch(
+    "deterministic",
+    None,
+    "same seed, same bytes: no server, no prefix cache",
+);
+const VERBOSE: Flag = switch(
+    "verbose",
+    None,
+    "print timings and the device on standard error",
+);
+
+const LOCAL: Flag = switch(
+    "local",
+    None,
+    "run in this process even if a server is running",
+);
+
+const PULL: Flag = maybe(
+    "pull",
+    "WHEN",
+    "fetch the model first: missing, always or never",
+);
+const LOG: Flag = option(
+    "log",
+    None,
+    "LEVEL",
+    "llama.cpp log: off, warn, debug; implies --local",
+);
+
 /// Fetches the model first, if `--pull` says so, or if it is missing and a user is at the terminal.
 fn fetch(text: &str, parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
     let watched = out.shows_progress() && out.output_is_terminal;
-    let always = match parsed.value("pull") {
+    let always = match parsed.value(&PULL) {
         Some("always") => true,
         Some("missing" | "") => false,
         None if watched => false,
@@ -233,7 +230,7 @@ fn fetch(text: &str, parsed: &Parsed, config: &Config, out: &mut Out) -> Result<
 /// True if a session starts: on a terminal, without a prompt and without flags that need one.
 fn is_session(parsed: &Parsed, out: &Out) -> bool {
     let asks = [
-        "json", "record", "raw", "attach", "messages", "fields", "extract", "one-line", "strip",
+        &JSON, &RECORD, &RAW, &ATTACH, &MESSAGES, &FIELDS, &EXTRACT, &ONE_LINE, &STRIP,
     ];
     parsed.operands.len() == 1
         && out.output_is_terminal
@@ -249,29 +246,39 @@ fn talk(
     config: &Config,
     out: &mut Out,
 ) -> Result<()> {
-    let backend = match server {
-        Some(client) => {
-            let keep_alive = parsed.value("keepalive").map(str::to_string);
-            Backend::There(Arc::new(client), keep_alive)
-        }
-        None => {
-            let here = Here::open(&ask.model, Policy::Session, parsed, config)?;
-            if here.model().header.is_embedding() {
-                return Err(Error::usage(
-                    "the model is an embedding model: give it a text",
-                ));
-            }
-            Backend::Here(Box::new(here))
-        }
-    };
+    let backend = backend(server, &ask, Policy::Session, parsed, config)?;
+    if matches!(&backend, Backend::Local(local) if local.model().header.is_embedding()) {
+        return Err(Error::usage(
+            "the model is an embedding model: give it a text",
+        ));
+    }
     repl::talk(backend, ask, parsed, config, out)
+}
+
+/// Where the turns of a command run.
+fn backend(
+    server: Option<Client>,
+    ask: &Ask,
+    policy: Policy,
+    parsed: &Parsed,
+    config: &Config,
+) -> Result<Backend> {
+    Ok(match server {
+        Some(client) => Backend::Remote(Arc::new(client)),
+        None => Backend::Local(Box::new(answer::open(
+            &ask.turn.model,
+            policy,
+            parsed,
+            config,
+        )?)),
+    })
 }
 
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
-    let log = out::log(parsed.value("log"))?;
+    let log = out::log(parsed.value(&LOG))?;
     // A prompt from the prefix cache may give other bytes than one that is computed in one pass.
-    let alone = parsed.has("deterministic") || parsed.has("record");
+    let alone = parsed.has(&DETERMINISTIC) || parsed.has(&RECORD);
     let mut config = config.clone();
     config.deterministic |= alone;
     let config = &config;
@@ -281,62 +288,61 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         true => Ask::without_prompt(parsed, OVERFLOWS)?,
         false => Ask::of(parsed, OVERFLOWS)?,
     };
-    if let Some(text) = parsed.value("keepalive") {
-        KeepAlive::parse_lenient(text)?; // Only checked here: the server reads it again.
-    }
+    let keep_alive = parsed.value(&KEEPALIVE).map(KeepAlive::parse_lenient);
+    ask.turn.keep_alive = keep_alive.transpose()?;
     // llama.cpp's log is available only in this process.
-    let local = parsed.has("local") || alone || log.0 != Level::Off || model::is_path(&ask.model);
+    let local =
+        parsed.has(&LOCAL) || alone || log.0 != Level::Off || model::is_path(&ask.turn.model);
     let server = match local {
-        true if parsed.has("linger") => {
+        true if parsed.has(&LINGER) => {
             let text = "--linger uses a server: it needs a model of the store and cannot be used with --local, --deterministic, --record or --log";
             return Err(Error::usage(text));
         }
         true => None,
-        false if parsed.has("linger") => Some(idle_exit::server(parsed, config)?),
+        false if parsed.has(&LINGER) => Some(idle_exit::server(parsed, config)?),
         false => context.some_server(parsed)?,
     };
-    if !model::is_path(&ask.model) && context.named_server(parsed)?.is_none() {
-        fetch(&ask.model, parsed, config, out)?;
+    if !model::is_path(&ask.turn.model) && context.named_server(parsed)?.is_none() {
+        fetch(&ask.turn.model, parsed, config, out)?;
     }
     if talks {
         return talk(server, ask, parsed, config, out);
     }
     let Some(mut file) = replay::begin(parsed, &mut ask)? else {
-        return once(server.map(Arc::new), &ask, parsed, config, out).map(drop);
+        return once(server, &ask, parsed, config, out).map(drop);
     };
     let said = once(None, &ask, parsed, config, out).inspect_err(|_| {
         // After a failure no record is left behind.
-        let _ = parsed.value("record").map(std::fs::remove_file);
+        let _ = parsed.value(&RECORD).map(std::fs::remove_file);
     })?;
-    let model = model::open(&context.store(), &ask.model)?;
+    let model = model::open(&context.store(), &ask.turn.model)?;
     replay::write(&mut file, &ask, &model, &said, config)
 }
 
 /// Answers one prompt; returns the answer.
 fn once(
-    server: Option<Arc<Client>>,
+    server: Option<Client>,
     ask: &Ask,
     parsed: &Parsed,
     config: &Config,
     out: &mut Out,
 ) -> Result<Message> {
     let mut transcript = Transcript::of(parsed)?;
-    let shows_thinking = ask.think.is_some() && !parsed.has("hidethinking");
-    let mut printer = Printer::new(out, &ask.model, parsed.has("json"), shows_thinking)
+    let shows_thinking = ask.turn.think.is_some() && !parsed.has(&HIDETHINKING);
+    let mut printer = Printer::new(out, &ask.turn.model, parsed.has(&JSON), shows_thinking)
         .shaped(Shape::of(parsed)?);
     let deadline = Deadline::new();
-    let told = answered(
-        server.as_ref(),
-        ask,
-        (parsed, config),
-        &deadline,
-        &mut printer,
-    );
+    let backend = backend(server, ask, Policy::OneShot, parsed, config)?;
+    let told = answered(&backend, ask, &deadline, &mut printer);
     let mut pieces = None;
     let told = match told {
         Err(error) if error.class() == Class::TooLong && ask.reduces => {
-            let (given, server) = ((parsed, config), server.as_ref());
-            let reduced = reduce::answer(server, ask, given, &deadline, &mut printer);
+            // The model has to stay loaded between the pieces.
+            let session = match &backend {
+                Backend::Remote(client) => Backend::Remote(client.clone()),
+                Backend::Local(_) => self::backend(None, ask, Policy::Session, parsed, config)?,
+            };
+            let reduced = reduce::answer(&session, ask, config, &deadline, &mut printer);
             deadline.tell(reduced).map(|count| {
                 pieces = Some(count);
                 None
@@ -349,9 +355,13 @@ fn once(
             printer.cut()?;
             return Err(error);
         }
-        Err(error) if error.class() == Class::NoText && !parsed.has("record") => {
+        Err(error) if error.class() == Class::NoText && !parsed.has(&RECORD) => {
             drop(printer);
-            vector::print(server.as_deref(), ask, parsed, config, out)?;
+            let server = match &backend {
+                Backend::Remote(client) => Some(&**client),
+                Backend::Local(_) => None,
+            };
+            vector::print(server, ask, parsed, config, out)?;
             return Ok(Message::default());
         }
         answered => answered?,
@@ -369,7 +379,7 @@ fn once(
         let turn: Vec<Message> = prompt.into_iter().chain([said.clone()]).collect();
         transcript.add(ask.system.as_deref(), &turn)?;
     }
-    if parsed.has("verbose") {
+    if parsed.has(&VERBOSE) {
         answer::tell_timings(out, &finish.usage, device.as_deref());
     }
     whole(ask, &said, finish.reason)?;
@@ -378,33 +388,27 @@ fn once(
 
 /// Prints the answer as it is generated; returns the device that computed it, if known.
 fn answered(
-    server: Option<&Arc<Client>>,
+    backend: &Backend,
     ask: &Ask,
-    (parsed, config): (&Parsed, &Config),
     deadline: &Deadline,
     printer: &mut Printer,
 ) -> Result<Option<String>> {
-    let started = Instant::now();
     let cancel = deadline.flag();
-    let told = match server {
-        Some(client) => {
-            let keep_alive = parsed.value("keepalive").map(str::to_string);
-            let mut take = |delta| printer.print(delta);
-            let told = answer::by_server_until(client, ask, keep_alive, &cancel, &mut take);
-            told.map(|()| None) // A server does not report its device.
-        }
-        None => answer::here(ask, parsed, config, (started, &cancel), printer),
-    };
+    let told = answer::start(backend, ask.turn(), &cancel, Instant::now(), printer.out);
+    let told = told.and_then(|mut answer| {
+        answer.try_for_each(|delta| printer.print(delta?))?;
+        Ok(answer::device(&answer, &ask.turn.options))
+    });
     deadline.tell(told)
 }
 
 /// Refuses an answer that the token limit cut, if it has an output constraint or must call a tool.
 fn whole(ask: &Ask, said: &Message, reason: Reason) -> Result<()> {
-    if ask.constraint != OutputConstraint::None && reason == Reason::Length {
+    if ask.turn.constraint != OutputConstraint::None && reason == Reason::Length {
         let text = "the token limit cut the answer before it was complete: see --num-predict and --num-ctx";
         return Err(Error::plain(Class::Cut, text));
     }
-    let must_call = ToolChoice::of_json(ask.tool_choice.as_ref())?.requires();
+    let must_call = ask.turn.tool_choice.requires();
     if must_call && said.tool_calls.is_empty() {
         let text = "the token limit cut the call before it was complete: see --num-predict";
         return Err(Error::plain(Class::Cut, text));

@@ -1,16 +1,13 @@
 //! `--overflow=reduce`: answers a text that does not fit piece by piece, and then over those answers.
 
-use std::sync::Arc;
+use std::time::Instant;
 
-use super::answer::{self, Here, Printer};
+use super::answer::Printer;
 use super::turn_args::Ask;
-use crate::cli::parsed::Parsed;
 use crate::cli::run_limits::Deadline;
 use crate::core::error::{Class, Error, Result};
 use crate::core::message::{Delta, Message};
-use crate::ops::pool::Policy;
-use crate::ops::turn::Request;
-use crate::system::client::Client;
+use crate::ops::backend::Backend;
 use crate::system::config::Config;
 
 /// An answer to a piece may fill 1/8 of the context, unless the user gives --num-predict, so that two
@@ -21,15 +18,9 @@ const ANSWER_TOKENS_MIN: i64 = 16;
 /// A shorter text is not cut further: the question is what does not fit.
 const TEXT_CHARS_MIN: usize = 200;
 
-/// The backend that answers the pieces: a model in this process, or a server.
-enum Backend<'a> {
-    Here(Box<Here>),
-    There(&'a Arc<Client>),
-}
-
 /// The state of a reduction.
 struct Reducer<'a> {
-    backend: Backend<'a>,
+    backend: &'a Backend,
     /// The request for each piece, without its prompt.
     ask: Ask,
     deadline: &'a Deadline,
@@ -42,25 +33,21 @@ struct Reducer<'a> {
 /// # Errors
 /// `TooLong` if the question alone does not fit; else any error of an answer.
 pub fn answer(
-    server: Option<&Arc<Client>>,
+    backend: &Backend,
     ask: &Ask,
-    (parsed, config): (&Parsed, &Config),
+    config: &Config,
     deadline: &Deadline,
     printer: &mut Printer,
 ) -> Result<usize> {
-    let backend = match server {
-        Some(client) => Backend::There(client),
-        None => {
-            let here = Here::open(&ask.model, Policy::Session, parsed, config)?;
-            Backend::Here(Box::new(here))
-        }
-    };
     let mut asked = ask.clone();
-    if asked.options.int("num_predict").is_none() {
-        let context = ask.options.int("num_ctx");
+    if asked.turn.options.int("num_predict").is_none() {
+        let context = ask.turn.options.int("num_ctx");
         let context = context.unwrap_or_else(|| config.context_tokens.into());
         let tokens = (context / ANSWER_SHARE).max(ANSWER_TOKENS_MIN);
-        asked.options.set_text("num_predict", &tokens.to_string())?;
+        asked
+            .turn
+            .options
+            .set_text("num_predict", &tokens.to_string())?;
     }
     let mut reducer = Reducer {
         backend,
@@ -72,11 +59,9 @@ pub fn answer(
     let text = ask.prompt.strip_suffix(question).unwrap_or(&ask.prompt);
     let mut text = reducer.condensed(text.trim_end())?;
     loop {
-        let last = Ask {
-            prompt: reducer.prompt(&text),
-            options: ask.options.clone(),
-            ..reducer.ask.clone()
-        };
+        let mut last = reducer.ask.clone();
+        last.prompt = reducer.prompt(&text);
+        last.turn.options = ask.turn.options.clone();
         match reducer.say(&last, &mut |delta| printer.print(delta)) {
             Err(error) if error.class() == Class::TooLong => text = reducer.condensed(&text)?,
             said => return said.map(|()| reducer.pieces),
@@ -134,19 +119,11 @@ impl Reducer<'_> {
         }
     }
 
-    fn say(&self, ask: &Ask, take: answer::Take) -> Result<()> {
+    fn say(&self, ask: &Ask, take: &mut dyn FnMut(Delta) -> Result<()>) -> Result<()> {
         let cancel = self.deadline.flag();
-        match &self.backend {
-            Backend::Here(here) => {
-                let request = Request {
-                    cancel,
-                    ..ask.request(here.model())
-                };
-                here.quietly(request)?
-                    .try_for_each(|delta: Result<Delta>| take(delta?))
-            }
-            Backend::There(client) => answer::by_server_until(client, ask, None, &cancel, take),
-        }
+        self.backend
+            .start(ask.turn(), &cancel, Instant::now(), &mut |_| {})?
+            .try_for_each(|delta| take(delta?))
     }
 }
 

@@ -4,111 +4,28 @@ use std::io::IsTerminal;
 
 use serde_json::Value as Json;
 
+use super::turn_flags::{
+    ATTACH, FORMAT, GRAMMAR, MESSAGES, NUM_CTX, NUM_PREDICT, OPTION, OVERFLOW, RAW, SCHEMA, SEED,
+    STOP, SYSTEM, TEMPERATURE, THINK, TOOL_CHOICE, TOOLS,
+};
 use crate::cli::parsed::Parsed;
-use crate::cli::table::{Flag, maybe, option, switch};
 use crate::cli::{stdin, transcript};
 use crate::core::error::{Class, Error, Result};
-use crate::core::message::{Message, Think, Tool};
+use crate::core::message::{Message, Think};
 use crate::core::options::{Options, RETIRED};
-use crate::core::turn::{Input, OutputConstraint, Overflow, Part, ToolChoice};
+use crate::core::turn::{Input, OutputConstraint, Overflow, Part, ToolChoice, TurnRequest};
 use crate::format::wire::native;
-use crate::ops::model::Model;
-use crate::ops::turn::{self, Request};
-
-pub const SYSTEM: Flag = option(
-    "system",
-    Some('s'),
-    "TEXT",
-    "system text, instead of the model's own",
-);
-pub const OPTION: Flag = option(
-    "option",
-    Some('o'),
-    "KEY=VALUE",
-    "set an API option, such as top_k=1; repeatable",
-);
-pub const SEED: Flag = option(
-    "seed",
-    None,
-    "N",
-    "random seed; the same seed gives the same answer",
-);
-pub const TEMPERATURE: Flag = option(
-    "temperature",
-    None,
-    "T",
-    "sampling temperature; 0 picks the likeliest token",
-);
-pub const FORMAT: Flag = option(
-    "format",
-    None,
-    "json|@FILE",
-    "answer in JSON, or follow the schema in FILE",
-);
-pub const SCHEMA: Flag = option(
-    "schema",
-    None,
-    "FILE",
-    "answer in JSON that follows the schema in FILE",
-);
-pub const GRAMMAR: Flag = option(
-    "grammar",
-    None,
-    "FILE",
-    "answer in text that follows the grammar in FILE",
-);
-pub const MESSAGES: Flag = option(
-    "messages",
-    None,
-    "FILE",
-    "earlier messages, a JSON list as in the API",
-);
-pub const TOOLS: Flag = option(
-    "tools",
-    None,
-    "FILE",
-    "functions that the model may call, as in the API",
-);
-pub const TOOL_CHOICE: Flag = option(
-    "tool-choice",
-    None,
-    "WHICH",
-    "auto, none, required, or the function to call",
-);
-pub const THINK: Flag = maybe(
-    "think",
-    "LEVEL",
-    "think first: true, false, low, medium, high or max",
-);
-pub const RAW: Flag = switch(
-    "raw",
-    None,
-    "use the prompt as is, without the chat template",
-);
-pub const OVERFLOW: Flag = option(
-    "overflow",
-    None,
-    "PART",
-    "for too long a prompt: error, head, tail or middle",
-);
-
-pub const ATTACH: Flag = option(
-    "attach",
-    Some('a'),
-    "FILE",
-    "put a text file before the prompt; repeatable",
-);
 
 /// A larger prompt on standard input is refused: it fits no context.
 pub const PROMPT_BYTES_MAX: u64 = 64 << 20;
 /// Largest file of tools, messages, a schema or a grammar.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
-/// The request that the command line describes.
+/// The turn that the command line describes.
 #[derive(Clone)]
 pub struct Ask {
-    /// The model's name or path.
-    pub model: String,
+    /// The turn, without its input.
+    pub turn: TurnRequest,
     /// The prompt.
     pub prompt: String,
     /// The part of the prompt from the command line, if standard input comes before it.
@@ -117,24 +34,10 @@ pub struct Ask {
     pub messages: Vec<Message>,
     /// The system text.
     pub system: Option<String>,
-    /// API options from `-o` and the flags that stand for one.
-    pub options: Options,
     /// The prompt is used without the chat template.
     pub raw: bool,
-    /// The tools: their JSON, and the same parsed.
-    pub tools: (Vec<Json>, Vec<Tool>),
-    /// The API's tool choice.
-    pub tool_choice: Option<Json>,
-    /// Whether and how much to think; `None` leaves it to the model.
-    pub think: Option<Think>,
-    /// The output constraint of the answer.
-    pub constraint: OutputConstraint,
-    /// The part to keep of a prompt that does not fit; `None` makes that an error.
-    pub overflow: Option<Part>,
     /// A prompt that does not fit is answered piece by piece.
     pub reduces: bool,
-    /// The oldest messages are dropped if the conversation does not fit.
-    pub forgets: bool,
 }
 
 impl Ask {
@@ -148,65 +51,67 @@ impl Ask {
         let mut ask = Self::without_prompt(parsed, overflow_words)?;
         let attached = attachments(parsed)?;
         // Messages or attached files alone may be the request.
-        let told = parsed.has("messages") || !attached.is_empty();
+        let told = parsed.has(&MESSAGES) || !attached.is_empty();
         let alone = words.is_empty() && told && (attached.is_empty() || is_watched());
-        let prompt = match alone {
-            true => String::new(),
-            false => {
-                let (prompt, question) = prompt(words, ask.raw)?;
-                ask.question = question;
-                prompt
-            }
+        let prompt = if alone {
+            String::new()
+        } else {
+            let (prompt, question) = prompt(words, ask.raw)?;
+            ask.question = question;
+            prompt
         };
         ask.prompt = attached + &prompt;
         Ok(ask)
     }
 
-    /// Reads all but the prompt: the request that a session starts from.
+    /// Reads all but the prompt: the turn that a session starts from.
     ///
     /// # Errors
     /// As [`Ask::of`].
     pub fn without_prompt(parsed: &Parsed, overflow_words: &[&str]) -> Result<Self> {
-        let raw = parsed.has("raw");
-        let mut messages = match parsed.value("messages") {
+        let mut messages = match parsed.value(&MESSAGES) {
             Some(path) => messages(path)?,
             None => Vec::new(),
         };
         messages.extend(transcript::earlier(parsed)?);
-        let tools = match parsed.value("tools") {
+        let tools = match parsed.value(&TOOLS) {
             Some(path) => tools(path)?,
             None => Vec::new(),
         };
         let overflow = parsed
-            .value("overflow")
+            .value(&OVERFLOW)
             .map(|word| overflow(word, overflow_words));
-        let ask = Ask {
-            model: parsed.operands[0].clone(),
+        let turn = TurnRequest {
             options: options(parsed)?,
-            tool_choice: parsed.value("tool-choice").map(tool_choice),
+            tool_choice: parsed
+                .value(&TOOL_CHOICE)
+                .map_or_else(Default::default, tool_choice),
             think: think(parsed)?,
             constraint: constraint(parsed)?,
-            overflow: overflow.transpose()?.flatten(),
-            system: parsed.value("system").map(str::to_string),
-            tools: (
-                tools.clone(),
-                tools.iter().map(native::tool).collect::<Result<_>>()?,
-            ),
+            overflow: overflow
+                .transpose()?
+                .flatten()
+                .map_or(Overflow::Error, Overflow::Keep),
+            tools: tools.iter().map(native::tool).collect::<Result<_>>()?,
+            ..TurnRequest::new(parsed.operands[0].as_str(), None)
+        };
+        let ask = Ask {
+            turn,
+            system: parsed.value(&SYSTEM).map(str::to_string),
             prompt: String::new(),
             question: None,
             messages,
-            raw,
-            reduces: parsed.value("overflow") == Some("reduce"),
-            forgets: false,
+            raw: parsed.has(&RAW),
+            reduces: parsed.value(&OVERFLOW) == Some("reduce"),
         };
-        if ask.raw && (ask.system.is_some() || !ask.messages.is_empty() || !ask.tools.1.is_empty())
-        {
+        let turn = &ask.turn;
+        if ask.raw && (ask.system.is_some() || !ask.messages.is_empty() || !turn.tools.is_empty()) {
             return Err(Error::usage(
                 "--raw cannot be used with --system, --messages or --tools",
             ));
         }
-        ToolChoice::of_json(ask.tool_choice.as_ref())?.among(&ask.tools.1)?;
-        if ask.constraint != OutputConstraint::None && !ask.tools.1.is_empty() {
+        turn.tool_choice.among(&turn.tools)?;
+        if turn.constraint != OutputConstraint::None && !turn.tools.is_empty() {
             return Err(Error::usage(
                 "--tools cannot be used with --format, --schema or --grammar",
             ));
@@ -214,7 +119,7 @@ impl Ask {
         Ok(ask)
     }
 
-    /// The conversation of the request, without the messages of the model's own Modelfile.
+    /// The conversation of the turn, without the messages of the model's own Modelfile.
     pub fn conversation(&self) -> Vec<Message> {
         let system = self.system.iter().map(|text| Message::new("system", text));
         let user = (!self.prompt.is_empty()).then(|| Message::new("user", &self.prompt));
@@ -224,36 +129,28 @@ impl Ask {
             .collect()
     }
 
-    /// The request for a model in this process.
-    pub fn request<'a>(&self, model: &'a Model) -> Request<'a> {
-        let input = match self.raw {
-            true => Input::Raw(self.prompt.clone()),
-            false => Input::Chat(turn::conversation(model, self.conversation())),
+    /// The turn with its input.
+    pub fn turn(&self) -> TurnRequest {
+        let input = if self.raw {
+            Input::Raw(self.prompt.clone())
+        } else {
+            Input::Chat(self.conversation())
         };
-        Request {
-            tools: self.tools.1.clone(),
-            tool_choice: ToolChoice::of_json(self.tool_choice.as_ref()).unwrap_or_default(),
-            think: self.think,
-            constraint: self.constraint.clone(),
-            options: self.options.clone(),
-            overflow: match self.overflow {
-                Some(part) => Overflow::Keep(part),
-                None if self.forgets => Overflow::Truncate,
-                None => Overflow::Error,
-            },
-            ..Request::new(model, input)
+        TurnRequest {
+            input: Some(input),
+            ..self.turn.clone()
         }
     }
 }
 
 /// Checks that standard input is read only once, as the prompt or as one of the files.
 fn once(parsed: &Parsed, prompt: bool) -> Result<()> {
-    let flags = ["messages", "tools", "schema", "grammar"].map(|flag| parsed.value(flag));
+    let flags = [&MESSAGES, &TOOLS, &SCHEMA, &GRAMMAR].map(|flag| parsed.value(flag));
     let format = parsed
-        .value("format")
+        .value(&FORMAT)
         .and_then(|word| word.strip_prefix('@'));
     let files = flags.into_iter().chain([format]).flatten();
-    let files = files.chain(parsed.values("attach"));
+    let files = files.chain(parsed.values(&ATTACH));
     match files.filter(|file| *file == "-").count() + usize::from(prompt) {
         0 | 1 => Ok(()),
         _ => Err(Error::usage("standard input can be read only once")),
@@ -266,7 +163,7 @@ fn once(parsed: &Parsed, prompt: bool) -> Result<()> {
 /// `Usage` for an unknown option or a wrong value.
 pub fn options(parsed: &Parsed) -> Result<Options> {
     let mut options = Options::default();
-    for pair in parsed.values("option") {
+    for pair in parsed.values(&OPTION) {
         let (key, value) = pair
             .split_once('=')
             .ok_or_else(|| Error::usage(format!("--option needs KEY=VALUE, not '{pair}'")))?;
@@ -275,23 +172,23 @@ pub fn options(parsed: &Parsed) -> Result<Options> {
         }
     }
     for (flag, key) in [
-        ("seed", "seed"),
-        ("temperature", "temperature"),
-        ("num-predict", "num_predict"),
-        ("num-ctx", "num_ctx"),
+        (&SEED, "seed"),
+        (&TEMPERATURE, "temperature"),
+        (&NUM_PREDICT, "num_predict"),
+        (&NUM_CTX, "num_ctx"),
     ] {
         if let Some(value) = parsed.value(flag) {
             options.set_text(key, value)?;
         }
     }
-    for text in parsed.values("stop") {
+    for text in parsed.values(&STOP) {
         options.set_text("stop", text)?;
     }
     Ok(options)
 }
 
 fn think(parsed: &Parsed) -> Result<Option<Think>> {
-    match parsed.value("think") {
+    match parsed.value(&THINK) {
         None => Ok(None),
         Some("") => Ok(Some(Think::On)),
         Some(word) => match Think::parse(word) {
@@ -306,9 +203,9 @@ fn think(parsed: &Parsed) -> Result<Option<Think>> {
 /// The output constraint of `--format`, `--schema` or `--grammar`; at most one may be given.
 fn constraint(parsed: &Parsed) -> Result<OutputConstraint> {
     let (format, schema, grammar) = (
-        parsed.value("format"),
-        parsed.value("schema"),
-        parsed.value("grammar"),
+        parsed.value(&FORMAT),
+        parsed.value(&SCHEMA),
+        parsed.value(&GRAMMAR),
     );
     let given = [format, schema, grammar].into_iter().flatten().count();
     if given > 1 {
@@ -351,11 +248,13 @@ fn tools(path: &str) -> Result<Vec<Json>> {
     }
 }
 
-/// The API's tool choice: a keyword, or the function of this name.
-fn tool_choice(word: &str) -> Json {
+/// The tool choice: a keyword, or the function of this name.
+fn tool_choice(word: &str) -> ToolChoice {
     match word {
-        "auto" | "none" | "required" => word.into(),
-        name => serde_json::json!({ "type": "function", "function": { "name": name } }),
+        "auto" => ToolChoice::Auto,
+        "none" => ToolChoice::None,
+        "required" => ToolChoice::Required,
+        name => ToolChoice::Named(name.to_string()),
     }
 }
 
@@ -384,7 +283,7 @@ pub fn file(path: &str) -> Result<String> {
 
 /// The texts of all files that `--attach` names.
 fn attachments(parsed: &Parsed) -> Result<String> {
-    parsed.values("attach").map(attachment).collect()
+    parsed.values(&ATTACH).map(attachment).collect()
 }
 
 /// A text file as part of a prompt: a line with its name, then its content.
@@ -415,7 +314,7 @@ fn overflow(word: &str, words: &[&str]) -> Result<Option<Part>> {
     }
     let (last, first) = words.split_last().expect("there are words");
     Err(Error::usage(format!(
-        "--overflow is {} or {last}, not '{word}'",
+        "--overflow must be {} or {last}, not '{word}'",
         first.join(", ")
     )))
 }

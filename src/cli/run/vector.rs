@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use super::turn_args::Ask;
+use super::turn_flags::KEEPALIVE;
 use crate::cli::context;
+use crate::cli::flag::{Flag, JSON, maybe, option};
 use crate::cli::out::{self, Out, Unit};
 use crate::cli::parsed::Parsed;
-use crate::cli::table::{Flag, maybe, option};
+use crate::cli::serve::LOG;
 use crate::core::error::{Class, Error, Result};
 use crate::format::wire::native::EmbedRequest;
 use crate::format::wire::native::encode::{EmbedRecord, nanos};
@@ -44,8 +46,8 @@ pub fn print(
         let text = "the model is an embedding model: give it a text";
         return Err(Error::usage(text));
     }
-    let dimensions = parsed.number("dimensions", 1..=usize::MAX)?;
-    let truncate = match parsed.value("truncate") {
+    let dimensions = parsed.number(&DIMENSIONS, 1..=usize::MAX)?;
+    let truncate = match parsed.value(&TRUNCATE) {
         None | Some("true" | "") => true,
         Some("false") => false,
         Some(other) => {
@@ -56,12 +58,12 @@ pub fn print(
     let record = match server {
         Some(client) => {
             let body = EmbedRequest {
-                model: ask.model.clone(),
+                model: ask.turn.model.clone(),
                 input: ask.prompt.as_str().into(),
                 truncate: Some(truncate),
                 dimensions: dimensions.map_or(0, |count| count as i64),
-                keep_alive: parsed.value("keepalive").map(Into::into),
-                options: to_json(&ask.options),
+                keep_alive: parsed.value(&KEEPALIVE).map(Into::into),
+                options: to_json(&ask.turn.options),
             };
             let answer = client.post::<EmbedRecord>("/api/embed", &body)?.next();
             let none = || Error::plain(Class::Network, "the server sent an empty answer");
@@ -69,7 +71,7 @@ pub fn print(
         }
         None => here(ask, parsed, config, out, (dimensions, truncate))?,
     };
-    if parsed.has("json") {
+    if parsed.has(&JSON) {
         return out.json(&[record]);
     }
     let vector = record.embeddings.first();
@@ -85,27 +87,27 @@ fn here(
     (dimensions, truncate): (Option<usize>, bool),
 ) -> Result<EmbedRecord> {
     let started = std::time::Instant::now();
-    let model = model::open(&context::store(config), &ask.model)?;
+    let model = model::open(&context::store(config), &ask.turn.model)?;
     let request = Request {
         model: &model,
         texts: vec![ask.prompt.clone()],
         truncate,
         dimensions,
-        options: ask.options.clone(),
+        options: ask.turn.options.clone(),
         keep_alive: None,
         cancel: Arc::default(),
     };
     let pool = Pool::new(
         config.clone(),
         Policy::OneShot,
-        out::log(parsed.value("log"))?,
+        out::log(parsed.value(&LOG))?,
     );
     let progress = out.progress("loading", Unit::Percent);
     let embedded = embed::embed(&pool, &request, &mut |fraction| {
         progress.show((fraction * 100.0) as u64, 100)
     })?;
     Ok(EmbedRecord {
-        model: ask.model.clone(),
+        model: ask.turn.model.clone(),
         embeddings: embedded.vectors,
         total_duration: nanos(started.elapsed()),
         load_duration: nanos(embedded.load),

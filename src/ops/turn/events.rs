@@ -8,7 +8,7 @@ use super::{Prompt, Request};
 use crate::core::error::{Class, Error, Result};
 use crate::core::message::{Delta, Finish, Reason, ToolCall, Usage};
 use crate::core::options::Options;
-use crate::core::turn::{OutputConstraint, ToolChoice};
+use crate::core::turn::{Input, OutputConstraint, ToolChoice};
 use crate::format::reply::{Format, Piece, Reader, Stops, Utf8};
 use crate::ops::pool::Lease;
 use crate::system::engine::{Answer, Event};
@@ -29,7 +29,8 @@ pub struct Turn {
     ready: VecDeque<Delta>,
     calls: usize,
     usage: Usage,
-    context: Vec<i32>,
+    /// The tokens so far; `None` for a raw prompt, whose answer reports no context, as in the reference.
+    context: Option<Vec<i32>>,
     started: Instant,
     admitted: Instant,
     first_token: Option<Instant>,
@@ -66,10 +67,16 @@ impl Turn {
             load: begun.load,
             ..Usage::default()
         };
-        let own_stops = request.options.texts("stop").unwrap_or_default().to_vec();
+        let has_context = !matches!(request.input, Input::Raw(_));
+        let own_stops = request
+            .turn
+            .options
+            .texts("stop")
+            .unwrap_or_default()
+            .to_vec();
         let mut stops = options.texts("stop").unwrap_or_default().to_vec();
         // A grammar decides where the answer ends, so an end marker inside it is text.
-        let free = request.constraint == OutputConstraint::None;
+        let free = request.turn.constraint == OutputConstraint::None;
         stops.extend(
             format
                 .iter()
@@ -77,9 +84,10 @@ impl Turn {
                 .flat_map(|format| format.ends.iter().cloned()),
         );
         // The user's grammar defines the entire answer, so it has no thinking and no calls.
-        let format = format.filter(|_| !matches!(request.constraint, OutputConstraint::Grammar(_)));
-        let calls = free && request.tool_choice != ToolChoice::None;
-        let tools = if calls { &request.tools[..] } else { &[] };
+        let format =
+            format.filter(|_| !matches!(request.turn.constraint, OutputConstraint::Grammar(_)));
+        let calls = free && request.turn.tool_choice != ToolChoice::None;
+        let tools = if calls { &request.turn.tools[..] } else { &[] };
         Turn {
             answer: begun.answer,
             lease: begun.lease,
@@ -87,12 +95,12 @@ impl Turn {
             stops: Stops::new(&stops),
             own_stops,
             reader: format.map(|format| Reader::new(format, tools, &prompt.text)),
-            constraint: request.constraint.clone(),
+            constraint: request.turn.constraint.clone(),
             constrained: String::new(),
             ready: VecDeque::new(),
             calls: 0,
             usage,
-            context: prompt.tokens,
+            context: has_context.then_some(prompt.tokens),
             started: request.started,
             admitted: Instant::now(),
             first_token: None,
@@ -121,13 +129,19 @@ impl Turn {
         &self.notes
     }
 
-    /// Returns the next delta if it belongs to the same token as the last one.
-    pub fn next_of_token(&mut self) -> Option<Delta> {
+    /// Returns the next deltas that one token brought; a token without a logprob brings one at a time.
+    pub fn next_token(&mut self) -> Option<Result<Vec<Delta>>> {
+        let first = match self.next()? {
+            Ok(delta) => delta,
+            Err(error) => return Some(Err(error)),
+        };
+        let opens = matches!(first, Delta::Logprob(_));
         let same = |delta: &Delta| !matches!(delta, Delta::Logprob(_) | Delta::Finish(_));
-        self.ready
-            .front()
-            .is_some_and(same)
-            .then(|| self.ready.pop_front())?
+        let mut deltas = vec![first];
+        while opens && self.ready.front().is_some_and(same) {
+            deltas.extend(self.ready.pop_front());
+        }
+        Some(Ok(deltas))
     }
 
     fn step(&mut self) -> Result<()> {
@@ -140,7 +154,7 @@ impl Turn {
                 self.ready.extend(logprobs.map(Delta::Logprob));
                 self.first_token.get_or_insert_with(Instant::now);
                 self.usage.answer_tokens += 1;
-                self.context.push(id);
+                self.context.iter_mut().for_each(|context| context.push(id));
                 let whole = self.utf8.push(&bytes);
                 let (text, found) = self.stops.push(&whole);
                 self.read(&text);
@@ -230,7 +244,7 @@ impl Turn {
         self.ready.push_back(Delta::Finish(Box::new(Finish {
             reason,
             usage: self.usage,
-            context: std::mem::take(&mut self.context),
+            context: self.context.take().unwrap_or_default(),
             stop: self
                 .stops
                 .hit()

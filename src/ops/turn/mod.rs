@@ -11,11 +11,12 @@ pub use output_constraint::check;
 pub use request::Request;
 
 use super::model::Model;
-use super::pool::{Pool, Progress};
+use super::pool::{Lease, Pool, Progress};
 use crate::core::error::{Class, Error, Result};
-use crate::core::message::{Message, Think};
+use crate::core::message::Think;
 use crate::core::options::Options;
 use crate::core::turn::Input;
+use crate::format::reply::Format;
 use crate::system::engine::{Event, Job, Sampling};
 use template_choice::TemplateChoice;
 
@@ -35,29 +36,12 @@ pub fn options_in_force(model: &Model, options: &Options) -> Options {
     merged
 }
 
-/// The whole conversation: the model's SYSTEM unless the request has a system message, the model's
-/// MESSAGEs, then the request's messages.
-pub fn conversation(model: &Model, asked: Vec<Message>) -> Vec<Message> {
-    let brings_system = asked
-        .first()
-        .is_some_and(|message| message.role == "system");
-    let system = model
-        .system
-        .iter()
-        .filter(|text| !brings_system && !text.is_empty());
-    let system = system.map(|text| Message::new("system", text));
-    system
-        .chain(model.messages.iter().cloned())
-        .chain(asked)
-        .collect()
-}
-
 /// Starts a turn; returns once the engine has accepted its prompt.
 ///
 /// # Errors
 /// Every error of the request is reported here and not in the middle of the answer.
 pub fn start(pool: &Pool, request: Request, progress: Progress) -> Result<Turn> {
-    let options = options_in_force(request.model, &request.options);
+    let options = options_in_force(request.model, &request.turn.options);
     if request.model.header.is_embedding() {
         let text = format!(
             "\"{}\" is an embedding model and cannot generate text",
@@ -70,7 +54,7 @@ pub fn start(pool: &Pool, request: Request, progress: Progress) -> Result<Turn> 
     let lease = pool.acquire(
         request.model,
         &options,
-        request.keep_alive,
+        request.turn.keep_alive,
         &request.cancel,
         progress,
     )?;
@@ -78,40 +62,9 @@ pub fn start(pool: &Pool, request: Request, progress: Progress) -> Result<Turn> 
     let engine = lease.engine();
     let prompter = Prompter::new(&request, &template_choice, engine, &options);
     let prompt = prompter.prompt(lease.context_tokens)?;
-    let answer_tokens = match (options.int("num_predict"), lease.context_tokens) {
-        (Some(limit @ 0..), _) => usize::try_from(limit).unwrap_or(usize::MAX),
-        (_, Some(tokens)) => tokens as usize * SHIFTED_CONTEXTS_MAX,
-        (_, None) => ANSWER_TOKENS,
-    };
-    let shift = request.shift.then(|| prompt::kept_tokens(&options, engine));
     let chats = matches!(request.input, Input::Chat(_));
     let format = chats.then(|| template_choice.format());
-    let grammar = output_constraint::grammar(&request, format.as_deref(), &prompt.text, engine)?;
-    let job = Job {
-        prompt: prompt.tokens.clone(),
-        answer_tokens,
-        sampling: Sampling {
-            bias: known(&request.bias, engine.facts().vocabulary),
-            ..Sampling::of(&options)
-        },
-        visible: match &format {
-            Some(format) => engine.specials()?.within(&format.tags()),
-            None => Vec::new(),
-        },
-        logprobs: request.logprobs,
-        guide: grammar.map(|grammar| engine.guide(grammar)).transpose()?,
-        thinking_budget: output_constraint::budget(
-            &request,
-            &options,
-            format.as_deref(),
-            &prompt.text,
-            engine,
-        ),
-        shift: shift.flatten(),
-        endless: false,
-        stall_timeout: lease.stall_timeout(),
-        cancel: request.cancel.clone(),
-    };
+    let job = job(&request, &prompt, &options, format.as_deref(), &lease)?;
     let answer = engine.submit(job)?;
     let cached_tokens = match answer.next()? {
         Event::Admitted { cached_tokens } => cached_tokens,
@@ -131,11 +84,48 @@ pub fn start(pool: &Pool, request: Request, progress: Progress) -> Result<Turn> 
     Ok(Turn::new(&request, prompt, &options, format, begun))
 }
 
+/// The engine's job for a prompt.
+fn job(
+    request: &Request,
+    prompt: &Prompt,
+    options: &Options,
+    format: Option<&Format>,
+    lease: &Lease,
+) -> Result<Job> {
+    let (engine, turn) = (lease.engine(), &request.turn);
+    let answer_tokens = match (options.int("num_predict"), lease.context_tokens) {
+        (Some(limit @ 0..), _) => usize::try_from(limit).unwrap_or(usize::MAX),
+        (_, Some(tokens)) => tokens as usize * SHIFTED_CONTEXTS_MAX,
+        (_, None) => ANSWER_TOKENS,
+    };
+    let shift = turn.shift.then(|| prompt::kept_tokens(options, engine));
+    let grammar = output_constraint::grammar(request, format, &prompt.text, engine)?;
+    Ok(Job {
+        prompt: prompt.tokens.clone(),
+        answer_tokens,
+        sampling: Sampling {
+            bias: known(&turn.bias, engine.facts().vocabulary),
+            ..Sampling::of(options)
+        },
+        visible: match format {
+            Some(format) => engine.specials()?.within(&format.tags()),
+            None => Vec::new(),
+        },
+        logprobs: turn.logprobs,
+        guide: grammar.map(|grammar| engine.guide(grammar)).transpose()?,
+        thinking_budget: output_constraint::budget(request, options, format, &prompt.text, engine),
+        shift: shift.flatten(),
+        endless: false,
+        stall_timeout: lease.stall_timeout(),
+        cancel: request.cancel.clone(),
+    })
+}
+
 /// Refuses tools and thinking if the model's template does not support them. A template given in the
 /// request handles thinking itself.
 fn refuse_unsupported(request: &Request, template_choice: &TemplateChoice) -> Result<()> {
-    let thinks = request.template.is_none() && request.think.is_some_and(Think::is_on);
-    let lacking = if !request.tools.is_empty() && !template_choice.can("tools") {
+    let thinks = request.turn.template.is_none() && request.turn.think.is_some_and(Think::is_on);
+    let lacking = if !request.turn.tools.is_empty() && !template_choice.can("tools") {
         "tools"
     } else if thinks && !template_choice.can("thinking") {
         "thinking"

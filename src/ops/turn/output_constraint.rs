@@ -56,7 +56,7 @@ pub(super) fn grammar(
     prompt: &str,
     engine: &Engine,
 ) -> Result<Option<Grammar>> {
-    if request.constraint != OutputConstraint::None && request.tool_choice.requires() {
+    if request.turn.constraint != OutputConstraint::None && request.turn.tool_choice.requires() {
         return Err(Error::usage(
             "tool_choice cannot require a call together with format or grammar",
         ));
@@ -66,12 +66,12 @@ pub(super) fn grammar(
     let grammar = ToolGrammar {
         format,
         thought: match format.thought(prompt) {
-            Thought::Possible if request.think == Some(Think::Off) => Thought::None,
+            Thought::Possible if request.turn.think == Some(Think::Off) => Thought::None,
             thought => thought,
         },
         specials: engine.specials()?,
     };
-    match &request.constraint {
+    match &request.turn.constraint {
         OutputConstraint::Json => held(grammar.answer(&json!({ "type": "object" }))),
         OutputConstraint::Schema(schema) => {
             schema::check(schema)?;
@@ -109,12 +109,12 @@ pub(super) fn budget(
 ) -> Option<ThinkingBudget> {
     let tokens = usize::try_from(options.int("reasoning_budget")?).ok()?;
     let format = format?;
-    if matches!(request.constraint, OutputConstraint::Grammar(_)) {
+    if matches!(request.turn.constraint, OutputConstraint::Grammar(_)) {
         return None; // The user's grammar defines the entire answer.
     }
     let marks = match format.channels {
         true => {
-            let (open, close) = channel_thought(!request.tools.is_empty());
+            let (open, close) = channel_thought(!request.turn.tools.is_empty());
             let (open, close) = (open.to_string(), close.to_string());
             ThinkingTags { open, close }
         }
@@ -135,11 +135,11 @@ fn held(text: String) -> Result<Option<Grammar>> {
 
 /// The grammar of the tool calls that an answer must or may contain.
 fn calls(request: &Request, grammar: ToolGrammar, engine: &Engine) -> Result<Option<Grammar>> {
-    let tools = request.tool_choice.among(&request.tools)?;
+    let tools = request.turn.tool_choice.among(&request.turn.tools)?;
     if tools.is_empty() {
         return Ok(None);
     }
-    let required = request.tool_choice.requires();
+    let required = request.turn.tool_choice.requires();
     if grammar.format.channels {
         return match required {
             true => held(grammar.channel_call(&tools)),

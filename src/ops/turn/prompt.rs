@@ -113,7 +113,7 @@ impl<'a> Prompter<'a> {
         }
         let count = tokens.len();
         let fits = count < limit || limit < LIMIT_MIN;
-        let (draft, tokens) = match self.request.overflow {
+        let (draft, tokens) = match self.request.turn.overflow {
             _ if fits => (whole, tokens),
             Overflow::Error => (whole, tokens),
             Overflow::Truncate | Overflow::Whole => self.truncated(whole, tokens, limit)?,
@@ -178,7 +178,7 @@ impl<'a> Prompter<'a> {
 
     fn chat(&self, messages: &[Message]) -> Result<Draft> {
         let mut messages = messages.to_vec();
-        let mut tools = self.request.tools.clone();
+        let mut tools = self.request.turn.tools.clone();
         let trusted = self.options.bool("parse_special").unwrap_or(false);
         let none = Specials::new([])?;
         let specials = match trusted {
@@ -196,8 +196,8 @@ impl<'a> Prompter<'a> {
             now: self.now,
         })?;
         let mut segments = hidden.segments(&rendered.text, specials);
-        if !self.request.context.is_empty() {
-            let text = self.engine.text(&self.request.context);
+        if !self.request.turn.context.is_empty() {
+            let text = self.engine.text(&self.request.turn.context);
             segments.insert(
                 0,
                 Segment {
@@ -215,7 +215,7 @@ impl<'a> Prompter<'a> {
     /// The thinking mode: a model that can think does by default.
     fn think(&self) -> Option<Think> {
         let format = self.template_choice.format();
-        match self.request.think {
+        match self.request.turn.think {
             None if format.think.is_some() => Some(Think::On),
             think => think,
         }
@@ -241,7 +241,7 @@ impl<'a> Prompter<'a> {
         };
         match tokens.len() < limit {
             true => Ok((draft, tokens)),
-            false if self.request.overflow == Overflow::Whole => Err(Error::plain(
+            false if self.request.turn.overflow == Overflow::Whole => Err(Error::plain(
                 Class::TooLong,
                 "the prompt is longer than the context length currently available to the model; shorten the prompt, \
                  adjust the context length in settings, or use a model with a longer context length",

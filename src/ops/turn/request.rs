@@ -1,85 +1,80 @@
-//! What a turn is asked.
+//! A turn with the model that runs it.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use super::template_choice::{Given, TemplateChoice};
-use crate::core::duration::KeepAlive;
-use crate::core::error::Result;
-use crate::core::message::{Think, Tool};
-use crate::core::options::Options;
-use crate::core::turn::{Input, OutputConstraint, Overflow, ToolChoice};
+use super::template_choice::{Choice, TemplateChoice};
+use crate::core::error::{Error, Result};
+use crate::core::message::Message;
+use crate::core::turn::{GivenTemplate, Input, TurnRequest};
 use crate::ops::model::Model;
 use crate::ops::pool::Pool;
 
-/// The request for one turn.
+/// A turn that is about to run in this process.
 pub struct Request<'a> {
     /// The model.
     pub model: &'a Model,
-    /// The conversation or prompt to continue.
+    /// The input; a conversation contains the model's own SYSTEM and MESSAGEs.
     pub input: Input,
-    /// Functions that the model may call.
-    pub tools: Vec<Tool>,
-    /// Which of them it must call.
-    pub tool_choice: ToolChoice,
-    /// Whether to think; `None` leaves the model's default.
-    pub think: Option<Think>,
-    /// A TEMPLATE to use instead of the model's own.
-    pub template: Option<Given>,
-    /// The output constraint.
-    pub constraint: OutputConstraint,
-    /// Return logprobs, with this many of the likeliest alternatives per token.
-    pub logprobs: Option<usize>,
-    /// Token ids, and what is added to their logits.
-    pub bias: Vec<(i32, f32)>,
-    /// Tokens of an earlier answer, whose text is put before the rendered prompt.
-    pub context: Vec<i32>,
-    /// Options of this request, which override the model's own.
-    pub options: Options,
-    /// How long the model stays loaded afterwards.
-    pub keep_alive: Option<KeepAlive>,
-    /// How to handle an input that is too long.
-    pub overflow: Overflow,
-    /// When the context is full, drop older tokens and continue the answer.
-    pub shift: bool,
-    /// Set to cancel the turn.
+    /// The turn, without its input.
+    pub turn: TurnRequest,
+    /// Set to end the answer early.
     pub cancel: Arc<AtomicBool>,
-    /// When the request arrived.
+    /// When it was requested, for the times in its usage.
     pub started: Instant,
 }
 
 impl<'a> Request<'a> {
-    /// A request with only a model and an input.
-    pub fn new(model: &'a Model, input: Input) -> Self {
-        Request {
+    /// A request for this turn.
+    ///
+    /// # Errors
+    /// `Usage` if the turn has no input.
+    pub fn new(
+        model: &'a Model,
+        mut turn: TurnRequest,
+        cancel: Arc<AtomicBool>,
+        started: Instant,
+    ) -> Result<Self> {
+        let input = match turn.input.take() {
+            Some(Input::Chat(messages)) => Input::Chat(conversation(model, messages, &turn)),
+            Some(input) => input,
+            None => return Err(Error::usage("the prompt is empty")),
+        };
+        Ok(Request {
             model,
             input,
-            tools: Vec::new(),
-            tool_choice: ToolChoice::Auto,
-            think: None,
-            template: None,
-            constraint: OutputConstraint::None,
-            logprobs: None,
-            bias: Vec::new(),
-            context: Vec::new(),
-            options: Options::default(),
-            keep_alive: None,
-            overflow: Overflow::Error,
-            shift: false,
-            cancel: Arc::default(),
-            started: Instant::now(),
-        }
+            turn,
+            cancel,
+            started,
+        })
     }
 
     /// The template choice of this request.
     ///
     /// # Errors
-    /// If the template is invalid.
+    /// The mistake in the template.
     pub fn template_choice(&self, pool: &Pool) -> Result<Arc<TemplateChoice>> {
-        match &self.template {
-            Some(given) => TemplateChoice::of(given.choice()).map(Arc::new),
-            None => pool.template_choice(self.model),
-        }
+        let choice = match &self.turn.template {
+            Some(GivenTemplate::Go(source)) => Choice::Go(source),
+            Some(GivenTemplate::Jinja(source)) => Choice::Gguf(source, None),
+            None => return pool.template_choice(self.model),
+        };
+        TemplateChoice::of(choice).map(Arc::new)
     }
+}
+
+/// The whole conversation: the model's SYSTEM unless the request has a system message, the model's
+/// MESSAGEs unless the request continues an earlier answer's tokens, then the request's messages.
+fn conversation(model: &Model, asked: Vec<Message>, turn: &TurnRequest) -> Vec<Message> {
+    let brings_system = asked
+        .first()
+        .is_some_and(|message| message.role == "system");
+    let system = model
+        .system
+        .iter()
+        .filter(|text| !brings_system && !text.is_empty());
+    let system = system.map(|text| Message::new("system", text));
+    let own = model.messages.iter().filter(|_| turn.context.is_empty());
+    system.chain(own.cloned()).chain(asked).collect()
 }

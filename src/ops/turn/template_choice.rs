@@ -25,25 +25,6 @@ pub enum Choice<'a> {
     None,
 }
 
-/// A template given with a request, in place of the model's own.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Given {
-    /// A Go template, as in Modelfiles.
-    Go(String),
-    /// A Jinja template.
-    Jinja(String),
-}
-
-impl Given {
-    /// The template choice for it.
-    pub fn choice(&self) -> Choice<'_> {
-        match self {
-            Given::Go(source) => Choice::Go(source),
-            Given::Jinja(source) => Choice::Gguf(source, None),
-        }
-    }
-}
-
 /// A compiled template, and the answers that it implies.
 pub struct TemplateChoice {
     /// Renders messages to prompts.

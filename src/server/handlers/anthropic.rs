@@ -5,10 +5,8 @@ use std::time::Instant;
 
 use serde_json::{Value as Json, json};
 
-use super::native;
 use crate::format::wire::anthropic;
-use crate::format::wire::anthropic::encode::{self, Telling};
-use crate::server::decode;
+use crate::format::wire::anthropic::encode::{self, MessageEncoder};
 use crate::server::http::Exchange;
 use crate::server::ids::random_id;
 use crate::server::shared::Server;
@@ -26,28 +24,25 @@ pub fn messages(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
         return;
     };
     let question = body.and_then(|body| {
-        let (request, stream) = anthropic::messages(&body)?;
-        let model = request.common.model.clone();
+        let turn = anthropic::messages(&body)?;
         Ok(Question {
-            asked: decode::chat(server, request, started)?,
-            stream,
-            choices: 1,
-            bias: Vec::new(),
-            teller: Telling::new(random_id(), model),
+            encoder: MessageEncoder::new(random_id(), turn.model.clone()),
+            verb: "chat",
+            turn,
         })
     });
-    turn::answer(server, exchange, headers, question, error_body);
+    turn::answer(server, exchange, headers, question, error_body, started);
 }
 
 /// `POST /v1/messages/count_tokens`.
 pub fn count_tokens(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
+    let started = Instant::now();
     let Some((exchange, body)) = read(exchange, &headers, error_body) else {
         return;
     };
     let counted = body.and_then(|body| {
-        let request = anthropic::conversation(&body)?;
-        let asked = decode::chat(server, request, Instant::now())?;
-        let tokens = native::count(server, &exchange, &asked)?;
+        let turn = anthropic::conversation(&body)?;
+        let tokens = turn::count(server, &exchange, turn, started)?;
         Ok(json!({ "input_tokens": tokens }))
     });
     turn::reply(exchange, counted, &headers, error_body);

@@ -6,19 +6,20 @@ use std::time::Instant;
 use serde_json::{Map, Value as Json, json};
 
 use super::models::{not_found, to_run};
-use super::native;
 use crate::core::error::{Error, Result};
 use crate::core::message::{Delta, Finish, Usage};
 use crate::core::options::Options;
+use crate::core::turn::{Input, TurnRequest};
 use crate::format::wire::encoder::{Encoder, Event};
-use crate::format::wire::native::{ChatRequest, Common, GenerateRequest};
+use crate::format::wire::native::decode;
 use crate::format::wire::openai::encode::error_body;
 use crate::format::wire::openai::{self, text};
+use crate::format::wire::options::from_json;
 use crate::ops::model::Model;
 use crate::ops::pool::Lease;
 use crate::ops::turn::options_in_force;
-use crate::server::decode;
 use crate::server::http::{Exchange, Reply};
+use crate::server::resolve::resolve;
 use crate::server::shared::Server;
 use crate::server::turn::{self, Headers, Question, read};
 
@@ -111,10 +112,9 @@ pub fn apply_template(server: &Arc<Server>, exchange: Exchange, headers: Headers
         return;
     };
     let told = body.and_then(|body| {
-        let (request, _): (ChatRequest, _) = openai::chat(&body)?;
-        let asked = decode::chat(server, request, Instant::now())?;
-        let prompt = native::render(server, &exchange, &asked)?;
-        Ok(json!({ "prompt": prompt }))
+        let resolved = resolve(server, openai::chat(&body)?, "chat")?;
+        let prompt = turn::prompt(&exchange, &resolved, Instant::now())?;
+        Ok(json!({ "prompt": prompt.text }))
     });
     turn::reply(exchange, told, &headers, error_body);
 }
@@ -140,35 +140,30 @@ pub fn infill(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
             let value = openai::number(&body, key)?;
             options.extend(value.and_then(|_| Some((option.to_string(), body.get(key)?.clone()))));
         }
-        let request = GenerateRequest {
-            common: Common {
-                model: text(&body, "model")?.to_string(),
-                options,
-                ..Common::default()
-            },
-            prompt: before,
-            suffix: after,
-            ..GenerateRequest::default()
+        let model = text(&body, "model")?;
+        decode::named(model)?;
+        let turn = TurnRequest {
+            options: from_json(&options)?,
+            stream: openai::flag(&body, "stream")?,
+            ..decode::truncating(model, Some(Input::Insert(before, after)))
         };
         Ok(Question {
-            asked: decode::generate(server, request, started)?,
-            stream: openai::flag(&body, "stream")?,
-            choices: 1,
-            bias: Vec::new(),
-            teller: Infill::default(),
+            turn,
+            verb: "generate",
+            encoder: InfillEncoder::default(),
         })
     });
-    turn::answer(server, exchange, headers, question, error_body);
+    turn::answer(server, exchange, headers, question, error_body, started);
 }
 
 /// Encodes the generated text in llama.cpp's format.
 #[derive(Default)]
-struct Infill {
+struct InfillEncoder {
     content: String,
     finish: Option<Finish>,
 }
 
-impl Infill {
+impl InfillEncoder {
     fn told(&self, content: &str) -> Json {
         let usage = self
             .finish
@@ -186,12 +181,12 @@ impl Infill {
     }
 }
 
-impl Encoder for Infill {
+impl Encoder for InfillEncoder {
     fn open(&mut self, _: &Usage) -> Vec<Event> {
         Vec::new()
     }
 
-    fn tell(&mut self, _: usize, delta: Delta) -> Vec<Event> {
+    fn encode(&mut self, _: usize, delta: Delta) -> Vec<Event> {
         match delta {
             Delta::Text(text) => {
                 self.content += &text;
@@ -209,7 +204,7 @@ impl Encoder for Infill {
         vec![Event::new(error_body(&error.to_string(), 500))]
     }
 
-    fn whole(&mut self) -> Json {
+    fn complete(&mut self) -> Json {
         self.told(&self.content)
     }
 }

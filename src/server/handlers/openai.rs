@@ -7,30 +7,30 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value as Json, json};
 
+use super::embed;
 use super::models::{named, not_found};
-use super::{embed, native};
 use crate::core::clock;
 use crate::core::error::Result;
 use crate::core::name::Name;
-use crate::format::wire::openai::encode::{Chat, Completion, Head, error_body};
-use crate::format::wire::openai::{self, Extras};
-use crate::format::wire::responses;
-use crate::format::wire::responses::encode::Telling;
+use crate::core::turn::TurnRequest;
+use crate::format::wire::openai::encode::{ChatEncoder, CompletionEncoder, Head, error_body};
+use crate::format::wire::responses::encode::ResponseEncoder;
+use crate::format::wire::{openai, responses};
 use crate::ops::model;
-use crate::server::decode;
 use crate::server::http::Exchange;
 use crate::server::ids::{now, random_id};
 use crate::server::shared::Server;
 use crate::server::turn::{self, Headers, Question, read};
 use crate::system::store::Entry;
 
-fn head(kind: &str, model: &str, extras: &Extras) -> Head {
+/// The fields that the records of an answer share.
+fn head(kind: &str, turn: &TurnRequest, body: &Map<String, Json>) -> Head {
     Head {
         id: format!("{kind}-{}", random_id()),
         created: now(),
-        model: model.to_string(),
-        include_usage: extras.include_usage,
-        streams: extras.stream,
+        model: turn.model.clone(),
+        include_usage: openai::includes_usage(body),
+        streams: turn.stream,
     }
 }
 
@@ -41,25 +41,14 @@ pub fn chat(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
         return;
     };
     let question = body.and_then(|body| {
-        let (request, extras) = openai::chat(&body)?;
-        let head = head("chatcmpl", &request.common.model, &extras);
+        let turn = openai::chat(&body)?;
         Ok(Question {
-            asked: decode::chat(server, request, started)?,
-            stream: extras.stream,
-            choices: extras.choices,
-            bias: extras.bias,
-            teller: Chat::new(head, extras.choices),
+            encoder: ChatEncoder::new(head("chatcmpl", &turn, &body), turn.choices),
+            verb: "chat",
+            turn,
         })
     });
-    match question {
-        Ok(question) if question.asked.common.render_only => {
-            let rendered = native::render(server, &exchange, &question.asked).map(|prompt| {
-                json!({ "_debug_info": { "rendered_template": prompt, "image_count": 0 } })
-            });
-            turn::reply(exchange, rendered, &headers, error_body);
-        }
-        question => turn::answer(server, exchange, headers, question, error_body),
-    }
+    turn::answer(server, exchange, headers, question, error_body, started);
 }
 
 /// `POST /v1/completions`.
@@ -69,19 +58,15 @@ pub fn completions(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
         return;
     };
     let question = body.and_then(|body| {
-        let (request, extras) = openai::completion(&body)?;
-        let head = head("cmpl", &request.common.model, &extras);
-        let asked = decode::generate(server, request, started)?;
-        let loads = asked.input.is_none();
+        let turn = openai::completion(&body)?;
+        let head = head("cmpl", &turn, &body);
         Ok(Question {
-            asked,
-            stream: extras.stream,
-            choices: extras.choices,
-            bias: extras.bias,
-            teller: Completion::new(head, extras.choices, loads),
+            encoder: CompletionEncoder::new(head, turn.choices, turn.input.is_none()),
+            verb: "generate",
+            turn,
         })
     });
-    turn::answer(server, exchange, headers, question, error_body);
+    turn::answer(server, exchange, headers, question, error_body, started);
 }
 
 /// `POST /v1/responses`.
@@ -92,27 +77,24 @@ pub fn responses(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
     };
     let question = body.and_then(|body| {
         let body = with_model(server, body)?;
-        let (request, stream) = responses::request(&body)?;
         Ok(Question {
-            asked: decode::chat(server, request, started)?,
-            stream,
-            choices: 1,
-            bias: Vec::new(),
-            teller: Telling::new(random_id(), body, now),
+            turn: responses::request(&body)?,
+            verb: "chat",
+            encoder: ResponseEncoder::new(random_id(), body, now),
         })
     });
-    turn::answer(server, exchange, headers, question, error_body);
+    turn::answer(server, exchange, headers, question, error_body, started);
 }
 
 /// `POST /v1/responses/input_tokens`.
 pub fn input_tokens(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
+    let started = Instant::now();
     let Some((exchange, body)) = read(exchange, &headers, error_body) else {
         return;
     };
     let counted = body.and_then(|body| {
-        let request = responses::conversation(&with_model(server, body)?)?;
-        let asked = decode::chat(server, request, Instant::now())?;
-        let tokens = native::count(server, &exchange, &asked)?;
+        let turn = responses::conversation(&with_model(server, body)?)?;
+        let tokens = turn::count(server, &exchange, turn, started)?;
         Ok(json!({ "object": "response.input_tokens", "input_tokens": tokens }))
     });
     turn::reply(exchange, counted, &headers, error_body);

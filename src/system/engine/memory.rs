@@ -1,5 +1,6 @@
 //! Estimates a model's memory from its GGUF header alone: weights, cache cells, compute buffers.
 
+use super::repack;
 use super::tune::KvKind;
 use crate::format::gguf::{Header, Value};
 
@@ -27,6 +28,8 @@ pub const MEMORY_HINT: &str = "try -o num_ctx=2048, a smaller quantisation, or s
 pub struct Need {
     /// Weights, wherever they lie.
     pub weights_bytes: u64,
+    /// Weights that the processor gets in another layout, as copies beside the file.
+    pub repacked_bytes: u64,
     /// One cell of the cache, in all layers without a sliding window.
     pub cell_bytes: u64,
     /// One cell of the cache, in all layers with a sliding window.
@@ -61,6 +64,7 @@ impl Need {
         let layer_bytes = layer_bytes(header, kv);
         Need {
             weights_bytes,
+            repacked_bytes: repack::bytes(header),
             cell_bytes: layer_bytes.saturating_mul(attending - windowed),
             window_cell_bytes: layer_bytes.saturating_mul(windowed),
             window_tokens: header.arch_integer("attention.sliding_window").unwrap_or(0),
@@ -75,6 +79,7 @@ impl Need {
         let window = self.window_tokens.saturating_mul(sequences);
         let window = window.saturating_add(WINDOW_MORE).min(cells);
         self.weights_bytes
+            .saturating_add(self.repacked_bytes)
             .saturating_add(self.cell_bytes.saturating_mul(cells))
             .saturating_add(self.window_cell_bytes.saturating_mul(window))
             .saturating_add(self.state_bytes.saturating_mul(sequences))

@@ -25,6 +25,7 @@ mod plan;
 pub mod prefix;
 pub mod quantize;
 mod ready;
+mod repack;
 mod restore;
 mod running_job;
 mod sampler;

@@ -32,7 +32,7 @@ enum Block {
 }
 
 /// The encoder of one answer.
-pub struct Telling {
+pub struct MessageEncoder {
     id: String,
     model: String,
     blocks: Vec<Json>,
@@ -40,10 +40,10 @@ pub struct Telling {
     finish: Option<Finish>,
 }
 
-impl Telling {
+impl MessageEncoder {
     /// Starts an answer without blocks.
     pub fn new(id: String, model: String) -> Self {
-        Telling {
+        MessageEncoder {
             id,
             model,
             blocks: Vec::new(),
@@ -123,7 +123,7 @@ fn usage_json(usage: &Usage) -> Json {
     })
 }
 
-impl Encoder for Telling {
+impl Encoder for MessageEncoder {
     fn open(&mut self, usage: &Usage) -> Vec<Event> {
         let mut message = self.message();
         message["usage"] = usage_json(usage);
@@ -131,7 +131,7 @@ impl Encoder for Telling {
         vec![start, Event::named("ping", json!({}))]
     }
 
-    fn tell(&mut self, _: usize, delta: Delta) -> Vec<Event> {
+    fn encode(&mut self, _: usize, delta: Delta) -> Vec<Event> {
         match delta {
             Delta::Logprob(_) => Vec::new(),
             Delta::Thinking(text) => self.add(Block::Thinking, &text),
@@ -180,7 +180,7 @@ impl Encoder for Telling {
         vec![Event::named("error", body)]
     }
 
-    fn whole(&mut self) -> Json {
+    fn complete(&mut self) -> Json {
         let mut message = self.message();
         let (reason, sequence) = self.stop();
         message["content"] = self.blocks.clone().into();
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn blocks_open_and_close_in_turn() {
-        let mut telling = Telling::new("0".into(), "m".into());
+        let mut telling = MessageEncoder::new("0".into(), "m".into());
         let mut names = Vec::new();
         let deltas = [
             Delta::Thinking("hm".into()),
@@ -223,7 +223,7 @@ mod tests {
         for delta in deltas {
             names.extend(
                 telling
-                    .tell(0, delta)
+                    .encode(0, delta)
                     .into_iter()
                     .filter_map(|event| event.name),
             );
@@ -239,7 +239,7 @@ mod tests {
                 "stop", "delta", "stop"
             ]
         );
-        let whole = telling.whole();
+        let whole = telling.complete();
         assert_eq!(whole["stop_reason"], "tool_use");
         assert_eq!(whole["content"][1]["text"], "ab");
         assert_eq!(whole["content"][0]["signature"], "");

@@ -4,15 +4,17 @@ pub mod encode;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::native::{ChatRequest, Common, Message};
-use super::openai::{flag, function, integer, list, native, no_web_search, number, text};
+use super::native::{self, Message, decode};
+use super::openai::{flag, function, integer, list, message, no_web_search, number, text};
+use super::options::from_json;
 use crate::core::error::{Error, Result};
+use crate::core::turn::{ToolChoice, TurnRequest};
 
-/// Reads a request, and whether to stream the answer.
+/// Decodes a request.
 ///
 /// # Errors
 /// `Usage` for the first invalid field, in the reference's order.
-pub fn messages(body: &Map<String, Json>) -> Result<(ChatRequest, bool)> {
+pub fn messages(body: &Map<String, Json>) -> Result<TurnRequest> {
     if text(body, "model")?.is_empty() {
         return Err(Error::usage("model is required"));
     }
@@ -20,48 +22,45 @@ pub fn messages(body: &Map<String, Json>) -> Result<(ChatRequest, bool)> {
     let Some(limit) = limit else {
         return Err(Error::usage("max_tokens is required and must be positive"));
     };
-    let mut request = conversation(body)?;
-    request
-        .common
-        .options
-        .insert("num_predict".into(), limit.into());
-    Ok((request, flag(body, "stream")?))
+    let mut turn = conversation(body)?;
+    let limit = Map::from_iter([("num_predict".to_string(), Json::from(limit))]);
+    turn.options.overlay(&from_json(&limit)?);
+    turn.stream = flag(body, "stream")?;
+    Ok(turn)
 }
 
-/// Reads a request without `max_tokens`, as token counting needs.
+/// Decodes a request without `max_tokens`, as token counting needs.
 ///
 /// # Errors
 /// `Usage` for an invalid field.
-pub fn conversation(body: &Map<String, Json>) -> Result<ChatRequest> {
-    let messages = list(body, "messages")?;
-    if messages.is_empty() {
+pub fn conversation(body: &Map<String, Json>) -> Result<TurnRequest> {
+    let given = list(body, "messages")?;
+    if given.is_empty() {
         return Err(Error::usage("messages is required"));
     }
-    let mut turns = Vec::new();
+    let mut messages = Vec::new();
     let system = system(body.get("system"));
     if !system.is_empty() {
-        turns.push(native(json!({ "role": "system", "content": system }))?);
+        messages.push(message(json!({ "role": "system", "content": system }))?);
     }
-    for message in messages {
-        turns.extend(turn(message)?);
+    for one in given {
+        messages.extend(turn(one)?);
     }
-    let tools = list(body, "tools")?
-        .iter()
-        .map(tool)
-        .collect::<Result<_>>()?;
-    Ok(ChatRequest {
-        common: Common {
-            model: text(body, "model")?.to_string(),
-            options: options(body)?,
-            think: think(body),
-            think_if_able: true,
-            format: schema(body),
-            tool_choice: tool_choice(body.get("tool_choice")),
-            ..Common::default()
-        },
-        messages: turns,
-        tools,
-    })
+    let tools = list(body, "tools")?.iter().map(tool);
+    let tools = tools.collect::<Result<Vec<_>>>()?;
+    let model = text(body, "model")?;
+    let options = options(body)?;
+    let turn = TurnRequest {
+        options: from_json(&options)?,
+        think: native::think(think(body).as_ref())?,
+        think_if_able: true,
+        constraint: decode::constraint(schema(body).as_ref(), "")?,
+        tools: tools.iter().map(native::tool).collect::<Result<_>>()?,
+        tool_choice: ToolChoice::of_json(tool_choice(body.get("tool_choice")).as_ref())?,
+        ..decode::truncating(model, decode::conversation(messages)?)
+    };
+    turn.tool_choice.among(&turn.tools)?;
+    Ok(turn)
 }
 
 fn system(given: Option<&Json>) -> String {
@@ -148,11 +147,11 @@ fn tool(tool: &Json) -> Result<Json> {
 
 /// A message as native ones: its tool results become separate messages, before it if the role is
 /// `user`, else after it.
-fn turn(message: &Json) -> Result<Vec<Message>> {
-    let role = message["role"].as_str().unwrap_or_default().to_lowercase();
-    let blocks = match &message["content"] {
+fn turn(given: &Json) -> Result<Vec<Message>> {
+    let role = given["role"].as_str().unwrap_or_default().to_lowercase();
+    let blocks = match &given["content"] {
         Json::String(text) => {
-            let plain = native(json!({ "role": role, "content": text }))?;
+            let plain = message(json!({ "role": role, "content": text }))?;
             return Ok(vec![plain]);
         }
         Json::Array(blocks) => blocks,
@@ -172,7 +171,7 @@ fn turn(message: &Json) -> Result<Vec<Message>> {
         }
     }
     let said = !(content.is_empty() && images.is_empty() && calls.is_empty() && thinking.is_none());
-    let own = native(json!({
+    let own = message(json!({
         "role": role,
         "content": content,
         "thinking": thinking,
@@ -222,7 +221,7 @@ fn result(block: &Json) -> Result<Message> {
         _ => String::new(),
     };
     let failed = block["is_error"] == true;
-    native(json!({
+    message(json!({
         "role": "tool",
         "tool_call_id": block["tool_use_id"],
         "images": images,
@@ -234,7 +233,6 @@ fn result(block: &Json) -> Result<Message> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::message;
 
     #[test]
     fn blocks_become_messages_with_their_calls_and_results() {
@@ -250,15 +248,16 @@ mod tests {
                     { "type": "tool_result", "tool_use_id": "t1", "is_error": true, "content": "no" }] },
             ],
         });
-        let (request, stream) = messages(body.as_object().unwrap()).unwrap();
-        assert!(!stream);
-        let told: Vec<message::Message> = request.messages.into_iter().map(Into::into).collect();
+        let turn = messages(body.as_object().unwrap()).unwrap();
+        assert!(!turn.stream);
+        let input = turn.input.unwrap();
+        let told = input.messages();
         let roles: Vec<&str> = told.iter().map(|message| message.role.as_str()).collect();
         assert_eq!(roles, ["system", "user", "assistant", "tool", "user"]);
         assert_eq!(told[2].thinking.as_deref(), Some("hm"));
         assert_eq!(told[2].tool_calls[0].arguments, "{\"x\":1}");
         assert_eq!(told[3].content, "Error: no");
-        assert_eq!(request.common.options["num_predict"], 9);
+        assert_eq!(turn.options.int("num_predict"), Some(9));
     }
 
     #[test]

@@ -8,7 +8,10 @@ use serde_json::{Value as Json, json};
 
 use super::calls::call_json;
 use crate::core::clock;
+use crate::core::error::Error;
 use crate::core::message::{self, Delta, Finish, Logprob, Reason};
+use crate::core::turn::TurnRequest;
+use crate::format::wire::encoder::{Encoder, Event, Framing};
 
 /// The usage of an answer, in nanoseconds and tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -326,6 +329,67 @@ fn finish(word: &str, metrics: Metrics) -> Delta {
         context: Vec::new(),
         stop: None,
     }))
+}
+
+/// The encoder of the native API: one record a token, or one record of the complete answer.
+pub struct NativeEncoder<R> {
+    model: String,
+    /// The answer is streamed, so its record need not be kept.
+    streams: bool,
+    record: R,
+}
+
+impl<R: Record> NativeEncoder<R> {
+    /// An encoder for the answer to this turn.
+    pub fn new(turn: &TurnRequest) -> Self {
+        NativeEncoder {
+            model: turn.model.clone(),
+            streams: turn.stream,
+            record: R::new(&turn.model),
+        }
+    }
+}
+
+impl<R: Record> Encoder for NativeEncoder<R> {
+    fn framing(&self) -> Framing {
+        Framing::Lines
+    }
+
+    fn open(&mut self, _: &message::Usage) -> Vec<Event> {
+        Vec::new()
+    }
+
+    fn encode(&mut self, index: usize, delta: Delta) -> Vec<Event> {
+        self.encode_token(index, vec![delta])
+    }
+
+    fn encode_token(&mut self, _: usize, deltas: Vec<Delta>) -> Vec<Event> {
+        if !self.streams {
+            deltas.into_iter().for_each(|delta| self.record.add(delta));
+            return Vec::new();
+        }
+        let mut record = R::new(&self.model);
+        deltas.into_iter().for_each(|delta| record.add(delta));
+        vec![Event::new(json!(record))]
+    }
+
+    fn fail(&mut self, error: &Error) -> Vec<Event> {
+        vec![Event::new(super::error_json(&super::error_text(error)))]
+    }
+
+    fn complete(&mut self) -> Json {
+        json!(self.record)
+    }
+
+    fn loaded(&mut self, reason: &'static str) -> Vec<Event> {
+        self.record.only(reason);
+        Vec::new()
+    }
+
+    fn rendered(&mut self, prompt: String) -> Json {
+        self.record.debug(prompt);
+        json!(self.record)
+    }
 }
 
 /// A token's log probability in the wire format.

@@ -2,6 +2,7 @@
 
 pub mod calls;
 pub mod create;
+pub mod decode;
 pub mod encode;
 pub mod listing;
 pub mod show;
@@ -12,7 +13,7 @@ pub use calls::tool_call;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
-use crate::core::error::{Error, Result};
+use crate::core::error::{Class, Error, Result};
 use crate::core::message::{self, Think, Tool};
 use calls::call_json;
 
@@ -120,9 +121,6 @@ pub struct Common {
     /// Thinking: true, false or a level.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub think: Option<Json>,
-    /// If the model cannot think, answer without thinking instead of refusing, as other APIs do.
-    #[serde(skip)]
-    pub think_if_able: bool,
     /// Truncate an input that is too long; absent is true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub truncate: Option<bool>,
@@ -381,7 +379,20 @@ pub fn tool(json: &Json) -> Result<Tool> {
     })
 }
 
+/// The message of an error in the API.
+pub fn error_text(error: &Error) -> String {
+    match error.class() {
+        Class::Cancelled => "request canceled".into(), // The reference's words.
+        _ => error.to_string(),
+    }
+}
+
 /// The body of an error.
+pub fn error_json(message: &str) -> Json {
+    serde_json::json!({ "error": message })
+}
+
+/// The body of an error, as a client reads it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ErrorBody {
     /// The message.

@@ -27,30 +27,30 @@ pub fn messages(list: &[Json]) -> Result<Vec<Message>> {
         .collect()
 }
 
-fn one_message(message: &Json, calls: &HashMap<String, String>) -> Result<Message> {
-    let role = message["role"].as_str().unwrap_or_default().to_lowercase();
+fn one_message(given: &Json, calls: &HashMap<String, String>) -> Result<Message> {
+    let role = given["role"].as_str().unwrap_or_default().to_lowercase();
     let role = if role == "developer" {
         "system".into()
     } else {
         role
     };
-    let (content, images) = match &message["content"] {
+    let (content, images) = match &given["content"] {
         Json::String(text) => (text.clone(), Vec::new()),
         Json::Array(parts) => parts_of(parts)?,
-        Json::Null if message.get("tool_calls").is_some() => Default::default(),
+        Json::Null if given.get("tool_calls").is_some() => Default::default(),
         other => {
             let text = format!("invalid message content type: {}", kind(other));
             return Err(Error::usage(text));
         }
     };
-    let id = message["tool_call_id"].as_str().unwrap_or_default();
-    let name = message["name"].as_str().filter(|_| role == "tool");
+    let id = given["tool_call_id"].as_str().unwrap_or_default();
+    let name = given["name"].as_str().filter(|_| role == "tool");
     let name = name.or_else(|| calls.get(id).map(String::as_str));
-    let thinking = message["reasoning"]
+    let thinking = given["reasoning"]
         .as_str()
-        .or(message["reasoning_content"].as_str());
-    let own = message["tool_calls"].as_array().into_iter().flatten();
-    native(json!({
+        .or(given["reasoning_content"].as_str());
+    let own = given["tool_calls"].as_array().into_iter().flatten();
+    message(json!({
         "role": role,
         "content": content,
         "images": images,
@@ -65,7 +65,7 @@ fn one_message(message: &Json, calls: &HashMap<String, String>) -> Result<Messag
 ///
 /// # Errors
 /// If a field has the wrong type.
-pub fn native(fields: Json) -> Result<Message> {
+pub fn message(fields: Json) -> Result<Message> {
     serde_json::from_value(fields)
         .map_err(|error| Error::usage(format!("invalid message: {error}")))
 }

@@ -104,12 +104,12 @@ impl Answers {
 const CHUNK: &str = "chat.completion.chunk";
 
 /// The encoder of a chat completion.
-pub struct Chat(Answers);
+pub struct ChatEncoder(Answers);
 
-impl Chat {
+impl ChatEncoder {
     /// Starts a completion with this many choices.
     pub fn new(head: Head, choices: usize) -> Self {
-        Chat(Answers::new(head, choices))
+        ChatEncoder(Answers::new(head, choices))
     }
 
     fn piece(&mut self, index: usize, mut delta: Json) -> Event {
@@ -199,12 +199,12 @@ fn logprob_json(likely: &Logprob) -> Json {
     told
 }
 
-impl Encoder for Chat {
+impl Encoder for ChatEncoder {
     fn open(&mut self, _: &Usage) -> Vec<Event> {
         Vec::new()
     }
 
-    fn tell(&mut self, index: usize, delta: Delta) -> Vec<Event> {
+    fn encode(&mut self, index: usize, delta: Delta) -> Vec<Event> {
         let choice = &mut self.0.choices[index];
         choice.keep(&delta, self.0.head.streams);
         match delta {
@@ -228,7 +228,7 @@ impl Encoder for Chat {
         vec![Event::new(error_body(&error.to_string(), 500))]
     }
 
-    fn whole(&mut self) -> Json {
+    fn complete(&mut self) -> Json {
         let told = |(index, choice): (usize, &Choice)| {
             let mut message = json!({ "role": "assistant", "content": choice.message.content });
             if let Some(thinking) = &choice.message.thinking {
@@ -259,15 +259,15 @@ impl Encoder for Chat {
 const TEXT: &str = "text_completion";
 
 /// The encoder of a completion.
-pub struct Completion {
+pub struct CompletionEncoder {
     answers: Answers,
     loads: bool,
 }
 
-impl Completion {
+impl CompletionEncoder {
     /// Starts a completion with this many choices; `loads`: an empty prompt only loads the model.
     pub fn new(head: Head, choices: usize, loads: bool) -> Self {
-        Completion {
+        CompletionEncoder {
             answers: Answers::new(head, choices),
             loads,
         }
@@ -311,12 +311,12 @@ fn likely_lists(logprobs: &[Json]) -> Json {
     })
 }
 
-impl Encoder for Completion {
+impl Encoder for CompletionEncoder {
     fn open(&mut self, _: &Usage) -> Vec<Event> {
         Vec::new()
     }
 
-    fn tell(&mut self, index: usize, delta: Delta) -> Vec<Event> {
+    fn encode(&mut self, index: usize, delta: Delta) -> Vec<Event> {
         let choice = &mut self.answers.choices[index];
         choice.keep(&delta, self.answers.head.streams);
         match delta {
@@ -346,7 +346,7 @@ impl Encoder for Completion {
         vec![Event::new(error_body(&error.to_string(), 500))]
     }
 
-    fn whole(&mut self) -> Json {
+    fn complete(&mut self) -> Json {
         let told = |(index, choice): (usize, &Choice)| {
             let reason = choice.finish.as_ref().map(|finish| self.reason(finish));
             let mut told = json!({

@@ -11,82 +11,82 @@ pub use fields::{flag, integer, kind, list, number, short, text};
 
 use serde_json::{Map, Value as Json, json};
 
-use super::native::{ChatRequest, Common, EmbedRequest, GenerateRequest};
+use super::native::{self, EmbedRequest, decode};
+use super::options::from_json;
 use crate::core::error::{Error, Result};
+use crate::core::message::Message;
+use crate::core::turn::{Input, ToolChoice, TurnRequest};
 
-pub use conversation::{image, native};
+pub use conversation::{image, message};
 
 /// Most answers to one prompt: as many as a model computes at once by default.
 const CHOICES_MAX: i64 = 8;
 /// Most tokens with a bias: each costs time at every token of the answer.
 const BIASES_MAX: usize = 1024;
 
-/// The fields of a request that the native request does not have.
-#[derive(Debug, Clone, Default)]
-pub struct Extras {
-    /// Stream the answer.
-    pub stream: bool,
-    /// Send the usage at the end of a stream.
-    pub include_usage: bool,
-    /// The number of answers.
-    pub choices: usize,
-    /// Token ids, and what is added to their logits.
-    pub bias: Vec<(i32, f32)>,
-}
-
-/// Reads a request for a chat completion.
+/// Decodes a request for a chat completion.
 ///
 /// # Errors
 /// `Usage` for an invalid field.
-pub fn chat(body: &Map<String, Json>) -> Result<(ChatRequest, Extras)> {
+pub fn chat(body: &Map<String, Json>) -> Result<TurnRequest> {
     let extras = extras(body)?;
     let messages = list(body, "messages")?;
     if messages.is_empty() {
         return Err(Error::usage("[] is too short - 'messages'"));
     }
     let logprobs = body.get("logprobs") == Some(&Json::Bool(true));
-    let request = ChatRequest {
-        common: Common {
-            model: text(body, "model")?.to_string(),
-            options: options(body, true)?,
-            think: think(body)?,
-            format: format(body)?,
-            logprobs,
-            top_logprobs: integer(body, "top_logprobs")?.unwrap_or(0),
-            tool_choice: tool_choice(body),
-            grammar: text(body, "grammar")?.to_string(),
-            render_only: body.get("_debug_render_only") == Some(&Json::Bool(true)),
-            ..Common::default()
-        },
-        messages: conversation::messages(messages)?,
-        tools: list(body, "tools")?.to_vec(),
+    let model = text(body, "model")?;
+    let options = options(body, true)?;
+    let think = think(body)?;
+    let format = format(body)?;
+    let top = integer(body, "top_logprobs")?.unwrap_or(0);
+    let grammar = text(body, "grammar")?;
+    let messages = conversation::messages(messages)?;
+    let tools = list(body, "tools")?;
+    let turn = TurnRequest {
+        logprobs: decode::logprobs(logprobs, top)?,
+        think: native::think(think.as_ref())?,
+        constraint: decode::constraint(format.as_ref(), grammar)?,
+        options: from_json(&options)?,
+        tools: tools.iter().map(native::tool).collect::<Result<_>>()?,
+        tool_choice: ToolChoice::of_json(tool_choice(body).as_ref())?,
+        render_only: body.get("_debug_render_only") == Some(&Json::Bool(true)),
+        ..extras.turn(model, decode::conversation(messages)?)
     };
-    Ok((request, extras))
+    turn.tool_choice.among(&turn.tools)?;
+    Ok(turn)
 }
 
-/// Reads a request for a completion: the prompt as a user's turn, or the text around a gap.
+/// Decodes a request for a completion: the prompt as a user's turn, or the text around a gap.
 ///
 /// # Errors
 /// `Usage` for an invalid field.
-pub fn completion(body: &Map<String, Json>) -> Result<(GenerateRequest, Extras)> {
+pub fn completion(body: &Map<String, Json>) -> Result<TurnRequest> {
     let mut options = options(body, false)?;
     for key in ["frequency_penalty", "presence_penalty"] {
         options.entry(key).or_insert(0.into());
     }
-    let likely = integer(body, "logprobs")?.unwrap_or(0);
-    let request = GenerateRequest {
-        common: Common {
-            model: text(body, "model")?.to_string(),
-            options,
-            logprobs: likely > 0,
-            top_logprobs: likely,
-            ..Common::default()
-        },
-        prompt: text(body, "prompt")?.to_string(),
-        suffix: text(body, "suffix")?.to_string(),
-        ..GenerateRequest::default()
+    let top = integer(body, "logprobs")?.unwrap_or(0);
+    let model = text(body, "model")?;
+    let (prompt, suffix) = (text(body, "prompt")?, text(body, "suffix")?);
+    let extras = extras(body)?;
+    decode::named(model)?;
+    let input = match (prompt.is_empty(), suffix.is_empty()) {
+        (true, _) => None,
+        (false, true) => Some(Input::Chat(vec![Message::new("user", prompt)])),
+        (false, false) => Some(Input::Insert(prompt.to_string(), suffix.to_string())),
     };
-    Ok((request, extras(body)?))
+    Ok(TurnRequest {
+        logprobs: decode::logprobs(top > 0, top)?,
+        options: from_json(&options)?,
+        ..extras.turn(model, input)
+    })
+}
+
+/// True if the usage is to be sent at the end of a stream.
+pub fn includes_usage(body: &Map<String, Json>) -> bool {
+    let options = body.get("stream_options");
+    options.is_some_and(|options| options["include_usage"] == true)
 }
 
 /// Reads a request for embeddings, and whether to send the vectors in base64.
@@ -117,6 +117,24 @@ pub fn embedding(body: &Map<String, Json>) -> Result<(EmbedRequest, bool)> {
     Ok((request, encoding == "base64"))
 }
 
+/// The fields that both kinds of completion share.
+struct Extras {
+    stream: bool,
+    choices: usize,
+    bias: Vec<(i32, f32)>,
+}
+
+impl Extras {
+    fn turn(self, model: &str, input: Option<Input>) -> TurnRequest {
+        TurnRequest {
+            stream: self.stream,
+            choices: self.choices,
+            bias: self.bias,
+            ..decode::truncating(model, input)
+        }
+    }
+}
+
 fn extras(body: &Map<String, Json>) -> Result<Extras> {
     let choices = integer(body, "n")?.unwrap_or(1);
     if !(1..=CHOICES_MAX).contains(&choices) {
@@ -124,10 +142,8 @@ fn extras(body: &Map<String, Json>) -> Result<Extras> {
             "n must be a number from 1 to {CHOICES_MAX}"
         )));
     }
-    let stream_options = body.get("stream_options");
     Ok(Extras {
         stream: flag(body, "stream")?,
-        include_usage: stream_options.is_some_and(|options| options["include_usage"] == true),
         choices: choices as usize,
         bias: bias(body.get("logit_bias"))?,
     })
@@ -286,14 +302,16 @@ fn tool_choice(body: &Map<String, Json>) -> Option<Json> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::message::{Effort, Think};
+    use crate::core::turn::OutputConstraint;
 
-    fn asked(body: Json) -> Result<(ChatRequest, Extras)> {
+    fn decoded(body: Json) -> Result<TurnRequest> {
         chat(body.as_object().unwrap())
     }
 
     #[test]
     fn a_conversation_keeps_its_messages_calls_and_ids() {
-        let (request, _) = asked(json!({
+        let turn = decoded(json!({
             "model": "m",
             "messages": [
                 { "role": "developer", "content": [{ "type": "text", "text": "a" }, { "type": "text", "text": "b" }] },
@@ -303,8 +321,8 @@ mod tests {
             ],
         }))
         .unwrap();
-        let messages: Vec<crate::core::message::Message> =
-            request.messages.into_iter().map(Into::into).collect();
+        let input = turn.input.unwrap();
+        let messages = input.messages();
         assert_eq!(
             (messages[0].role.as_str(), messages[0].content.as_str()),
             ("system", "a\nb")
@@ -321,32 +339,30 @@ mod tests {
             let mut body =
                 json!({ "model": "m", "messages": [{ "role": "user", "content": "x" }] });
             body[key] = value;
-            asked(body).map(|(request, extras)| (request.common, extras))
+            decoded(body)
         };
-        let limit = |key| with(key, json!(7)).unwrap().0.options["num_predict"].clone();
+        let limit = |key| with(key, json!(7)).unwrap().options.int("num_predict");
         assert_eq!(
             (limit("max_tokens"), limit("max_completion_tokens")),
-            (json!(7), json!(7))
+            (Some(7), Some(7))
         );
-        let format = |value| with("response_format", value).unwrap().0.format;
+        let format = |value| with("response_format", value).unwrap().constraint;
         assert_eq!(
             format(json!({ "type": "json_object" })),
-            Some("json".into())
+            OutputConstraint::Json
         );
         let schema = json!({ "type": "object" });
         let wanted = json!({ "type": "json_schema", "json_schema": { "schema": schema } });
-        assert_eq!(format(wanted), Some(schema));
-        assert_eq!(format(json!({ "type": "text" })), None);
-        let think =
-            |word: &str| with("reasoning_effort", json!(word)).map(|(common, _)| common.think);
-        assert_eq!(think("none").unwrap(), Some(false.into()));
-        assert_eq!(think("xhigh").unwrap(), Some("max".into()));
+        assert_eq!(format(wanted), OutputConstraint::Schema(schema));
+        assert_eq!(format(json!({ "type": "text" })), OutputConstraint::None);
+        let think = |word: &str| with("reasoning_effort", json!(word)).map(|turn| turn.think);
+        assert_eq!(think("none").unwrap(), Some(Think::Off));
+        assert_eq!(think("xhigh").unwrap(), Some(Think::Level(Effort::Max)));
         assert!(think("loud").is_err());
-        assert_eq!(with("n", json!(3)).unwrap().1.choices, 3);
+        assert_eq!(with("n", json!(3)).unwrap().choices, 3);
         assert!(with("n", json!(0)).is_err() && with("n", json!(99)).is_err());
         let bias = with("logit_bias", json!({ "5": -100, "foo": 0 }))
             .unwrap()
-            .1
             .bias;
         assert_eq!(bias, [(5, -100.0)]);
         assert!(with("temperature", json!("hot")).is_err());

@@ -44,7 +44,7 @@ impl Open {
 }
 
 /// The encoder of one answer.
-pub struct Telling {
+pub struct ResponseEncoder {
     id: String,
     created: u64,
     completed: Option<u64>,
@@ -56,10 +56,10 @@ pub struct Telling {
     now: fn() -> u64,
 }
 
-impl Telling {
+impl ResponseEncoder {
     /// Starts an answer; `asked` is the request's body, `now` returns Unix seconds.
     pub fn new(id: String, asked: Map<String, Json>, now: fn() -> u64) -> Self {
-        Telling {
+        ResponseEncoder {
             id,
             created: now(),
             completed: None,
@@ -293,7 +293,7 @@ fn usage_json(usage: &Usage) -> Json {
     })
 }
 
-impl Encoder for Telling {
+impl Encoder for ResponseEncoder {
     fn open(&mut self, _: &Usage) -> Vec<Event> {
         let response = self.response("in_progress");
         let data = json!({ "response": response });
@@ -303,7 +303,7 @@ impl Encoder for Telling {
         ]
     }
 
-    fn tell(&mut self, _: usize, delta: Delta) -> Vec<Event> {
+    fn encode(&mut self, _: usize, delta: Delta) -> Vec<Event> {
         match delta {
             Delta::Logprob(_) => Vec::new(),
             Delta::Thinking(text) => self.add(Open::Reasoning, &text),
@@ -332,7 +332,7 @@ impl Encoder for Telling {
         events
     }
 
-    fn whole(&mut self) -> Json {
+    fn complete(&mut self) -> Json {
         self.ended().1
     }
 }
@@ -344,7 +344,8 @@ mod tests {
     #[test]
     fn every_item_is_closed_before_the_next_begins() {
         let asked = json!({ "model": "m" });
-        let mut telling = Telling::new("0".into(), asked.as_object().unwrap().clone(), || 7);
+        let mut telling =
+            ResponseEncoder::new("0".into(), asked.as_object().unwrap().clone(), || 7);
         let mut events = telling.open(&Usage::default());
         let call = ToolCall {
             id: Some("c".into()),
@@ -363,7 +364,7 @@ mod tests {
             Delta::Call { index: 0, call },
             Delta::Finish(Box::new(finish)),
         ] {
-            events.extend(telling.tell(0, delta));
+            events.extend(telling.encode(0, delta));
         }
         let numbers = events
             .iter()
@@ -386,6 +387,6 @@ mod tests {
             .filter_map(|item| item["type"].as_str())
             .collect();
         assert_eq!(kinds, ["reasoning", "message", "function_call"]);
-        assert_eq!(telling.whole()["completed_at"], 7);
+        assert_eq!(telling.complete()["completed_at"], 7);
     }
 }

@@ -7,17 +7,19 @@ pub mod encode;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::native::{ChatRequest, Common, Message};
+use super::native::{self, Message, decode};
 use super::openai::{
-    effort_to_think, flag, function, image, integer, native, no_web_search, number, text,
+    effort_to_think, flag, function, image, integer, message, no_web_search, number, text,
 };
+use super::options::from_json;
 use crate::core::error::{Error, Result};
+use crate::core::turn::{ToolChoice, TurnRequest};
 
-/// Reads a request, and whether to stream the answer.
+/// Decodes a request.
 ///
 /// # Errors
 /// `Usage` for an invalid field, and for a reference to a stored conversation.
-pub fn request(body: &Map<String, Json>) -> Result<(ChatRequest, bool)> {
+pub fn request(body: &Map<String, Json>) -> Result<TurnRequest> {
     for key in ["previous_response_id", "conversation"] {
         if body.get(key).is_some_and(|value| !value.is_null()) {
             return Err(Error::usage(format!(
@@ -25,19 +27,21 @@ pub fn request(body: &Map<String, Json>) -> Result<(ChatRequest, bool)> {
             )));
         }
     }
-    let request = conversation(body)?;
-    Ok((request, flag(body, "stream")?))
+    Ok(TurnRequest {
+        stream: flag(body, "stream")?,
+        ..conversation(body)?
+    })
 }
 
-/// Reads only the conversation of a request, as token counting needs.
+/// Decodes only the conversation of a request, as token counting needs.
 ///
 /// # Errors
 /// `Usage` for an invalid field.
-pub fn conversation(body: &Map<String, Json>) -> Result<ChatRequest> {
+pub fn conversation(body: &Map<String, Json>) -> Result<TurnRequest> {
     let mut messages = Vec::new();
     let instructions = text(body, "instructions")?;
     if !instructions.is_empty() {
-        messages.push(native(
+        messages.push(message(
             json!({ "role": "system", "content": instructions }),
         )?);
     }
@@ -45,21 +49,21 @@ pub fn conversation(body: &Map<String, Json>) -> Result<ChatRequest> {
     let effort = body
         .get("reasoning")
         .and_then(|reasoning| reasoning.get("effort"));
-    let common = Common {
-        model: text(body, "model")?.to_string(),
-        options: options(body)?,
-        think: effort_to_think(effort)?,
-        format: format(body),
-        tool_choice: tool_choice(body.get("tool_choice")),
-        ..Common::default()
-    };
+    let model = text(body, "model")?;
+    let options = options(body)?;
+    let think = effort_to_think(effort)?;
     let mut tools = Vec::new();
     collect(body.get("tools"), "", &mut tools)?;
-    Ok(ChatRequest {
-        common,
-        messages,
-        tools,
-    })
+    let turn = TurnRequest {
+        options: from_json(&options)?,
+        think: native::think(think.as_ref())?,
+        constraint: decode::constraint(format(body).as_ref(), "")?,
+        tools: tools.iter().map(native::tool).collect::<Result<_>>()?,
+        tool_choice: ToolChoice::of_json(tool_choice(body.get("tool_choice")).as_ref())?,
+        ..decode::truncating(model, decode::conversation(messages)?)
+    };
+    turn.tool_choice.among(&turn.tools)?;
+    Ok(turn)
 }
 
 fn options(body: &Map<String, Json>) -> Result<Map<String, Json>> {
@@ -127,7 +131,7 @@ fn input(given: Option<&Json>) -> Result<Vec<Message>> {
         None | Some(Json::Null) => return Ok(Vec::new()),
         Some(Json::String(text)) if text.is_empty() => return Ok(Vec::new()),
         Some(Json::String(text)) => {
-            return Ok(vec![native(json!({ "role": "user", "content": text }))?]);
+            return Ok(vec![message(json!({ "role": "user", "content": text }))?]);
         }
         Some(Json::Array(items)) => items,
         Some(_) => return Err(Error::usage("input must be a string or a list of items")),
@@ -254,7 +258,7 @@ impl Turns {
             self.turns
                 .push(json!({ "role": "assistant", "content": "", "thinking": thinking }));
         }
-        self.turns.into_iter().map(native).collect()
+        self.turns.into_iter().map(message).collect()
     }
 }
 
@@ -292,8 +296,8 @@ mod tests {
     use crate::core::message;
 
     fn told(body: Json) -> Result<Vec<message::Message>> {
-        let (request, _) = request(body.as_object().unwrap())?;
-        Ok(request.messages.into_iter().map(Into::into).collect())
+        let turn = request(body.as_object().unwrap())?;
+        Ok(turn.input.unwrap().messages().to_vec())
     }
 
     #[test]
@@ -350,13 +354,9 @@ mod tests {
     fn namespaces_stand_for_their_members() {
         let body = json!({ "model": "m", "tools": [{ "type": "namespace", "name": "a", "tools": [
             { "type": "function", "name": "f", "parameters": { "x": 1 } }, { "type": "function", "name": "a.g" }] }] });
-        let (request, _) = request(body.as_object().unwrap()).unwrap();
-        let names: Vec<&Json> = request
-            .tools
-            .iter()
-            .map(|tool| &tool["function"]["name"])
-            .collect();
+        let turn = request(body.as_object().unwrap()).unwrap();
+        let names: Vec<&str> = turn.tools.iter().map(|tool| tool.name.as_str()).collect();
         assert_eq!(names, ["a.f", "a.g"]);
-        assert_eq!(request.tools[0]["function"]["parameters"]["x"], 1);
+        assert_eq!(turn.tools[0].parameters["x"], 1);
     }
 }

@@ -5,13 +5,13 @@
 
 use std::path::{Path, PathBuf};
 
-use super::config::Config;
-use super::engine::BUILT_FOR_GPU;
 use crate::core::error::{Class, Error, Result};
+use crate::system::config::Config;
+use crate::system::engine::BUILT_FOR_GPU;
 
 /// The value of `--sandbox`: when to restrict the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LoadSpec {
+pub enum When {
     /// If the kernel supports it.
     Auto,
     /// Always; the server does not start without it.
@@ -20,18 +20,18 @@ pub enum LoadSpec {
     Off,
 }
 
-impl LoadSpec {
+impl When {
     /// Parses the flag's value.
     ///
     /// # Errors
     /// `Usage` for any other word.
     pub fn parse(word: &str) -> Result<Self> {
         match word {
-            "auto" => Ok(LoadSpec::Auto),
-            "on" => Ok(LoadSpec::On),
-            "off" => Ok(LoadSpec::Off),
+            "auto" => Ok(When::Auto),
+            "on" => Ok(When::On),
+            "off" => Ok(When::Off),
             other => Err(Error::usage(format!(
-                "--sandbox is auto, on or off, not '{other}'"
+                "--sandbox must be auto, on or off, not '{other}'"
             ))),
         }
     }
@@ -52,14 +52,14 @@ const SYSTEM: &[&str] = &[
 ];
 
 /// Restricts the process: threads started later can open only the store, the cache, `more` and the
-/// system's files. Returns a note if the sandbox is unavailable with [`LoadSpec::Auto`].
+/// system's files. Returns a note if the sandbox is unavailable with [`When::Auto`].
 ///
 /// # Errors
-/// `Denied` if it is unavailable with [`LoadSpec::On`].
-pub fn close(wanted: LoadSpec, config: &Config, more: &[PathBuf]) -> Result<Option<String>> {
+/// `Denied` if it is unavailable with [`When::On`].
+pub fn close(wanted: When, config: &Config, more: &[PathBuf]) -> Result<Option<String>> {
     // GPU drivers open files that cannot be listed in advance.
     let gpu = BUILT_FOR_GPU;
-    if wanted == LoadSpec::Off || (wanted == LoadSpec::Auto && gpu) {
+    if wanted == When::Off || (wanted == When::Auto && gpu) {
         return Ok(None);
     }
     let closed = match gpu {
@@ -68,7 +68,7 @@ pub fn close(wanted: LoadSpec, config: &Config, more: &[PathBuf]) -> Result<Opti
     };
     match (closed, wanted) {
         (Ok(()), _) => Ok(None),
-        (Err(why), LoadSpec::On) => {
+        (Err(why), When::On) => {
             let text = format!("cannot start the sandbox: {why}: see --sandbox");
             Err(Error::plain(Class::Denied, text))
         }
