@@ -5,7 +5,7 @@ use super::flag::QUIET;
 use super::out::Out;
 use super::parsed::Parsed;
 use super::store_commands::entries;
-use super::table::{Command, Completes, PLAIN};
+use super::table::{Command, Completes, PLAIN, Section};
 use crate::core::error::{Error, Result};
 use crate::ops::archive;
 
@@ -24,6 +24,7 @@ pub const EXPORT: Command = Command {
     )],
     completes: Completes::Models,
     run: export,
+    section: Section::Store,
     ..PLAIN
 };
 
@@ -43,6 +44,7 @@ pub const IMPORT: Command = Command {
         "add the models of a file to the store",
     )],
     run: import,
+    section: Section::Store,
     ..PLAIN
 };
 

@@ -1,13 +1,13 @@
 //! `puna bench`: measures how fast a model runs on this machine.
 
 use super::context::Context;
-use super::flag::{Flag, JSON, option, switch};
+use super::flag::{Flag, Group, JSON, option, switch};
 use super::out::{self, Out};
 use super::parsed::Parsed;
 use super::reexec;
 use super::run::turn_args;
 use super::run::turn_flags::OPTION;
-use super::table::{Command, Completes, PLAIN};
+use super::table::{Command, Completes, PLAIN, Section};
 use crate::core::error::{Error, Result};
 use crate::ops::bench::{self, Plan, Row};
 use crate::ops::model;
@@ -43,6 +43,7 @@ pub const COMMAND: Command = Command {
     ],
     completes: Completes::Models,
     run,
+    section: Section::Machine,
     ..PLAIN
 };
 
@@ -52,7 +53,8 @@ const NUM_PREDICT: Flag = option(
     Some('n'),
     "N",
     "tokens in an answer (default 64)",
-);
+)
+.in_group(Group::Limits);
 const RUNS: Flag = option(
     "runs",
     None,

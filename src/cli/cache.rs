@@ -6,7 +6,7 @@ use super::context::Context;
 use super::flag::JSON;
 use super::out::{Out, human_bytes};
 use super::parsed::Parsed;
-use super::table::{Command, PLAIN};
+use super::table::{Command, PLAIN, Section};
 use crate::core::clock;
 use crate::core::error::{Error, Result};
 use crate::ops::prefix_cache::{self, Listed};
@@ -34,6 +34,7 @@ pub const COMMAND: Command = Command {
         ("puna cache rm", "remove all saved sequences"),
     ],
     run,
+    section: Section::Store,
     ..PLAIN
 };
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::context::{self, Context};
-use super::flag::{Flag, HOST, QUIET, option, switch};
+use super::flag::{Flag, Group, HOST, QUIET, option, switch};
 use super::out::{self, Out};
 use super::parsed::Parsed;
 use super::records::{Format, Records};
@@ -81,13 +81,15 @@ pub const COMMAND: Command = Command {
 };
 
 const JSONL: Flag = switch("jsonl", None, "read and print JSON messages, as in the API");
-pub const NUM_PREDICT: Flag = option("num-predict", Some('n'), "N", "generate at most N tokens");
+pub const NUM_PREDICT: Flag =
+    option("num-predict", Some('n'), "N", "generate at most N tokens").in_group(Group::Limits);
 const NUM_CTX: Flag = option(
     "num-ctx",
     None,
     "N",
     "context size in tokens (default: the server's)",
-);
+)
+.in_group(Group::Limits);
 
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;

@@ -3,7 +3,7 @@
 
 use super::docs::{completions, help, man};
 use super::flag::JSON;
-use super::table::{Command, Completes, PLAIN};
+use super::table::{Command, Completes, PLAIN, Section};
 
 /// Every command, in the order of the manual.
 pub const COMMANDS: &[&Command] = &[
@@ -53,6 +53,7 @@ const HELP: Command = Command {
     examples: &[("puna help run", "explain run")],
     completes: Completes::Commands,
     run: |parsed, _, out| help::run(COMMANDS, parsed, out),
+    section: Section::Help,
     ..PLAIN
 };
 
@@ -72,6 +73,7 @@ const VERSION: Command = Command {
         ),
         false => out.write(concat!("puna ", env!("CARGO_PKG_VERSION"), "\n")),
     },
+    section: Section::Help,
     ..PLAIN
 };
 
@@ -90,6 +92,7 @@ const COMPLETIONS: Command = Command {
     )],
     completes: Completes::Shells,
     run: |parsed, _, out| completions::run(COMMANDS, parsed, out),
+    section: Section::Help,
     ..PLAIN
 };
 
@@ -108,5 +111,6 @@ const MAN: Command = Command {
     )],
     completes: Completes::Commands,
     run: |parsed, _, out| man::run(COMMANDS, parsed, out),
+    section: Section::Help,
     ..PLAIN
 };

@@ -4,7 +4,7 @@ use super::context::Context;
 use super::flag::JSON;
 use super::out::Out;
 use super::parsed::Parsed;
-use super::table::{Command, PLAIN};
+use super::table::{Command, PLAIN, Section};
 use crate::core::error::{Error, Result};
 use crate::core::name;
 use crate::system::config::Setting;
@@ -28,6 +28,7 @@ pub const COMMAND: Command = Command {
         ),
     ],
     run,
+    section: Section::Machine,
     ..PLAIN
 };
 

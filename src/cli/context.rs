@@ -1,4 +1,4 @@
-//! What every command works with: the settings in force, the store they name, and the servers they lead to.
+//! The context of every command: the settings in force, the store they name, and the servers they lead to.
 
 use std::cell::Cell;
 use std::fs;
@@ -15,7 +15,7 @@ use crate::system::store::Store;
 /// How long our own server may take to identify itself; one that hangs is left alone.
 const PROBE_MAX: Duration = Duration::from_secs(1);
 
-/// What every command works with.
+/// The context of a command.
 pub struct Context {
     /// The settings in force.
     pub config: Config,

@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::out::Out;
 use super::parsed::Parsed;
-use super::table::{Command, Completes, PLAIN};
+use super::table::{Command, Completes, PLAIN, Section};
 use crate::core::error::Result;
 use crate::core::name::Name;
 
@@ -19,6 +19,7 @@ pub const COMMAND: Command = Command {
     examples: &[("puna cp smol smol:backup", "give a model a second name")],
     completes: Completes::Models,
     run,
+    section: Section::Models,
     ..PLAIN
 };
 

@@ -6,7 +6,7 @@ use super::context::{self, Context};
 use super::flag::{Flag, HOST, QUIET, option, switch};
 use super::out::{self, Out, Unit};
 use super::parsed::Parsed;
-use super::table::{Command, Completes, PLAIN};
+use super::table::{Command, Completes, PLAIN, Section};
 use super::{send, stdin};
 use crate::core::error::{Error, Result};
 use crate::core::name::Name;
@@ -55,6 +55,7 @@ pub const COMMAND: Command = Command {
     ],
     completes: Completes::Models,
     run,
+    section: Section::Models,
     ..PLAIN
 };
 

@@ -7,7 +7,7 @@ use super::context::{self, Context};
 use super::flag::{HOST, JSON};
 use super::out::{Out, human_bytes};
 use super::parsed::Parsed;
-use super::table::{Command, NEGATIVE, PLAIN};
+use super::table::{Command, NEGATIVE, PLAIN, Section};
 use crate::core::error::Result;
 use crate::ops::ollama_layout;
 use crate::ops::pool::{Policy, Pool};
@@ -38,6 +38,7 @@ pub const COMMAND: Command = Command {
         ),
     ],
     run,
+    section: Section::Machine,
     ..PLAIN
 };
 

@@ -1,5 +1,37 @@
 //! Flags: their table entries, and those that many commands share.
 
+use crate::core::options;
+
+/// A group of flags in help and manuals, in the order in which they are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    /// The prompt and everything else that the model reads.
+    Input,
+    /// How tokens are chosen.
+    Sampling,
+    /// The form of the answer, and what else is printed.
+    Output,
+    /// How much a run may take.
+    Limits,
+    /// Where the command runs: in this process or at a server.
+    Where,
+    /// Files that are written or continued.
+    Files,
+    /// Everything else.
+    General,
+}
+
+/// The groups with their headings.
+pub const GROUPS: &[(Group, &str)] = &[
+    (Group::Input, "Input"),
+    (Group::Sampling, "Sampling"),
+    (Group::Output, "Output"),
+    (Group::Limits, "Limits"),
+    (Group::Where, "Where it runs"),
+    (Group::Files, "Files"),
+    (Group::General, "General"),
+];
+
 /// The table entry of a flag.
 pub struct Flag {
     /// The long name, without `--`.
@@ -12,6 +44,33 @@ pub struct Flag {
     pub optional: bool,
     /// One line for help and manual: at most 50 characters, so that help fits 80 columns.
     pub help: &'static str,
+    /// Its group.
+    pub group: Group,
+    /// The API option that it sets, whose default help and manuals show.
+    pub option: Option<&'static str>,
+}
+
+impl Flag {
+    /// The same flag in a group.
+    pub const fn in_group(self, group: Group) -> Self {
+        Flag { group, ..self }
+    }
+
+    /// The same flag as one that sets an API option.
+    pub const fn sets(self, option: &'static str) -> Self {
+        Flag {
+            option: Some(option),
+            ..self
+        }
+    }
+
+    /// Its line in help and manuals, with the default of the option that it sets.
+    pub fn text(&self) -> String {
+        match self.option {
+            Some(option) => format!("{} (default: {})", self.help, options::default(option)),
+            None => self.help.to_string(),
+        }
+    }
 }
 
 /// A flag without a value.
@@ -22,6 +81,8 @@ pub const fn switch(long: &'static str, short: Option<char>, help: &'static str)
         value: None,
         optional: false,
         help,
+        group: Group::General,
+        option: None,
     }
 }
 
@@ -38,6 +99,8 @@ pub const fn option(
         value: Some(value),
         optional: false,
         help,
+        group: Group::General,
+        option: None,
     }
 }
 
@@ -49,17 +112,22 @@ pub const fn maybe(long: &'static str, value: &'static str, help: &'static str) 
         value: Some(value),
         optional: true,
         help,
+        group: Group::General,
+        option: None,
     }
 }
 
 /// `--json`, which every command that prints records has.
-pub const JSON: Flag = switch("json", None, "print JSON lines with the API's field names");
+pub const JSON: Flag =
+    switch("json", None, "print JSON lines with the API's field names").in_group(Group::Output);
 
 /// `-q`, which every command that prints notes or progress has.
-pub const QUIET: Flag = switch("quiet", Some('q'), "print no notes and no progress");
+pub const QUIET: Flag =
+    switch("quiet", Some('q'), "print no notes and no progress").in_group(Group::Output);
 
 /// `--host`, which every command that can use a server has.
-pub const HOST: Flag = option("host", None, "ADDRESS", "use the server at this address");
+pub const HOST: Flag =
+    option("host", None, "ADDRESS", "use the server at this address").in_group(Group::Where);
 
 /// `--help`, which every command has.
 pub const HELP: Flag = switch("help", Some('h'), "print this help");

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::context;
-use super::flag::{Flag, maybe};
+use super::flag::{Flag, Group, maybe};
 use super::parsed::Parsed;
 use crate::core::duration::KeepAlive;
 use crate::core::error::{Class, Error, Result};
@@ -17,7 +17,8 @@ pub const LINGER: Flag = maybe(
     "linger",
     "DURATION",
     "leave a server that exits when idle (default 10m)",
-);
+)
+.in_group(Group::Where);
 
 /// Default idle time after which the server exits.
 const STAY: &str = "10m";

@@ -6,7 +6,7 @@ use super::context::{self, Context};
 use super::flag::{JSON, QUIET};
 use super::out::{Out, human_bytes};
 use super::parsed::Parsed;
-use super::table::{Command, Completes, PLAIN};
+use super::table::{Command, Completes, PLAIN, Section};
 use crate::core::clock;
 use crate::core::error::Result;
 use crate::ops::list;
@@ -37,6 +37,7 @@ pub const COMMAND: Command = Command {
     ],
     completes: Completes::Models,
     run,
+    section: Section::Models,
     ..PLAIN
 };
 

@@ -8,7 +8,7 @@ use crate::core::error::{Error, Result};
 /// The flags and operands of a command line.
 #[derive(Debug, Default)]
 pub struct Parsed {
-    /// What is neither a flag nor a flag's value.
+    /// The arguments that are neither flags nor values of flags.
     pub operands: Vec<String>,
     /// Flags in the order in which they were given, by their long names; a switch has an empty value.
     pub values: Vec<(&'static str, String)>,

@@ -4,7 +4,7 @@ use super::context::Context;
 use super::flag::{HOST, JSON};
 use super::out::{Out, human_bytes};
 use super::parsed::Parsed;
-use super::table::{Command, PLAIN};
+use super::table::{Command, PLAIN, Section};
 use crate::core::error::Result;
 use crate::format::wire::native::listing::{Process, Processes};
 
@@ -24,6 +24,7 @@ pub const COMMAND: Command = Command {
         "list the loaded models and their devices",
     )],
     run,
+    section: Section::Machine,
     ..PLAIN
 };
 

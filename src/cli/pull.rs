@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 
 use super::context::{self, Context};
-use super::flag::{Flag, HOST, JSON, QUIET, maybe, option, switch};
+use super::flag::{Flag, Group, HOST, JSON, QUIET, maybe, option, switch};
 use super::out::{self, Bars, Out, human_bytes};
 use super::parsed::Parsed;
 use super::stdin;
-use super::table::{Command, Completes, NEGATIVE, PLAIN};
+use super::table::{Command, Completes, NEGATIVE, PLAIN, Section};
 use crate::core::digest::Digest;
 use crate::core::error::{Error, Result};
 use crate::core::name::Name;
@@ -28,7 +28,8 @@ pub const INSECURE: Flag = switch(
     "insecure",
     None,
     "plain http for the registry; https stays verified",
-);
+)
+.in_group(Group::Where);
 
 pub const COMMAND: Command = Command {
     name: "pull",
@@ -68,6 +69,7 @@ pub const COMMAND: Command = Command {
     ],
     completes: Completes::Models,
     run,
+    section: Section::Models,
     ..PLAIN
 };
 
@@ -88,6 +90,7 @@ pub const OUTDATED: Command = Command {
     )],
     completes: Completes::Models,
     run: outdated,
+    section: Section::Models,
     ..PLAIN
 };
 

@@ -5,7 +5,7 @@ use super::flag::{HOST, JSON, QUIET};
 use super::out::Out;
 use super::parsed::Parsed;
 use super::pull::{Display, INSECURE, Transfer, by_server};
-use super::table::{Command, Completes, PLAIN};
+use super::table::{Command, Completes, PLAIN, Section};
 use crate::core::error::Result;
 use crate::core::name::Name;
 use crate::ops::push;
@@ -28,6 +28,7 @@ pub const COMMAND: Command = Command {
     )],
     completes: Completes::Models,
     run,
+    section: Section::Models,
     ..PLAIN
 };
 

@@ -4,7 +4,7 @@ use super::context::Context;
 use super::flag::{Flag, switch};
 use super::out::{self, Out};
 use super::parsed::Parsed;
-use super::table::{Command, Completes, PLAIN};
+use super::table::{Command, Completes, PLAIN, Section};
 use crate::core::error::{Error, Result};
 use crate::core::name::Name;
 use crate::system::store::Store;
@@ -22,6 +22,7 @@ pub const COMMAND: Command = Command {
     examples: &[("puna rm smol:backup", "remove a model")],
     completes: Completes::Models,
     run,
+    section: Section::Models,
     ..PLAIN
 };
 

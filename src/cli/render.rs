@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::context::Context;
-use super::flag::{Flag, JSON, QUIET, option, switch};
+use super::flag::{Flag, Group, JSON, QUIET, option, switch};
 use super::out::{self, Out};
 use super::parsed::Parsed;
 use super::run::turn_args::{self, Ask, OVERFLOWS};
@@ -52,7 +52,8 @@ const NUM_CTX: Flag = option(
     None,
     "N",
     "context size in tokens, for --overflow",
-);
+)
+.in_group(Group::Limits);
 const TEMPLATE: Flag = option(
     "template",
     None,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use super::context::Context;
-use super::flag::{Flag, HOST, JSON, QUIET, option, switch};
+use super::flag::{Flag, Group, HOST, JSON, QUIET, option, switch};
 use super::out::Out;
 use super::parsed::Parsed;
 use super::run::answer::{self, Printer};
@@ -37,7 +37,8 @@ pub const RECORD: Flag = option(
     None,
     "FILE",
     "record the answer for puna replay; uses no server",
-);
+)
+.in_group(Group::Files);
 
 pub const COMMAND: Command = Command {
     name: "replay",
@@ -62,7 +63,7 @@ pub const COMMAND: Command = Command {
     ..PLAIN
 };
 
-const PRINT: Flag = switch("print", None, "print the new answer");
+const PRINT: Flag = switch("print", None, "print the new answer").in_group(Group::Output);
 
 /// Largest record that is read.
 const BYTES_MAX: u64 = 64 << 20;

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::context::Context;
-use super::flag::{Flag, maybe, option, switch};
+use super::flag::{Flag, Group, maybe, option, switch};
 use super::out::Out;
 use super::parsed::Parsed;
 use super::reexec;
@@ -29,39 +29,48 @@ const TIMEOUT: Flag = option(
     None,
     "DURATION",
     "stop after this time, such as 90s (status 10)",
-);
-const THREADS: Flag = option("threads", None, "N", "compute with N threads");
+)
+.in_group(Group::Limits);
+const THREADS: Flag =
+    option("threads", None, "N", "compute with N threads").in_group(Group::Limits);
 const NICE: Flag = option(
     "nice",
     None,
     "N",
     "lower the CPU priority: 0 to 19, the lowest",
-);
+)
+.in_group(Group::Limits);
 const MEM_MAX: Flag = option(
     "mem-max",
     None,
     "BYTES",
     "memory limit besides weights, e.g. 6G (status 11)",
-);
+)
+.in_group(Group::Limits);
 const LOCK: Flag = option(
     "lock",
     None,
     "NAME",
     "take this lock; status 9 if another puna holds it",
-);
+)
+.in_group(Group::Limits);
 const WAIT: Flag = maybe(
     "wait",
     "DURATION",
     "wait for the lock, at most this long if given",
-);
-const SKIP: Flag = switch("skip", None, "exit with status 0 if the lock is held");
+)
+.in_group(Group::Limits);
+const SKIP: Flag =
+    switch("skip", None, "exit with status 0 if the lock is held").in_group(Group::Limits);
 const RETRY: Flag = option(
     "retry",
     None,
     "N",
     "retry N times if network, server or memory fails",
-);
-const NO_CACHE: Flag = switch("no-cache", None, "neither read nor write the prefix cache");
+)
+.in_group(Group::Limits);
+const NO_CACHE: Flag =
+    switch("no-cache", None, "neither read nor write the prefix cache").in_group(Group::Limits);
 
 /// The command's deadline, if `--timeout` was given.
 static UNTIL: OnceLock<Instant> = OnceLock::new();

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use super::context::Context;
-use super::flag::{Flag, HOST, QUIET, option, switch};
+use super::flag::{Flag, Group, HOST, QUIET, option, switch};
 use super::out::{self, Out};
 use super::parsed::Parsed;
 use super::reexec;
 use super::signals::{self, Stop};
-use super::table::{Command, PLAIN};
+use super::table::{Command, PLAIN, Section};
 use crate::core::address::Address;
 use crate::core::duration::KeepAlive;
 use crate::core::error::{Class, Error, Result};
@@ -85,6 +85,7 @@ pub const COMMAND: Command = Command {
         ),
     ],
     run,
+    section: Section::Machine,
     ..PLAIN
 };
 
@@ -111,13 +112,15 @@ const DETERMINISTIC: Flag = switch(
     "deterministic",
     None,
     "answer one at a time: same seed, same bytes",
-);
+)
+.in_group(Group::Sampling);
 const ACCESS_LOG: Flag = option(
     "access-log",
     None,
     "FILE",
     "log each request to FILE; - is standard error",
-);
+)
+.in_group(Group::Files);
 const SANDBOX: Flag = option(
     "sandbox",
     None,
@@ -129,13 +132,15 @@ const LINGER: Flag = option(
     None,
     "DURATION",
     "exit after this time without a request",
-);
+)
+.in_group(Group::Where);
 pub const LOG: Flag = option(
     "log",
     None,
     "LEVEL",
     "show llama.cpp's log: off, warn or debug",
-);
+)
+.in_group(Group::Output);
 
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;

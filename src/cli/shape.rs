@@ -4,7 +4,7 @@
 
 use serde_json::Value as Json;
 
-use super::flag::{Flag, JSON, maybe, option, switch};
+use super::flag::{Flag, Group, JSON, maybe, option, switch};
 use super::out;
 use super::parsed::Parsed;
 use super::run::turn_flags::{FORMAT, SCHEMA};
@@ -14,19 +14,23 @@ pub const EXTRACT: Flag = maybe(
     "extract",
     "WHICH",
     "print only the code block: first, last or all",
-);
+)
+.in_group(Group::Output);
 pub const FIELDS: Flag = option(
     "fields",
     None,
     "NAMES",
     "print these fields of the answer, tab-separated",
-);
-pub const ONE_LINE: Flag = switch("one-line", None, "print the answer on one line");
+)
+.in_group(Group::Output);
+pub const ONE_LINE: Flag =
+    switch("one-line", None, "print the answer on one line").in_group(Group::Output);
 pub const STRIP: Flag = switch(
     "strip",
     None,
     "remove white space and quotes around the answer",
-);
+)
+.in_group(Group::Output);
 
 /// The changes to an answer before it is printed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,10 +1,10 @@
 //! `puna show`: prints the details of one model.
 
 use super::context::Context;
-use super::flag::{Flag, JSON, switch};
+use super::flag::{Flag, Group, JSON, switch};
 use super::out::{Out, human_bytes};
 use super::parsed::Parsed;
-use super::table::{Command, Completes, PLAIN};
+use super::table::{Command, Completes, PLAIN, Section};
 use crate::core::error::Result;
 use crate::ops::model::{self, Model};
 use crate::ops::turn::template_choice::Sources;
@@ -41,6 +41,7 @@ pub const COMMAND: Command = Command {
     ],
     completes: Completes::Models,
     run,
+    section: Section::Models,
     ..PLAIN
 };
 
@@ -48,14 +49,15 @@ pub const VERBOSE: Flag = switch(
     "verbose",
     Some('v'),
     "with --json, print the header's arrays too",
-);
+)
+.in_group(Group::Output);
 const MODELFILE: Flag = switch(
     "modelfile",
     None,
     "print only a Modelfile that recreates the model",
 );
 const PARAMETERS: Flag = switch("parameters", None, "print only its options");
-const SYSTEM: Flag = switch("system", None, "print only its system text");
+const SYSTEM: Flag = switch("system", None, "print only its system text").in_group(Group::Input);
 const TEMPLATE: Flag = switch("template", None, "print only the template in force");
 const LICENSE: Flag = switch("license", None, "print only its licences");
 

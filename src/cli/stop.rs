@@ -4,7 +4,7 @@ use super::context::Context;
 use super::flag::{HOST, QUIET};
 use super::out::Out;
 use super::parsed::Parsed;
-use super::table::{Command, Completes, PLAIN};
+use super::table::{Command, Completes, PLAIN, Section};
 use crate::core::error::Result;
 use crate::format::wire::native::encode::GenerateRecord;
 use crate::format::wire::native::{Common, GenerateRequest};
@@ -22,6 +22,7 @@ pub const COMMAND: Command = Command {
     examples: &[("puna stop smol", "free the memory of a model")],
     completes: Completes::Models,
     run,
+    section: Section::Machine,
     ..PLAIN
 };
 

@@ -10,7 +10,7 @@ use super::flag::{Flag, JSON, QUIET, option, switch};
 use super::out::{self, Out, human_bytes};
 use super::parsed::Parsed;
 use super::pull;
-use super::table::{Command, Completes, PLAIN};
+use super::table::{Command, Completes, PLAIN, Section};
 use crate::core::duration::KeepAlive;
 use crate::core::error::{Class, Error, Result};
 use crate::core::name::Name;
@@ -39,6 +39,7 @@ pub const VERIFY: Command = Command {
     )],
     completes: Completes::Models,
     run: verify,
+    section: Section::Store,
     ..PLAIN
 };
 
@@ -58,6 +59,7 @@ pub const GC: Command = Command {
     ],
     examples: &[("puna gc --dry-run", "see what would be removed")],
     run: gc,
+    section: Section::Store,
     ..PLAIN
 };
 
@@ -75,6 +77,7 @@ pub const DU: Command = Command {
     ],
     examples: &[("puna du | head -3", "show the three largest models")],
     run: du,
+    section: Section::Store,
     ..PLAIN
 };
 
@@ -96,6 +99,7 @@ pub const PATH: Command = Command {
     )],
     completes: Completes::Models,
     run: path,
+    section: Section::Store,
     ..PLAIN
 };
 

@@ -10,11 +10,11 @@ use crate::core::error::{Class, Result};
 
 /// A command.
 pub struct Command {
-    /// Its name.
+    /// The word on the command line.
     pub name: &'static str,
-    /// Another name for it.
+    /// Another word for the same command.
     pub alias: Option<&'static str>,
-    /// What it does, in a few words.
+    /// One line for the list of commands: lower case, imperative, at most 64 characters.
     pub summary: &'static str,
     /// Its operands, as in a synopsis.
     pub operands: &'static str,
@@ -26,7 +26,7 @@ pub struct Command {
     pub about: &'static [&'static str],
     /// Examples: a command line and what it does.
     pub examples: &'static [(&'static str, &'static str)],
-    /// What operands are, for completion.
+    /// The operands that completion offers.
     pub completes: Completes,
     /// The flags that limit a run, for a command that runs a model; else none.
     pub limits: &'static [Flag],
@@ -34,9 +34,35 @@ pub struct Command {
     pub retries_whole: bool,
     /// The exit status of every failure when `--status` is given.
     pub failure_status: Option<u8>,
+    /// Its section in the list of commands.
+    pub section: Section,
     /// Runs it.
     pub run: fn(&Parsed, &Context, &mut Out) -> Result<()>,
 }
+
+/// A section of the list of commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Section {
+    /// Commands that run a model.
+    Prompts,
+    /// Commands that get, make, name and remove models.
+    Models,
+    /// Commands that look after the model directory.
+    Store,
+    /// The machine, the settings and the server.
+    Machine,
+    /// Help, manuals and completions.
+    Help,
+}
+
+/// The sections with their headings, in the order of the list.
+pub const SECTIONS: &[(Section, &str)] = &[
+    (Section::Prompts, "Prompts and answers"),
+    (Section::Models, "Models"),
+    (Section::Store, "Store"),
+    (Section::Machine, "Machine and server"),
+    (Section::Help, "Help"),
+];
 
 /// A command without flags or peculiarities, from which entries are completed.
 pub const PLAIN: Command = Command {
@@ -52,6 +78,7 @@ pub const PLAIN: Command = Command {
     limits: &[],
     retries_whole: false,
     failure_status: None,
+    section: Section::Prompts,
     run: |_, _, _| Ok(()),
 };
 

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 
-use super::flag::{Flag, option};
+use super::flag::{Flag, Group, option};
 use super::parsed::Parsed;
 use super::stdin;
 use crate::core::error::{Error, Result};
@@ -19,13 +19,15 @@ pub const TRANSCRIPT: Flag = option(
     None,
     "FILE",
     "append each turn to FILE, one JSON message a line",
-);
+)
+.in_group(Group::Files);
 pub const CONTINUE: Flag = option(
     "continue",
     None,
     "FILE",
     "resume the conversation in FILE and append to it",
-);
+)
+.in_group(Group::Files);
 
 /// Largest conversation that is read.
 const BYTES_MAX: u64 = 64 << 20;

@@ -39,7 +39,7 @@ pub struct TurnRequest {
     pub options: Options,
     /// How long the model stays loaded afterwards.
     pub keep_alive: Option<KeepAlive>,
-    /// What to do with an input that is longer than the context.
+    /// How to fit an input that is longer than the context.
     pub overflow: Overflow,
     /// Continue the answer when the context is full, by dropping older tokens.
     pub shift: bool,

@@ -14,7 +14,7 @@ type Names = Vec<String>;
 struct Tree {
     /// The path of each module's file below `src`.
     files: BTreeMap<Names, String>,
-    /// What each module imports, as far as it begins in this crate.
+    /// The imports of each module that begin in this crate.
     imports: BTreeMap<Names, BTreeSet<Names>>,
     /// The items that a module passes on, and where they come from.
     reexports: BTreeMap<Names, BTreeMap<String, Names>>,
@@ -187,7 +187,7 @@ fn code(text: &str) -> String {
     kept
 }
 
-/// What stands before `use` in a statement, and its tree.
+/// The text before `use` in a statement, and the tree after it.
 fn split_use(statement: &str) -> Option<(&str, &str)> {
     let at = statement.rfind("use ").filter(|at| {
         let before = statement[..*at].chars().next_back();

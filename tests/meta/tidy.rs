@@ -108,6 +108,23 @@ fn files_open_with_their_subject_and_stay_short() {
 }
 
 #[test]
+fn comments_begin_with_their_subject() {
+    for (path, text) in sources("src").into_iter().chain(sources("tests")) {
+        for line in text.lines().map(str::trim) {
+            let doc = line
+                .strip_prefix("///")
+                .or_else(|| line.strip_prefix("//!"));
+            let first = doc.and_then(|words| words.split_whitespace().next());
+            let riddles = ["Who", "What", "Of", "Nor"];
+            assert!(
+                !first.is_some_and(|word| riddles.contains(&word)),
+                "{path}: {line}"
+            );
+        }
+    }
+}
+
+#[test]
 fn functions_fit_on_a_screen() {
     for (path, text) in sources("src") {
         let code = text.split("#[cfg(test)]").next().unwrap();

@@ -1,4 +1,4 @@
-//! What ends up in the model directory: creating, importing, archives, interruptions.
+//! The model directory: creating, importing, archives, interruptions.
 
 pub mod archive;
 pub mod create;

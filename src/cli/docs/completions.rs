@@ -37,7 +37,7 @@ fn names(commands: Commands) -> Vec<&'static str> {
 fn option_names() -> String {
     options::TABLE
         .iter()
-        .map(|(name, _, _)| format!("{name}="))
+        .map(|entry| format!("{}=", entry.name))
         .collect::<Vec<_>>()
         .join(" ")
 }
@@ -163,7 +163,7 @@ fn zsh_flag(flag: &Flag) -> String {
             ":{what}:({})",
             options::TABLE
                 .iter()
-                .map(|(name, _, _)| *name)
+                .map(|entry| entry.name)
                 .collect::<Vec<_>>()
                 .join(" ")
         ),

@@ -1,7 +1,6 @@
 //! `puna man`: the manual pages, printed from the tables as roff.
 
-use super::help;
-use super::pages::{Block, PAGES, Page};
+use super::{help, pages};
 use crate::cli::flag::Flag;
 use crate::cli::out::Out;
 use crate::cli::parsed::Parsed;
@@ -17,58 +16,14 @@ use crate::system::config;
 pub fn run(commands: Commands, parsed: &Parsed, out: &mut Out) -> Result<()> {
     match parsed.operands.first() {
         None => out.write(&main_page(commands)),
-        Some(name) => match (table::find(commands, name), other_page(name)) {
-            (Some(known), _) => out.write(&page(known)),
-            (None, Some(known)) => out.write(&set(known)),
+        Some(name) => match (table::find(commands, name), pages::find(name)) {
+            (Some(known), _) => out.write(&page(known, commands)),
+            (None, Some(known)) => out.write(&known.roff()),
             (None, None) => Err(Error::usage(format!(
                 "no manual for '{name}': it is neither a command nor a page"
             ))),
         },
     }
-}
-
-/// The page with this name and section, such as `config.5`.
-fn other_page(name: &str) -> Option<&'static Page> {
-    let named = |page: &&Page| name == format!("{}.{}", page.name, page.section);
-    PAGES.iter().find(named)
-}
-
-/// The roff of a page that does not belong to a command.
-fn set(page: &Page) -> String {
-    let mut text = title(&format!("puna-{}", page.name), page.section, page.summary);
-    for block in page.blocks {
-        text += &match block {
-            Block::Head(head) => format!(".SH {head}\n"),
-            Block::Text(words) => paragraphs(&[words]),
-            Block::Entry(word, meaning) => {
-                format!(".TP\n.B {}\n{}\n", escaped(word), escaped(meaning))
-            }
-            Block::Show(lines) | Block::Run(lines) => {
-                let lines: Vec<String> = lines.lines().map(escaped).collect();
-                format!(".PP\n.nf\n.RS\n{}\n.RE\n.fi\n", lines.join("\n"))
-            }
-            Block::Keys => keys(),
-        };
-    }
-    text + ".SH SEE ALSO\n.BR puna (1)\n"
-}
-
-/// The keys of the configuration file: our variables without their prefix `PUNA_`.
-fn keys() -> String {
-    let mut text = String::new();
-    for (names, meaning) in config::variables() {
-        let ours = names
-            .split(", ")
-            .filter_map(|name| name.strip_prefix("PUNA_"));
-        for key in ours.filter(|key| *key != "CONFIG") {
-            text += &format!(
-                ".TP\n.B {}\n{}\n",
-                escaped(&key.to_lowercase()),
-                escaped(meaning)
-            );
-        }
-    }
-    text
 }
 
 /// The page of puna itself.
@@ -93,8 +48,9 @@ fn main_page(commands: Commands) -> String {
     }
     text += ".SH API OPTIONS\n.PP\n";
     text += "Set by\n.BR \\-\\-option ,\nby PARAMETER lines of a Modelfile and by API requests.\n";
-    for (name, _, help) in options::TABLE {
-        text += &format!(".TP\n.B {}\n{}\n", escaped(name), escaped(help));
+    for entry in options::TABLE {
+        let help = format!("{} (default: {})", entry.help, entry.default);
+        text += &format!(".TP\n.B {}\n{}\n", escaped(entry.name), escaped(&help));
     }
     text += ".SH EXIT STATUS\n";
     for (status, meaning) in STATUSES {
@@ -124,14 +80,19 @@ const FILES: &[(&str, &str)] = &[
 ];
 
 /// The page of a command.
-fn page(command: &Command) -> String {
+fn page(command: &Command, commands: Commands) -> String {
     let mut text = head(&format!("puna-{}", command.name), command.summary);
     text += &format!(".B {}\n", escaped(&help::synopsis(command)));
     text += ".SH DESCRIPTION\n";
     text += &paragraphs(command.about);
     text += ".SH FLAGS\n";
-    for flag in command.all_flags() {
-        text += &flag_entry(flag);
+    let groups = help::groups(command);
+    let grouped = groups.len() > 1;
+    for (heading, flags) in groups {
+        if grouped {
+            text += &format!(".SS {heading}\n");
+        }
+        flags.into_iter().for_each(|flag| text += &flag_entry(flag));
     }
     text += ".SH EXAMPLES\n";
     for (line, what) in command.examples {
@@ -142,7 +103,19 @@ fn page(command: &Command) -> String {
         );
     }
     text += ".SH EXIT STATUS\n.PP\nSee\n.BR puna (1).\n";
-    text
+    text + &see_also(command, commands)
+}
+
+/// The other commands of the same section, and the pages that concern all commands.
+fn see_also(command: &Command, commands: Commands) -> String {
+    let others = commands
+        .iter()
+        .filter(|other| other.section == command.section && other.name != command.name);
+    let others = others.map(|other| format!(".BR puna\\-{} (1),\n", escaped(other.name)));
+    format!(
+        ".SH SEE ALSO\n.BR puna (1),\n{}.BR puna\\-config (5),\n.BR puna\\-scripting (7)\n",
+        others.collect::<String>()
+    )
 }
 
 fn flag_entry(flag: &Flag) -> String {
@@ -155,7 +128,7 @@ fn flag_entry(flag: &Flag) -> String {
         Some(value) if flag.optional => format!(".BI \"{name}[=\" {} ]", escaped(value)),
         Some(value) => format!(".BI \"{name} \" {}", escaped(value)),
     };
-    format!(".TP\n{line}\n{}\n", escaped(flag.help))
+    format!(".TP\n{line}\n{}\n", escaped(&flag.text()))
 }
 
 fn head(name: &str, summary: &str) -> String {
@@ -187,7 +160,7 @@ fn paragraphs(texts: &[&str]) -> String {
 }
 
 /// Text that roff prints as it is.
-fn escaped(text: &str) -> String {
+pub fn escaped(text: &str) -> String {
     let text = text
         .replace('\\', "\\e")
         .replace('-', "\\-")

@@ -10,7 +10,7 @@ pub mod workers;
 use std::sync::atomic::AtomicBool;
 
 use super::context::Context;
-use super::flag::{Flag, JSON, QUIET, option, switch};
+use super::flag::{Flag, Group, JSON, QUIET, option, switch};
 use super::out::{self, Out, Unit};
 use super::parsed::Parsed;
 use super::records::Format;
@@ -126,20 +126,23 @@ const RESUME: Flag = option(
     None,
     "FILE",
     "keep a journal in FILE and resume from it",
-);
+)
+.in_group(Group::Files);
 const CHOOSE: Flag = option("choose", None, "A,B,C", "answer with one of these words");
 const NUM_PREDICT: Flag = option(
     "num-predict",
     Some('n'),
     "N",
     "generate at most N tokens for each record",
-);
+)
+.in_group(Group::Limits);
 const NUM_CTX: Flag = option(
     "num-ctx",
     None,
     "N",
     "context size in tokens for each record",
-);
+)
+.in_group(Group::Limits);
 
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;

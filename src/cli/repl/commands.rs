@@ -231,7 +231,7 @@ pub fn help(topic: &str) -> String {
 
 fn parameters() -> Vec<(&'static str, &'static str, &'static str)> {
     let options = options::TABLE.iter();
-    options.map(|(name, _, help)| (*name, "", *help)).collect()
+    options.map(|entry| (entry.name, "", entry.help)).collect()
 }
 
 fn table(rows: &[(&str, &str, &str)]) -> String {
@@ -278,7 +278,7 @@ pub fn complete(line: &str) -> Completion {
         ),
         ["/set"] => among(SETTINGS.iter().map(|(name, ..)| *name).collect()),
         ["/show"] => among(SECTIONS.iter().map(|(name, ..)| *name).collect()),
-        ["/set", "parameter"] => among(options::TABLE.iter().map(|(name, ..)| *name).collect()),
+        ["/set", "parameter"] => among(options::TABLE.iter().map(|entry| entry.name).collect()),
         ["/set", "format"] => among(vec!["json"]),
         ["/?" | "/help"] => among(vec!["set", "show", "shortcuts"]),
         ["/load" | "/save" | "/list"] => Completion::Model(start),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::context::{self, Context};
-use super::flag::{Flag, HOST, JSON, QUIET, maybe, option, switch};
+use super::flag::{Flag, Group, HOST, JSON, QUIET, maybe, option, switch};
 use super::idle_exit::{self, LINGER};
 use super::out::{self, Out};
 use super::parsed::Parsed;
@@ -40,7 +40,7 @@ use turn_flags::{
     OPTION, OVERFLOW, RAW, SCHEMA, SEED, STOP, SYSTEM, TEMPERATURE, THINK, TOOL_CHOICE, TOOLS,
 };
 
-/// What `--overflow` may say: several answers, which `reduce` needs, are given by this command only.
+/// The values of `--overflow`. `reduce` needs several answers, which only this command computes.
 const OVERFLOWS: &[&str] = &["error", "head", "tail", "middle", "reduce"];
 
 pub const COMMAND: Command = Command {
@@ -177,30 +177,35 @@ const DETERMINISTIC: Flag = switch(
     "deterministic",
     None,
     "same seed, same bytes: no server, no prefix cache",
-);
+)
+.in_group(Group::Sampling);
 const VERBOSE: Flag = switch(
     "verbose",
     None,
     "print timings and the device on standard error",
-);
+)
+.in_group(Group::Output);
 
 const LOCAL: Flag = switch(
     "local",
     None,
     "run in this process even if a server is running",
-);
+)
+.in_group(Group::Where);
 
 const PULL: Flag = maybe(
     "pull",
     "WHEN",
     "fetch the model first: missing, always or never",
-);
+)
+.in_group(Group::Where);
 const LOG: Flag = option(
     "log",
     None,
     "LEVEL",
     "llama.cpp log: off, warn, debug; implies --local",
-);
+)
+.in_group(Group::Output);
 
 /// Fetches the model first, if `--pull` says so, or if it is missing and a user is at the terminal.
 fn fetch(text: &str, parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {

@@ -303,7 +303,7 @@ pub fn attachment(path: &str) -> Result<String> {
     Ok(format!("==> {path} <==\n{}\n\n", text.trim_end()))
 }
 
-/// What an unqualified `--overflow` may say.
+/// The values of `--overflow` in every other command.
 pub const OVERFLOWS: &[&str] = &["error", "head", "tail", "middle"];
 
 /// The part to keep of a text that does not fit; `None` where that is an error, or left to the caller

@@ -1,6 +1,6 @@
 //! The flags of a turn: those that several commands share, with one help text each.
 
-use crate::cli::flag::{Flag, maybe, option, switch};
+use crate::cli::flag::{Flag, Group, maybe, option, switch};
 
 /// Shared by the commands that generate text.
 pub const NUM_CTX: Flag = option(
@@ -8,125 +8,149 @@ pub const NUM_CTX: Flag = option(
     None,
     "N",
     "context size in tokens (default: as needed)",
-);
+)
+.in_group(Group::Limits)
+.sets("num_ctx");
 
 /// Shared by the commands that generate text.
-pub const NUM_PREDICT: Flag = option("num-predict", Some('n'), "N", "generate at most N tokens");
+pub const NUM_PREDICT: Flag = option("num-predict", Some('n'), "N", "generate at most N tokens")
+    .in_group(Group::Limits)
+    .sets("num_predict");
 
 pub const SYSTEM: Flag = option(
     "system",
     Some('s'),
     "TEXT",
     "system text, instead of the model's own",
-);
+)
+.in_group(Group::Input);
 
 pub const OPTION: Flag = option(
     "option",
     Some('o'),
     "KEY=VALUE",
     "set an API option, such as top_k=1; repeatable",
-);
+)
+.in_group(Group::Sampling);
 
 pub const SEED: Flag = option(
     "seed",
     None,
     "N",
     "random seed; the same seed gives the same answer",
-);
+)
+.in_group(Group::Sampling)
+.sets("seed");
 
 pub const TEMPERATURE: Flag = option(
     "temperature",
     None,
     "T",
     "sampling temperature; 0 picks the likeliest token",
-);
+)
+.in_group(Group::Sampling)
+.sets("temperature");
 
 pub const FORMAT: Flag = option(
     "format",
     None,
     "json|@FILE",
     "answer in JSON, or follow the schema in FILE",
-);
+)
+.in_group(Group::Output);
 
 pub const SCHEMA: Flag = option(
     "schema",
     None,
     "FILE",
     "answer in JSON that follows the schema in FILE",
-);
+)
+.in_group(Group::Output);
 
 pub const GRAMMAR: Flag = option(
     "grammar",
     None,
     "FILE",
     "answer in text that follows the grammar in FILE",
-);
+)
+.in_group(Group::Output);
 
 pub const MESSAGES: Flag = option(
     "messages",
     None,
     "FILE",
     "earlier messages, a JSON list as in the API",
-);
+)
+.in_group(Group::Input);
 
 pub const TOOLS: Flag = option(
     "tools",
     None,
     "FILE",
     "functions that the model may call, as in the API",
-);
+)
+.in_group(Group::Input);
 
 pub const TOOL_CHOICE: Flag = option(
     "tool-choice",
     None,
     "WHICH",
     "auto, none, required, or the function to call",
-);
+)
+.in_group(Group::Input);
 
 pub const THINK: Flag = maybe(
     "think",
     "LEVEL",
     "think first: true, false, low, medium, high or max",
-);
+)
+.in_group(Group::Sampling);
 
 pub const RAW: Flag = switch(
     "raw",
     None,
     "use the prompt as is, without the chat template",
-);
+)
+.in_group(Group::Input);
 
 pub const OVERFLOW: Flag = option(
     "overflow",
     None,
     "PART",
     "for too long a prompt: error, head, tail or middle",
-);
+)
+.in_group(Group::Input);
 
 pub const ATTACH: Flag = option(
     "attach",
     Some('a'),
     "FILE",
     "put a text file before the prompt; repeatable",
-);
+)
+.in_group(Group::Input);
 
 pub const STOP: Flag = option(
     "stop",
     None,
     "TEXT",
     "stop the answer before this text; repeatable",
-);
+)
+.in_group(Group::Sampling);
 
-pub const HIDETHINKING: Flag = switch("hidethinking", None, "do not print the thinking");
+pub const HIDETHINKING: Flag =
+    switch("hidethinking", None, "do not print the thinking").in_group(Group::Output);
 
 pub const NOWORDWRAP: Flag = switch(
     "nowordwrap",
     None,
     "in a session, do not break lines between words",
-);
+)
+.in_group(Group::Output);
 
 pub const KEEPALIVE: Flag = option(
     "keepalive",
     None,
     "DURATION",
     "how long a server keeps the model loaded",
-);
+)
+.in_group(Group::Where);

@@ -151,9 +151,9 @@ impl Pool {
             gpu_layers,
             main_gpu: options.int("main_gpu").map(|gpu| gpu as i32),
             mmap: options.bool("use_mmap"),
-            lock: options.bool("use_mlock").unwrap_or(false),
+            lock: options.bool_or_default("use_mlock"),
             adapter: model.adapter.clone().map(|path| {
-                let scale = options.float("adapter_scale").unwrap_or(1.0);
+                let scale = options.float_or_default("adapter_scale");
                 (path, scale as f32)
             }),
             threads: threads

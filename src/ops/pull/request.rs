@@ -1,4 +1,4 @@
-//! What a pull is asked, and the steps it reports.
+//! The request for a pull, and the steps that a pull reports.
 
 use std::sync::atomic::AtomicBool;
 

@@ -15,8 +15,6 @@ use crate::format::template::escape::{self, Segment};
 use crate::format::template::{Chat, Template};
 use crate::system::engine::Engine;
 
-/// Tokens kept at the front of a truncated prompt (the API's default `num_keep`).
-const KEEP_TOKENS: i64 = 4;
 /// Smallest context, in tokens, that a prompt is truncated to.
 const LIMIT_MIN: usize = 4;
 
@@ -74,7 +72,7 @@ impl Draft {
 
 /// Tokens to keep at the front when others are dropped; `None` keeps as many as fit.
 pub(super) fn kept_tokens(options: &Options, engine: &Engine) -> Option<usize> {
-    let keep = options.int("num_keep").unwrap_or(KEEP_TOKENS);
+    let keep = options.int_or_default("num_keep");
     let keep = usize::try_from(keep).ok()?;
     Some(keep + usize::from(engine.wants_begin()))
 }
@@ -179,7 +177,7 @@ impl<'a> Prompter<'a> {
     fn chat(&self, messages: &[Message]) -> Result<Draft> {
         let mut messages = messages.to_vec();
         let mut tools = self.request.turn.tools.clone();
-        let trusted = self.options.bool("parse_special").unwrap_or(false);
+        let trusted = self.options.bool_or_default("parse_special");
         let none = Specials::new([])?;
         let specials = match trusted {
             true => &none,

@@ -1,4 +1,4 @@
-//! What a thread reports when its model is loaded.
+//! The report of an engine thread whose model is loaded.
 
 use llama_cpp_2::model::LlamaLoraAdapter;
 

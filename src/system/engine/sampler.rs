@@ -9,7 +9,7 @@ use crate::core::options::Options;
 /// llama.cpp's LLAMA_DEFAULT_SEED: take the seed from the system.
 const RANDOM_SEED: u32 = u32::MAX;
 
-/// How to pick each token. The defaults are the API's.
+/// How to pick each token. The defaults are those of the options table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
     /// Softmax temperature; 0: always the likeliest token.
@@ -53,25 +53,23 @@ impl Default for Sampling {
 }
 
 impl Sampling {
-    /// Reads the sampling options; missing ones get the API's default.
+    /// Reads the sampling options; missing ones get the default of the options table.
     pub fn of(options: &Options) -> Self {
-        let float = |name, default: f64| options.float(name).unwrap_or(default) as f32;
-        let int = |name, default: i64| {
-            options
-                .int(name)
-                .unwrap_or(default)
-                .clamp(i32::MIN.into(), i32::MAX.into()) as i32
+        let float = |name| options.float_or_default(name) as f32;
+        let int = |name| {
+            let value = options.int_or_default(name);
+            value.clamp(i32::MIN.into(), i32::MAX.into()) as i32
         };
         Sampling {
-            temperature: float("temperature", 0.8),
-            top_k: int("top_k", 40),
-            top_p: float("top_p", 0.9),
-            min_p: float("min_p", 0.0),
-            typical_p: float("typical_p", 1.0),
-            repeat_last_n: int("repeat_last_n", 64),
-            repeat_penalty: float("repeat_penalty", 1.0),
-            presence_penalty: float("presence_penalty", 0.0),
-            frequency_penalty: float("frequency_penalty", 0.0),
+            temperature: float("temperature"),
+            top_k: int("top_k"),
+            top_p: float("top_p"),
+            min_p: float("min_p"),
+            typical_p: float("typical_p"),
+            repeat_last_n: int("repeat_last_n"),
+            repeat_penalty: float("repeat_penalty"),
+            presence_penalty: float("presence_penalty"),
+            frequency_penalty: float("frequency_penalty"),
             seed: options.int("seed").filter(|seed| *seed >= 0).map(folded),
             bias: Vec::new(),
         }

@@ -1,4 +1,4 @@
-//! What a registry asks for in WWW-Authenticate.
+//! The challenge of a registry: the WWW-Authenticate header.
 
 /// A registry's demand for authentication.
 #[derive(Debug, Clone, PartialEq, Eq)]
