@@ -1,5 +1,6 @@
 //! Run limits of every command that runs a model: its lock, threads, priority, memory, time and retries.
 
+use crate::core::lock::LockExt;
 use std::fmt::Display;
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -245,9 +246,7 @@ impl Deadline {
             let (over, flags) = (deadline.over.clone(), deadline.flags.clone());
             thread::spawn(move || {
                 thread::sleep(left);
-                let flags = flags
-                    .lock()
-                    .unwrap_or_else(|poisoned| poisoned.into_inner());
+                let flags = flags.locked();
                 over.store(true, Ordering::Relaxed);
                 let flags = flags.iter().filter_map(Weak::upgrade);
                 flags.for_each(|flag| flag.store(true, Ordering::Relaxed));
@@ -258,10 +257,7 @@ impl Deadline {
 
     /// The cancellation flag of one answer. It is set when the deadline passes.
     pub fn flag(&self) -> Arc<AtomicBool> {
-        let mut flags = self
-            .flags
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut flags = self.flags.locked();
         let flag = Arc::new(AtomicBool::new(self.over.load(Ordering::Relaxed)));
         flags.retain(|flag| flag.strong_count() > 0);
         flags.push(Arc::downgrade(&flag));

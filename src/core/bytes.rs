@@ -20,7 +20,8 @@ const UNITS: &[(&str, f64)] = &[
     ("", 1.0),
 ];
 
-/// Reads an amount: `500M`, `6G` and `1.5GiB` count by 1024, `500MB` by 1000, a bare number is bytes.
+/// Reads an amount: `500M`, `6G` and `1.5GiB` count by 1024, `500MB` by 1000, a bare number is bytes. This is
+/// the only reader of sizes, so that a size means the same for every flag and setting.
 ///
 /// # Errors
 /// `Usage` for any other text.

@@ -9,6 +9,7 @@ pub mod digest;
 pub mod duration;
 pub mod error;
 pub mod json;
+pub mod lock;
 pub mod message;
 pub mod name;
 pub mod network;

@@ -1,11 +1,12 @@
 //! The model cache of a server: opened models, each valid while its files are unchanged. A request for a
 //! known model checks the metadata of a few files and opens none.
 
+use crate::core::lock::LockExt;
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::model::{self, Model};
 use crate::core::error::Result;
@@ -48,22 +49,23 @@ impl ModelCache {
                 .chain(files)
                 .collect::<Vec<Stamp>>()
         };
-        let mut models = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((stamps, model)) = models.get(label)
-            && *stamps == with_files(model)
+        // The lock is not held while files are looked at or read.
+        let known = self.0.locked().get(label).cloned();
+        if let Some((stamps, model)) = known
+            && stamps == with_files(&model)
         {
-            return Ok(model.clone());
+            return Ok(model);
         }
-        models.remove(label);
-        drop(models); // Opening may take a while.
+        self.0.locked().remove(label);
         let model = Arc::new(model::of_name(store, label, name)?);
         // A name in another spelling has no file of its own that would show a change.
         if manifests.iter().any(Option::is_some) {
-            let mut models = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let cached = (with_files(&model), model.clone());
+            let mut models = self.0.locked();
             if models.len() >= MODELS_MAX {
                 models.clear();
             }
-            models.insert(label.to_string(), (with_files(&model), model.clone()));
+            models.insert(label.to_string(), cached);
         }
         Ok(model)
     }

@@ -5,11 +5,12 @@
 //! tokens, the state after them and its checkpoints. A file reveals the prompt to everyone who can read it,
 //! so only its owner can access the folder.
 
+use crate::core::lock::LockExt;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -158,15 +159,13 @@ impl PrefixCache {
 
     /// The head and tokens of a file, read once.
     fn head(&self, name: &str) -> Option<Known> {
-        let mut known = self.known();
-        let head = known.entry(name.to_string());
-        head.or_insert_with(|| head_of(&self.cache, name)).clone()
-    }
-
-    fn known(&self) -> MutexGuard<'_, HashMap<String, Option<Known>>> {
-        self.known
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        if let Some(head) = self.known.locked().get(name) {
+            return head.clone();
+        }
+        // The lock is not held while the file is read; a second reader only reads it again.
+        let head = head_of(&self.cache, name);
+        self.known.locked().insert(name.to_string(), head.clone());
+        head
     }
 
     fn read(&self, name: &str) -> Option<Prefix> {
@@ -231,7 +230,7 @@ impl Prefixes for PrefixCache {
         let sound = prefix.filter(|prefix| expected.is_some_and(|known| known.1 == prefix.tokens));
         if sound.is_none() {
             self.cache.remove(&candidate.name);
-            self.known().insert(candidate.name.clone(), None);
+            self.known.locked().insert(candidate.name.clone(), None);
         }
         sound
     }
@@ -271,7 +270,7 @@ impl Prefixes for PrefixCache {
         old.iter().for_each(|name| self.cache.remove(name));
         self.cache.trim(self.bytes_max.saturating_sub(bytes as u64));
         let name = format!("{}-{}", self.group, &Digest::of(&tokens).hex()[..16]);
-        self.known().remove(&name);
+        self.known.locked().remove(&name);
         // A full disk, or a folder without write permission, only costs the next run time.
         let _ = self.cache.put(&name, &pieces);
     }

@@ -1,10 +1,11 @@
 //! The request context, from the first header to the last byte of the answer: the request's id, its
 //! key, and its line in the access log.
 
+use crate::core::lock::LockExt;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime};
 
 use super::access::keys::Pass;
@@ -43,13 +44,13 @@ impl AccessLog {
     pub fn reopen(&self) -> Result<()> {
         if let Some(path) = &self.path {
             let file = opened(path)?;
-            *self.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+            *self.file.locked() = Some(file);
         }
         Ok(())
     }
 
     fn write(&self, line: &str) {
-        match &mut *self.file.lock().unwrap_or_else(PoisonError::into_inner) {
+        match &mut *self.file.locked() {
             // A full disk loses log lines but does not fail requests.
             Some(file) => _ = file.write_all(format!("{line}\n").as_bytes()),
             None => (self.log)(line),

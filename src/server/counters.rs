@@ -1,5 +1,6 @@
 //! Metrics since the server started, in Prometheus's text format.
 
+use crate::core::lock::LockExt;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -94,10 +95,7 @@ impl Counters {
 
     /// Adds the usage of a finished answer to its model's counters.
     pub fn answer(&self, model: &str, usage: &Usage) {
-        let mut models = self
-            .models
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut models = self.models.locked();
         let known = models.contains_key(model) || models.len() < MODELS_MAX;
         let counts = models
             .entry(if known { model } else { "other" }.to_string())
@@ -136,11 +134,7 @@ impl Counters {
             "Memory of the process.",
             machine::resident_bytes(),
         );
-        let models = self
-            .models
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .clone();
+        let models = self.models.locked().clone();
         for (name, help, of) in COLUMNS {
             text += &format!("# HELP {name} {help}\n# TYPE {name} counter\n");
             for (model, counts) in &models {

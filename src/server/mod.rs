@@ -218,14 +218,12 @@ fn watch_listener(mut listener: Listener, server: &Arc<Server>, stop: &AtomicBoo
 }
 
 fn spawn(server: &Arc<Server>, exchange: Exchange) {
-    let under_way = server.requests.fetch_add(1, Ordering::Relaxed);
-    let server = server.clone();
+    let count = Count::up(server);
     let handle = move || {
-        // Counts down even if the handler panics.
-        let _count = Count(server.clone());
+        let server = &count.server;
         server.counters.request();
-        if under_way < REQUESTS_MAX {
-            route::route(&server, exchange);
+        if count.before < REQUESTS_MAX {
+            route::route(server, exchange);
         } else {
             let error = Error::plain(
                 Class::Busy,
@@ -234,7 +232,7 @@ fn spawn(server: &Arc<Server>, exchange: Exchange) {
             exchange.reply(reply::error_reply(&error), &[]);
         }
     };
-    // If no thread can be started the exchange is dropped, which sends status 500.
+    // Without a thread the closure is dropped: its client gets status 500, and the count goes down again.
     let _ = thread::Builder::new().name("request".into()).spawn(handle);
 }
 

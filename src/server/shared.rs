@@ -46,10 +46,26 @@ impl Server {
     }
 }
 
-pub struct Count(pub(super) Arc<Server>);
+/// A request in progress: it counts down when it is dropped, also if its handler panics or never runs.
+pub struct Count {
+    /// The server that counts.
+    pub server: Arc<Server>,
+    /// Requests that were in progress before this one.
+    pub before: usize,
+}
+
+impl Count {
+    /// Counts a request.
+    pub fn up(server: &Arc<Server>) -> Self {
+        Count {
+            before: server.requests.fetch_add(1, Ordering::Relaxed),
+            server: server.clone(),
+        }
+    }
+}
 
 impl Drop for Count {
     fn drop(&mut self) {
-        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+        self.server.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }

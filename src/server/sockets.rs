@@ -3,6 +3,7 @@
 
 #![allow(unsafe_code)]
 
+use crate::core::lock::LockExt;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -236,11 +237,7 @@ impl Sockets {
 
     /// Watches the connection of a request from `peer`; `None` is a Unix peer.
     pub fn watch(&self, peer: Option<SocketAddr>) -> Arc<Watch> {
-        let mut watched = self
-            .0
-            .watched
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut watched = self.0.watched.locked();
         watched.retain(|watch| watch.strong_count() > 0);
         let taken: Vec<u64> = watched
             .iter()
@@ -310,19 +307,14 @@ impl Sockets {
 
 impl Table {
     fn live(&self) -> Vec<Arc<Watch>> {
-        let watched = self
-            .watched
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let watched = self.watched.locked();
         watched.iter().filter_map(Weak::upgrade).collect()
     }
 }
 
 impl Table {
     fn asked(&self) -> MutexGuard<'_, Vec<u64>> {
-        self.asked
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.asked.locked()
     }
 
     /// Checks all connections and closes the TCP connections that exceed a limit.

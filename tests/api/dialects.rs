@@ -113,7 +113,20 @@ fn a_chat_completion_is_the_same_whole_and_in_chunks() {
 fn several_choices_share_their_prompt_and_differ() {
     let (_sandbox, server) = with_server();
     let body = hello(json!({ "n": 4, "temperature": 1.5, "seed": 5 }));
+    let computed = || {
+        let text = server.ask("GET", "/metrics", "").body;
+        let value = |key: &str| -> u64 {
+            let line = text.lines().find(|line| line.starts_with(key));
+            line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+        };
+        value("puna_prompt_tokens_total ") - value("puna_cached_tokens_total ")
+    };
+    let before = computed();
     let whole = post(&server, "/v1/chat/completions", &body);
+    let prompt = whole["usage"]["prompt_tokens"].as_u64().unwrap();
+    // One answer computes the prompt, the others at most its last token.
+    let computed = computed() - before;
+    assert!(computed <= prompt + 3, "{computed} of {prompt} tokens");
     let choices = whole["choices"].as_array().unwrap();
     let mut texts: Vec<&str> = choices
         .iter()

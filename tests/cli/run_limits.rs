@@ -16,10 +16,15 @@ fn holder(sandbox: &Sandbox) -> Child {
     let words = ["run", model, "--lock", "nightly", "-n", "1", "-"];
     let mut command = sandbox.command(&words);
     command.stdin(Stdio::piped()).stdout(Stdio::null());
-    let child = command.spawn().unwrap();
+    let mut child = command.spawn().unwrap();
     let path = sandbox.home.join(".cache/puna/locks/nightly");
     let is_held = || File::open(&path).is_ok_and(|file| file.try_lock().is_err());
     while !is_held() {
+        let ended = child.try_wait().unwrap();
+        assert!(
+            ended.is_none(),
+            "it ended before it had the lock: {ended:?}"
+        );
         std::thread::yield_now();
     }
     child

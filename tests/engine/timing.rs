@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::api::load::{ENDLESS, started};
 use crate::engine::reuse::{ask, words};
 use crate::support::{Sandbox, gemma, smol};
 
@@ -150,4 +151,73 @@ fn a_client_that_leaves_frees_its_work_in_250_ms() {
     drop(queued);
     drop(streaming);
     freed("while queued");
+}
+
+#[test]
+fn a_third_request_waits_for_one_of_two() {
+    let sandbox = Sandbox::with_smol();
+    let server = sandbox.serve(&[("OLLAMA_NUM_PARALLEL", "2")]);
+    let body = r#"{"model":"smol","prompt":"a","raw":true,"grammar":"root ::= [a-z ] root","options":{"num_predict":60}}"#;
+    // 97: two at a time, each with its own context.
+    server.post(
+        "/api/generate",
+        r#"{"model":"smol","options":{"num_ctx":512}}"#,
+    );
+    let loaded = server.ask("GET", "/api/ps", "").json();
+    assert_eq!(loaded["models"][0]["context_length"], 512);
+    let ends = std::thread::scope(|scope| {
+        let one = || {
+            server.post(
+                "/api/generate",
+                &body.replace("60}", "60,\"num_ctx\":512},\"stream\":false"),
+            );
+            std::time::Instant::now()
+        };
+        let threads: Vec<_> = (0..3).map(|_| scope.spawn(one)).collect();
+        let mut ends: Vec<_> = threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect();
+        ends.sort();
+        ends
+    });
+    // The third request starts when one of the other two has finished.
+    assert!(ends[2] - ends[1] > ends[1] - ends[0], "{ends:?}");
+}
+
+#[test]
+fn a_client_that_leaves_stops_the_work() {
+    let (_sandbox, server) = started();
+    server.post("/api/generate", r#"{"model":"smol"}"#);
+    let endless = ENDLESS.replace("\"options\"", "\"stream\":STREAM,\"options\"");
+    for (stream, method) in [("true", "streaming"), ("false", "waiting")] {
+        let body = endless.replace("STREAM", stream);
+        let mut connection = server.send("POST", "/api/generate", &body, "");
+        if stream == "true" {
+            connection.read_exact(&mut [0; 200]).unwrap();
+        } else {
+            std::thread::sleep(Duration::from_millis(600));
+        }
+        drop(connection);
+        std::thread::sleep(Duration::from_millis(700));
+        let before = cpu_ticks(server.child.id());
+        std::thread::sleep(Duration::from_millis(500));
+        let used = cpu_ticks(server.child.id()) - before;
+        assert!(
+            used <= 10,
+            "{used} ticks of 10 ms in 500 ms after a {method} client left"
+        );
+    }
+}
+
+/// CPU time of a process, in ticks of 10 ms.
+fn cpu_ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }

@@ -27,7 +27,6 @@ const OWNED: &[(&str, &[&str])] = &[
     ("llguidance", &["src/system/engine/"]),
     ("aho_corasick", &["src/core/special_tokens.rs"]),
     ("jiff", &["src/core/clock.rs"]),
-    ("jsonschema", &["src/ops/turn/output_constraint.rs"]),
     ("signal_hook", &["src/cli/signals.rs"]),
     ("use landlock", &["src/system/sandbox.rs"]),
     ("sha2::", &["src/core/digest.rs"]),

@@ -3,6 +3,7 @@
 //! Records go to the workers and outcomes to the printer over channels. Once the window is full, a
 //! record is read only after an earlier one was printed, so that an endless input needs bounded memory.
 
+use crate::core::lock::LockExt;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
@@ -202,9 +203,7 @@ impl Job {
         to_printer: &Sender<Result<Done>>,
     ) {
         while !self.is_over() {
-            let waiting = tasks
-                .lock()
-                .unwrap_or_else(|poisoned| poisoned.into_inner());
+            let waiting = tasks.locked();
             let task = waiting.recv_timeout(LOOK);
             drop(waiting);
             let task = match task {
@@ -214,9 +213,7 @@ impl Job {
             };
             let key = task.prompt.as_ref().ok().map(|(_, key)| key.clone());
             let old = journal.zip(key.as_deref()).and_then(|(journal, key)| {
-                let journal = journal
-                    .lock()
-                    .unwrap_or_else(|poisoned| poisoned.into_inner());
+                let journal = journal.locked();
                 journal.done(task.record, key).cloned()
             });
             let is_old = old.is_some();
@@ -399,9 +396,7 @@ impl Printer<'_> {
     fn print(&mut self, done: Done) -> Result<()> {
         let outcome = done.outcome;
         if let (Some(journal), Some(key), false) = (self.journal, &done.key, done.is_old) {
-            let mut journal = journal
-                .lock()
-                .unwrap_or_else(|poisoned| poisoned.into_inner());
+            let mut journal = journal.locked();
             journal.note(done.record, key, &outcome)?;
         }
         if let Some(error) = &outcome.error {

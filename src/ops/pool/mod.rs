@@ -6,6 +6,7 @@
 mod load_spec;
 mod state;
 
+use crate::core::lock::LockExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
@@ -54,7 +55,7 @@ struct Inner {
     config: Config,
     policy: Policy,
     log: (Level, Sink),
-    backend: OnceLock<Arc<Backend>>,
+    backend: OnceLock<std::result::Result<Arc<Backend>, String>>,
     measured: OnceLock<MeasuredSettings>,
     template_choices: TemplateChoices,
     state: Mutex<State>,
@@ -313,15 +314,12 @@ impl Pool {
     /// # Errors
     /// If it cannot start.
     pub fn backend(&self) -> Result<Arc<Backend>> {
-        if let Some(backend) = self.0.backend.get() {
-            return Ok(backend.clone());
-        }
-        let _one_at_a_time = self.state();
-        if let Some(backend) = self.0.backend.get() {
-            return Ok(backend.clone());
-        }
-        let backend = Backend::start(self.0.log.0, self.0.log.1)?;
-        Ok(self.0.backend.get_or_init(|| backend).clone())
+        let (level, sink) = self.0.log;
+        let started = self.0.backend.get_or_init(|| {
+            let backend = Backend::start(level, sink);
+            backend.map_err(|error| error.to_string())
+        });
+        started.clone().map_err(Error::failed)
     }
 
     fn lease(&self, state: &mut State, index: usize, keep_alive: Option<KeepAlive>) -> Lease {
@@ -343,9 +341,6 @@ impl Pool {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0
-            .state
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.0.state.locked()
     }
 }

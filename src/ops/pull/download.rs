@@ -1,6 +1,7 @@
 //! Downloads one blob from a registry into the store: several parts at once, resuming an earlier
 //! attempt, hashed during the download.
 
+use crate::core::lock::LockExt;
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::ops::Range;
@@ -348,9 +349,7 @@ fn skip(piece: &mut Piece, place: u64) -> Result<(), Fault> {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.state.locked()
     }
 
     fn add(&self, range: Range<u64>) {

@@ -1,7 +1,7 @@
 //! Output constraints: the grammar that an answer is generated with, and the validation of the
 //! finished text.
 
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json, json};
 
 use super::Request;
 use crate::core::error::{Error, Result};
@@ -9,7 +9,7 @@ use crate::core::message::Think;
 use crate::core::options::Options;
 use crate::core::turn::OutputConstraint;
 use crate::format::reply::{Format, Thought, ToolGrammar, channel_thought, schema};
-use crate::system::engine::{Engine, Grammar, Text, ThinkingBudget, ThinkingTags};
+use crate::system::engine::{Compiler, Engine, Grammar, Text, ThinkingBudget, ThinkingTags};
 
 /// The text that starts a call in the channel format.
 const CHANNEL_CALL: &str = " to=functions.";
@@ -32,18 +32,72 @@ pub fn check(constraint: &OutputConstraint, text: &str) -> Result<()> {
             Err(error) => broken(error.to_string()),
         },
         OutputConstraint::Schema(schema) => {
-            let value = match serde_json::from_str(text) {
+            let value: Json = match serde_json::from_str(text) {
                 Ok(value) => value,
                 Err(error) => return broken(error.to_string()),
             };
-            let validator = jsonschema::validator_for(schema)
-                .map_err(|error| schema::unfit(&error.to_string()))?;
-            match validator.validate(&value) {
-                Ok(()) => Ok(()),
-                Err(error) => broken(error.to_string()),
+            let compiler = Compiler::of_bytes()?;
+            let is_valid = |text: &str| {
+                let accepted = compiler.accepts_json(schema, text);
+                accepted.map_err(|error| schema::unfit(&error.to_string()))
+            };
+            // A server that is not ours may write the properties in another order than the schema has them.
+            if is_valid(text.trim())? || is_valid(&in_order(&value, schema, schema).to_string())? {
+                return Ok(());
             }
+            broken("it does not fit the schema".into())
         }
     }
+}
+
+/// A value with the properties of its objects in the order of the schema. `root` is the whole schema, in which
+/// references are looked up.
+fn in_order(value: &Json, schema: &Json, root: &Json) -> Json {
+    if let Some(path) = schema["$ref"].as_str() {
+        let target = path.strip_prefix('#').and_then(|path| root.pointer(path));
+        // A reference to the whole schema or to nothing: its properties stay as they are.
+        return target
+            .filter(|target| *target != root)
+            .map_or_else(|| value.clone(), |target| in_order(value, target, root));
+    }
+    match value {
+        Json::Object(fields) => {
+            let known = properties(schema, fields);
+            let named = known.into_iter().flatten();
+            let mut ordered: Map<String, Json> = named
+                .filter_map(|(name, schema)| {
+                    let field = fields.get(name)?;
+                    Some((name.clone(), in_order(field, schema, root)))
+                })
+                .collect();
+            for (name, field) in fields {
+                let more = || in_order(field, &schema["additionalProperties"], root);
+                ordered.entry(name.clone()).or_insert_with(more);
+            }
+            Json::Object(ordered)
+        }
+        Json::Array(items) => items
+            .iter()
+            .map(|item| in_order(item, &schema["items"], root))
+            .collect(),
+        other => other.clone(),
+    }
+}
+
+/// The properties of a schema, or of its first branch that names all fields.
+fn properties<'a>(schema: &'a Json, fields: &Map<String, Json>) -> Option<&'a Map<String, Json>> {
+    let own = schema["properties"].as_object();
+    own.or_else(|| {
+        let branches = ["anyOf", "oneOf", "allOf"].iter();
+        let mut branches = branches.filter_map(|key| schema[key].as_array()).flatten();
+        branches.find_map(|branch| {
+            let known = branch["properties"].as_object()?;
+            fields
+                .keys()
+                .all(|name| known.contains_key(name))
+                .then_some(known)
+        })
+    })
 }
 
 /// The grammar of a request's answer, if it has one.
@@ -127,7 +181,7 @@ pub(super) fn budget(
 /// A grammar that applies from the first token.
 fn held(text: String) -> Result<Option<Grammar>> {
     Ok(Some(Grammar {
-        text: Text::ToolGrammar(text),
+        text: Text::Lark(text),
         trigger: None,
         thought: None,
     }))
@@ -145,7 +199,7 @@ fn calls(request: &Request, grammar: ToolGrammar, engine: &Engine) -> Result<Opt
             true => held(grammar.channel_call(&tools)),
             false => offered(
                 Grammar {
-                    text: Text::ToolGrammar(grammar.channel_call_behind_trigger(&tools)),
+                    text: Text::Lark(grammar.channel_call_behind_trigger(&tools)),
                     trigger: Some(CHANNEL_CALL.to_string()),
                     thought: None,
                 },
@@ -169,7 +223,7 @@ fn calls(request: &Request, grammar: ToolGrammar, engine: &Engine) -> Result<Opt
         return Ok(None);
     }
     let grammar = Grammar {
-        text: Text::ToolGrammar(grammar.calls_behind_trigger(shape, &tools)),
+        text: Text::Lark(grammar.calls_behind_trigger(shape, &tools)),
         trigger: Some(shape.trigger().to_string()),
         thought: marks(grammar.format, grammar.thought),
     };
@@ -199,5 +253,37 @@ mod tests {
             check(&OutputConstraint::Json, "{}").is_ok()
                 && check(&OutputConstraint::Json, "[]").is_err()
         );
+    }
+
+    #[test]
+    fn the_order_of_properties_does_not_matter() {
+        let schema = json!({
+            "type": "object",
+            "properties": {
+                "a": { "type": "integer" },
+                "b": { "type": "array", "items": { "$ref": "#/$defs/pair" } },
+            },
+            "required": ["a", "b"],
+            "$defs": { "pair": {
+                "type": "object",
+                "properties": { "x": { "type": "string" }, "y": { "type": "null" } },
+                "required": ["x", "y"],
+            }},
+        });
+        let constraint = OutputConstraint::Schema(schema);
+        for text in [
+            r#"{"a":1,"b":[]}"#,
+            r#" {"b": [{"y": null, "x": "1"}], "a": 1}
+"#,
+        ] {
+            check(&constraint, text).unwrap();
+        }
+        for text in [
+            r#"{"b":[]}"#,
+            r#"{"a":"1","b":[]}"#,
+            r#"{"a":1,"b":[{"x":"1"}]}"#,
+        ] {
+            assert!(check(&constraint, text).is_err(), "{text}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The template choice of a model: which of its templates is in force, compiled once, and the format of its
 //! answers.
 
+use crate::core::lock::LockExt;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::core::error::{Error, Result};
@@ -82,11 +83,7 @@ impl TemplateChoices {
             Choice::Gguf(chat, tools) => format!("gguf {chat}\0{}", tools.unwrap_or_default()),
             Choice::None => String::new(),
         };
-        let kept = || {
-            self.0
-                .lock()
-                .unwrap_or_else(|poisoned| poisoned.into_inner())
-        };
+        let kept = || self.0.locked();
         if let Some((_, template_choice)) = kept().iter().find(|(known, _)| *known == key) {
             return Ok(template_choice.clone());
         }

@@ -1,5 +1,6 @@
 //! API keys for a server that other machines can reach: each key's name, rights and rate limits.
 
+use crate::core::lock::LockExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -147,7 +148,7 @@ impl Key {
         let Some(per_minute) = self.what.per_minute else {
             return Ok(());
         };
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = self.left.locked();
         let since = now.saturating_duration_since(left.0).as_secs_f64();
         let there = (left.1 + since * per_minute / 60.0).min(per_minute);
         *left = (now, if there >= 1.0 { there - 1.0 } else { there });

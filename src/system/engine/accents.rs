@@ -1,16 +1,13 @@
 //! Accent stripping for models with a WordPiece vocabulary, which were trained on text without accents.
 
-use icu_normalizer::DecomposingNormalizerBorrowed;
-use icu_properties::CodePointMapData;
-use icu_properties::props::GeneralCategory;
+use unicode_normalization::UnicodeNormalization;
+use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
 /// Strips nonspacing marks (Unicode category Mn) from a text, as BERT's normaliser does. llama.cpp would
 /// also strip spacing marks, which are the vowels of Devanagari.
 pub fn unaccented(text: &str) -> String {
-    let kinds = CodePointMapData::<GeneralCategory>::new();
-    let checkpoint = |c: &char| kinds.get(*c) == GeneralCategory::NonspacingMark;
-    let plain = DecomposingNormalizerBorrowed::new_nfd().normalize(text);
-    plain.chars().filter(|c| !checkpoint(c)).collect()
+    let is_mark = |c: &char| c.general_category() == GeneralCategory::NonspacingMark;
+    text.nfd().filter(|c| !is_mark(c)).collect()
 }
 
 #[cfg(test)]

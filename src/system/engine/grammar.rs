@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::sampling::LlamaSampler;
@@ -47,7 +47,7 @@ pub struct ThinkingTags {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Text {
     /// llguidance's Lark, with the root `start`.
-    ToolGrammar(String),
+    Lark(String),
     /// llama.cpp's GBNF, with the root `root`.
     Gbnf(String),
 }
@@ -59,7 +59,7 @@ pub struct Compiler {
 
 /// The compiler for a model's vocabulary, built on first use: 0.9 s for gemma-3's 262 000 tokens.
 pub struct Compilers {
-    made: Mutex<Option<Arc<Compiler>>>,
+    made: OnceLock<std::result::Result<Arc<Compiler>, String>>,
     /// True if many answers will follow.
     lasts: bool,
 }
@@ -68,18 +68,18 @@ impl Compilers {
     /// Builds nothing yet; `lasts`: many answers will follow.
     pub fn new(lasts: bool) -> Self {
         Compilers {
-            made: Mutex::default(),
+            made: OnceLock::new(),
             lasts,
         }
     }
 
     /// Builds it on first use; concurrent callers block until it is ready.
     fn of(&self, model: &LlamaModel) -> Result<Arc<Compiler>> {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*made {
-            Some(compiler) => Ok(compiler.clone()),
-            None => Ok(made.insert(Arc::new(Compiler::new(model)?)).clone()),
-        }
+        let made = self.made.get_or_init(|| {
+            let compiler = Compiler::new(model).map(Arc::new);
+            compiler.map_err(|error| error.to_string())
+        });
+        made.clone().map_err(Error::failed)
     }
 }
 
@@ -160,7 +160,10 @@ impl Compiler {
         if source.len() > GRAMMAR_BYTES_MAX {
             return Err(refused("it is longer than 1 MiB"));
         }
-        let grammar = TopLevelGrammar::from_lark(source.to_string());
+        self.parser(TopLevelGrammar::from_lark(source.to_string()))
+    }
+
+    fn parser(&self, grammar: TopLevelGrammar) -> Result<Matcher> {
         // The compiler is third-party code with untrusted input: a panic in it is an error of this request.
         let made = catch_unwind(AssertUnwindSafe(|| {
             Matcher::new(self.factory.create_parser(grammar))
@@ -177,14 +180,29 @@ impl Compiler {
     /// # Errors
     /// `Schema` if the grammar is rejected.
     pub fn accepts(&self, source: &str, text: &str) -> Result<bool> {
-        let mut matcher = self.matcher(source)?;
-        let tokens: Vec<u32> = text.bytes().map(u32::from).collect();
-        let used = matcher.validate_tokens(&tokens).map_err(refused)?;
-        if used < tokens.len() || matcher.consume_tokens(&tokens).is_err() {
-            return Ok(false);
-        }
-        Ok(matcher.is_accepting().unwrap_or(false) || matcher.is_stopped())
+        matches(self.matcher(source)?, text)
     }
+
+    /// True if a whole text is JSON of a schema, its properties in the schema's order. Only for a compiler of
+    /// bytes.
+    ///
+    /// # Errors
+    /// `Schema` if the schema is rejected.
+    pub fn accepts_json(&self, schema: &Json, text: &str) -> Result<bool> {
+        matches(
+            self.parser(TopLevelGrammar::from_json_schema(schema.clone()))?,
+            text,
+        )
+    }
+}
+
+fn matches(mut matcher: Matcher, text: &str) -> Result<bool> {
+    let tokens: Vec<u32> = text.bytes().map(u32::from).collect();
+    let used = matcher.validate_tokens(&tokens).map_err(refused)?;
+    if used < tokens.len() || matcher.consume_tokens(&tokens).is_err() {
+        return Ok(false);
+    }
+    Ok(matcher.is_accepting().unwrap_or(false) || matcher.is_stopped())
 }
 
 /// A Lark grammar that accepts exactly these texts.
@@ -205,15 +223,13 @@ impl Guide {
         let text = match grammar.text {
             // llama.cpp's sampler checks every token at each step: 50 ms for 262 000.
             Text::Gbnf(source) if compilers.lasts => match gbnf::choices(&source) {
-                Some(choices) if choices.len() <= CHOICES_MAX => {
-                    Text::ToolGrammar(one_of(&choices))
-                }
+                Some(choices) if choices.len() <= CHOICES_MAX => Text::Lark(one_of(&choices)),
                 _ => Text::Gbnf(source),
             },
             text => text,
         };
         let (source, state) = match text {
-            Text::ToolGrammar(source) => {
+            Text::Lark(source) => {
                 let compiler = compilers.of(model)?;
                 let matcher = Box::new(compiler.matcher(&source)?);
                 let trigger = grammar.trigger.filter(|text| !text.is_empty());

@@ -1,7 +1,8 @@
 //! Aborts a computation on the CPU once all of its results are unwanted.
 
+use crate::core::lock::LockExt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// llama.cpp's status of a decode that an [`Interrupt`] aborted; the cache contains nothing from it.
 pub const INTERRUPTED: i32 = 2;
@@ -15,7 +16,7 @@ pub struct Interrupt {
 impl Interrupt {
     /// Sets the cancel flags for the next computation; without any it is never aborted.
     pub fn set(&self, cancels: impl Iterator<Item = Arc<AtomicBool>>) {
-        let mut set = self.cancels.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut set = self.cancels.locked();
         set.clear();
         set.extend(cancels);
     }
@@ -23,7 +24,7 @@ impl Interrupt {
     /// True once all flags are set. llama.cpp checks it after each graph node, some hundred times per
     /// decode.
     pub fn is_due(&self) -> bool {
-        let cancels = self.cancels.lock().unwrap_or_else(PoisonError::into_inner);
+        let cancels = self.cancels.locked();
         !cancels.is_empty() && cancels.iter().all(|cancel| cancel.load(Ordering::Relaxed))
     }
 }

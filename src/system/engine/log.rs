@@ -1,5 +1,6 @@
 //! llama.cpp's log: silent unless requested; its first error becomes part of our own message.
 
+use crate::core::lock::LockExt;
 use std::sync::Mutex;
 
 use llama_cpp_sys_2 as sys;
@@ -45,19 +46,13 @@ impl Log {
     pub fn record(&self, level: u32, text: &str) {
         let text = text.trim_end_matches('\n');
         if level == sys::GGML_LOG_LEVEL_ERROR && !text.is_empty() {
-            let mut error = self
-                .error
-                .lock()
-                .unwrap_or_else(|poisoned| poisoned.into_inner());
+            let mut error = self.error.locked();
             if error.is_empty() {
                 error.extend(text.chars().take(ERROR_BYTES_MAX));
             }
         }
         if let Some(count) = count(text) {
-            *self
-                .counted
-                .lock()
-                .unwrap_or_else(|poisoned| poisoned.into_inner()) = count;
+            *self.counted.locked() = count;
         }
         let wanted = match level {
             sys::GGML_LOG_LEVEL_ERROR | sys::GGML_LOG_LEVEL_WARN => Level::Warn,
@@ -76,18 +71,12 @@ impl Log {
 
     /// The progress of a long operation, done and total, by llama.cpp's own count.
     pub fn counted(&self) -> (u64, u64) {
-        *self
-            .counted
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        *self.counted.locked()
     }
 
     /// The first error since the last call, without llama.cpp's function name in front.
     pub fn take_error(&self) -> Option<String> {
-        let mut error = self
-            .error
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut error = self.error.locked();
         let text = std::mem::take(&mut *error);
         let text = text
             .split_once(": ")

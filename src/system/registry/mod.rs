@@ -13,6 +13,7 @@ mod place;
 mod proxy;
 mod upload;
 
+use crate::core::lock::LockExt;
 use std::collections::HashMap;
 use std::io::Read;
 use std::sync::Mutex;
@@ -273,9 +274,7 @@ impl Registry {
     }
 
     fn tokens(&self) -> std::sync::MutexGuard<'_, HashMap<(Origin, String), String>> {
-        self.tokens
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.tokens.locked()
     }
 
     /// Retries temporary failures with growing pauses.

@@ -4,6 +4,7 @@
 //! A mutable list could contain itself or nest without limit, and printing it would overflow the
 //! stack. So a list rejects values that contain it or a namespace, and records how deeply it is nested.
 
+use crate::core::lock::LockExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -152,9 +153,7 @@ pub fn grows(source: &str, name: &str) -> bool {
 
 impl List {
     fn items(&self) -> std::sync::MutexGuard<'_, Vec<Value>> {
-        self.items
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.items.locked()
     }
 
     /// Checks an item and returns the value that the list stores for it.
