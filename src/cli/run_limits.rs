@@ -1,6 +1,5 @@
 //! Run limits of every command that runs a model: its lock, threads, priority, memory, time and retries.
 
-use crate::core::lock::LockExt;
 use std::fmt::Display;
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +16,7 @@ use super::table::Command;
 use crate::core::bytes;
 use crate::core::duration::KeepAlive;
 use crate::core::error::{Class, Error, Result};
+use crate::core::lock::LockExt;
 use crate::system::cache_dir::Cache;
 use crate::system::config::Config;
 

@@ -78,6 +78,22 @@ impl TurnRequest {
     }
 }
 
+impl TurnRequest {
+    /// Checks that every tool has a name, and that the tool choice is among them. It comes after the check that
+    /// the model can call tools, as in the reference.
+    ///
+    /// # Errors
+    /// `Usage` for the first mistake.
+    pub fn check_tools(&self) -> Result<()> {
+        if self.tools.iter().any(|tool| tool.name.is_empty()) {
+            return Err(Error::usage(
+                "a tool has no name: expected {\"type\":\"function\",\"function\":{\"name\":…}}",
+            ));
+        }
+        self.tool_choice.among(&self.tools).map(drop)
+    }
+}
+
 /// The input of a turn.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {

@@ -1,7 +1,6 @@
 //! The model cache of a server: opened models, each valid while its files are unchanged. A request for a
 //! known model checks the metadata of a few files and opens none.
 
-use crate::core::lock::LockExt;
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -10,6 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use super::model::{self, Model};
 use crate::core::error::Result;
+use crate::core::lock::LockExt;
 use crate::core::name::Name;
 use crate::system::store::Store;
 

@@ -5,7 +5,6 @@
 //! tokens, the state after them and its checkpoints. A file reveals the prompt to everyone who can read it,
 //! so only its owner can access the folder.
 
-use crate::core::lock::LockExt;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read};
@@ -18,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::model::Model;
 use crate::core::digest::{Digest, HashingWriter};
 use crate::core::error::Result;
+use crate::core::lock::LockExt;
 use crate::system::cache_dir::{Cache, Cached};
 use crate::system::config::Config;
 use crate::system::engine::Spec;

@@ -1,7 +1,6 @@
 //! The request context, from the first header to the last byte of the answer: the request's id, its
 //! key, and its line in the access log.
 
-use crate::core::lock::LockExt;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,6 +10,7 @@ use std::time::{Instant, SystemTime};
 use super::access::keys::Pass;
 use crate::core::clock;
 use crate::core::error::{Error, Result};
+use crate::core::lock::LockExt;
 
 /// Longest `X-Request-Id` that is accepted from a client.
 const ID_BYTES_MAX: usize = 64;

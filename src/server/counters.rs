@@ -1,11 +1,11 @@
 //! Metrics since the server started, in Prometheus's text format.
 
-use crate::core::lock::LockExt;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::core::error::{Class, Error, Result};
+use crate::core::lock::LockExt;
 use crate::core::message::Usage;
 use crate::ops::pool::Loaded;
 use crate::system::machine;

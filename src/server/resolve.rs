@@ -63,6 +63,7 @@ pub fn resolve(server: &Server, mut turn: TurnRequest, verb: &str) -> Result<Res
     if !turn.tools.is_empty() && !can("tools") {
         return Err(lacks(&model, "tools"));
     }
+    turn.check_tools()?;
     turn.think = think.or(can("thinking").then_some(Think::On));
     Ok(Resolved {
         local: Local::new(server.pool.clone(), model),

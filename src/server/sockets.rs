@@ -3,7 +3,6 @@
 
 #![allow(unsafe_code)]
 
-use crate::core::lock::LockExt;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -19,6 +18,7 @@ use rustix::net::{self, Shutdown};
 
 use super::limits::{ConnectionLimits, Seen};
 use super::listener::Socket;
+use crate::core::lock::LockExt;
 
 /// How often every watched connection is checked.
 const LOOK: Duration = Duration::from_millis(100);

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 /// The part of the free memory that puna leaves to others.
 const RESERVE_BYTES: u64 = 128 << 20;
@@ -115,6 +115,17 @@ pub fn features() -> Vec<(&'static str, bool, bool)> {
     told.into_iter()
         .filter(|(_, has, used)| *has || *used)
         .collect()
+}
+
+/// True if the processor multiplies 8-bit integers in AMX tiles. Looked up once.
+pub fn has_amx() -> bool {
+    static AMX: OnceLock<bool> = OnceLock::new();
+    *AMX.get_or_init(|| {
+        let known = features().into_iter();
+        known
+            .into_iter()
+            .any(|(name, has, _)| name == "amx_int8" && has)
+    })
 }
 
 /// The first value under one of these keys.

@@ -281,7 +281,7 @@ fn a_server_opens_nothing_outside() {
     let words = ["serve", "--host", "127.0.0.1:0", "--sandbox", "perhaps"];
     sandbox
         .puna(&words, "")
-        .fails(2, "--sandbox is auto, on or off");
+        .fails(2, "--sandbox must be auto, on or off");
 }
 
 trait ReadWrite: Read + Write {}

@@ -326,3 +326,63 @@ fn no_files_import_each_other_in_a_circle() {
         }
     }
 }
+
+/// The room of a module: a folder of its layer, or the layer itself for the files that lie in it.
+fn room(module: &Names, tree: &Tree) -> String {
+    let in_folder = module.len() > 2 || tree.files[module].ends_with("/mod.rs");
+    let depth = if in_folder { 2 } else { 1 };
+    module[..depth.min(module.len())].join("/")
+}
+
+/// The picture of `docs/ARCHITECTURE.md`: a line for each room with the rooms that it imports.
+fn picture(tree: &Tree) -> String {
+    let mut rooms: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (module, targets) in tree.arrows() {
+        if module.is_empty() {
+            continue;
+        }
+        let own = room(&module, tree);
+        let others = targets.iter().filter(|target| !target.is_empty());
+        let others = others.map(|target| room(target, tree));
+        let others: Vec<String> = others.filter(|other| *other != own).collect();
+        rooms.entry(own).or_default().extend(others);
+    }
+    let rank = |room: &str| {
+        let layer = room.split('/').next().unwrap();
+        LAYERS.iter().position(|known| *known == layer).unwrap()
+    };
+    let mut lines = String::new();
+    for layer in LAYERS.iter().rev() {
+        for (room, targets) in rooms
+            .iter()
+            .filter(|(room, _)| room.split('/').next() == Some(layer))
+        {
+            let mut targets: Vec<&str> = targets.iter().map(String::as_str).collect();
+            targets.sort_by_key(|target| (std::cmp::Reverse(rank(target)), *target));
+            lines += format!("{room:<22} -> {}", targets.join(" ")).trim_end_matches(" -> ");
+            lines += "\n";
+        }
+        lines += "\n";
+    }
+    lines.trim_end().to_string() + "\n"
+}
+
+#[test]
+fn the_picture_of_the_architecture_is_fresh() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/ARCHITECTURE.md");
+    let text = fs::read_to_string(&path).unwrap();
+    let (before, rest) = text.split_once("<!-- rooms -->\n```text\n").unwrap();
+    let (_, after) = rest.split_once("```\n").unwrap();
+    let fresh = format!(
+        "{before}<!-- rooms -->\n```text\n{}```\n{after}",
+        picture(&Tree::read())
+    );
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, fresh).unwrap();
+        return;
+    }
+    assert!(
+        text == fresh,
+        "docs/ARCHITECTURE.md is stale: run UPDATE=1 cargo test --release picture"
+    );
+}

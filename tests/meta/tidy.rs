@@ -28,7 +28,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("aho_corasick", &["src/core/special_tokens.rs"]),
     ("jiff", &["src/core/clock.rs"]),
     ("signal_hook", &["src/cli/signals.rs"]),
-    ("use landlock", &["src/system/sandbox.rs"]),
+    ("use landlock", &["src/ops/sandbox.rs"]),
     ("sha2::", &["src/core/digest.rs"]),
     ("half::", &["src/ops/import/weights.rs"]),
     ("process::exit", &[]),
@@ -188,10 +188,45 @@ fn kept_prompts_name_the_build_that_made_them() {
 }
 
 #[test]
-fn cargo_knows_the_header_that_llama_cpp_is_compiled_with() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cargo");
-    let header = fs::read(root.join("include/puna_x86.h")).unwrap();
-    let number = format!("-DPUNA_X86=0x{}", &Digest::of(&header).hex()[..8]);
-    let config = fs::read_to_string(root.join("config.toml")).unwrap();
-    assert!(config.contains(&number), "it has to hold {number}");
+fn cargo_knows_the_patches_that_llama_cpp_is_built_with() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let entries = fs::read_dir(root.join("patches")).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    let mut bytes = Vec::new();
+    for name in names {
+        bytes.extend(name.as_encoded_bytes().iter().chain(&[0]));
+        bytes.extend(fs::read(root.join("patches").join(&name)).unwrap());
+        bytes.push(0);
+    }
+    let number = format!(
+        "GGML_PUNA_PATCHES = \"0x{}\"",
+        &Digest::of(&bytes).hex()[..8]
+    );
+    let config = fs::read_to_string(root.join(".cargo/config.toml")).unwrap();
+    assert!(
+        config.contains(&number),
+        ".cargo/config.toml must contain {number}"
+    );
+}
+
+#[test]
+fn every_patch_says_what_it_gains() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("patches");
+    let mut count = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|end| end != "patch") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let reason = text.split("\ndiff --git ").next().unwrap();
+        assert!(
+            reason.len() > 100 && reason.chars().any(|c| c.is_ascii_digit()),
+            "{}",
+            path.display()
+        );
+        count += 1;
+    }
+    assert!(count >= 4, "only {count} patches were found");
 }

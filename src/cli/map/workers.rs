@@ -3,7 +3,6 @@
 //! Records go to the workers and outcomes to the printer over channels. Once the window is full, a
 //! record is read only after an earlier one was printed, so that an endless input needs bounded memory.
 
-use crate::core::lock::LockExt;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
@@ -20,6 +19,7 @@ use crate::cli::records::{Format, Record, Records};
 use crate::cli::run::turn_args::Ask;
 use crate::cli::run_limits;
 use crate::core::error::{Class, Error, Result};
+use crate::core::lock::LockExt;
 use crate::core::message::{Delta, Finish, Message, Reason, Think};
 use crate::core::turn::OutputConstraint;
 use crate::ops::model::Model;

@@ -337,17 +337,17 @@ fn once(
     let mut printer = Printer::new(out, &ask.turn.model, parsed.has(&JSON), shows_thinking)
         .shaped(Shape::of(parsed)?);
     let deadline = Deadline::new();
-    let backend = backend(server, ask, Policy::OneShot, parsed, config)?;
+    let mut backend = backend(server, ask, Policy::OneShot, parsed, config)?;
     let told = answered(&backend, ask, &deadline, &mut printer);
     let mut pieces = None;
     let told = match told {
         Err(error) if error.class() == Class::TooLong && ask.reduces => {
-            // The model has to stay loaded between the pieces.
-            let session = match &backend {
-                Backend::Remote(client) => Backend::Remote(client.clone()),
-                Backend::Local(_) => self::backend(None, ask, Policy::Session, parsed, config)?,
-            };
-            let reduced = reduce::answer(&session, ask, config, &deadline, &mut printer);
+            if let Backend::Local(local) = backend {
+                // The model has to stay loaded between the pieces; llama.cpp is started once at a time.
+                drop(local);
+                backend = self::backend(None, ask, Policy::Session, parsed, config)?;
+            }
+            let reduced = reduce::answer(&backend, ask, config, &deadline, &mut printer);
             deadline.tell(reduced).map(|count| {
                 pieces = Some(count);
                 None

@@ -110,7 +110,7 @@ impl Ask {
                 "--raw cannot be used with --system, --messages or --tools",
             ));
         }
-        turn.tool_choice.among(&turn.tools)?;
+        turn.check_tools()?;
         if turn.constraint != OutputConstraint::None && !turn.tools.is_empty() {
             return Err(Error::usage(
                 "--tools cannot be used with --format, --schema or --grammar",

@@ -49,7 +49,7 @@ impl Pool {
             batch_tokens: load.batch_tokens,
             attention,
             context: load.context,
-            need: Need::of(&model.header, attention.kv),
+            need: Need::of(&model.header, attention.kv, machine::has_amx()),
             memory_bytes: self.free_bytes(),
             stall_max: self.0.config.load_stall,
             prefixes: None,
@@ -169,7 +169,11 @@ impl Pool {
             true => 1,
             false => self.0.config.parallel.min(SEQUENCES_MAX),
         };
-        let need = Need::of(&model.header, self.attention(model, layers).kv);
+        let need = Need::of(
+            &model.header,
+            self.attention(model, layers).kv,
+            machine::has_amx(),
+        );
         let allowed = machine::total_bytes() / CACHE_SHARE / need.cell_bytes.max(1);
         let of_many = sequences.div_ceil(FILLED_SHARE_OF_MANY).max(FILLED_MIN);
         let filled = sequences.div_ceil(FILLED_SHARE).min(of_many);

@@ -6,7 +6,6 @@
 mod load_spec;
 mod state;
 
-use crate::core::lock::LockExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
@@ -18,6 +17,7 @@ use super::prefix_cache::PrefixCache;
 use super::turn::template_choice::{Sources, TemplateChoice, TemplateChoices};
 use crate::core::duration::KeepAlive;
 use crate::core::error::{Error, Result};
+use crate::core::lock::LockExt;
 use crate::core::options::Options;
 use crate::system::config::Config;
 use crate::system::engine::memory::MEMORY_HINT;

@@ -1,7 +1,6 @@
 //! Downloads one blob from a registry into the store: several parts at once, resuming an earlier
 //! attempt, hashed during the download.
 
-use crate::core::lock::LockExt;
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::ops::Range;
@@ -13,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::rate_limit::Limiter;
 use crate::core::digest::Digest;
 use crate::core::error::{Class, Error, Result, cause};
+use crate::core::lock::LockExt;
 use crate::system::registry::{Fault, Piece, Place, Registry};
 use crate::system::store::{Partial, Store};
 

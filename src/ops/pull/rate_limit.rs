@@ -1,12 +1,12 @@
 //! Rate limit of downloads.
 
-use crate::core::lock::LockExt;
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::core::bytes;
 use crate::core::error::{Error, Result};
+use crate::core::lock::LockExt;
 
 /// Limits all threads of a pull together to a rate in bytes per second.
 pub struct Limiter {

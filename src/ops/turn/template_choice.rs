@@ -1,10 +1,10 @@
 //! The template choice of a model: which of its templates is in force, compiled once, and the format of its
 //! answers.
 
-use crate::core::lock::LockExt;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::core::error::{Error, Result};
+use crate::core::lock::LockExt;
 use crate::format::gguf::Header;
 use crate::format::manifest::Config;
 use crate::format::reply::Format;

@@ -1,6 +1,5 @@
 //! API keys for a server that other machines can reach: each key's name, rights and rate limits.
 
-use crate::core::lock::LockExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -8,6 +7,7 @@ use std::time::Instant;
 
 use crate::core::digest::Digest;
 use crate::core::error::{Class, Error, Result};
+use crate::core::lock::LockExt;
 
 /// Largest key file.
 const FILE_BYTES_MAX: u64 = 1 << 20;

@@ -1,8 +1,9 @@
 //! Aborts a computation on the CPU once all of its results are unwanted.
 
-use crate::core::lock::LockExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+
+use crate::core::lock::LockExt;
 
 /// llama.cpp's status of a decode that an [`Interrupt`] aborted; the cache contains nothing from it.
 pub const INTERRUPTED: i32 = 2;

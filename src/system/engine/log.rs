@@ -1,9 +1,10 @@
 //! llama.cpp's log: silent unless requested; its first error becomes part of our own message.
 
-use crate::core::lock::LockExt;
 use std::sync::Mutex;
 
 use llama_cpp_sys_2 as sys;
+
+use crate::core::lock::LockExt;
 
 /// How much of llama.cpp's log is passed to the sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

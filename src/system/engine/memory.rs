@@ -44,7 +44,8 @@ pub struct Need {
 
 impl Need {
     /// The memory that the model with this header needs.
-    pub fn of(header: &Header, kv: KvKind) -> Self {
+    /// `amx`: the processor has it, so that llama.cpp copies more of the weights.
+    pub fn of(header: &Header, kv: KvKind, amx: bool) -> Self {
         let weights_bytes = header
             .tensors
             .iter()
@@ -64,7 +65,7 @@ impl Need {
         let layer_bytes = layer_bytes(header, kv);
         Need {
             weights_bytes,
-            repacked_bytes: repack::bytes(header),
+            repacked_bytes: repack::bytes(header, amx),
             cell_bytes: layer_bytes.saturating_mul(attending - windowed),
             window_cell_bytes: layer_bytes.saturating_mul(windowed),
             window_tokens: header.arch_integer("attention.sliding_window").unwrap_or(0),

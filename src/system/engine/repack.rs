@@ -23,8 +23,8 @@ const AVX2: &[&str] = &["Q4_0", "Q4_K", "IQ4_NL"];
 /// Rows that are interleaved.
 const AVX2_ROWS: u64 = 8;
 
-/// Bytes of the weights that are copied on this build's processor.
-pub fn bytes(header: &Header) -> u64 {
+/// Bytes of the weights that are copied on a processor with (`amx`) or without AMX.
+pub fn bytes(header: &Header, amx: bool) -> u64 {
     if BUILT_FOR_GPU {
         return 0;
     }
@@ -35,23 +35,21 @@ pub fn bytes(header: &Header) -> u64 {
         .iter()
         // A row of this one is looked up by its token; a model without another uses it for its output too.
         .filter(|tensor| tied || !is_looked_up(tensor))
-        .filter(|tensor| is_copied(tensor));
+        .filter(|tensor| is_copied(tensor, amx));
     copied
         .map(|tensor| tensor.size_bytes)
         .fold(0, u64::saturating_add)
 }
 
-fn is_copied(tensor: &Tensor) -> bool {
+fn is_copied(tensor: &Tensor, amx: bool) -> bool {
     let [columns, rows, ..] = tensor.shape[..] else {
         return false;
     };
     if tensor.shape.iter().skip(2).any(|more| *more != 1) {
         return false; // Experts stay as they are.
     }
-    let amx = AMX.iter().find(|(name, _)| *name == tensor.kind.name);
-    if cfg!(target_feature = "amx-int8")
-        && amx.is_some_and(|(_, values)| columns % values == 0 && rows % AMX_ROWS == 0)
-    {
+    let tiled = AMX.iter().find(|(name, _)| *name == tensor.kind.name);
+    if amx && tiled.is_some_and(|(_, values)| columns % values == 0 && rows % AMX_ROWS == 0) {
         return true;
     }
     cfg!(target_feature = "avx2") && AVX2.contains(&tensor.kind.name) && rows % AVX2_ROWS == 0

@@ -13,7 +13,6 @@ mod place;
 mod proxy;
 mod upload;
 
-use crate::core::lock::LockExt;
 use std::collections::HashMap;
 use std::io::Read;
 use std::sync::Mutex;
@@ -25,6 +24,7 @@ use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, AsSendBody, Body, Proxy};
 
 use crate::core::error::{Class, Error, Result, cause};
+use crate::core::lock::LockExt;
 use crate::core::name::Name;
 use crate::core::network::{AGENT, Network};
 use crate::format::manifest::MANIFEST_BYTES_MAX;

@@ -4,12 +4,13 @@
 //! A mutable list could contain itself or nest without limit, and printing it would overflow the
 //! stack. So a list rejects values that contain it or a namespace, and records how deeply it is nested.
 
-use crate::core::lock::LockExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use minijinja::value::{Enumerator, Object, ObjectRepr, Value, ValueKind};
 use minijinja::{Error, ErrorKind, State};
+
+use crate::core::lock::LockExt;
 
 /// The name of the function that makes a mutable list.
 pub const LIST: &str = "__list";

@@ -26,7 +26,6 @@ const LOGPROBS_MAX: i64 = 20;
 pub fn chat(request: ChatRequest) -> Result<TurnRequest> {
     let turn = common(request.common)?;
     let tools = request.tools.iter().map(tool).collect::<Result<Vec<_>>>()?;
-    turn.tool_choice.among(&tools)?;
     Ok(TurnRequest {
         input: conversation(request.messages)?,
         tools,

@@ -347,7 +347,7 @@ pub fn think(json: Option<&Json>) -> Result<Option<Think>> {
 /// Reads a tool: `{"type": "function", "function": {…}}`, or the function alone.
 ///
 /// # Errors
-/// If it has no name, or its parameters are not an object.
+/// If its parameters are not an object. A missing name becomes an empty one.
 pub fn tool(json: &Json) -> Result<Tool> {
     let function = if json["function"].is_object() {
         &json["function"]
@@ -355,11 +355,6 @@ pub fn tool(json: &Json) -> Result<Tool> {
         json
     };
     let name = function["name"].as_str().unwrap_or_default();
-    if name.is_empty() {
-        return Err(Error::usage(
-            "a tool has no name: expected {\"type\":\"function\",\"function\":{\"name\":…}}",
-        ));
-    }
     let parameters = match &function["parameters"] {
         Json::Null => serde_json::json!({ "type": "object", "properties": {} }),
         Json::Object(fields) => Json::Object(fields.clone()),

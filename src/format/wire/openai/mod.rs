@@ -53,7 +53,6 @@ pub fn chat(body: &Map<String, Json>) -> Result<TurnRequest> {
         render_only: body.get("_debug_render_only") == Some(&Json::Bool(true)),
         ..extras.turn(model, decode::conversation(messages)?)
     };
-    turn.tool_choice.among(&turn.tools)?;
     Ok(turn)
 }
 

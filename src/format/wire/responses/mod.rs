@@ -62,7 +62,6 @@ pub fn conversation(body: &Map<String, Json>) -> Result<TurnRequest> {
         tool_choice: ToolChoice::of_json(tool_choice(body.get("tool_choice")).as_ref())?,
         ..decode::truncating(model, decode::conversation(messages)?)
     };
-    turn.tool_choice.among(&turn.tools)?;
     Ok(turn)
 }
 
