@@ -82,13 +82,16 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let options = turn_args::options(parsed)?;
     let model = model::open(&context.store(), &parsed.operands[0])?;
     let json = parsed.has(&JSON);
-    let mut tell = |row: Row| match json {
-        true => out.json(&[serde_json::json!({
-            "what": row.what,
-            "value": row.value,
-            "unit": row.unit,
-        })]),
-        false => out.records(&[vec![row.what, row.value, row.unit.to_string()]]),
+    let mut tell = |row: Row| {
+        if json {
+            out.json(&[serde_json::json!({
+                "what": row.what,
+                "value": row.value,
+                "unit": row.unit,
+            })])
+        } else {
+            out.records(&[vec![row.what, row.value, row.unit.to_string()]])
+        }
     };
     let log = out::log(None)?;
     if parsed.has(&TUNE) {

@@ -97,9 +97,10 @@ fn remove(config: &Config, names: &[String]) -> Result<()> {
             "no saved sequence is called '{unknown}'"
         )));
     }
-    let cache = match all.is_empty() {
-        true => return Ok(()),
-        false => prefix_cache::cache(config)?,
+    let cache = if all.is_empty() {
+        return Ok(());
+    } else {
+        prefix_cache::cache(config)?
     };
     let wanted = |name: &&String| names.is_empty() || names.contains(name);
     all.iter()

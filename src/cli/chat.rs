@@ -106,9 +106,12 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let mut records = Records::new(Input::new(), format);
     let mut failures = 0;
     while let Some(record) = records.next()? {
-        let message = record.and_then(|record| match jsonl {
-            true => message(&record.text),
-            false => Ok(Message::new("user", record.text)),
+        let message = record.and_then(|record| {
+            if jsonl {
+                message(&record.text)
+            } else {
+                Ok(Message::new("user", record.text))
+            }
         });
         let said = match message.and_then(|message| chat.take(message, out)) {
             Ok(None) => continue,
@@ -225,12 +228,13 @@ impl Chat {
             said.add(&delta);
             is_cut = matches!(&delta, Delta::Finish(finish) if finish.reason == Reason::Length);
         }
-        match is_cut && self.ask.turn.constraint != OutputConstraint::None {
-            true => Err(Error::plain(
+        if is_cut && self.ask.turn.constraint != OutputConstraint::None {
+            Err(Error::plain(
                 Class::Cut,
                 "the token limit cut the answer before it was complete: see --num-predict",
-            )),
-            false => Ok(said),
+            ))
+        } else {
+            Ok(said)
         }
     }
 }

@@ -65,13 +65,16 @@ const VERSION: Command = Command {
     flags: &[JSON],
     about: &["Prints the program's name and version, as puna --version does."],
     examples: &[("puna version", "print the version")],
-    run: |parsed, _, out| match parsed.has(&JSON) {
-        true => out.named(
-            true,
-            &["version"],
-            &[vec![env!("CARGO_PKG_VERSION").into()]],
-        ),
-        false => out.write(concat!("puna ", env!("CARGO_PKG_VERSION"), "\n")),
+    run: |parsed, _, out| {
+        if parsed.has(&JSON) {
+            out.named(
+                true,
+                &["version"],
+                &[vec![env!("CARGO_PKG_VERSION").into()]],
+            )
+        } else {
+            out.write(concat!("puna ", env!("CARGO_PKG_VERSION"), "\n"))
+        }
     },
     section: Section::Help,
     ..PLAIN

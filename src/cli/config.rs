@@ -63,8 +63,9 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         ]
     };
     let rows: Vec<Vec<String>> = wanted.iter().map(row).collect();
-    match out.output_is_terminal {
-        true => out.table(&["KEY", "VALUE", "ORIGIN"], &rows),
-        false => out.records(&rows),
+    if out.output_is_terminal {
+        out.table(&["KEY", "VALUE", "ORIGIN"], &rows)
+    } else {
+        out.records(&rows)
     }
 }

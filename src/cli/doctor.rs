@@ -108,9 +108,10 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
             row
         };
         let rows: Vec<Vec<String>> = findings.iter().map(row).collect();
-        match out.output_is_terminal {
-            true => out.table(&["WHAT", "STATE", "FOUND", "FIX"], &rows)?,
-            false => out.records(&rows)?,
+        if out.output_is_terminal {
+            out.table(&["WHAT", "STATE", "FOUND", "FIX"], &rows)?
+        } else {
+            out.records(&rows)?
         }
     }
     if findings.iter().any(|finding| finding.state == State::Bad) {
@@ -193,9 +194,10 @@ fn gpu(config: &Config) -> Result<Finding> {
                 "AMD" => ("rocm", "make rocm"),
                 _ => ("cuda", "make cuda"),
             };
-            let text = match BUILT_FOR_GPU {
-                true => format!("found a GPU by {maker}, but its driver does not answer"),
-                false => format!("found a GPU by {maker}, but this build has no {what}"),
+            let text = if BUILT_FOR_GPU {
+                format!("found a GPU by {maker}, but its driver does not answer")
+            } else {
+                format!("found a GPU by {maker}, but this build has no {what}")
             };
             finding("gpu", State::Note, text, make)
         }
@@ -206,9 +208,10 @@ fn gpu(config: &Config) -> Result<Finding> {
 fn memory() -> Finding {
     let (free, total) = (machine::free_bytes(), machine::total_bytes());
     let text = format!("{} free of {}", human_bytes(free), human_bytes(total));
-    match free < total / 10 {
-        true => finding("memory", State::Note, text, "puna ps; puna stop MODEL"),
-        false => finding("memory", State::Ok, text, ""),
+    if free < total / 10 {
+        finding("memory", State::Note, text, "puna ps; puna stop MODEL")
+    } else {
+        finding("memory", State::Ok, text, "")
     }
 }
 
@@ -234,14 +237,15 @@ fn store(config: &Config) -> Vec<Finding> {
     if count(Origin::Ollama) > 0 {
         text += &format!(", {} more of Ollama's", count(Origin::Ollama));
     }
-    let mut found = vec![match writable(store.root()) {
-        true => finding("store", State::Ok, text, ""),
-        false => finding(
+    let mut found = vec![if writable(store.root()) {
+        finding("store", State::Ok, text, "")
+    } else {
+        finding(
             "store",
             State::Bad,
             format!("{root} cannot be written"),
             "puna config models",
-        ),
+        )
     }];
     let broken = listing.broken.iter();
     found.extend(
@@ -279,14 +283,15 @@ fn cache(config: &Config) -> Finding {
         .map(|file| file.bytes)
         .sum();
     let text = format!("{} in {}", human_bytes(bytes), root.display());
-    match writable(root) {
-        true => finding("cache", State::Ok, text, ""),
-        false => finding(
+    if writable(root) {
+        finding("cache", State::Ok, text, "")
+    } else {
+        finding(
             "cache",
             State::Note,
             format!("{} cannot be written", root.display()),
             "export PUNA_CACHE=/path/to/a/folder",
-        ),
+        )
     }
 }
 

@@ -82,9 +82,10 @@ impl Out {
     }
 
     fn shown<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        match self.output_is_terminal {
-            true => harmless(text).into(),
-            false => text.into(),
+        if self.output_is_terminal {
+            harmless(text).into()
+        } else {
+            text.into()
         }
     }
 
@@ -170,14 +171,13 @@ impl Out {
 
     /// A progress bar if standard error is a terminal; otherwise a hidden one.
     pub fn progress(&self, what: &str, unit: Unit) -> Progress {
-        match self.shows_progress() {
-            true => {
-                let target = ProgressDrawTarget::stderr_with_hz(10);
-                let bar = ProgressBar::with_draw_target(Some(0), target);
-                style(&bar, what, unit);
-                Progress(bar)
-            }
-            false => Progress(ProgressBar::hidden()),
+        if self.shows_progress() {
+            let target = ProgressDrawTarget::stderr_with_hz(10);
+            let bar = ProgressBar::with_draw_target(Some(0), target);
+            style(&bar, what, unit);
+            Progress(bar)
+        } else {
+            Progress(ProgressBar::hidden())
         }
     }
 

@@ -304,9 +304,10 @@ fn file_name(url: &str, parsed: &Parsed) -> Result<Option<Name>> {
     let file = url.split(['?', '#']).next().unwrap_or_default();
     let plain = ["http://", "https://", "file:"];
     if !plain.iter().any(|start| url.starts_with(start)) || !file.ends_with(".gguf") {
-        return match parsed.has(&NAME) {
-            true => Err(Error::usage("--name needs the URL of a GGUF file")),
-            false => Ok(None),
+        return if parsed.has(&NAME) {
+            Err(Error::usage("--name needs the URL of a GGUF file"))
+        } else {
+            Ok(None)
         };
     }
     if let Some(name) = parsed.value(&NAME) {

@@ -107,8 +107,9 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
             .collect();
         return out.named(json, &["id", "text"], &records);
     }
-    match json {
-        true => out.named(true, &["prompt"], &[vec![prompt.text.into()]]),
-        false => out.write(&prompt.text),
+    if json {
+        out.named(true, &["prompt"], &[vec![prompt.text.into()]])
+    } else {
+        out.write(&prompt.text)
     }
 }

@@ -299,9 +299,10 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         let fields = vec![recorded.model.into(), same.into(), said.content.into()];
         out.named(true, &["model", "same", "response"], &[fields])?;
     }
-    match same {
-        true => Ok(()),
-        false => no(out, "the answer is not the same"),
+    if same {
+        Ok(())
+    } else {
+        no(out, "the answer is not the same")
     }
 }
 

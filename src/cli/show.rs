@@ -86,9 +86,10 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
 /// If the output cannot be written.
 pub fn table(model: &Model, out: &mut Out) -> Result<()> {
     let rows = rows(model, out.output_is_terminal);
-    match out.output_is_terminal {
-        true => out.table(&["WHAT", "VALUE"], &rows),
-        false => out.records(&rows),
+    if out.output_is_terminal {
+        out.table(&["WHAT", "VALUE"], &rows)
+    } else {
+        out.records(&rows)
     }
 }
 

@@ -87,12 +87,13 @@ pub fn standard_input(bytes_max: u64) -> Result<Vec<u8>> {
         let _ = READ.set(bytes);
     }
     let bytes = READ.get().cloned().unwrap_or_default();
-    match bytes.len() as u64 > bytes_max {
-        true => Err(Error::usage(format!(
+    if bytes.len() as u64 > bytes_max {
+        Err(Error::usage(format!(
             "standard input is larger than {} MiB",
             bytes_max >> 20
-        ))),
-        false => Ok(bytes),
+        )))
+    } else {
+        Ok(bytes)
     }
 }
 
@@ -123,8 +124,9 @@ pub fn read_text(path: &str, bytes_max: u64) -> Result<String> {
 }
 
 fn regular_file(path: &str) -> std::io::Result<()> {
-    match std::fs::metadata(path)?.is_dir() {
-        true => Err(std::io::ErrorKind::IsADirectory.into()),
-        false => Ok(()),
+    if std::fs::metadata(path)?.is_dir() {
+        Err(std::io::ErrorKind::IsADirectory.into())
+    } else {
+        Ok(())
     }
 }

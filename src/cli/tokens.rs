@@ -102,12 +102,11 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         "tail" => print(tail(engine, &text, most), json, out),
         "split" => {
             let pieces = split(engine, &text, most);
-            match json {
-                true => out.json(&pieces),
-                false => {
-                    let lines = pieces.into_iter().map(|piece| vec![piece.to_string()]);
-                    out.records(&lines.collect::<Vec<_>>())
-                }
+            if json {
+                out.json(&pieces)
+            } else {
+                let lines = pieces.into_iter().map(|piece| vec![piece.to_string()]);
+                out.records(&lines.collect::<Vec<_>>())
             }
         }
         way => {
@@ -123,9 +122,10 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
 }
 
 fn print(part: &str, json: bool, out: &mut Out) -> Result<()> {
-    match json {
-        true => out.json(&[part]),
-        false => out.plain(part),
+    if json {
+        out.json(&[part])
+    } else {
+        out.plain(part)
     }
 }
 

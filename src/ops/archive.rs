@@ -150,8 +150,9 @@ fn small(member: &mut dyn Read, path: &str) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let read = member.take(MANIFEST_BYTES_MAX + 1).read_to_end(&mut bytes);
     read.map_err(|error| Error::io("read", path, error))?;
-    match bytes.len() as u64 > MANIFEST_BYTES_MAX {
-        true => Err(broken(format_args!("{path} is too large"))),
-        false => Ok(bytes),
+    if bytes.len() as u64 > MANIFEST_BYTES_MAX {
+        Err(broken(format_args!("{path} is too large")))
+    } else {
+        Ok(bytes)
     }
 }

@@ -97,9 +97,10 @@ fn shape(header: &Header, gpu: bool) -> String {
         let value = header.arch_integer(key);
         value.map_or("-".to_string(), |value| value.to_string())
     };
-    let processor = match gpu {
-        true => "GPU",
-        false => machine::processor().unwrap_or_default(),
+    let processor = if gpu {
+        "GPU"
+    } else {
+        machine::processor().unwrap_or_default()
     };
     let numbers: Vec<String> = SHAPE.iter().map(number).collect();
     format!(

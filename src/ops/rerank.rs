@@ -72,13 +72,13 @@ fn by_angle(pool: &Pool, request: &Request, progress: Progress) -> Result<Ranked
     let mut vectors = made.vectors.iter();
     let query = vectors.next().cloned().unwrap_or_default();
     let dot = |vector: &Vec<f32>| vector.iter().zip(&query).map(|(a, b)| a * b).sum::<f32>();
-    let scores = request
-        .texts
-        .iter()
-        .map(|text| match text.trim().is_empty() {
-            true => 0.0,
-            false => vectors.next().map_or(0.0, dot),
-        });
+    let scores = request.texts.iter().map(|text| {
+        if text.trim().is_empty() {
+            0.0
+        } else {
+            vectors.next().map_or(0.0, dot)
+        }
+    });
     Ok(Ranked {
         scores: scores.collect(),
         tokens: made.tokens,

@@ -62,9 +62,10 @@ pub fn close(wanted: When, config: &Config, more: &[PathBuf]) -> Result<Option<S
     if wanted == When::Off || (wanted == When::Auto && gpu) {
         return Ok(None);
     }
-    let closed = match gpu {
-        true => Err("not available in a GPU build".to_string()),
-        false => restrict(&written(config, more), &read(config)),
+    let closed = if gpu {
+        Err("not available in a GPU build".to_string())
+    } else {
+        restrict(&written(config, more), &read(config))
     };
     match (closed, wanted) {
         (Ok(()), _) => Ok(None),

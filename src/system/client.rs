@@ -91,12 +91,13 @@ impl Client {
         let sent = self.request("/api/version").call();
         let response = self.checked(sent)?;
         let server = response.headers().get("Server");
-        match server.is_some_and(|server| server.as_bytes().starts_with(b"puna/")) {
-            true => Ok(()),
-            false => Err(Error::usage(format!(
+        if server.is_some_and(|server| server.as_bytes().starts_with(b"puna/")) {
+            Ok(())
+        } else {
+            Err(Error::usage(format!(
                 "the server at {} is not puna and does not support {for_what}; use --local",
                 self.what
-            ))),
+            )))
         }
     }
 

@@ -387,9 +387,10 @@ impl Printer<'_> {
                 let _ = permitted.try_recv();
             }
         }
-        match waiting.is_empty() {
-            true => Ok(self.failures),
-            false => Err(Error::failed(format!("record {} has no outcome", next + 1))),
+        if waiting.is_empty() {
+            Ok(self.failures)
+        } else {
+            Err(Error::failed(format!("record {} has no outcome", next + 1)))
         }
     }
 
@@ -425,9 +426,10 @@ impl Printer<'_> {
             Some(_) => String::new(),
             None => out::harmless(&outcome.output),
         };
-        match self.answers_json {
-            true => self.out.write(&(text + "\n")),
-            false => self.out.records(&[vec![text]]),
+        if self.answers_json {
+            self.out.write(&(text + "\n"))
+        } else {
+            self.out.records(&[vec![text]])
         }
     }
 }

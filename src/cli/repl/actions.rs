@@ -125,9 +125,10 @@ fn save(name: &str, session: &Session, backend: &Backend, config: &Config) -> Re
             return records.try_for_each(|record| record.map(drop));
         }
     };
-    let source = match is_path(&ask.turn.model) {
-        true => Source::File(PathBuf::from(&ask.turn.model), Take::Copy),
-        false => Source::Model(Name::parse(&ask.turn.model)?),
+    let source = if is_path(&ask.turn.model) {
+        Source::File(PathBuf::from(&ask.turn.model), Take::Copy)
+    } else {
+        Source::Model(Name::parse(&ask.turn.model)?)
     };
     let said = |message: &Message| (message.role.clone(), message.content.clone());
     let own = local.model().messages.iter();

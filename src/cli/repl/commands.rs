@@ -127,9 +127,12 @@ pub fn parse(line: &str) -> Result<ReplCommand> {
     let line = line.trim();
     let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     let rest = rest.trim();
-    let one = |what: &str| match rest.is_empty() {
-        true => Err(Error::usage(format!("usage: {word} {what}"))),
-        false => Ok(rest.to_string()),
+    let one = |what: &str| {
+        if rest.is_empty() {
+            Err(Error::usage(format!("usage: {word} {what}")))
+        } else {
+            Ok(rest.to_string())
+        }
     };
     Ok(match word {
         "/list" => ReplCommand::List(rest.to_string()),
@@ -213,9 +216,10 @@ pub fn is_open(line: &str) -> bool {
 }
 
 fn unknown(line: &str, rest: &str, known: &[(&str, &str, &str)]) -> Error {
-    match rest.is_empty() {
-        true => Error::usage(table(known)),
-        false => Error::usage(format!("unknown command '{line}': /? lists them")),
+    if rest.is_empty() {
+        Error::usage(table(known))
+    } else {
+        Error::usage(format!("unknown command '{line}': /? lists them"))
     }
 }
 

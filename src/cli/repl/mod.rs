@@ -239,9 +239,10 @@ fn unreadable(error: ReadlineError) -> Error {
 }
 
 fn editor(config: &Config) -> rustyline::Result<Input> {
-    let colour = match config.plain {
-        true => ColorMode::Disabled,
-        false => ColorMode::Enabled,
+    let colour = if config.plain {
+        ColorMode::Disabled
+    } else {
+        ColorMode::Enabled
     };
     let settings = rustyline::Config::builder()
         .max_history_size(HISTORY_MAX)?
@@ -286,9 +287,10 @@ impl Helper for Typing {}
 impl Validator for Typing {
     fn validate(&self, context: &mut ValidationContext) -> rustyline::Result<ValidationResult> {
         self.told.store(true, Ordering::Relaxed);
-        Ok(match commands::is_open(context.input()) {
-            true => ValidationResult::Incomplete,
-            false => ValidationResult::Valid(None),
+        Ok(if commands::is_open(context.input()) {
+            ValidationResult::Incomplete
+        } else {
+            ValidationResult::Valid(None)
         })
     }
 }

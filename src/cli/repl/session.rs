@@ -78,9 +78,10 @@ impl Session {
             Set::Think(think) => {
                 self.ask.turn.think = Some(think);
                 self.shows_thinking = think.is_on();
-                match think.is_on() {
-                    true => "Set 'think' mode.".into(),
-                    false => "Set 'nothink' mode.".into(),
+                if think.is_on() {
+                    "Set 'think' mode.".into()
+                } else {
+                    "Set 'nothink' mode.".into()
                 }
             }
             Set::Parameter(name, values) => {

@@ -289,9 +289,10 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &config;
     let talks = is_session(parsed, out);
     Shape::of(parsed)?; // Before a model is loaded.
-    let mut ask = match talks {
-        true => Ask::without_prompt(parsed, OVERFLOWS)?,
-        false => Ask::of(parsed, OVERFLOWS)?,
+    let mut ask = if talks {
+        Ask::without_prompt(parsed, OVERFLOWS)?
+    } else {
+        Ask::of(parsed, OVERFLOWS)?
     };
     let keep_alive = parsed.value(&KEEPALIVE).map(KeepAlive::parse_lenient);
     ask.turn.keep_alive = keep_alive.transpose()?;

@@ -86,12 +86,13 @@ impl Reducer<'_> {
             return Err(Error::plain(Class::TooLong, text));
         };
         let answers = [self.over(first)?, self.over(second)?].join("\n\n");
-        match answers.len() < text.len() {
-            true => Ok(answers),
-            false => Err(Error::plain(
+        if answers.len() < text.len() {
+            Ok(answers)
+        } else {
+            Err(Error::plain(
                 Class::TooLong,
                 "the answers over the pieces are not shorter than the text; see --num-predict",
-            )),
+            ))
         }
     }
 

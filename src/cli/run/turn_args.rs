@@ -337,9 +337,10 @@ fn prompt(words: &[String], raw: bool) -> Result<(String, Option<String>)> {
         || Error::usage("no prompt: give one after the model's name, or on standard input");
     // Blank words do not make us read standard input, which may belong to a shell loop.
     if !named && !words.is_empty() {
-        return match spoken.trim().is_empty() {
-            true => Err(no_prompt()),
-            false => Ok((spoken, None)),
+        return if spoken.trim().is_empty() {
+            Err(no_prompt())
+        } else {
+            Ok((spoken, None))
         };
     }
     if !named && is_watched() {

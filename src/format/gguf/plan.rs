@@ -409,8 +409,9 @@ fn put_value(bytes: &mut Vec<u8>, value: &Put, file: impl Read + Seek) -> std::i
 fn copy(bytes: &mut Vec<u8>, mut file: impl Read + Seek, span: &Range<u64>) -> std::io::Result<()> {
     file.seek(SeekFrom::Start(span.start))?;
     let length = span.end - span.start;
-    match file.take(length).read_to_end(bytes)? as u64 == length {
-        true => Ok(()),
-        false => Err(std::io::ErrorKind::UnexpectedEof.into()),
+    if file.take(length).read_to_end(bytes)? as u64 == length {
+        Ok(())
+    } else {
+        Err(std::io::ErrorKind::UnexpectedEof.into())
     }
 }

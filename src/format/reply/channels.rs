@@ -23,9 +23,10 @@ pub const TAGS: &[&str] = &[
 
 /// Returns the text that opens thinking, and the text that ends it and opens the answer, or any message.
 pub fn channel_thought(anything: bool) -> (&'static str, &'static str) {
-    let close = match anything {
-        true => "<|end|><|start|>assistant",
-        false => "<|end|><|start|>assistant<|channel|>final<|message|>",
+    let close = if anything {
+        "<|end|><|start|>assistant"
+    } else {
+        "<|end|><|start|>assistant<|channel|>final<|message|>"
     };
     ("<|channel|>analysis<|message|>", close)
 }

@@ -25,9 +25,10 @@ pub fn json(text: &str) -> Read<Json> {
         Some(Ok(value)) => {
             let used = values.byte_offset();
             // A number at the very end may continue.
-            match value.is_number() && used == text.len() {
-                true => Err(Stop::More),
-                false => Ok((value, used)),
+            if value.is_number() && used == text.len() {
+                Err(Stop::More)
+            } else {
+                Ok((value, used))
             }
         }
         Some(Err(error)) if error.is_eof() => Err(Stop::More),

@@ -187,9 +187,10 @@ impl Reader {
 
     fn unclosed(&self, text: &str) -> String {
         let close = self.format.content.1.as_str();
-        match close.is_empty() {
-            true => text.to_string(),
-            false => text.replace(close, ""),
+        if close.is_empty() {
+            text.to_string()
+        } else {
+            text.replace(close, "")
         }
     }
 

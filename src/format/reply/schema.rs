@@ -46,9 +46,10 @@ pub fn check(schema: &Json) -> Result<()> {
                             .try_for_each(|pattern| check_pattern(pattern))?,
                         _ => {}
                     }
-                    match is_data(key) {
-                        true => nodes += value.as_array().map_or(1, Vec::len),
-                        false => open.push(value),
+                    if is_data(key) {
+                        nodes += value.as_array().map_or(1, Vec::len)
+                    } else {
+                        open.push(value)
                     }
                 }
             }

@@ -106,9 +106,10 @@ fn choices(schema: &Json) -> Option<Vec<&str>> {
 
 /// Makes a part optional.
 fn maybe(part: &str) -> String {
-    match part.is_empty() {
-        true => String::new(),
-        false => format!("({part})?"),
+    if part.is_empty() {
+        String::new()
+    } else {
+        format!("({part})?")
     }
 }
 
@@ -289,10 +290,8 @@ impl<'a> Rules<'a> {
             }
             CallBody::Tagged { between, .. } => {
                 let pairs = self.pairs(body, index, tool).into_iter();
-                let pairs = pairs.map(|(pair, required)| match required {
-                    true => pair,
-                    false => maybe(&pair),
-                });
+                let pairs =
+                    pairs.map(|(pair, required)| if required { pair } else { maybe(&pair) });
                 let pairs = pairs.collect::<Vec<_>>().join(" ");
                 format!("{} {pairs}", self.literal(between))
             }
@@ -311,9 +310,10 @@ impl<'a> Rules<'a> {
 
     /// Adds a rule for values of a schema; true and false may also be in Python's spelling.
     fn word(&mut self, rule: String, schema: &Json) -> String {
-        match schema["type"] == "boolean" {
-            true => "/[Tt]rue|[Ff]alse/".to_string(),
-            false => self.json(&rule, schema),
+        if schema["type"] == "boolean" {
+            "/[Tt]rue|[Ff]alse/".to_string()
+        } else {
+            self.json(&rule, schema)
         }
     }
 
@@ -327,9 +327,10 @@ impl<'a> Rules<'a> {
         let bounds = ["pattern", "format", "minLength", "maxLength", "const"];
         let plain = schema["type"] == "string" && bounds.iter().all(|key| schema[key].is_null());
         let value = self.word(rule, schema);
-        match plain {
-            true => format!("({value} | /'([^'\\\\]|\\\\.)*'/)"),
-            false => value,
+        if plain {
+            format!("({value} | /'([^'\\\\]|\\\\.)*'/)")
+        } else {
+            value
         }
     }
 
@@ -354,18 +355,18 @@ impl<'a> Rules<'a> {
                     value_end,
                     ..
                 } => {
-                    let end = match text {
-                        true => key_ends.first(),
-                        false => key_ends.last(),
+                    let end = if text {
+                        key_ends.first()
+                    } else {
+                        key_ends.last()
                     };
                     let end = end.map_or("", String::as_str);
                     let key = self.literal(&format!("{key_lead}{name}{end}"));
-                    match text {
-                        true => format!("{key} {}", self.raw(rule, choices, value_end)),
-                        false => {
-                            let value = self.word(rule, schema);
-                            format!("{key} {value} {}", self.literal(value_end))
-                        }
+                    if text {
+                        format!("{key} {}", self.raw(rule, choices, value_end))
+                    } else {
+                        let value = self.word(rule, schema);
+                        format!("{key} {value} {}", self.literal(value_end))
                     }
                 }
                 CallBody::Python => {
@@ -400,9 +401,10 @@ fn listed(pairs: &[(String, bool)], comma: &str) -> String {
 }
 
 fn parameters(tool: &Tool) -> Json {
-    match tool.parameters.is_object() {
-        true => tool.parameters.clone(),
-        false => json!({ "type": "object" }),
+    if tool.parameters.is_object() {
+        tool.parameters.clone()
+    } else {
+        json!({ "type": "object" })
     }
 }
 

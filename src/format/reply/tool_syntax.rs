@@ -310,12 +310,11 @@ fn raw_value(raw: &str, tags: &CallTags, schema: Option<&Json>) -> Json {
     }
     // The line breaks that the family writes around every value are not part of it.
     let wrapped = tags.key_ends.iter().any(|end| end.ends_with('\n'));
-    let inner = match wrapped {
-        true => {
-            let inner = raw.strip_prefix('\n').unwrap_or(raw);
-            inner.strip_suffix('\n').unwrap_or(inner)
-        }
-        false => raw,
+    let inner = if wrapped {
+        let inner = raw.strip_prefix('\n').unwrap_or(raw);
+        inner.strip_suffix('\n').unwrap_or(inner)
+    } else {
+        raw
     };
     if schema.is_some_and(|schema| allows(schema, "string")) {
         return inner.into();

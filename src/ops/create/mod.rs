@@ -368,13 +368,14 @@ impl Base {
         if adapter.text("general.type") != Some("adapter") {
             return Err(Error::usage("the adapter file contains no LoRA adapter"));
         }
-        match adapter.architecture() == self.config.model_family {
-            true => Ok(()),
-            false => Err(Error::usage(format!(
+        if adapter.architecture() == self.config.model_family {
+            Ok(())
+        } else {
+            Err(Error::usage(format!(
                 "the adapter is for {}, the model is {}",
                 adapter.architecture(),
                 self.config.model_family
-            ))),
+            )))
         }
     }
 

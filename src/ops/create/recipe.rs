@@ -153,11 +153,12 @@ fn folder(word: &str, value: &str, path: &Path, take: Take) -> Result<Source> {
             "{word} {value} contains neither safetensors nor a GGUF"
         ))
     })?;
-    match files.all(|path| are_shards(&first, &Source::File(path.into(), take))) {
-        true => Ok(first),
-        false => Err(Error::usage(format!(
+    if files.all(|path| are_shards(&first, &Source::File(path.into(), take))) {
+        Ok(first)
+    } else {
+        Err(Error::usage(format!(
             "{word} {value} contains several GGUF files; name one of them"
-        ))),
+        )))
     }
 }
 

@@ -94,9 +94,10 @@ impl Folder {
         let read =
             File::open(path).and_then(|file| file.take(BYTES_MAX + 1).read_to_end(&mut bytes));
         read.map_err(|error| Error::io("read", path, error))?;
-        match bytes.len() as u64 > BYTES_MAX {
-            true => Err(self.wrong(&format!("{name} is too large"))),
-            false => Ok(Some(bytes)),
+        if bytes.len() as u64 > BYTES_MAX {
+            Err(self.wrong(&format!("{name} is too large")))
+        } else {
+            Ok(Some(bytes))
         }
     }
 
@@ -166,11 +167,10 @@ impl Folder {
         let model = self.named("model", ".safetensors");
         if model.is_empty() {
             let others = !self.named("consolidated", ".safetensors").is_empty();
-            return Err(self.wrong(match others {
-                true => {
-                    "the weights are in Mistral's own layout; use the folder with model.safetensors"
-                }
-                false => "there is no model.safetensors",
+            return Err(self.wrong(if others {
+                "the weights are in Mistral's own layout; use the folder with model.safetensors"
+            } else {
+                "there is no model.safetensors"
             }));
         }
         self.located(&model)
@@ -197,12 +197,13 @@ impl Folder {
                 );
             }
         }
-        match tensors.is_empty() {
-            true => Err(self.wrong("there are no tensors")),
-            false => Ok(Source {
+        if tensors.is_empty() {
+            Err(self.wrong("there are no tensors"))
+        } else {
+            Ok(Source {
                 paths: paths.to_vec(),
                 tensors,
-            }),
+            })
         }
     }
 

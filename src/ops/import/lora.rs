@@ -78,9 +78,10 @@ fn plan(folder: &Folder, base: &Header, source: &weights::Source) -> Result<Vec<
         if located.tensor.shape.len() != 2 || located.tensor.shape.get(own) != side {
             return Err(wrong(format!("the tensor {theirs} does not fit {name}")));
         }
-        let heads = match second && family.rotates_neighbours {
-            true => weights::heads(&name, queries, keys),
-            false => None,
+        let heads = if second && family.rotates_neighbours {
+            weights::heads(&name, queries, keys)
+        } else {
+            None
         };
         let rows = located.tensor.shape[0];
         let splits = heads.is_none_or(|heads| weights::splits(rows, heads));

@@ -39,9 +39,10 @@ impl Source {
     /// The target type of the weights: BF16 if any matrix is BF16, otherwise F16.
     pub fn float(&self) -> Float {
         let mut matrices = self.tensors.values().filter(|at| at.tensor.shape.len() > 1);
-        match matrices.any(|at| at.tensor.dtype == "BF16") {
-            true => Float::BF16,
-            false => Float::F16,
+        if matrices.any(|at| at.tensor.dtype == "BF16") {
+            Float::BF16
+        } else {
+            Float::F16
         }
     }
 }
@@ -232,9 +233,10 @@ pub fn heads(name: &str, queries: u64, keys: u64) -> Option<u64> {
 fn float_of(name: &str, dimensions: usize, float: Float) -> Float {
     let exact = ["_norm.weight", "ffn_gate_inp.weight", ".bias"];
     let whole = ["position_embd.weight", "token_types.weight"];
-    match dimensions <= 1 || exact.iter().any(|end| name.ends_with(end)) || whole.contains(&name) {
-        true => Float::F32,
-        false => float,
+    if dimensions <= 1 || exact.iter().any(|end| name.ends_with(end)) || whole.contains(&name) {
+        Float::F32
+    } else {
+        float
     }
 }
 

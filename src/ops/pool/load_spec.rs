@@ -165,9 +165,10 @@ impl Pool {
     /// Cells for several answers at once: as many as their share of memory allows, never fewer
     /// than one answer may need. Total memory decides, so that equal requests give equal contexts.
     fn shared_context(&self, model: &Model, tokens: u32, layers: Option<i32>) -> Context {
-        let sequences = match self.0.config.deterministic {
-            true => 1,
-            false => self.0.config.parallel.min(SEQUENCES_MAX),
+        let sequences = if self.0.config.deterministic {
+            1
+        } else {
+            self.0.config.parallel.min(SEQUENCES_MAX)
         };
         let need = Need::of(
             &model.header,

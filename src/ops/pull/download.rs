@@ -109,9 +109,10 @@ impl Download<'_> {
     }
 
     fn check_cancelled(&self) -> Result<()> {
-        match self.cancel.load(Ordering::Relaxed) {
-            true => Err(Error::cancelled()),
-            false => Ok(()),
+        if self.cancel.load(Ordering::Relaxed) {
+            Err(Error::cancelled())
+        } else {
+            Ok(())
         }
     }
 
@@ -270,9 +271,10 @@ impl Download<'_> {
     ) -> Result<(), Fault> {
         let single = *range == (0..self.size);
         // Without range support, request the whole blob and skip the bytes that are complete.
-        let wanted = match single && shared.state().single {
-            true => 0..self.size,
-            false => *place..range.end,
+        let wanted = if single && shared.state().single {
+            0..self.size
+        } else {
+            *place..range.end
         };
         let mut resolved = shared.state().resolved.clone();
         let piece = self.registry.piece(

@@ -232,12 +232,13 @@ impl Turn {
             && let Err(error) = super::output_constraint::check(&self.constraint, &self.constrained)
         {
             // The user's stop string may have cut constrained output.
-            self.failed = Some(match stopped {
-                true => Error::plain(
+            self.failed = Some(if stopped {
+                Error::plain(
                     Class::Cut,
                     "a stop string cut the answer before it was complete",
-                ),
-                false => error,
+                )
+            } else {
+                error
             });
             return;
         }

@@ -166,13 +166,12 @@ pub(super) fn budget(
     if matches!(request.turn.constraint, OutputConstraint::Grammar(_)) {
         return None; // The user's grammar defines the entire answer.
     }
-    let marks = match format.channels {
-        true => {
-            let (open, close) = channel_thought(!request.turn.tools.is_empty());
-            let (open, close) = (open.to_string(), close.to_string());
-            ThinkingTags { open, close }
-        }
-        false => marks(format, format.thought(prompt))?,
+    let marks = if format.channels {
+        let (open, close) = channel_thought(!request.turn.tools.is_empty());
+        let (open, close) = (open.to_string(), close.to_string());
+        ThinkingTags { open, close }
+    } else {
+        marks(format, format.thought(prompt))?
     };
     let closing = engine.tokens(&marks.close, false, true);
     Some(ThinkingBudget::new(tokens, marks, closing))
@@ -195,24 +194,26 @@ fn calls(request: &Request, grammar: ToolGrammar, engine: &Engine) -> Result<Opt
     }
     let required = request.turn.tool_choice.requires();
     if grammar.format.channels {
-        return match required {
-            true => held(grammar.channel_call(&tools)),
-            false => offered(
+        return if required {
+            held(grammar.channel_call(&tools))
+        } else {
+            offered(
                 Grammar {
                     text: Text::Lark(grammar.channel_call_behind_trigger(&tools)),
                     trigger: Some(CHANNEL_CALL.to_string()),
                     thought: None,
                 },
                 engine,
-            ),
+            )
         };
     }
     let Some(shape) = &grammar.format.calls else {
-        return match required {
-            true => Err(Error::usage(
+        return if required {
+            Err(Error::usage(
                 "tool_choice requires a call, but the model's template has no tool-call syntax",
-            )),
-            false => Ok(None),
+            ))
+        } else {
+            Ok(None)
         };
     };
     if required {

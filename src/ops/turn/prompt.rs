@@ -179,9 +179,10 @@ impl<'a> Prompter<'a> {
         let mut tools = self.request.turn.tools.clone();
         let trusted = self.options.bool_or_default("parse_special");
         let none = Specials::new([])?;
-        let specials = match trusted {
-            true => &none,
-            false => self.engine.specials()?,
+        let specials = if trusted {
+            &none
+        } else {
+            self.engine.specials()?
         };
         let hidden = escape::hide(&mut messages, &mut tools, specials);
         let rendered = self.template_choice.template.render(&Chat {
@@ -270,9 +271,10 @@ impl<'a> Prompter<'a> {
             if fits || best.is_none() || dropped == messages.len() - 1 {
                 best = Some((draft, tokens));
             }
-            match fits {
-                true => high = dropped - 1,
-                false => low = dropped + 1,
+            if fits {
+                high = dropped - 1
+            } else {
+                low = dropped + 1
             }
         }
         Ok(best)

@@ -152,9 +152,10 @@ impl Key {
         let since = now.saturating_duration_since(left.0).as_secs_f64();
         let there = (left.1 + since * per_minute / 60.0).min(per_minute);
         *left = (now, if there >= 1.0 { there - 1.0 } else { there });
-        match there >= 1.0 {
-            true => Ok(()),
-            false => Err(((1.0 - there) * 60.0 / per_minute).ceil() as u64),
+        if there >= 1.0 {
+            Ok(())
+        } else {
+            Err(((1.0 - there) * 60.0 / per_minute).ceil() as u64)
         }
     }
 }
@@ -217,9 +218,10 @@ fn lines(text: &str) -> Result<Vec<What>, (usize, String)> {
         }
         all.push(what);
     }
-    match all.is_empty() {
-        true => Err((1, "the file has no key".into())),
-        false => Ok(all),
+    if all.is_empty() {
+        Err((1, "the file has no key".into()))
+    } else {
+        Ok(all)
     }
 }
 

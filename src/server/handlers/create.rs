@@ -133,9 +133,10 @@ fn progress(step: &Step) -> Option<Progress> {
 /// `Usage` for an invalid request, before anything is written.
 fn target(request: &CreateRequest) -> Result<(Name, Files, Files)> {
     let invalid = || Error::usage("invalid model name");
-    let text = match request.model.is_empty() {
-        true => &request.name,
-        false => &request.model,
+    let text = if request.model.is_empty() {
+        &request.name
+    } else {
+        &request.model
     };
     let files = files_of(&request.files)?;
     let adapters = files_of(&request.adapters)?;
@@ -184,9 +185,10 @@ fn recipe(
         let message: Message = wire.into();
         (message.role, message.content)
     });
-    let adapter = match adapters.is_empty() {
-        true => None,
-        false => Some(made_of(&server.store, name, adapters)?.0),
+    let adapter = if adapters.is_empty() {
+        None
+    } else {
+        Some(made_of(&server.store, name, adapters)?.0)
     };
     let changes = Changes {
         adapter,

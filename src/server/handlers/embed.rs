@@ -75,9 +75,10 @@ pub fn embeddings(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
     };
     let answer = request.and_then(|request| {
         let model = find(server, &request.model)?;
-        let texts = match request.prompt.is_empty() {
-            true => Vec::new(),
-            false => vec![request.prompt],
+        let texts = if request.prompt.is_empty() {
+            Vec::new()
+        } else {
+            vec![request.prompt]
         };
         let asked = Asked {
             texts,
@@ -120,15 +121,16 @@ fn vectors(server: &Server, exchange: &Exchange, model: &Model, asked: Asked) ->
 fn find(server: &Server, text: &str) -> Result<Arc<Model>> {
     let name = to_run(text)?;
     let found = server.model_cache.open(&server.store, text, &name);
-    found.map_err(
-        |error| match error.is_not_found() || error.class() == Class::Damaged {
-            true => Error::plain(
+    found.map_err(|error| {
+        if error.is_not_found() || error.class() == Class::Damaged {
+            Error::plain(
                 Class::NoModel,
                 format!("model \"{text}\" not found, try pulling it first"),
-            ),
-            false => error,
-        },
-    )
+            )
+        } else {
+            error
+        }
+    })
 }
 
 /// The older route answers an invalid text with status 500, like the reference.

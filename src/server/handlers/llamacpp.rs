@@ -58,9 +58,10 @@ pub fn tokenize(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
         let pieces = tokens
             .iter()
             .map(|id| json!({ "id": id, "piece": engine.text(&[*id]) }));
-        Ok(match flag("with_pieces", false) {
-            true => json!({ "tokens": pieces.collect::<Vec<_>>() }),
-            false => json!({ "tokens": tokens }),
+        Ok(if flag("with_pieces", false) {
+            json!({ "tokens": pieces.collect::<Vec<_>>() })
+        } else {
+            json!({ "tokens": tokens })
         })
     });
 }

@@ -80,12 +80,15 @@ pub fn copy(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
             part("source", &request.source)?,
             part("destination", &request.destination)?,
         );
-        let missing = |error: Error| match error.is_not_found() {
-            true => Error::plain(
-                Class::NoModel,
-                format!("model \"{}\" not found", request.source),
-            ),
-            false => error,
+        let missing = |error: Error| {
+            if error.is_not_found() {
+                Error::plain(
+                    Class::NoModel,
+                    format!("model \"{}\" not found", request.source),
+                )
+            } else {
+                error
+            }
         };
         server.store.copy(&source, &target).map_err(missing)
     });
@@ -208,8 +211,9 @@ fn placed(text: &str) -> (&str, Option<Place>) {
 
 /// Replaces a not-found error with the reference's message for a missing model.
 pub fn not_found(error: Error, name: &str) -> Error {
-    match error.is_not_found() {
-        true => Error::plain(Class::NoModel, format!("model '{name}' not found")),
-        false => error,
+    if error.is_not_found() {
+        Error::plain(Class::NoModel, format!("model '{name}' not found"))
+    } else {
+        error
     }
 }

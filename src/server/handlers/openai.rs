@@ -129,12 +129,11 @@ pub fn embeddings(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
         let (request, packed) = openai::embedding(&body)?;
         let embedded = embed::of_request(server, &exchange, &request)?;
         let item = |(index, vector): (usize, Vec<f32>)| {
-            let embedding = match packed {
-                true => {
-                    let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
-                    BASE64.encode(bytes).into()
-                }
-                false => json!(vector),
+            let embedding = if packed {
+                let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
+                BASE64.encode(bytes).into()
+            } else {
+                json!(vector)
             };
             json!({ "object": "embedding", "embedding": embedding, "index": index })
         };

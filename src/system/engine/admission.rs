@@ -91,9 +91,10 @@ impl Worker<'_> {
         let shared = jobs.filter_map(|(index, job)| {
             let job = job.as_ref().filter(|job| !job.is_ended())?;
             let tokens = common(&job.tokens[..job.prompt_tokens], prompt);
-            let tokens = match tokens > self.cache.window() {
-                true => tokens / GRID * GRID,
-                false => tokens,
+            let tokens = if tokens > self.cache.window() {
+                tokens / GRID * GRID
+            } else {
+                tokens
             };
             (tokens > self.cache.count(index)).then_some((index, tokens))
         });
@@ -110,9 +111,10 @@ impl Worker<'_> {
             let job = job.as_ref()?;
             Some(job.tokens.len() - self.cache.count(index) + 1)
         });
-        let shared = match found.is_in(active()) {
-            true => found.tokens,
-            false => 0,
+        let shared = if found.is_in(active()) {
+            found.tokens
+        } else {
+            0
         };
         held + coming.sum::<usize>() + prompt.len() - shared < self.cache.all_cells()
     }

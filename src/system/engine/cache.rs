@@ -444,15 +444,16 @@ impl<'a> Cache<'a> {
     /// copy instead: a window that slides in one sequence must not occupy cells of the other.
     fn copy(&mut self, source: usize, tokens: usize, index: usize) -> bool {
         self.clear(index);
-        let state = match self.needs_checkpoints() {
-            false => None,
-            true => match self
+        let state = if self.needs_checkpoints() {
+            match self
                 .checkpoint_for(source, tokens)
                 .or_else(|| self.state(source))
             {
                 None => return false,
                 state => state,
-            },
+            }
+        } else {
+            None
         };
         let (from, to) = (source as i32, index as i32);
         let copied = self

@@ -56,11 +56,12 @@ pub fn for_answers<'a>(
     let slice = tune::slice_tokens(multiplied(base.model), spec.threads, ready.gpu_layers > 0);
     // A slice of prompts and one token of each sequence: a larger batch would only cost memory and setup
     // time. A model with an encoder reads a prompt in one batch.
-    let batch = match ready.encodes {
-        true => cells.next_multiple_of(CONTEXT_GRAIN) as usize,
-        false => (slice + sequences as usize)
+    let batch = if ready.encodes {
+        cells.next_multiple_of(CONTEXT_GRAIN) as usize
+    } else {
+        (slice + sequences as usize)
             .next_multiple_of(tune::GRID)
-            .min(spec.batch_tokens),
+            .min(spec.batch_tokens)
     };
     let params = params(spec, cells.next_multiple_of(CONTEXT_GRAIN), batch as u32)
         .with_n_seq_max(sequences)
@@ -71,9 +72,10 @@ pub fn for_answers<'a>(
     let once = spec.context == Context::FirstJob;
     let bytes = (spec.memory_bytes / PARKED_SHARE).min(PARKED_BYTES_MAX) as usize;
     // A context for a single job needs checkpoints only if the prefix cache stores what it computed.
-    let window = match once && spec.prefixes.is_none() {
-        true => usize::MAX,
-        false => ready.window_tokens,
+    let window = if once && spec.prefixes.is_none() {
+        usize::MAX
+    } else {
+        ready.window_tokens
     };
     let limits = Limits {
         sequences: sequences as usize,
@@ -122,9 +124,10 @@ pub fn for_texts<'a>(base: Base<'a>, ready: &mut Ready, spec: &Spec) -> Result<L
     let params = params(spec, batch, batch)
         .with_n_seq_max(TEXTS_MAX)
         .with_embeddings(true);
-    let params = match pools(base.model) {
-        true => params,
-        false => params.with_pooling_type(LlamaPoolingType::Mean),
+    let params = if pools(base.model) {
+        params
+    } else {
+        params.with_pooling_type(LlamaPoolingType::Mean)
     };
     make(base, ready, params, batch)
 }

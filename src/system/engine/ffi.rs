@@ -213,9 +213,10 @@ pub fn quantize(job: &Quantize) -> bool {
 }
 
 fn flags(partial: bool) -> LlamaStateSeqFlags {
-    match partial {
-        true => LlamaStateSeqFlags::PARTIAL_ONLY,
-        false => LlamaStateSeqFlags::empty(),
+    if partial {
+        LlamaStateSeqFlags::PARTIAL_ONLY
+    } else {
+        LlamaStateSeqFlags::empty()
     }
 }
 

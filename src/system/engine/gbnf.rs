@@ -37,9 +37,10 @@ pub fn check(source: &str) -> Result<(), String> {
     {
         return Err(format!("the rule {name} is used but not defined"));
     }
-    match parser.rules.len() > RULES_MAX {
-        true => Err("it has too many rules".into()),
-        false => parser.check_recursion(),
+    if parser.rules.len() > RULES_MAX {
+        Err("it has too many rules".into())
+    } else {
+        parser.check_recursion()
     }
 }
 
@@ -281,12 +282,11 @@ impl<'a> Parser<'a> {
             }
             empty = false;
         }
-        match empty && close == '"' {
-            true => {
-                self.rules.push(vec![Vec::new()]);
-                Ok(Item::Rule(self.rules.len() - 1))
-            }
-            false => Ok(Item::Text),
+        if empty && close == '"' {
+            self.rules.push(vec![Vec::new()]);
+            Ok(Item::Rule(self.rules.len() - 1))
+        } else {
+            Ok(Item::Text)
         }
     }
 

@@ -293,9 +293,10 @@ impl Guide {
                 tokens.data.retain(|data| data.logit() > f32::NEG_INFINITY);
             }
         }
-        match tokens.data.is_empty() {
-            true => Err(refused("it allows no token of the vocabulary")),
-            false => Ok(()),
+        if tokens.data.is_empty() {
+            Err(refused("it allows no token of the vocabulary"))
+        } else {
+            Ok(())
         }
     }
 

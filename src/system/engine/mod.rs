@@ -133,9 +133,10 @@ impl Engine {
     /// Tokenises a text. `special` reads special tokens where their text occurs; `begin` prepends the
     /// model's begin token if the model wants one.
     pub fn tokens(&self, text: &str, begin: bool, special: bool) -> Vec<i32> {
-        let text = match self.strips_accents {
-            true => accents::unaccented(text).into(),
-            false => Cow::from(text),
+        let text = if self.strips_accents {
+            accents::unaccented(text).into()
+        } else {
+            Cow::from(text)
         };
         let tokens = self.model.vocab().tokenize(text.as_bytes(), begin, special);
         tokens.into_iter().map(|token| token.0).collect()

@@ -31,9 +31,10 @@ enum State {
 impl ThinkingBudget {
     /// At most `left` tokens between these tags; `closing` is the closing tag as tokens.
     pub fn new(left: usize, checkpoints: ThinkingTags, closing: Vec<i32>) -> Self {
-        let state = match checkpoints.open.is_empty() {
-            true => State::Inside,
-            false => State::Before,
+        let state = if checkpoints.open.is_empty() {
+            State::Inside
+        } else {
+            State::Before
         };
         ThinkingBudget {
             left,
@@ -80,9 +81,10 @@ impl ThinkingBudget {
     }
 
     fn closed(&self, put: usize) -> State {
-        match put < self.closing.len() {
-            true => State::Closing(put),
-            false => State::Behind,
+        if put < self.closing.len() {
+            State::Closing(put)
+        } else {
+            State::Behind
         }
     }
 
@@ -94,9 +96,10 @@ impl ThinkingBudget {
             self.tail.clear();
             return State::Inside;
         }
-        match open.starts_with(said) {
-            true => State::Before,
-            false => State::Behind,
+        if open.starts_with(said) {
+            State::Before
+        } else {
+            State::Behind
         }
     }
 

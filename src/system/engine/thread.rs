@@ -212,9 +212,12 @@ fn load(
         Error::damaged(path, format!("llama.cpp cannot load it: {why}"))
     };
     let loaded = ffi::load(&spec.path, &params, &mut report);
-    let mut loaded = loaded.ok_or_else(|| match stop.load(Ordering::Relaxed) {
-        true => Error::cancelled(),
-        false => refused(&spec.path),
+    let mut loaded = loaded.ok_or_else(|| {
+        if stop.load(Ordering::Relaxed) {
+            Error::cancelled()
+        } else {
+            refused(&spec.path)
+        }
     })?;
     let adapter = match &spec.adapter {
         None => None,

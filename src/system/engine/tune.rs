@@ -132,9 +132,10 @@ pub fn slice_tokens(parameters: u64, threads: usize, gpu: bool) -> usize {
 /// use: few enough that attention skips the cells of other sequences, if most cells are theirs.
 pub fn decode_tokens(batch: usize, least: usize, (own, all): (usize, usize)) -> usize {
     let few = TILE_TOKENS - 1;
-    match own * TILE_GAIN < all && least <= few {
-        true => batch.min(few),
-        false => batch,
+    if own * TILE_GAIN < all && least <= few {
+        batch.min(few)
+    } else {
+        batch
     }
 }
 

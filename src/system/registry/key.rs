@@ -29,9 +29,10 @@ impl Key {
         if let Some(path) = paths.iter().find(|path| path.exists()) {
             let failed = |error| Error::io("read", path, error);
             let length = fs::metadata(path).map_err(failed)?.len();
-            let text = match length <= FILE_BYTES_MAX {
-                true => fs::read_to_string(path).map_err(failed)?,
-                false => String::new(),
+            let text = if length <= FILE_BYTES_MAX {
+                fs::read_to_string(path).map_err(failed)?
+            } else {
+                String::new()
             };
             let seed = seed(&text).ok_or_else(|| {
                 let why = "it contains no ed25519 key in OpenSSH's format, without a passphrase";

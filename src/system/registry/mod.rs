@@ -151,9 +151,10 @@ impl Registry {
             body.take(MANIFEST_BYTES_MAX + 1)
                 .read_to_end(&mut bytes)
                 .map_err(|error| passing(network(cause(&error))))?;
-            match bytes.len() as u64 > MANIFEST_BYTES_MAX {
-                true => Err(Error::failed("the manifest is too large").into()),
-                false => Ok(bytes),
+            if bytes.len() as u64 > MANIFEST_BYTES_MAX {
+                Err(Error::failed("the manifest is too large").into())
+            } else {
+                Ok(bytes)
             }
         })
     }
@@ -370,9 +371,10 @@ fn certificates(network: &Network) -> Result<RootCerts> {
         _ => None,
     });
     let found: Vec<_> = items.collect();
-    match found.is_empty() {
-        true => Err(Error::damaged(path, "it contains no PEM certificates")),
-        false => Ok(RootCerts::new_with_certs(&found)),
+    if found.is_empty() {
+        Err(Error::damaged(path, "it contains no PEM certificates"))
+    } else {
+        Ok(RootCerts::new_with_certs(&found))
     }
 }
 

@@ -73,12 +73,13 @@ impl Store {
         let file = File::open(&path).map_err(|error| Error::io("read", &path, error))?;
         let hashed = Digest::of_reader(file);
         let (found, _) = hashed.map_err(|error| Error::io("read", &path, error))?;
-        match found == *digest {
-            true => Ok(()),
-            false => Err(Error::damaged(
+        if found == *digest {
+            Ok(())
+        } else {
+            Err(Error::damaged(
                 path,
                 format!("its content has the digest {found}"),
-            )),
+            ))
         }
     }
 

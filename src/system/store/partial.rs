@@ -77,12 +77,13 @@ impl Store {
             return Ok(()); // Free space is unknown; a full disk fails the write instead.
         };
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        match bytes > free {
-            true => Err(Error::failed(format!(
+        if bytes > free {
+            Err(Error::failed(format!(
                 "not enough room in {}: needs {bytes} bytes, {free} free",
                 self.root().display()
-            ))),
-            false => Ok(()),
+            )))
+        } else {
+            Ok(())
         }
     }
 

@@ -330,9 +330,10 @@ impl Parser<'_> {
                 Some(kind @ (Kind::Declare | Kind::Assign)) => {
                     let assigns = kind == Kind::Assign;
                     for name in &variables {
-                        match assigns {
-                            true => self.known(name)?,
-                            false => self.variables.push(name.clone()),
+                        if assigns {
+                            self.known(name)?
+                        } else {
+                            self.variables.push(name.clone())
                         }
                     }
                     return Ok(Pipe {
@@ -352,9 +353,10 @@ impl Parser<'_> {
     }
 
     fn known(&self, name: &String) -> Result<(), String> {
-        match self.variables.contains(name) {
-            true => Ok(()),
-            false => self.error(&format!("undefined variable \"${name}\"")),
+        if self.variables.contains(name) {
+            Ok(())
+        } else {
+            self.error(&format!("undefined variable \"${name}\""))
         }
     }
 

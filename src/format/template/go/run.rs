@@ -52,9 +52,10 @@ enum Flow {
 impl Run<'_> {
     fn burn(&mut self) -> Result<(), String> {
         self.fuel = self.fuel.checked_sub(1).ok_or("it takes too long")?;
-        match self.out.len() > OUTPUT_BYTES_MAX {
-            true => Err("its output is too long".into()),
-            false => Ok(()),
+        if self.out.len() > OUTPUT_BYTES_MAX {
+            Err("its output is too long".into())
+        } else {
+            Ok(())
         }
     }
 

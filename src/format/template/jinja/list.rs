@@ -223,9 +223,10 @@ impl Object for List {
             },
             _ => return Err(Error::from(ErrorKind::UnknownMethod)),
         }
-        match items.len() > ITEMS_MAX {
-            true => Err(wrong("a list grows too large")),
-            false => Ok(Value::from(())),
+        if items.len() > ITEMS_MAX {
+            Err(wrong("a list grows too large"))
+        } else {
+            Ok(Value::from(()))
         }
     }
 }
@@ -234,8 +235,9 @@ impl Object for List {
 fn place(at: &Value, length: usize) -> Option<usize> {
     let at = at.as_i64()?;
     let back = usize::try_from(at.unsigned_abs()).ok()?;
-    Some(match at < 0 {
-        true => length.saturating_sub(back),
-        false => back.min(length),
+    Some(if at < 0 {
+        length.saturating_sub(back)
+    } else {
+        back.min(length)
     })
 }

@@ -48,23 +48,25 @@ fn bounded(value: Value, text_bytes_max: usize) -> Result<Value, Error> {
         return Err(too_long());
     }
     let mut left = NODES_MAX;
-    match count(&value, 0, &mut left) {
-        true => Ok(value),
-        false => Err(Error::new(
+    if count(&value, 0, &mut left) {
+        Ok(value)
+    } else {
+        Err(Error::new(
             ErrorKind::InvalidOperation,
             "a list grows too large",
-        )),
+        ))
     }
 }
 
 /// Checks a value before a namespace stores it: no namespace inside, so that none can contain itself.
 fn held(value: Value, text_bytes_max: usize) -> Result<Value, Error> {
-    match holds_namespace(&value) {
-        true => Err(Error::new(
+    if holds_namespace(&value) {
+        Err(Error::new(
             ErrorKind::InvalidOperation,
             "a namespace contains a namespace",
-        )),
-        false => bounded(value, text_bytes_max),
+        ))
+    } else {
+        bounded(value, text_bytes_max)
     }
 }
 
@@ -95,9 +97,10 @@ fn too_long() -> Error {
 
 fn replace(text: &str, from: &str, to: &str, text_bytes_max: usize) -> Result<String, Error> {
     let found = text.matches(from).count();
-    match found.saturating_mul(to.len()).saturating_add(text.len()) > text_bytes_max {
-        true => Err(too_long()),
-        false => Ok(text.replace(from, to)),
+    if found.saturating_mul(to.len()).saturating_add(text.len()) > text_bytes_max {
+        Err(too_long())
+    } else {
+        Ok(text.replace(from, to))
     }
 }
 

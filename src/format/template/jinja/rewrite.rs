@@ -38,17 +38,16 @@ pub fn rewrite(source: &str) -> Result<String, &'static str> {
         if branches > BRANCHES_MAX {
             return Err("too many elif branches");
         }
-        match tag.starts_with("{%") {
-            true => {
-                statement(tag, source, &mut out);
-                if bare_word(tag) == "raw" {
-                    let end = raw_end(after);
-                    out.push_str(&after[..end]);
-                    rest = &after[end..];
-                    continue;
-                }
+        if tag.starts_with("{%") {
+            statement(tag, source, &mut out);
+            if bare_word(tag) == "raw" {
+                let end = raw_end(after);
+                out.push_str(&after[..end]);
+                rest = &after[end..];
+                continue;
             }
-            false => out.push_str(tag),
+        } else {
+            out.push_str(tag)
         }
         rest = after;
     }
@@ -241,9 +240,10 @@ fn set(open: &str, rest: &str, close: &str, source: &str, out: &mut String) {
             "{open} set {target} = {taken} -%}}{{%- set {list} = {left} {close}"
         ));
     }
-    let value = match grows(source, target) {
-        true => format!("{LIST}({value})"),
-        false => value.to_string(),
+    let value = if grows(source, target) {
+        format!("{LIST}({value})")
+    } else {
+        value.to_string()
     };
     let check = if target.contains('.') { HELD } else { BOUNDED };
     out.push_str(&format!("{open} set {target} = {check}({value}) {close}"));

@@ -40,9 +40,10 @@ impl TransferRequest {
 
     /// The name as it was given.
     pub fn text(&self) -> &str {
-        match self.model.is_empty() {
-            true => &self.name,
-            false => &self.model,
+        if self.model.is_empty() {
+            &self.name
+        } else {
+            &self.model
         }
     }
 }

@@ -274,9 +274,10 @@ impl CompletionEncoder {
     }
 
     fn reason(&self, finish: &Finish) -> &'static str {
-        match self.loads {
-            true => "load",
-            false => finish.reason.word(),
+        if self.loads {
+            "load"
+        } else {
+            finish.reason.word()
         }
     }
 }

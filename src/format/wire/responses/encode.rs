@@ -127,9 +127,10 @@ impl ResponseEncoder {
             .finish
             .as_ref()
             .is_some_and(|finish| finish.reason == Reason::Length);
-        let (event, status) = match cut {
-            true => ("response.incomplete", "incomplete"),
-            false => ("response.completed", "completed"),
+        let (event, status) = if cut {
+            ("response.incomplete", "incomplete")
+        } else {
+            ("response.completed", "completed")
         };
         let mut response = self.response(status);
         if cut {

@@ -111,9 +111,10 @@ fn collect(given: Option<&Json>, prefix: &str, tools: &mut Vec<Json>) -> Result<
             let text = format!("a tool's name is longer than {NAME_BYTES_MAX} bytes");
             return Err(Error::usage(text));
         }
-        let whole = match name.starts_with(prefix) {
-            true => name.to_string(),
-            false => format!("{prefix}{name}"),
+        let whole = if name.starts_with(prefix) {
+            name.to_string()
+        } else {
+            format!("{prefix}{name}")
         };
         match tool["type"].as_str().unwrap_or("function") {
             "namespace" => collect(tool.get("tools"), &format!("{whole}."), tools)?,
@@ -202,9 +203,10 @@ impl Turns {
         });
         if let Some(turn) = calls {
             let said = turn["content"].as_str().unwrap_or_default();
-            turn["content"] = match said.is_empty() {
-                true => content.into(),
-                false => format!("{said}\n{content}").into(),
+            turn["content"] = if said.is_empty() {
+                content.into()
+            } else {
+                format!("{said}\n{content}").into()
             };
             return Ok(());
         }
@@ -223,11 +225,12 @@ impl Turns {
 
     fn call(&mut self, item: &Json) -> Result<()> {
         let text = item["arguments"].as_str().unwrap_or_default();
-        let arguments = match text.is_empty() {
-            true => json!({}),
-            false => serde_json::from_str::<Json>(text).map_err(|error| {
+        let arguments = if text.is_empty() {
+            json!({})
+        } else {
+            serde_json::from_str::<Json>(text).map_err(|error| {
                 Error::usage(format!("failed to parse function call arguments: {error}"))
-            })?,
+            })?
         };
         let call = json!({
             "id": item["call_id"],
