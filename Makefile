@@ -7,6 +7,7 @@ PYTHON ?= python3
 CACHE = $(or $(PUNA_TEST_CACHE),$(HOME)/.cache/puna-test)
 SMOL = $(CACHE)/SmolLM2-135M-Instruct.Q4_1.gguf
 PUNA = target/release/puna
+PATCHES = $(shell sed -n 's/^GGML_PUNA_PATCHES = "\(.*\)"/\1/p' .cargo/config.toml)
 
 .DEFAULT_GOAL := help
 .PHONY: help deps test-deps build model models clients demo test test-sdk check bench compare soak crowd fuzz portable cuda metal vulkan rocm install clean
@@ -21,7 +22,11 @@ test-deps: ## install what the tests need (apt), or name it
 	@.ci/deps build test
 
 build: deps ## build target/release/puna for this machine
+	@# CMake keeps its configuration: other patches need a folder without one.
+	@test "$$(cat target/patches 2>/dev/null)" = "$(PATCHES)" || test ! -d target/release/build || \
+		$(CARGO) clean --release -p llama-cpp-sys-2
 	$(CARGO) build --release
+	@echo "$(PATCHES)" > target/patches
 
 model: ## fetch the small model (98 MB) and check it
 	@PYTHON=$(PYTHON) .ci/models smol
@@ -37,7 +42,7 @@ demo: build model ## build, fetch the small model, answer a piped prompt
 	@echo "\$$ echo 'Why is the sky blue?' | puna run $(notdir $(SMOL)) -n 80"
 	@echo 'Why is the sky blue?' | $(PUNA) run $(SMOL) -n 80 --temperature 0
 
-test: test-deps models clients ## run all tests
+test: test-deps models clients build ## run all tests
 	$(CARGO) test --release -- --skip timing::
 	$(CARGO) test --release --test puna timing:: -- --test-threads=1
 

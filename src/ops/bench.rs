@@ -218,6 +218,8 @@ fn settings(facts: &Facts) -> Vec<(&'static str, String)> {
         ("flash attention", facts.attention.flash.to_string()),
         ("cache", facts.attention.kv.name().to_string()),
         ("slice", facts.slice_tokens.to_string()),
+        ("lone slice", facts.lone_tokens.to_string()),
+        ("repacked", facts.repacked.to_string()),
     ];
     if let Context::Shared { tokens, cells, .. } = facts.context {
         settings.push(("context", tokens.to_string()));

@@ -51,6 +51,7 @@ struct Head {
     pace_us: f32,
     state_bytes: usize,
     /// Position and bytes of each checkpoint.
+    #[serde(alias = "marks")]
     checkpoints: Vec<(usize, usize)>,
 }
 

@@ -30,6 +30,18 @@ impl Resolved {
     }
 }
 
+/// Checks that the model of a request exists, before the rest of the request is decoded, as the reference does.
+///
+/// # Errors
+/// `NoModel`; `Usage` for an invalid name.
+pub fn known(server: &Server, model: &str) -> Result<()> {
+    let name = to_run(model)?;
+    match server.model_cache.open(&server.store, model, &name) {
+        Err(error) if error.class() != Class::Damaged => Err(not_found(error, model)),
+        _ => Ok(()),
+    }
+}
+
 /// Opens the model of a turn and checks its abilities. `verb` is what the model must be able to do: `chat` or
 /// `generate`.
 ///
@@ -40,10 +52,10 @@ pub fn resolve(server: &Server, mut turn: TurnRequest, verb: &str) -> Result<Res
     let found = server.model_cache.open(&server.store, &turn.model, &name);
     let model = found.map_err(|error| match error.class() {
         // As the reference: a damaged file tells nothing of what the model can do.
-        Class::Damaged => Error::plain(
-            Class::NoText,
-            format!("\"{}\" does not support {verb}: {error}", turn.model),
-        ),
+        Class::Damaged => Error::usage(format!(
+            "\"{}\" does not support {verb}: {error}",
+            turn.model
+        )),
         _ => not_found(error, &turn.model),
     })?;
     let abilities = list::capabilities(Sources::of(&model));

@@ -149,6 +149,20 @@ impl Client {
         })
     }
 
+    /// True if the server says that this model can embed and not complete; false if it cannot be asked.
+    pub fn only_embeds(&self, model: &str) -> bool {
+        let body = serde_json::json!({ "model": model });
+        let shown = self.post::<serde_json::Value>("/api/show", &body);
+        let Some(Ok(shown)) = shown.ok().and_then(|mut records| records.next()) else {
+            return false;
+        };
+        let can = |word: &str| {
+            let list = shown["capabilities"].as_array();
+            list.is_some_and(|list| list.iter().any(|ability| ability == word))
+        };
+        can("embedding") && !can("completion")
+    }
+
     /// True if the server has this blob.
     ///
     /// # Errors
@@ -249,7 +263,6 @@ fn class_of(status: u16) -> Class {
         404 => Class::NoModel,
         401 | 403 => Class::Denied,
         503 => Class::Busy,
-        504 => Class::TimedOut,
         400 => Class::Usage,
         _ => Class::Failed,
     }

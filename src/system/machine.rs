@@ -117,15 +117,21 @@ pub fn features() -> Vec<(&'static str, bool, bool)> {
         .collect()
 }
 
-/// True if the processor multiplies 8-bit integers in AMX tiles. Looked up once.
+/// True if the processor multiplies 8-bit integers in AMX tiles.
 pub fn has_amx() -> bool {
-    static AMX: OnceLock<bool> = OnceLock::new();
-    *AMX.get_or_init(|| {
-        let known = features().into_iter();
-        known
-            .into_iter()
-            .any(|(name, has, _)| name == "amx_int8" && has)
-    })
+    has("amx_int8")
+}
+
+/// True if the processor has a feature of [`features`]. They are looked up once.
+pub fn has(feature: &str) -> bool {
+    static FEATURES: OnceLock<Vec<&'static str>> = OnceLock::new();
+    let known = FEATURES.get_or_init(|| {
+        let all = features().into_iter();
+        all.filter(|(_, has, _)| *has)
+            .map(|(name, _, _)| name)
+            .collect()
+    });
+    known.contains(&feature)
 }
 
 /// The first value under one of these keys.

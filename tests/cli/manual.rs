@@ -8,7 +8,8 @@ use crate::support::{Sandbox, tiny_gguf};
 /// Every command, as `puna help` lists them.
 pub fn commands() -> Vec<String> {
     let overview = Sandbox::new().puna(&["help"], "").ok();
-    let lines = overview.lines().filter(|line| line.starts_with("  "));
+    let (commands, _) = overview.split_once("\nPages:\n").unwrap();
+    let lines = commands.lines().filter(|line| line.starts_with("  "));
     let first = |line: &str| line.trim().split([',', ' ']).next().map(str::to_string);
     lines.filter_map(first).collect()
 }

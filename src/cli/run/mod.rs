@@ -338,8 +338,11 @@ fn once(
     let mut printer = Printer::new(out, &ask.turn.model, parsed.has(&JSON), shows_thinking)
         .shaped(Shape::of(parsed)?);
     let deadline = Deadline::new();
-    let mut backend = backend(server, ask, Policy::OneShot, parsed, config)?;
-    let told = answered(&backend, ask, &deadline, &mut printer);
+    let started = Instant::now();
+    let mut known = config.clone();
+    known.work = Some(ask.work());
+    let mut backend = backend(server, ask, Policy::OneShot, parsed, &known)?;
+    let told = answered(&backend, ask, &deadline, started, &mut printer);
     let mut pieces = None;
     let told = match told {
         Err(error) if error.class() == Class::TooLong && ask.reduces => {
@@ -361,7 +364,7 @@ fn once(
             printer.cut()?;
             return Err(error);
         }
-        Err(error) if error.class() == Class::NoText && !parsed.has(&RECORD) => {
+        Err(error) if is_embedding(&error, &backend, ask) && !parsed.has(&RECORD) => {
             drop(printer);
             let server = match &backend {
                 Backend::Remote(client) => Some(&**client),
@@ -397,15 +400,26 @@ fn answered(
     backend: &Backend,
     ask: &Ask,
     deadline: &Deadline,
+    started: Instant,
     printer: &mut Printer,
 ) -> Result<Option<String>> {
     let cancel = deadline.flag();
-    let told = answer::start(backend, ask.turn(), &cancel, Instant::now(), printer.out);
+    let told = answer::start(backend, ask.turn(), &cancel, started, printer.out);
     let told = told.and_then(|mut answer| {
         answer.try_for_each(|delta| printer.print(delta?))?;
         Ok(answer::device(&answer, &ask.turn.options))
     });
     deadline.tell(told)
+}
+
+/// True for the error of an embedding model. A server that does not name the class of its error is asked what the
+/// model can do.
+fn is_embedding(error: &Error, backend: &Backend, ask: &Ask) -> bool {
+    match (error.class(), backend) {
+        (Class::NoText, _) => true,
+        (Class::Usage, Backend::Remote(client)) => client.only_embeds(&ask.turn.model),
+        _ => false,
+    }
 }
 
 /// Refuses an answer that the token limit cut, if it has an output constraint or must call a tool.

@@ -39,7 +39,12 @@ pub fn answer(
     deadline: &Deadline,
     printer: &mut Printer,
 ) -> Result<usize> {
+    if let Backend::Remote(client) = backend {
+        // Only puna says in a way that a program can read that a prompt does not fit.
+        client.must_be_puna("--overflow=reduce")?;
+    }
     let mut asked = ask.clone();
+    asked.turn.keep_alive = None;
     if asked.turn.options.int("num_predict").is_none() {
         let context = ask.turn.options.int("num_ctx");
         let context = context.unwrap_or_else(|| config.context_tokens.into());

@@ -129,6 +129,24 @@ impl Ask {
             .collect()
     }
 
+    /// About how many tokens of prompt and answer the turn computes: a token has four bytes on average, and an
+    /// answer without a limit is taken to have 256.
+    pub fn work(&self) -> (usize, usize) {
+        const BYTES_A_TOKEN: usize = 4;
+        const ANSWER_TOKENS: i64 = 256;
+        let texts = self.conversation();
+        let bytes: usize = texts.iter().map(|message| message.content.len()).sum();
+        let limit = self
+            .turn
+            .options
+            .int("num_predict")
+            .filter(|limit| *limit >= 0);
+        (
+            bytes / BYTES_A_TOKEN,
+            limit.unwrap_or(ANSWER_TOKENS) as usize,
+        )
+    }
+
     /// The turn with its input.
     pub fn turn(&self) -> TurnRequest {
         let input = if self.raw {

@@ -7,9 +7,11 @@ use crate::core::options::Options;
 use crate::ops::measured_settings::MeasuredSettings;
 use crate::ops::model::Model;
 use crate::system::engine::memory::Need;
-use crate::system::engine::{BUILT_FOR_GPU, Context, Spec, tune};
+use crate::system::engine::{BUILT_FOR_GPU, Context, Spec, repack, tune};
 use crate::system::machine;
 
+/// Tokens of prompt and answer of a one-shot, where they are not known at the load.
+const WORK: (usize, usize) = (256, 64);
 /// The smallest context.
 const CONTEXT_TOKENS_MIN: u32 = 4;
 /// llama.cpp computes at most this many at once (LLAMA_MAX_SEQ).
@@ -36,6 +38,11 @@ const TEXTS_TOKENS: u32 = 512;
 impl Pool {
     pub(super) fn spec(&self, model: &Model, load: &Load) -> Spec {
         let attention = self.attention(model, load.gpu_layers);
+        let mut need = Need::of(&model.header, attention.kv, machine::has_amx());
+        let repack = self.repacks(model);
+        if !repack {
+            need.repacked_bytes = 0;
+        }
         Spec {
             path: load.weights.clone(),
             gpu_layers: load.gpu_layers,
@@ -49,7 +56,8 @@ impl Pool {
             batch_tokens: load.batch_tokens,
             attention,
             context: load.context,
-            need: Need::of(&model.header, attention.kv, machine::has_amx()),
+            repack,
+            need,
             memory_bytes: self.free_bytes(),
             stall_max: self.0.config.load_stall,
             prefixes: None,
@@ -60,6 +68,25 @@ impl Pool {
                 .memory_max
                 .map(|most| (most, machine::anonymous_bytes as fn() -> u64)),
         }
+    }
+
+    /// Whether the model's weights are copied into the processor's own layout: as the user says, else if that
+    /// pays for the work that is known.
+    fn repacks(&self, model: &Model) -> bool {
+        let processor = repack::Processor {
+            amx: machine::has_amx(),
+            avx512: machine::has("avx512f"),
+        };
+        let one_shot = self.0.policy == Policy::OneShot;
+        let work = one_shot.then(|| self.0.config.work.unwrap_or(WORK));
+        let said = self.0.config.repack;
+        said.unwrap_or_else(|| {
+            repack::pays(
+                &model.header,
+                processor,
+                work.map(|(prompt, answer)| repack::Work { prompt, answer }),
+            )
+        })
     }
 
     /// Free memory of the GPUs that take part in a load; `None` if none does.

@@ -55,7 +55,7 @@ struct Inner {
     config: Config,
     policy: Policy,
     log: (Level, Sink),
-    backend: OnceLock<std::result::Result<Arc<Backend>, String>>,
+    backend: Mutex<Option<Arc<Backend>>>,
     measured: OnceLock<MeasuredSettings>,
     template_choices: TemplateChoices,
     state: Mutex<State>,
@@ -107,7 +107,7 @@ impl Pool {
             config,
             policy,
             log,
-            backend: OnceLock::new(),
+            backend: Mutex::default(),
             measured: OnceLock::new(),
             template_choices: TemplateChoices::default(),
             state: Mutex::default(),
@@ -314,12 +314,13 @@ impl Pool {
     /// # Errors
     /// If it cannot start.
     pub fn backend(&self) -> Result<Arc<Backend>> {
-        let (level, sink) = self.0.log;
-        let started = self.0.backend.get_or_init(|| {
-            let backend = Backend::start(level, sink);
-            backend.map_err(|error| error.to_string())
-        });
-        started.clone().map_err(Error::failed)
+        // A lock of its own: the state stays free while llama.cpp starts. A failure is not remembered.
+        let mut backend = self.0.backend.locked();
+        if backend.is_none() {
+            let (level, sink) = self.0.log;
+            *backend = Some(Backend::start(level, sink)?);
+        }
+        Ok(backend.clone().expect("it was just started"))
     }
 
     fn lease(&self, state: &mut State, index: usize, keep_alive: Option<KeepAlive>) -> Lease {

@@ -9,6 +9,7 @@ use crate::format::wire::native::encode::{ChatRecord, GenerateRecord, NativeEnco
 use crate::format::wire::native::{ChatRequest, GenerateRequest, decode, error_json};
 use crate::server::body::content;
 use crate::server::http::Exchange;
+use crate::server::resolve::known;
 use crate::server::shared::Server;
 use crate::server::turn::{self, Headers, Question};
 
@@ -23,7 +24,12 @@ pub fn generate(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
     let Some((exchange, body)) = content::<GenerateRequest>(exchange) else {
         return;
     };
-    let question = body.and_then(decode::generate).map(|turn| Question {
+    let question = body.and_then(|request| {
+        decode::named(&request.common.model)?;
+        known(server, &request.common.model)?;
+        decode::generate(request)
+    });
+    let question = question.map(|turn| Question {
         encoder: NativeEncoder::<GenerateRecord>::new(&turn),
         verb: "generate",
         turn,
@@ -37,7 +43,11 @@ pub fn chat(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
     let Some((exchange, body)) = content::<ChatRequest>(exchange) else {
         return;
     };
-    let question = body.and_then(decode::chat).map(|turn| Question {
+    let question = body.and_then(|request| {
+        known(server, &request.common.model)?;
+        decode::chat(request)
+    });
+    let question = question.map(|turn| Question {
         encoder: NativeEncoder::<ChatRecord>::new(&turn),
         verb: "chat",
         turn,

@@ -133,6 +133,10 @@ const VARIABLES: &[(&str, &str)] = &[
         "threads to compute with (default: one for each core)",
     ),
     (
+        "PUNA_REPACK",
+        "copy weights into the processor's own layout when a model is loaded: auto, on or off (default: auto)",
+    ),
+    (
         "PUNA_TENSOR_SPLIT",
         "proportions of a model for each GPU, comma-separated, such as 3,1 (default: as it fits)",
     ),
@@ -216,6 +220,10 @@ pub struct Config {
     pub kv_cache: Option<String>,
     /// Threads, if the user chose.
     pub threads: Option<usize>,
+    /// Tokens of prompt and answer that a one-shot is expected to compute; set by the command that knows them.
+    pub work: Option<(usize, usize)>,
+    /// Copy weights into the processor's own layout; `None` lets the engine decide.
+    pub repack: Option<bool>,
     /// Most memory beside the file of the weights, in bytes, if the user chose.
     pub memory_max: Option<u64>,
     /// Proportions of a model for each GPU; empty: as it fits.
@@ -308,6 +316,8 @@ impl Config {
             threads: plain("PUNA_NUM_THREADS")
                 .and_then(|value| value.parse().ok())
                 .filter(|count| *count > 0),
+            repack: plain("PUNA_REPACK").and_then(|value| switched(&value)),
+            work: None,
             memory_max: None,
             network: network::read(&plain, folders),
             tensor_split: numbers(plain("PUNA_TENSOR_SPLIT")),

@@ -66,6 +66,7 @@ impl Config {
                 "num_threads",
                 or_auto(self.threads.map(|count| count.to_string())),
             ),
+            ("repack", or_auto(self.repack.map(|on| on.to_string()))),
             (
                 "tensor_split",
                 self.tensor_split

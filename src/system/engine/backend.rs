@@ -33,7 +33,7 @@ impl Backend {
 #[cfg(feature = "portable")]
 fn load_variants() {
     let program = std::env::current_exe().ok();
-    let beside = program.and_then(|path| path.parent().map(PathBuf::from));
+    let beside = program.and_then(|path| path.parent().map(std::path::PathBuf::from));
     match beside.filter(|folder| folder.join("libggml-cpu-x64.so").exists()) {
         Some(folder) => llama_cpp_2::llama_backend::load_backends_from_path(&folder),
         None => llama_cpp_2::llama_backend::load_backends(),

@@ -59,7 +59,7 @@ pub struct Compiler {
 
 /// The compiler for a model's vocabulary, built on first use: 0.9 s for gemma-3's 262 000 tokens.
 pub struct Compilers {
-    made: OnceLock<std::result::Result<Arc<Compiler>, String>>,
+    made: OnceLock<Arc<Compiler>>,
     /// True if many answers will follow.
     lasts: bool,
 }
@@ -73,13 +73,14 @@ impl Compilers {
         }
     }
 
-    /// Builds it on first use; concurrent callers block until it is ready.
+    /// Builds it on first use.
     fn of(&self, model: &LlamaModel) -> Result<Arc<Compiler>> {
-        let made = self.made.get_or_init(|| {
-            let compiler = Compiler::new(model).map(Arc::new);
-            compiler.map_err(|error| error.to_string())
-        });
-        made.clone().map_err(Error::failed)
+        if let Some(compiler) = self.made.get() {
+            return Ok(compiler.clone());
+        }
+        // Two answers that start at once may both build it; no lock is held meanwhile.
+        let compiler = Arc::new(Compiler::new(model)?);
+        Ok(self.made.get_or_init(|| compiler).clone())
     }
 }
 

@@ -25,7 +25,7 @@ mod plan;
 pub mod prefix;
 pub mod quantize;
 mod ready;
-mod repack;
+pub mod repack;
 mod restore;
 mod running_job;
 mod sampler;
@@ -86,7 +86,7 @@ impl Engine {
         progress: &mut dyn FnMut(f32) -> bool,
     ) -> Result<Self> {
         let (threads, attention, context) = (spec.threads, spec.attention, spec.context);
-        let strips_accents = spec.strips_accents;
+        let (strips_accents, repacked) = (spec.strips_accents, spec.repack);
         let (worker, loaded) = thread::start(backend.clone(), spec, progress)?;
         let model = loaded.model;
         let on_gpu = loaded.gpu_layers > 0;
@@ -99,7 +99,9 @@ impl Engine {
             threads,
             attention,
             context,
+            repacked,
             slice_tokens: tune::slice_tokens(context::multiplied(&model), threads, on_gpu),
+            lone_tokens: tune::lone_tokens(context::multiplied(&model), threads, on_gpu),
         };
         Ok(Engine {
             model,

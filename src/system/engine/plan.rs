@@ -9,8 +9,10 @@ pub struct Plan {
     pub tokens_max: usize,
     /// Answers computed at once.
     pub sequences: usize,
-    /// Tokens of prompts in one decode.
+    /// Tokens of prompts in one decode while others generate, until the engine knows its own speed.
     pub slice_tokens: usize,
+    /// Tokens of prompts in one decode while nobody generates.
+    pub lone_tokens: usize,
     /// Most tokens of one decode.
     pub batch_tokens: usize,
     /// True if attention may be computed in tiles, over the cells of all sequences.

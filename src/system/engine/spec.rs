@@ -55,6 +55,8 @@ pub struct Spec {
     pub strips_accents: bool,
     /// Threads to compute with.
     pub threads: usize,
+    /// Copy weights into the processor's own layout when they are loaded.
+    pub repack: bool,
     /// Tokens in one decode, at most.
     pub batch_tokens: usize,
     /// Attention and cache.
@@ -94,6 +96,10 @@ pub struct Facts {
     pub attention: Attention,
     /// The context's size.
     pub context: Context,
-    /// Tokens of prompts in one decode.
+    /// True if weights were copied into the processor's own layout.
+    pub repacked: bool,
+    /// Tokens of prompts in one decode while others generate, at first.
     pub slice_tokens: usize,
+    /// Tokens of prompts in one decode while nobody generates.
+    pub lone_tokens: usize,
 }

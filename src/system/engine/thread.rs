@@ -192,7 +192,7 @@ fn load(
         mmap: spec.mmap,
         lock: spec.lock,
         tensor_split: &spec.tensor_split,
-        repack: true,
+        repack: spec.repack,
         strips_accents: spec.strips_accents,
         cells: match spec.context {
             Context::FirstJob => FIRST_CELLS,

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use llama_cpp_2::DecodeError;
 use llama_cpp_2::llama_batch::LlamaBatch;
@@ -42,6 +42,8 @@ pub struct Worker<'a> {
     pub(super) waiting: VecDeque<RunningJob>,
     pub(super) step: u64,
     pub(super) plan: Plan,
+    /// Microseconds that a token of a prompt took lately, by the engine's own clock.
+    pub(super) pace_us: Option<f32>,
     /// The prefix cache.
     pub(super) prefixes: Option<Arc<dyn Prefixes>>,
 }
@@ -62,6 +64,7 @@ impl<'a> Worker<'a> {
             waiting: first.into_iter().collect(),
             step: 0,
             plan,
+            pace_us: None,
             prefixes: prefixes.filter(|_| plan.answer_start.is_none()),
         }
     }
@@ -168,8 +171,8 @@ impl<'a> Worker<'a> {
     fn fill_batch(&mut self) -> Vec<Place> {
         self.batch.clear();
         let mut places = Vec::new();
-        let mut slice_left = self.plan.slice_tokens;
         let order = self.order();
+        let mut slice_left = self.slice_tokens(&order);
         let most = self.decode_tokens(&order);
         for index in order {
             let pending = self.pending(index).len();
@@ -193,6 +196,27 @@ impl<'a> Worker<'a> {
             });
         }
         places
+    }
+
+    /// Tokens of prompts in the next decode: many while nobody generates, else as many as fit into the time that
+    /// streams may stall.
+    fn slice_tokens(&self, order: &[usize]) -> usize {
+        let generates = order.iter().any(|index| self.pending(*index).len() == 1);
+        match self.pace_us {
+            _ if self.plan.deterministic => self.plan.slice_tokens,
+            _ if !generates => self.plan.lone_tokens,
+            Some(pace_us) => tune::paced_tokens(pace_us).min(self.plan.lone_tokens),
+            None => self.plan.slice_tokens,
+        }
+    }
+
+    /// Notes how long a decode with a slice of a prompt took.
+    fn note_pace(&mut self, tokens: usize, time: Duration) {
+        if tokens >= tune::GRID {
+            let now_us = time.as_secs_f32() * 1e6 / tokens as f32;
+            let before_us = self.pace_us.unwrap_or(now_us);
+            self.pace_us = Some((before_us + now_us) / 2.0);
+        }
     }
 
     /// Most tokens of a decode of these sequences; a prompt among them gets room for a slice.
@@ -244,8 +268,14 @@ impl<'a> Worker<'a> {
     fn decode(&mut self, places: &[Place]) {
         let jobs = places.iter().flat_map(|place| &self.jobs[place.index]);
         let cancels = jobs.map(|job| job.request.cancel.clone());
+        let (tokens, started) = (self.batch.n_tokens() as usize, Instant::now());
         match self.cache.decode(&mut self.batch, cancels) {
-            Ok(true) => places.iter().for_each(|place| self.advance(place)),
+            Ok(true) => {
+                if places.iter().any(|place| place.count > 1) {
+                    self.note_pace(tokens, started.elapsed());
+                }
+                places.iter().for_each(|place| self.advance(place));
+            }
             // Memory that cannot be cut anywhere may have been half written.
             Ok(false) if self.cache.needs_checkpoints() => {
                 places

@@ -1,6 +1,8 @@
 //! Decodes the bodies of `/api/generate` and `/api/chat`, with errors in the reference's order and wording; and
 //! encodes turns as such bodies, for servers.
 
+use std::time::Duration;
+
 use base64::DecodeError;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Value as Json, json};
@@ -9,6 +11,7 @@ use super::{ChatRequest, Common, GenerateRequest, Message, think, tool};
 use crate::core::duration::KeepAlive;
 use crate::core::error::{Class, Error, Result};
 use crate::core::message::{self, Think, Tool};
+use crate::core::options::Options;
 use crate::core::turn::{
     GivenTemplate, Input, OutputConstraint, Overflow, Part, ToolChoice, TurnRequest,
 };
@@ -24,11 +27,13 @@ const LOGPROBS_MAX: i64 = 20;
 /// # Errors
 /// The first invalid field, in the reference's order.
 pub fn chat(request: ChatRequest) -> Result<TurnRequest> {
-    let turn = common(request.common)?;
+    let tool_choice = ToolChoice::of_json(request.common.tool_choice.as_ref())?;
+    let turn = common(request.common, request.messages.is_empty())?;
     let tools = request.tools.iter().map(tool).collect::<Result<Vec<_>>>()?;
     Ok(TurnRequest {
         input: conversation(request.messages)?,
         tools,
+        tool_choice,
         ..turn
     })
 }
@@ -39,7 +44,7 @@ pub fn chat(request: ChatRequest) -> Result<TurnRequest> {
 /// The first invalid field, in the reference's order; `NoModel` if none is named.
 pub fn generate(request: GenerateRequest) -> Result<TurnRequest> {
     named(&request.common.model)?;
-    let turn = common(request.common)?;
+    let turn = common(request.common, request.prompt.is_empty())?;
     if request.raw
         && !(request.template.is_empty() && request.system.is_empty() && request.context.is_empty())
     {
@@ -144,16 +149,21 @@ pub fn truncating(model: &str, input: Option<Input>) -> TurnRequest {
     }
 }
 
-fn common(common: Common) -> Result<TurnRequest> {
+/// The fields of both routes. `is_empty`: the request has no input.
+fn common(common: Common, is_empty: bool) -> Result<TurnRequest> {
     let logprobs = logprobs(common.logprobs, common.top_logprobs)?;
     let keep_alive = keep_alive(common.keep_alive.as_ref())?;
     let overflow = overflow(&common)?;
     Ok(TurnRequest {
         think: think(common.think.as_ref())?,
         constraint: constraint(common.format.as_ref(), &common.grammar)?,
-        tool_choice: ToolChoice::of_json(common.tool_choice.as_ref())?,
         logprobs,
-        options: from_json(&common.options)?,
+        // Unloading a model needs no options, so a wrong one is no reason to keep it.
+        options: if is_empty && keep_alive == Some(KeepAlive::For(Duration::ZERO)) {
+            Options::default()
+        } else {
+            from_json(&common.options)?
+        },
         keep_alive,
         shift: common.shift.unwrap_or(true) && overflow != Overflow::Error,
         overflow,
@@ -296,7 +306,9 @@ pub fn tool_json(tool: &Tool) -> Json {
 
 fn keep_alive_json(keep_alive: KeepAlive) -> Json {
     match keep_alive {
-        KeepAlive::For(time) => time.as_secs_f64().into(),
+        // Some servers read a number as whole seconds.
+        KeepAlive::For(time) if time.subsec_nanos() > 0 => format!("{}ms", time.as_millis()).into(),
+        KeepAlive::For(time) => time.as_secs().into(),
         KeepAlive::Forever => (-1).into(),
     }
 }
