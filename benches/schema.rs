@@ -72,7 +72,7 @@ fn main() {
     let mut backend = LlamaBackend::init().unwrap();
     backend.void_logs();
     let model = LlamaModel::load_from_file(&backend, model, &LlamaModelParams::default()).unwrap();
-    let compiler = Compiler::of_bytes().unwrap();
+    let compiler = Compiler::for_bytes().unwrap();
     let (mut guidance, mut gbnf) = (Count::default(), Count::default());
     let mut files: Vec<_> = fs::read_dir(suite)
         .unwrap()

@@ -53,7 +53,7 @@ fn main() {
 /// The median time to decode the next token of `sequences` sequences, in milliseconds.
 fn measure(context: &mut LlamaContext, sequences: usize, logits: bool) -> f64 {
     let mut batch = LlamaBatch::new(SEQUENCES, 1);
-    let mut took: Vec<f64> = (0..DEPTH + STEPS)
+    let mut times: Vec<f64> = (0..DEPTH + STEPS)
         .map(|position| {
             batch.clear();
             for sequence in 0..sequences {
@@ -69,6 +69,6 @@ fn measure(context: &mut LlamaContext, sequences: usize, logits: bool) -> f64 {
         })
         .skip(DEPTH)
         .collect();
-    took.sort_by(f64::total_cmp);
-    took[STEPS / 2]
+    times.sort_by(f64::total_cmp);
+    times[STEPS / 2]
 }

@@ -34,7 +34,7 @@ fn main() {
             .join("tests/data/templates")
             .join(format!("{name}.jinja"));
         let source = fs::read_to_string(path).unwrap();
-        let template = Template::of_gguf(&source, None).unwrap();
+        let template = Template::from_gguf(&source, None).unwrap();
         let chat = Chat {
             messages: &messages,
             ..Chat::default()
@@ -42,7 +42,7 @@ fn main() {
         let first = median(1, || drop(template.render(&chat).unwrap()));
         let later = median(ROUNDS, || drop(template.render(&chat).unwrap()));
         println!("render 100 messages\t{name}\tfirst {first:.3} ms\tlater {later:.3} ms");
-        let format = Arc::new(Format::of(&template, &source));
+        let format = Arc::new(Format::detect(&template, &source));
         let tokens: Vec<String> = (0..2000).map(|at| format!(" word{at}")).collect();
         let read = median(ROUNDS, || {
             let mut reader = Reader::new(format.clone(), &[], "");

@@ -73,7 +73,7 @@ fn small_tokenizers() -> Vec<Vec<u8>> {
 }
 
 fn small_manifest() -> Vec<u8> {
-    let digest = Digest::of(b"a");
+    let digest = Digest::compute(b"a");
     let layers = vec![
         Layer::new("application/vnd.ollama.image.model", digest, 1),
         Layer::new("application/vnd.ollama.image.params", digest, 1),

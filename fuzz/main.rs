@@ -277,7 +277,7 @@ fn jinja(dice: &mut Dice, seeds: &[Vec<u8>]) {
         "endif",
     ];
     let source = dice.mutated(seeds, WORDS);
-    if let Ok(template) = Template::of_gguf(&source, None) {
+    if let Ok(template) = Template::from_gguf(&source, None) {
         let (messages, tools) = (messages(), tools());
         let chat = Chat {
             messages: &messages,
@@ -286,8 +286,8 @@ fn jinja(dice: &mut Dice, seeds: &[Vec<u8>]) {
         };
         let _ = template.render(&chat); // An error is a valid result.
         if dice.roll(8) == 0 {
-            let format = Format::of(&template, &source);
-            assert!(format.tags().iter().all(|mark| !mark.trim().is_empty()));
+            let format = Format::detect(&template, &source);
+            assert!(format.tags().iter().all(|tag| !tag.trim().is_empty()));
         }
     }
 }
@@ -299,8 +299,8 @@ fn formats() -> &'static [Arc<Format>] {
         let mut formats = vec![Arc::new(Format::default())];
         for entry in fs::read_dir(data("templates")).unwrap() {
             let source = fs::read_to_string(entry.unwrap().path()).unwrap();
-            let template = Template::of_gguf(&source, None).unwrap();
-            formats.push(Arc::new(Format::of(&template, &source)));
+            let template = Template::from_gguf(&source, None).unwrap();
+            formats.push(Arc::new(Format::detect(&template, &source)));
         }
         formats
     })
@@ -361,15 +361,15 @@ fn read(
         from = at;
     }
     pieces.extend(reader.finish(false));
-    let (mut thinking, mut said, mut calls) = (String::new(), String::new(), Vec::new());
+    let (mut thinking, mut answer, mut calls) = (String::new(), String::new(), Vec::new());
     for piece in pieces {
         match piece {
             Piece::Thinking(text) => thinking += &text,
-            Piece::Text(text) => said += &text,
+            Piece::Text(text) => answer += &text,
             Piece::Call(call) => calls.push(call),
         }
     }
-    (thinking, said, calls)
+    (thinking, answer, calls)
 }
 
 fn grammar(dice: &mut Dice, seeds: &[Vec<u8>]) {
@@ -393,7 +393,7 @@ fn grammar(dice: &mut Dice, seeds: &[Vec<u8>]) {
         "\"minimum\":5,\"maximum\":1",
     ];
     thread_local! {
-        static COMPILER: Compiler = Compiler::of_bytes().unwrap();
+        static COMPILER: Compiler = Compiler::for_bytes().unwrap();
     }
     let source = dice.mutated(seeds, WORDS);
     COMPILER.with(|compiler| {

@@ -157,12 +157,12 @@ pub fn router(dice: &mut Dice, seeds: &[Vec<u8>]) {
     assert!(answer.starts_with(b"HTTP/"), "{}", shown());
     assert!(answer.get(8..12) != Some(b" 500"), "{}", shown());
     // Bytes after a body may not be a request and get a 400; a 100 is not yet an answer.
-    let asked = bytes.windows(5).filter(|five| five == b"HTTP/").count();
+    let request_count = bytes.windows(5).filter(|five| five == b"HTTP/").count();
     let answers = answer
         .windows(12)
         .filter(|head| head.starts_with(b"HTTP/1.1 "));
     let answered = answers
         .filter(|head| !head.ends_with(b" 400") && !head.ends_with(b" 100"))
         .count();
-    assert!(answered <= asked, "{}", shown());
+    assert!(answered <= request_count, "{}", shown());
 }

@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_and_operands_are_told_apart() {
+    fn flags_and_operands_are_distinguished() {
         let parsed = read("run -n 5 m -o a=1 --option=b=2 hello -- --world")
             .unwrap()
             .parsed;

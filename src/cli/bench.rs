@@ -26,7 +26,7 @@ pub const COMMAND: Command = Command {
          PUNA_KV_CACHE_TYPE and PUNA_NUM_THREADS select other settings to compare.",
         "With --tune the model is measured with and without flash attention, after prompts of 512, 4096 and 16384 \
          tokens, as far as it was trained for them and each takes less than two minutes. The faster setting, for one \
-         answer and for several at once, is saved in the folder 'tuned' of the cache. It applies on this machine to \
+         answer and for several at once, is saved in the folder 'measured' of the cache. It applies on this machine to \
          all models of the same shape, unless PUNA_FLASH_ATTENTION is set; remove the file to undo it. A server \
          reads it when it starts.",
     ],
@@ -82,7 +82,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let options = turn_args::options(parsed)?;
     let model = model::open(&context.store(), &parsed.operands[0])?;
     let json = parsed.has(&JSON);
-    let mut tell = |row: Row| {
+    let mut print_row = |row: Row| {
         if json {
             out.json(&[serde_json::json!({
                 "what": row.what,
@@ -100,8 +100,8 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
                 "--tune chooses its own lengths: --prompt and --num-predict cannot be used with it",
             ));
         }
-        return bench::tune(config, log, &model, (&options, plan.runs), &mut tell);
+        return bench::tune(config, log, &model, (&options, plan.runs), &mut print_row);
     }
     let pool = Pool::new(config.clone(), Policy::Server, log);
-    bench::bench(&pool, &model, &options, plan, &mut tell)
+    bench::bench(&pool, &model, &options, plan, &mut print_row)
 }

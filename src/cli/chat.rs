@@ -98,7 +98,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         ask: Ask::without_prompt(parsed, OVERFLOWS)?,
         backend: backend(parsed, config)?,
         deadline: Deadline::new(),
-        transcript: Transcript::of(parsed)?,
+        transcript: Transcript::open(parsed)?,
         calls: 0,
         turn: Vec::new(),
     };
@@ -113,21 +113,21 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
                 Ok(Message::new("user", record.text))
             }
         });
-        let said = match message.and_then(|message| chat.take(message, out)) {
+        let reply = match message.and_then(|message| chat.add(message, out)) {
             Ok(None) => continue,
             Err(error) if is_fatal(&error) => return Err(error),
-            said => said.map(Option::unwrap_or_default),
+            reply => reply.map(Option::unwrap_or_default),
         };
-        if let Err(error) = &said {
+        if let Err(error) = &reply {
             failures += 1;
             out.note(&error.to_string());
         }
-        match (said, jsonl) {
-            (Ok(said), true) => out.write(&transcript::line(&said))?,
-            (Ok(said), false) => out.records(&[vec![out::harmless(said.content.trim())]])?,
+        match (reply, jsonl) {
+            (Ok(reply), true) => out.write(&transcript::line(&reply))?,
+            (Ok(reply), false) => out.records(&[vec![out::harmless(reply.content.trim())]])?,
             (Err(error), true) => {
-                let told = serde_json::json!({ "error": error.to_string() });
-                out.write(&(json::line(&told) + "\n"))?;
+                let failure = serde_json::json!({ "error": error.to_string() });
+                out.write(&(json::line(&failure) + "\n"))?;
             }
             (Err(_), false) => out.write("\n")?, // Output line N answers input line N.
         }
@@ -190,7 +190,7 @@ struct Chat {
 
 impl Chat {
     /// Adds a message; returns the answer if the message is to be answered.
-    fn take(&mut self, message: Message, out: &Out) -> Result<Option<Message>> {
+    fn add(&mut self, message: Message, out: &Out) -> Result<Option<Message>> {
         let answers = match message.role.as_str() {
             "user" => true,
             "tool" => {
@@ -206,26 +206,26 @@ impl Chat {
         let turn = std::mem::take(&mut self.turn);
         let before = self.ask.messages.len();
         self.ask.messages.extend(turn.iter().cloned());
-        let said = self.deadline.tell(self.answer(out)).inspect_err(|_| {
+        let reply = self.deadline.check(self.answer(out)).inspect_err(|_| {
             self.ask.messages.truncate(before);
             self.calls = 0;
         })?;
-        self.calls = said.tool_calls.len();
-        self.ask.messages.push(said.clone());
+        self.calls = reply.tool_calls.len();
+        self.ask.messages.push(reply.clone());
         if let Some(transcript) = &mut self.transcript {
-            let turn: Vec<Message> = turn.into_iter().chain([said.clone()]).collect();
+            let turn: Vec<Message> = turn.into_iter().chain([reply.clone()]).collect();
             transcript.add(self.ask.system.as_deref(), &turn)?;
         }
-        Ok(Some(said))
+        Ok(Some(reply))
     }
 
     fn answer(&self, out: &Out) -> Result<Message> {
-        let mut said = Message::new("assistant", "");
+        let mut reply = Message::new("assistant", "");
         let mut is_cut = false;
         let cancel = self.deadline.flag();
         for delta in answer::start(&self.backend, self.ask.turn(), &cancel, Instant::now(), out)? {
             let delta = delta?;
-            said.add(&delta);
+            reply.add(&delta);
             is_cut = matches!(&delta, Delta::Finish(finish) if finish.reason == Reason::Length);
         }
         if is_cut && self.ask.turn.constraint != OutputConstraint::None {
@@ -234,7 +234,7 @@ impl Chat {
                 "the token limit cut the answer before it was complete: see --num-predict",
             ))
         } else {
-            Ok(said)
+            Ok(reply)
         }
     }
 }

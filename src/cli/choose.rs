@@ -106,13 +106,13 @@ fn chosen(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<u8> {
     let deadline = Deadline::new();
     let mut request = Request::new(&model, ask.turn(), deadline.flag(), Instant::now())?;
     if request.template_choice(&pool)?.can("thinking") {
-        // Else a choice would be scored as thinking.
+        // Otherwise a choice would be scored as thinking.
         request.turn.think.get_or_insert(Think::Off);
     }
     let shares = choose(&pool, request, choices, &mut |fraction| {
         progress.show((fraction * 100.0) as u64, 100)
     });
-    let shares = deadline.tell(shares)?;
+    let shares = deadline.check(shares)?;
     drop(progress);
     let likeliest = (0..shares.len()).max_by(|a, b| shares[*a].total_cmp(&shares[*b]));
     let likeliest = likeliest.expect("there are choices");
@@ -123,7 +123,7 @@ fn chosen(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<u8> {
         "unsure"
     };
     let status = if is_sure { likeliest as u8 } else { UNSURE };
-    let told = tell(
+    let printed = print_choice(
         parsed.has(&JSON),
         out,
         word,
@@ -131,14 +131,14 @@ fn chosen(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<u8> {
         choices,
         &shares,
     );
-    match told {
+    match printed {
         // The reader has closed the pipe; the exit status still gives the choice.
         Err(error) if error.class() == Class::Closed && parsed.has(&STATUS) => Ok(status),
-        told => told.map(|()| status),
+        printed => printed.map(|()| status),
     }
 }
 
-fn tell(
+fn print_choice(
     json: bool,
     out: &mut Out,
     word: &str,
@@ -175,10 +175,10 @@ fn prompt(text: &str, question: Option<&str>, choices: &[String]) -> Result<Stri
         ));
     }
     let parts = [text, question.unwrap_or_default()];
-    let asked: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    let filled: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     let list = choices.join(", ");
     Ok(format!(
         "{}\n\nAnswer with one of: {list}.",
-        asked.join("\n\n")
+        filled.join("\n\n")
     ))
 }

@@ -32,7 +32,7 @@ impl Context {
         }
     }
 
-    /// Sets the exit status that tells the answer of a command, such as a negative one. It is not a failure:
+    /// Sets the exit status that reports the answer of a command, such as a negative one. It is not a failure:
     /// nothing is printed for it.
     pub fn end_with(&self, status: u8) {
         self.status.set(status);

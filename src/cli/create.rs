@@ -11,7 +11,7 @@ use super::{send, stdin};
 use crate::core::error::{Error, Result};
 use crate::core::name::Name;
 use crate::format::modelfile::{self, MODELFILE_BYTES_MAX};
-use crate::ops::create::{Places, Quantizing, Step, create, of_modelfile};
+use crate::ops::create::{Places, Quantizing, Step, create, parse_recipe};
 use crate::ops::pool::{Policy, Pool};
 use crate::system::client::Client;
 use crate::system::config::Config;
@@ -111,7 +111,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         )),
         Step::Parsing | Step::Layer(..) | Step::Naming => {}
     };
-    let (source, mut changes) = of_modelfile(&modelfile, places, &mut report)?;
+    let (source, mut changes) = parse_recipe(&modelfile, places, &mut report)?;
     if let Some(server) = server {
         drop(progress);
         notes.iter().for_each(|text| out.note(text));

@@ -13,7 +13,7 @@ use crate::core::error::{Class, Error, Result};
 use crate::system::client::Client;
 use crate::system::config::Config;
 
-pub const LINGER: Flag = maybe(
+pub const IDLE_EXIT: Flag = maybe(
     "linger",
     "DURATION",
     "leave a server that exits when idle (default 10m)",
@@ -32,7 +32,7 @@ const LOOK: Duration = Duration::from_millis(10);
 /// # Errors
 /// `Usage` for an invalid duration or without a Unix socket; `Network` if the server does not start.
 pub fn server(parsed: &Parsed, config: &Config) -> Result<Client> {
-    let stay = parsed.value(&LINGER).filter(|text| !text.is_empty());
+    let stay = parsed.value(&IDLE_EXIT).filter(|text| !text.is_empty());
     let stay = stay.unwrap_or(STAY);
     KeepAlive::parse_lenient(stay)?;
     if config.socket.is_none() {

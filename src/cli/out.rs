@@ -77,11 +77,11 @@ impl Out {
     /// # Errors
     /// As [`Out::write`].
     pub fn plain(&mut self, text: &str) -> Result<()> {
-        let text = self.shown(text).into_owned();
+        let text = self.sanitized(text).into_owned();
         self.write(&text)
     }
 
-    fn shown<'a>(&self, text: &'a str) -> Cow<'a, str> {
+    fn sanitized<'a>(&self, text: &'a str) -> Cow<'a, str> {
         if self.output_is_terminal {
             harmless(text).into()
         } else {
@@ -97,7 +97,7 @@ impl Out {
         let line = |fields: &Vec<String>| {
             fields
                 .iter()
-                .map(|field| escaped(&self.shown(field)))
+                .map(|field| escaped(&self.sanitized(field)))
                 .collect::<Vec<_>>()
                 .join("\t")
         };
@@ -164,7 +164,7 @@ impl Out {
     }
 
     /// Writes a line that the user asked for to standard error, unchanged, even if quiet.
-    pub fn tell(&self, line: &str) {
+    pub fn report(&self, line: &str) {
         // A failure to write standard error cannot be reported.
         let _ = writeln!(io::stderr(), "{line}");
     }
@@ -289,12 +289,12 @@ pub enum Unit {
 pub struct Progress(ProgressBar);
 
 /// A bar appears only after this time.
-const PATIENCE: Duration = Duration::from_millis(300);
+const SHOW_AFTER: Duration = Duration::from_millis(300);
 
 impl Progress {
     /// Shows that `done` of `total` units are complete.
     pub fn show(&self, done: u64, total: u64) {
-        if !self.0.is_hidden() && self.0.elapsed() > PATIENCE {
+        if !self.0.is_hidden() && self.0.elapsed() > SHOW_AFTER {
             self.0.set_length(total);
             self.0.set_position(done);
         }

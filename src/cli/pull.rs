@@ -266,7 +266,7 @@ fn shown(
     name: &Name,
     transfer: &Transfer,
     out: &mut Out,
-    deed: impl FnOnce(&Request, &mut dyn FnMut(pull::Step)) -> Result<()>,
+    operation: impl FnOnce(&Request, &mut dyn FnMut(pull::Step)) -> Result<()>,
 ) -> Result<()> {
     let request = Request {
         name,
@@ -276,7 +276,7 @@ fn shown(
         cancel: &AtomicBool::new(false),
     };
     let mut display = Display::new(transfer.json, out);
-    deed(&request, &mut |step| display.take(step.record()))?;
+    operation(&request, &mut |step| display.add(step.record()))?;
     display.success()
 }
 
@@ -364,10 +364,10 @@ fn names(parsed: &Parsed, store: &Store) -> Result<(Vec<Name>, bool)> {
 
 /// Runs an operation for each name; after all of them it returns the first error. With `known`, models
 /// that their registry does not have are skipped.
-fn each(names: &[Name], known: bool, mut deed: impl FnMut(&Name) -> Result<()>) -> Result<()> {
+fn each(names: &[Name], known: bool, mut operation: impl FnMut(&Name) -> Result<()>) -> Result<()> {
     let mut first = None;
     for name in names {
-        match deed(name) {
+        match operation(name) {
             Err(error) if known && error.is_not_found() => {}
             Err(error) if names.len() == 1 => return Err(error),
             Err(error) => match first {
@@ -380,7 +380,7 @@ fn each(names: &[Name], known: bool, mut deed: impl FnMut(&Name) -> Result<()>) 
     first.map_or(Ok(()), Err)
 }
 
-/// Ends with the status that tells whether a model differs from its registry's.
+/// Ends with the status that reports whether a model differs from its registry's.
 fn answer(context: &Context, differs: bool) -> Result<()> {
     if differs {
         context.end_with(NEGATIVE);
@@ -427,7 +427,7 @@ impl<'a> Display<'a> {
     }
 
     /// Shows a record; [`Display::success`] returns its error.
-    pub fn take(&mut self, record: Record) {
+    pub fn add(&mut self, record: Record) {
         if let Err(error) = self.show(record) {
             self.failed.get_or_insert(error);
         }
@@ -438,7 +438,7 @@ impl<'a> Display<'a> {
     /// # Errors
     /// As [`Display::show`], for this record or an earlier one.
     pub fn success(mut self) -> Result<()> {
-        self.take(Record::of("success"));
+        self.add(Record::new("success"));
         self.failed.map_or(Ok(()), Err)
     }
 

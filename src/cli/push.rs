@@ -46,7 +46,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let (store, what) = (context.store(), (&name, transfer.insecure));
     let mut display = Display::new(transfer.json, out);
     push::push(&store, &registry, what, &mut |step| {
-        display.take(step.record());
+        display.add(step.record());
     })?;
     display.success()
 }

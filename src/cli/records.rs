@@ -95,11 +95,11 @@ impl<R: BufRead> Records<R> {
     pub fn line(&mut self) -> Result<Option<String>> {
         self.count += 1;
         let line = self.next()?.map(|record| record.map(|record| record.text));
-        let told = |error: Error| {
+        let unreadable = |error: Error| {
             let text = format!("line {} of standard input: {error}", self.count);
             Error::plain(error.class(), text)
         };
-        line.transpose().map_err(told)
+        line.transpose().map_err(unreadable)
     }
 
     /// The number of the record that [`Records::line`] returned last, counted from 1.
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn records_are_told_apart_in_every_format() {
+    fn records_are_split_in_every_format() {
         let texts = |text, format| -> Vec<String> {
             read(text, format)
                 .into_iter()

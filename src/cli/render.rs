@@ -74,7 +74,7 @@ const TOKENS: Flag = switch(
 
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
-    let ask = Ask::of(parsed, OVERFLOWS)?;
+    let ask = Ask::read(parsed, OVERFLOWS)?;
     let given = match (parsed.value(&TEMPLATE), parsed.value(&JINJA)) {
         (Some(_), Some(_)) => {
             return Err(Error::usage(
@@ -92,10 +92,10 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     };
     let request = Request::new(&model, turn, Arc::default(), Instant::now())?;
     let pool = Pool::new(config.clone(), Policy::OneShot, out::log(None)?);
-    let dialect = request.template_choice(&pool)?;
+    let template_choice = request.template_choice(&pool)?;
     let options = turn::options_in_force(&model, &request.turn.options);
     let lease = pool.acquire(&model, &options, None, &request.cancel, &mut |_| {})?;
-    let prompter = Prompter::new(&request, &dialect, lease.engine(), &options);
+    let prompter = Prompter::new(&request, &template_choice, lease.engine(), &options);
     let prompt = prompter.prompt(lease.context_tokens)?;
     prompt.notes.iter().for_each(|note| out.note(note));
     out.note_dropped("", prompt.truncated_tokens);

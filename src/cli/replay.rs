@@ -142,11 +142,11 @@ pub fn write(
     file: &mut File,
     ask: &Ask,
     model: &Model,
-    said: &Message,
+    reply: &Message,
     config: &Config,
 ) -> Result<()> {
     use std::io::Write;
-    let request = Recording::of(ask);
+    let request = Recording::from_ask(ask);
     let recorded = Recorded {
         puna: env!("CARGO_PKG_VERSION").into(),
         build: BUILD.into(),
@@ -156,8 +156,8 @@ pub fn write(
         model: ask.turn.model.clone(),
         digest: digest(model)?,
         prompt_sha256: sum(&request),
-        output_sha256: sum(&lasting(said)),
-        output: lasting(said),
+        output_sha256: sum(&without_ids(reply)),
+        output: without_ids(reply),
         request,
     };
     let line = json::line(&recorded) + "\n";
@@ -180,14 +180,14 @@ fn threads(config: &Config) -> usize {
 }
 
 fn sum(value: &impl Serialize) -> String {
-    Digest::of(json::line(value).as_bytes()).hex()
+    Digest::compute(json::line(value).as_bytes()).hex()
 }
 
 /// A message without the random ids of its tool calls.
-fn lasting(said: &Message) -> native::Message {
-    let mut said = said.clone();
-    said.tool_calls.iter_mut().for_each(|call| call.id = None);
-    (&said).into()
+fn without_ids(reply: &Message) -> native::Message {
+    let mut reply = reply.clone();
+    reply.tool_calls.iter_mut().for_each(|call| call.id = None);
+    (&reply).into()
 }
 
 /// The digest of a model's manifest, or of its file.
@@ -196,13 +196,13 @@ fn digest(model: &Model) -> Result<String> {
         return Ok(digest.to_string());
     }
     let path = &model.weights;
-    let file = File::open(path).and_then(Digest::of_reader);
+    let file = File::open(path).and_then(Digest::read_from);
     let (digest, _) = file.map_err(|error| Error::io("read", path, error))?;
     Ok(digest.to_string())
 }
 
 impl Recording {
-    fn of(ask: &Ask) -> Self {
+    fn from_ask(ask: &Ask) -> Self {
         let turn = &ask.turn;
         let (format, grammar) = decode::constraint_json(&turn.constraint);
         let messages = if ask.raw {
@@ -239,7 +239,7 @@ impl Recording {
         Ok(TurnRequest {
             options: from_json(&self.options)?,
             tools: self.tools.iter().map(native::tool).collect::<Result<_>>()?,
-            tool_choice: ToolChoice::of_json(self.tool_choice.as_ref())?,
+            tool_choice: ToolChoice::from_json(self.tool_choice.as_ref())?,
             think: self.think.as_deref().and_then(Think::parse),
             constraint: match (self.format, self.grammar) {
                 (_, Some(grammar)) => OutputConstraint::Grammar(grammar),
@@ -297,10 +297,10 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let backend = Backend::Local(Box::new(local));
     let deadline = Deadline::new();
     let prints = parsed.has(&PRINT) && !parsed.has(&JSON);
-    let said = deadline.tell(again(&backend, turn, &deadline.flag(), prints, out))?;
-    let same = sum(&lasting(&said)) == recorded.output_sha256;
+    let reply = deadline.check(answer_again(&backend, turn, &deadline.flag(), prints, out))?;
+    let same = sum(&without_ids(&reply)) == recorded.output_sha256;
     if parsed.has(&JSON) {
-        let fields = vec![recorded.model.into(), same.into(), said.content.into()];
+        let fields = vec![recorded.model.into(), same.into(), reply.content.into()];
         out.named(true, &["model", "same", "response"], &[fields])?;
     }
     if same {
@@ -311,20 +311,20 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
 }
 
 /// Answers again; with `prints` it prints the answer as `run` does.
-fn again(
+fn answer_again(
     backend: &Backend,
     turn: TurnRequest,
     cancel: &Arc<AtomicBool>,
     prints: bool,
     out: &mut Out,
 ) -> Result<Message> {
-    let mut said = Message::new("assistant", "");
+    let mut reply = Message::new("assistant", "");
     let model = turn.model.clone();
     let deltas = answer::start(backend, turn, cancel, Instant::now(), out)?;
     let mut printer = prints.then(|| Printer::new(out, &model, false, false));
     for delta in deltas {
         let delta = delta?;
-        said.add(&delta);
+        reply.add(&delta);
         if let Some(printer) = &mut printer {
             printer.print(delta)?;
         }
@@ -332,5 +332,5 @@ fn again(
     if let Some(printer) = printer {
         printer.finish()?;
     }
-    Ok(said)
+    Ok(reply)
 }

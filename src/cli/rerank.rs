@@ -75,7 +75,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         let ranked = rerank(&pool, &request, &mut |fraction| {
             progress.show((fraction * 100.0) as u64, 100)
         });
-        let ranked = deadline.tell(ranked)?;
+        let ranked = deadline.check(ranked)?;
         drop(progress);
         let numbers = count..;
         count += texts.len();

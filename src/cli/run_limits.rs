@@ -268,7 +268,7 @@ impl Deadline {
     ///
     /// # Errors
     /// `TimedOut` for `Cancelled` after the deadline; other errors unchanged.
-    pub fn tell<T>(&self, done: Result<T>) -> Result<T> {
+    pub fn check<T>(&self, done: Result<T>) -> Result<T> {
         match done {
             Err(error)
                 if error.class() == Class::Cancelled && self.over.load(Ordering::Relaxed) =>

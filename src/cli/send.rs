@@ -66,24 +66,24 @@ pub fn create(
     Ok(())
 }
 
-/// Sends the files of a source and adds their names and digests to `told`.
+/// Sends the files of a source and adds their names and digests to `sent_files`.
 fn sent(
     client: &Client,
     source: &Source,
-    told: &mut Map<String, Json>,
+    sent_files: &mut Map<String, Json>,
     out: &mut Out,
 ) -> Result<()> {
     for (name, path) in files(source)? {
         let unread = |error| Error::io("read", &path, error);
         let opened = || File::open(&path).map_err(unread);
-        let (digest, size_bytes) = Digest::of_reader(opened()?).map_err(unread)?;
+        let (digest, size_bytes) = Digest::read_from(opened()?).map_err(unread)?;
         if !client.has_blob(&digest)? {
             let progress = out.progress(&name, Unit::Bytes);
             client.put_blob(&digest, opened()?, &mut |done| {
                 progress.show(done, size_bytes)
             })?;
         }
-        told.insert(name, digest.to_string().into());
+        sent_files.insert(name, digest.to_string().into());
     }
     Ok(())
 }

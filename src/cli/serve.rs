@@ -38,7 +38,7 @@ pub const COMMAND: Command = Command {
         DETERMINISTIC,
         ACCESS_LOG,
         SANDBOX,
-        LINGER,
+        IDLE_EXIT,
         LOG,
         QUIET,
     ],
@@ -127,7 +127,7 @@ const SANDBOX: Flag = option(
     "WHEN",
     "restrict file access (Landlock): auto, on or off",
 );
-const LINGER: Flag = option(
+const IDLE_EXIT: Flag = option(
     "linger",
     None,
     "DURATION",
@@ -164,7 +164,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         Policy::Server,
         out::log(parsed.value(&LOG).or(config.debug.then_some("debug")))?,
     );
-    let again = signals::again()?;
+    let reload = signals::on_hangup()?;
     fs::create_dir_all(&config.models).map_err(|error| Error::io("make", &config.models, error))?;
     let policy = policy(parsed, &config)?;
     let handed = Listeners::inherited(config.inherited_sockets)?;
@@ -178,10 +178,10 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         return Err(Error::plain(Class::Denied, text));
     }
     close(parsed, &config, out)?;
-    tell(&listeners, &pool, out)?;
+    print_listeners(&listeners, &pool, out)?;
     let signals = Signals {
-        stop: stop.wanted(),
-        again,
+        stop: stop.flag_set(),
+        reload,
     };
     let served = serve(&config, pool, listeners, policy, out::complain, &signals);
     if let Some(path) = config.socket.as_ref().filter(|_| !is_handed) {
@@ -193,7 +193,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
 }
 
 fn policy(parsed: &Parsed, config: &Config) -> Result<AccessPolicy> {
-    let idle_exit = parsed.value(&LINGER).map(KeepAlive::parse_lenient);
+    let idle_exit = parsed.value(&IDLE_EXIT).map(KeepAlive::parse_lenient);
     Ok(AccessPolicy {
         keys: config.api_key_file.as_deref().map(Keys::read).transpose()?,
         access_log: parsed
@@ -235,7 +235,7 @@ fn close(parsed: &Parsed, config: &Config, out: &Out) -> Result<()> {
     Ok(())
 }
 
-fn tell(listeners: &Listeners, pool: &Pool, out: &Out) -> Result<()> {
+fn print_listeners(listeners: &Listeners, pool: &Pool, out: &Out) -> Result<()> {
     if let Some(at) = listeners.tcp.as_ref().and_then(|tcp| tcp.local_addr().ok()) {
         out.note(&format!("listening on http://{at}"));
     }

@@ -54,7 +54,7 @@ impl Shape {
     ///
     /// # Errors
     /// `Usage` for flags that cannot be used together, or for fields without a JSON answer.
-    pub fn of(parsed: &Parsed) -> Result<Self> {
+    pub fn read(parsed: &Parsed) -> Result<Self> {
         let extract = match parsed.value(&EXTRACT) {
             None => None,
             Some("" | "first") => Some(Which::First),
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_wraps_is_dropped() {
+    fn enclosing_quotes_and_fences_are_dropped() {
         let strip = shape(|shape| shape.strip = true);
         for (answer, text) in [
             ("  yes \n", "yes"),

@@ -139,7 +139,7 @@ fn rows(model: &Model, human: bool) -> Vec<Vec<String>> {
         ("embedding", number(header.arch_integer("embedding_length"))),
         (
             "capabilities",
-            Some(list::capabilities(Sources::of(model)).join(",")),
+            Some(list::capabilities(Sources::from_model(model)).join(",")),
         ),
         ("template", Some(show::template_origin(model))),
         ("system", model.system.clone()),

@@ -19,10 +19,10 @@ impl Interrupt {
     /// # Errors
     /// If the system refuses.
     pub fn on_signal() -> Result<Self> {
-        let wanted = Arc::default();
-        flag::register(SIGINT, Arc::clone(&wanted))
+        let flag_set = Arc::default();
+        flag::register(SIGINT, Arc::clone(&flag_set))
             .map_err(|error| Error::failed(format!("cannot watch for signals: {error}")))?;
-        Ok(Interrupt(wanted))
+        Ok(Interrupt(flag_set))
     }
 
     /// The flag that SIGINT sets.
@@ -40,16 +40,16 @@ impl Interrupt {
 ///
 /// # Errors
 /// If the system refuses.
-pub fn again() -> Result<Arc<AtomicBool>> {
-    let wanted = Arc::default();
-    flag::register(SIGHUP, Arc::clone(&wanted))
+pub fn on_hangup() -> Result<Arc<AtomicBool>> {
+    let flag_set = Arc::default();
+    flag::register(SIGHUP, Arc::clone(&flag_set))
         .map_err(|error| Error::failed(format!("cannot watch for signals: {error}")))?;
-    Ok(wanted)
+    Ok(flag_set)
 }
 
 /// Records the signals that stop a server.
 pub struct Stop {
-    wanted: Arc<AtomicBool>,
+    flag_set: Arc<AtomicBool>,
     signal: Arc<AtomicUsize>,
 }
 
@@ -60,22 +60,22 @@ impl Stop {
     /// If the system refuses.
     pub fn on_signals() -> Result<Self> {
         let stop = Stop {
-            wanted: Arc::default(),
+            flag_set: Arc::default(),
             signal: Arc::default(),
         };
         let failed = |error| Error::failed(format!("cannot watch for signals: {error}"));
         for signal in [SIGTERM, SIGINT] {
             // In this order: the first signal finds the flag unset, the second one set.
-            flag::register_conditional_default(signal, stop.wanted.clone()).map_err(failed)?;
+            flag::register_conditional_default(signal, stop.flag_set.clone()).map_err(failed)?;
             flag::register_usize(signal, stop.signal.clone(), signal as usize).map_err(failed)?;
-            flag::register(signal, stop.wanted.clone()).map_err(failed)?;
+            flag::register(signal, stop.flag_set.clone()).map_err(failed)?;
         }
         Ok(stop)
     }
 
     /// The flag that SIGTERM and SIGINT set.
-    pub fn wanted(&self) -> Arc<AtomicBool> {
-        self.wanted.clone()
+    pub fn flag_set(&self) -> Arc<AtomicBool> {
+        self.flag_set.clone()
     }
 
     /// Ends the process by the signal that was received, so that its parent sees it. Returns if no signal

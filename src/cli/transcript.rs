@@ -71,7 +71,7 @@ impl Transcript {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn of(parsed: &Parsed) -> Result<Option<Self>> {
+    pub fn open(parsed: &Parsed) -> Result<Option<Self>> {
         let path = parsed.value(&TRANSCRIPT).or(parsed.value(&CONTINUE));
         let open = |path: &str| {
             let wrong = |error| Error::io("write", path, error);

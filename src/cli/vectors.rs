@@ -112,7 +112,7 @@ impl Maker {
             cancel: self.deadline.flag(),
         };
         let made = embed::embed(&self.pool, &request, &mut |_| {});
-        Ok(self.deadline.tell(made)?.vectors)
+        Ok(self.deadline.check(made)?.vectors)
     }
 }
 

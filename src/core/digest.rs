@@ -29,7 +29,7 @@ impl Digest {
     }
 
     /// The digest of some bytes.
-    pub fn of(bytes: &[u8]) -> Self {
+    pub fn compute(bytes: &[u8]) -> Self {
         Digest(Sha256::digest(bytes).into())
     }
 
@@ -37,7 +37,7 @@ impl Digest {
     ///
     /// # Errors
     /// Those of the reader.
-    pub fn of_reader(mut reader: impl Read) -> io::Result<(Self, u64)> {
+    pub fn read_from(mut reader: impl Read) -> io::Result<(Self, u64)> {
         let mut writer = HashingWriter::new(io::sink());
         let mut piece = vec![0; PIECE_BYTES];
         loop {
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn text_and_digest_are_one() {
-        let digest = Digest::of(b"");
+        let digest = Digest::compute(b"");
         assert_eq!(digest.to_string(), EMPTY);
         assert_eq!(
             Digest::parse(&EMPTY.to_uppercase().replace("SHA256:", "sha256-")).unwrap(),
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_a_digest_is_one() {
+    fn only_digests_are_parsed() {
         let hex = &EMPTY[7..];
         for bad in [
             "",
@@ -171,9 +171,12 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_is_hashed_whole() {
+    fn a_reader_is_hashed_to_its_end() {
         let bytes = vec![7u8; PIECE_BYTES + 13];
-        let (digest, count) = Digest::of_reader(&bytes[..]).unwrap();
-        assert_eq!((digest, count), (Digest::of(&bytes), bytes.len() as u64));
+        let (digest, count) = Digest::read_from(&bytes[..]).unwrap();
+        assert_eq!(
+            (digest, count),
+            (Digest::compute(&bytes), bytes.len() as u64)
+        );
     }
 }

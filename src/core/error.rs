@@ -53,7 +53,7 @@ pub struct Error(Box<Kind>);
 #[derive(Debug)]
 enum Kind {
     Io {
-        deed: &'static str,
+        operation: &'static str,
         path: PathBuf,
         source: io::Error,
     },
@@ -82,9 +82,9 @@ enum Kind {
 
 impl Error {
     /// An operation on a file failed: `cannot <operation> <path>: <cause>`.
-    pub fn io(deed: &'static str, path: impl AsRef<Path>, source: io::Error) -> Self {
+    pub fn io(operation: &'static str, path: impl AsRef<Path>, source: io::Error) -> Self {
         Kind::Io {
-            deed,
+            operation,
             path: path.as_ref().to_path_buf(),
             source,
         }
@@ -185,8 +185,17 @@ impl From<Kind> for Error {
 impl fmt::Display for Error {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.0 {
-            Kind::Io { deed, path, source } => {
-                write!(out, "cannot {deed} {}: {}", path.display(), cause(source))
+            Kind::Io {
+                operation,
+                path,
+                source,
+            } => {
+                write!(
+                    out,
+                    "cannot {operation} {}: {}",
+                    path.display(),
+                    cause(source)
+                )
             }
             Kind::NoModel { name, near } if near.is_empty() => {
                 write!(out, "model '{name}' not found: 'puna ls' lists the models")
@@ -258,7 +267,7 @@ impl Class {
     }
 
     /// The class for such a word.
-    pub fn of_word(word: &str) -> Option<Self> {
+    pub fn from_word(word: &str) -> Option<Self> {
         let known = WORDS.iter().find(|(_, known)| *known == word);
         known.map(|(class, _)| *class)
     }
@@ -282,7 +291,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_io_error_names_deed_thing_and_cause() {
+    fn an_io_error_names_operation_path_and_cause() {
         let error = Error::io("write", "/m/x", io::Error::from_raw_os_error(28));
         assert_eq!(
             error.to_string(),
@@ -306,9 +315,12 @@ mod tests {
     #[test]
     fn classes_survive_the_way_over_a_header() {
         for (class, word) in WORDS {
-            assert_eq!((class.word(), Class::of_word(word)), (*word, Some(*class)));
+            assert_eq!(
+                (class.word(), Class::from_word(word)),
+                (*word, Some(*class))
+            );
         }
-        assert_eq!(Class::of_word("?"), None);
+        assert_eq!(Class::from_word("?"), None);
     }
 
     #[test]

@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_is_refused() {
+    fn invalid_names_are_refused() {
         let long = "m".repeat(81);
         for bad in [
             "",

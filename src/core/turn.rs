@@ -157,7 +157,7 @@ impl ToolChoice {
     ///
     /// # Errors
     /// `Usage` for anything else.
-    pub fn of_json(json: Option<&Json>) -> Result<Self> {
+    pub fn from_json(json: Option<&Json>) -> Result<Self> {
         match json {
             None | Some(Json::Null) => Ok(ToolChoice::Auto),
             Some(Json::String(word)) => match word.as_str() {
@@ -215,7 +215,7 @@ pub enum Overflow {
     /// Drop the oldest messages, then the middle of the prompt, and report how many tokens.
     Truncate,
     /// Drop the oldest messages; a prompt that is still too long is an error.
-    Whole,
+    WholeMessages,
     /// Cut the longest message and keep this part.
     Keep(Part),
 }

@@ -261,7 +261,7 @@ mod tests {
             ..Config::default()
         };
         let known = "99759ad5b91e723db0393d698ffbb448b1b7df5ff6377a108c49254583b1bc8c";
-        assert_eq!(Digest::of(&config.bytes()).hex(), known);
+        assert_eq!(Digest::compute(&config.bytes()).hex(), known);
     }
 
     #[test]

@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn encodings_are_told_by_their_mark() {
+    fn encodings_are_detected_by_byte_order_mark() {
         let wide: Vec<u8> = "\u{feff}FROM x\n"
             .encode_utf16()
             .flat_map(u16::to_le_bytes)
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_printed_is_read_back() {
+    fn printed_modelfiles_are_read_back() {
         let mut state = 88_172_645_463_325_252_u64;
         let mut dice = |sides: usize| {
             state ^= state << 13;
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_quoted_is_read_back() {
+    fn quoted_values_are_read_back() {
         for text in [
             "",
             "plain",

@@ -120,7 +120,7 @@ mod tests {
         bytes
     }
 
-    fn told(header: &str, data: usize) -> Result<Vec<Tensor>, String> {
+    fn parse(header: &str, data: usize) -> Result<Vec<Tensor>, String> {
         let bytes = file(header, data);
         read(&bytes[..], bytes.len() as u64)
     }
@@ -130,7 +130,7 @@ mod tests {
         let header = r#"{"__metadata__":{"format":"pt"},
             "b":{"dtype":"F32","shape":[2,3],"data_offsets":[4,28]},
             "a":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}"#;
-        let tensors = told(header, 28).unwrap();
+        let tensors = parse(header, 28).unwrap();
         let names: Vec<&str> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
         assert_eq!(names, ["a", "b"]);
         assert_eq!(tensors[1].start, 8 + header.len() as u64 + 4);
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_add_up_is_refused() {
+    fn inconsistent_headers_are_refused() {
         let entry = |text: &str| format!(r#"{{"t":{text}}}"#);
         let cases = [
             (
@@ -172,11 +172,11 @@ mod tests {
             ("7", "no proper"),
         ];
         for (text, why) in cases {
-            let error = told(&entry(text), 8).unwrap_err();
+            let error = parse(&entry(text), 8).unwrap_err();
             assert!(error.contains(why), "{text}: {error}");
         }
         assert!(read(&b"\xff\xff\xff\xff\xff\xff\xff\x7f{}"[..], 10).is_err());
         assert!(read(&b"\x02\0\0\0\0\0\0\0{"[..], 100).is_err());
-        assert!(told("[]", 0).is_err());
+        assert!(parse("[]", 0).is_err());
     }
 }

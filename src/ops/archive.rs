@@ -119,7 +119,7 @@ pub fn import(store: &Store, reader: &mut dyn Read) -> Result<Vec<Name>> {
         let guard = store.share()?;
         store.write_manifest(guard, name, manifest, bytes)?;
         // Our store files a manifest under its name, and needs no blob for it.
-        store.discard(&Digest::of(bytes))?;
+        store.discard(&Digest::compute(bytes))?;
     }
     Ok(models.into_iter().map(|(name, ..)| name).collect())
 }

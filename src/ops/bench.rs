@@ -59,7 +59,7 @@ pub fn bench(
     model: &Model,
     options: &Options,
     plan: Plan,
-    tell: &mut dyn FnMut(Row) -> Result<()>,
+    report: &mut dyn FnMut(Row) -> Result<()>,
 ) -> Result<()> {
     let cancel = AtomicBool::new(false);
     let started = Instant::now();
@@ -71,15 +71,15 @@ pub fn bench(
     }
     let load_ms = started.elapsed().as_secs_f64() * 1e3;
     for (what, value) in settings(lease.engine().facts()) {
-        tell(row(what, value, ""))?;
+        report(row(what, value, ""))?;
     }
-    tell(row("load", format!("{load_ms:.0}"), "ms"))?;
+    report(row("load", format!("{load_ms:.0}"), "ms"))?;
     let memory = pool.loaded().first().map_or(0, |loaded| loaded.size_bytes);
-    tell(row("memory", format!("{}", memory >> 20), "MiB"))?;
+    report(row("memory", format!("{}", memory >> 20), "MiB"))?;
     let mut gauge = Gauge { lease, seed: 0 };
     let prompt = median(&gauge.rates(plan, 1)?, |rates| rates.prompt);
     let what = format!("prompt of {}", plan.prompt_tokens);
-    tell(row(&what, format!("{prompt:.1}"), "tokens/s"))?;
+    report(row(&what, format!("{prompt:.1}"), "tokens/s"))?;
     // With long prompts, the prompts of the others would count against the first answers.
     let short = Plan {
         prompt_tokens: plan.prompt_tokens.min(SHORT_TOKENS),
@@ -88,7 +88,7 @@ pub fn bench(
     for sequences in SEQUENCES {
         let answer = median(&gauge.rates(short, sequences)?, |rates| rates.answer);
         let what = format!("answers, {sequences} at once");
-        tell(row(&what, format!("{answer:.1}"), "tokens/s"))?;
+        report(row(&what, format!("{answer:.1}"), "tokens/s"))?;
     }
     Ok(())
 }
@@ -111,33 +111,33 @@ pub fn tune(
     log: (Level, Sink),
     model: &Model,
     (options, runs): (&Options, usize),
-    tell: &mut dyn FnMut(Row) -> Result<()>,
+    report: &mut dyn FnMut(Row) -> Result<()>,
 ) -> Result<()> {
     if let Some(kind) = config.kv_cache.as_deref().filter(|kind| *kind != "f16") {
         let text = format!("a cache of {kind} needs flash attention: there is nothing to choose");
         return Err(Error::usage(text));
     }
-    let measure = |flash: bool, tell: &mut dyn FnMut(Row) -> Result<()>| {
+    let measure = |flash: bool, report: &mut dyn FnMut(Row) -> Result<()>| {
         let mut config = config.clone();
         config.flash = Some(flash);
         let pool = Pool::new(config, Policy::Server, log);
         let name = if flash { "flash" } else { "no flash" };
         at_depths(&pool, model, (options, runs), &mut |mut row| {
             row.what = format!("{name}, {}", row.what);
-            tell(row)
+            report(row)
         })
     };
-    let (without, with) = (measure(false, tell)?, measure(true, tell)?);
+    let (without, with) = (measure(false, report)?, measure(true, report)?);
     // Each depth has the same weight, however long it takes; a server has one client as often as several.
     let choice = Choice {
-        one: gain(&without.wholes, &with.wholes) > 0.0,
+        one: gain(&without.totals, &with.totals) > 0.0,
         several: gain(&without.answers, &with.answers) + gain(&without.several, &with.several)
             > 0.0,
     };
-    measured_settings::keep(config, &model.header, with.on_gpu, choice)?;
-    let told = [("one answer", choice.one), ("several", choice.several)];
-    told.into_iter().try_for_each(|(what, flash)| {
-        tell(row(&format!("flash for {what}"), flash.to_string(), ""))
+    measured_settings::store(config, &model.header, with.on_gpu, choice)?;
+    let chosen = [("one answer", choice.one), ("several", choice.several)];
+    chosen.into_iter().try_for_each(|(what, flash)| {
+        report(row(&format!("flash for {what}"), flash.to_string(), ""))
     })
 }
 
@@ -145,7 +145,7 @@ pub fn tune(
 #[derive(Default)]
 struct AtDepths {
     /// Prompts with their answers a second, at each depth.
-    wholes: Vec<f64>,
+    totals: Vec<f64>,
     /// Tokens of an answer a second, at each depth.
     answers: Vec<f64>,
     /// The same for several answers at once.
@@ -164,14 +164,14 @@ fn at_depths(
     pool: &Pool,
     model: &Model,
     (options, runs): (&Options, usize),
-    tell: &mut dyn FnMut(Row) -> Result<()>,
+    report: &mut dyn FnMut(Row) -> Result<()>,
 ) -> Result<AtDepths> {
     let trained = model.header.context_length().unwrap_or(u64::MAX) as usize;
     let mut depths = DEPTHS
         .map(|depth| depth.min(trained.saturating_sub(DEPTH_ANSWER_TOKENS).max(1)))
         .to_vec();
     depths.dedup();
-    let mut tell = |what: String, rate: f64| tell(row(&what, format!("{rate:.1}"), "tokens/s"));
+    let mut report = |what: String, rate: f64| report(row(&what, format!("{rate:.1}"), "tokens/s"));
     let mut found = AtDepths::default();
     let mut prompt_rate = f64::INFINITY;
     for depth in depths {
@@ -190,12 +190,12 @@ fn at_depths(
         let mut gauge = Gauge { lease, seed: 0 };
         let rates = gauge.rates(plan, 1)?;
         prompt_rate = median(&rates, |rates| rates.prompt);
-        tell(format!("prompt of {depth}"), prompt_rate)?;
+        report(format!("prompt of {depth}"), prompt_rate)?;
         let answer_rate = median(&rates, |rates| rates.answer);
-        tell(format!("answer behind {depth}"), answer_rate)?;
+        report(format!("answer behind {depth}"), answer_rate)?;
         let (prompt, answer) = (depth as f64, DEPTH_ANSWER_TOKENS as f64);
-        let whole_s = prompt / prompt_rate + answer / answer_rate;
-        found.wholes.push(1.0 / whole_s);
+        let total_s = prompt / prompt_rate + answer / answer_rate;
+        found.totals.push(1.0 / total_s);
         found.answers.push(answer_rate);
         if found.several.is_empty() {
             let (count, prompt_tokens) = (SEVERAL.0, SEVERAL.1.min(depth));
@@ -205,7 +205,7 @@ fn at_depths(
             };
             let rate = median(&gauge.rates(several, count)?, |rates| rates.answer);
             found.several.push(rate);
-            tell(format!("answers, {count} at once"), rate)?;
+            report(format!("answers, {count} at once"), rate)?;
         }
     }
     Ok(found)

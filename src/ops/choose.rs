@@ -158,17 +158,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_add_up_and_beginnings_keep_what_is_left() {
+    fn shares_add_up_and_prefixes_get_the_remainder() {
         let log = |p: f64| p.ln();
         let texts = [vec![1], vec![2]];
-        let told = shares(&texts, &[log(0.3), log(0.1)]);
-        assert!((told[0] - 0.75).abs() < 1e-9 && (told[1] - 0.25).abs() < 1e-9);
+        let found = shares(&texts, &[log(0.3), log(0.1)]);
+        assert!((found[0] - 0.75).abs() < 1e-9 && (found[1] - 0.25).abs() < 1e-9);
         // "no" 0.5, including "not sure" 0.2: "no" alone is 0.3.
         let texts = [vec![1], vec![1, 2], vec![3]];
-        let told = shares(&texts, &[log(0.5), log(0.2), log(0.5)]);
+        let found = shares(&texts, &[log(0.5), log(0.2), log(0.5)]);
         assert!(
-            (told[0] - 0.3).abs() < 1e-9 && (told[1] - 0.2).abs() < 1e-9,
-            "{told:?}"
+            (found[0] - 0.3).abs() < 1e-9 && (found[1] - 0.2).abs() < 1e-9,
+            "{found:?}"
         );
         assert_eq!(
             shares(&[vec![1], vec![2]], &[f64::NEG_INFINITY; 2]),

@@ -17,7 +17,7 @@ use crate::system::engine::prefix::BUILD;
 use crate::system::machine;
 
 /// The folder in the cache.
-const FOLDER: &str = "tuned";
+const FOLDER: &str = "measured";
 /// Longest file that is read.
 const FILE_BYTES_MAX: u64 = 4096;
 /// The keys of a model's header that decide how long attention takes compared with the rest.
@@ -69,7 +69,7 @@ impl MeasuredSettings {
     }
 
     /// The measured settings for models of this one's shape, on a GPU or without.
-    pub fn of(&self, header: &Header, gpu: bool) -> Option<Choice> {
+    pub fn for_model(&self, header: &Header, gpu: bool) -> Option<Choice> {
         if self.0.is_empty() {
             return None;
         }
@@ -81,12 +81,12 @@ impl MeasuredSettings {
 ///
 /// # Errors
 /// If there is no cache directory, or it cannot be written.
-pub fn keep(config: &Config, header: &Header, gpu: bool, choice: Choice) -> Result<()> {
+pub fn store(config: &Config, header: &Header, gpu: bool, choice: Choice) -> Result<()> {
     let entry = Entry {
         shape: shape(header, gpu),
         flash_attention: choice,
     };
-    let name = Digest::of(entry.shape.as_bytes()).hex();
+    let name = Digest::compute(entry.shape.as_bytes()).hex();
     let text = serde_json::to_string(&entry).unwrap_or_default() + "\n";
     Cache::new(config.cache()?, FOLDER).put(&name[..16], &[text.as_bytes()])
 }

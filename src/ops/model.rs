@@ -91,16 +91,16 @@ pub fn is_path(operand: &str) -> bool {
 /// `NoModel`, `Damaged`, or if a file cannot be read.
 pub fn open(store: &Store, operand: &str) -> Result<Model> {
     if is_path(operand) {
-        return of_file(Path::new(operand));
+        return open_file(Path::new(operand));
     }
-    of_name(store, operand, &Name::parse(operand)?)
+    open_name(store, operand, &Name::parse(operand)?)
 }
 
 /// Opens a model of the store; `label` is the name that the user gave.
 ///
 /// # Errors
 /// As [`open`].
-pub fn of_name(store: &Store, label: &str, name: &Name) -> Result<Model> {
+pub fn open_name(store: &Store, label: &str, name: &Name) -> Result<Model> {
     let entry = store.find(name)?;
     let layer = entry.manifest.layer("model");
     let layer = layer
@@ -144,7 +144,7 @@ pub fn of_name(store: &Store, label: &str, name: &Name) -> Result<Model> {
     })
 }
 
-fn of_file(path: &Path) -> Result<Model> {
+fn open_file(path: &Path) -> Result<Model> {
     let meta = fs::metadata(path).map_err(|error| missing(path, error))?;
     if !meta.is_file() {
         let what = if meta.is_dir() {
@@ -207,9 +207,9 @@ pub fn header(path: &Path) -> Result<Header> {
 /// If the file cannot be read.
 pub fn detected(path: &Path, header: &Header, names: &[&str]) -> Result<Option<&'static Named>> {
     const KEYS: [&str; 3] = ["general.finetune", "general.name", "general.basename"];
-    let told = KEYS.iter().filter_map(|key| header.text(key));
+    let labels = KEYS.iter().filter_map(|key| header.text(key));
     let brings = header.chat_template().is_some() || header.is_embedding();
-    if brings || !named::is_taught(told.chain(names.iter().copied())) {
+    if brings || !named::is_instruction_tuned(labels.chain(names.iter().copied())) {
         return Ok(None);
     }
     let Some(Value::Array(tokens)) = header.value("tokenizer.ggml.tokens") else {
@@ -346,7 +346,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_told_from_names() {
+    fn paths_and_names_are_distinguished() {
         for path in ["./m", "../m", "/m", "m.gguf", "a/b.gguf"] {
             assert!(is_path(path), "{path}");
         }

@@ -27,10 +27,10 @@ pub struct ModelCache(Mutex<HashMap<String, Cached>>);
 type Cached = (Vec<Stamp>, Arc<Model>);
 
 impl ModelCache {
-    /// Opens a model of the store, as [`model::of_name`] does.
+    /// Opens a model of the store, as [`model::open_name`] does.
     ///
     /// # Errors
-    /// As [`model::of_name`]; errors are not cached.
+    /// As [`model::open_name`]; errors are not cached.
     pub fn open(&self, store: &Store, label: &str, name: &Name) -> Result<Arc<Model>> {
         let manifests: Vec<Stamp> = store
             .manifest_paths(name)
@@ -57,7 +57,7 @@ impl ModelCache {
             return Ok(model);
         }
         self.0.locked().remove(label);
-        let model = Arc::new(model::of_name(store, label, name)?);
+        let model = Arc::new(model::open_name(store, label, name)?);
         // A name in another spelling has no file of its own that would show a change.
         if manifests.iter().any(Option::is_some) {
             let cached = (with_files(&model), model.clone());

@@ -99,7 +99,7 @@ fn file_name(path: &Path, what: &str) -> Result<String> {
         meta.len(),
         modified.as_nanos()
     );
-    Ok(format!("{}.gguf", Digest::of(text.as_bytes()).hex()))
+    Ok(format!("{}.gguf", Digest::compute(text.as_bytes()).hex()))
 }
 
 fn write(

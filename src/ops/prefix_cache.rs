@@ -142,7 +142,7 @@ impl PrefixCache {
             adapter.map(|known| known.unwrap_or_default()),
             spec.attention,
         );
-        let group = Digest::of(what.as_bytes()).hex();
+        let group = Digest::compute(what.as_bytes()).hex();
         Some(Arc::new(PrefixCache {
             cache,
             bytes_max,
@@ -175,7 +175,7 @@ impl PrefixCache {
         file.by_ref().take(80).read_line(&mut sum).ok()?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).ok()?;
-        if Digest::of(&bytes).hex() != sum.trim_end() {
+        if Digest::compute(&bytes).hex() != sum.trim_end() {
             return None;
         }
         let mut rest = &bytes[..];
@@ -198,13 +198,13 @@ impl PrefixCache {
 }
 
 impl Prefixes for PrefixCache {
-    fn best(&self, prompt: &[i32], whole: usize) -> Option<Candidate> {
-        let offers = self.names().into_iter().filter_map(|name| {
+    fn best(&self, prompt: &[i32], window: usize) -> Option<Candidate> {
+        let candidates = self.names().into_iter().filter_map(|name| {
             let known = self.head(&name)?;
             let (head, tokens) = (&known.0, &known.1);
             let common = common(tokens, prompt);
             let checkpoints = head.checkpoints.iter().map(|(place, _)| *place);
-            let usable = usable(tokens.len(), common, checkpoints, whole);
+            let usable = usable(tokens.len(), common, checkpoints, window);
             let restored_us = head.state_bytes as f32 / RESTORED_BYTES_A_US;
             let pays = usable >= TOKENS_MIN && restored_us < usable as f32 * head.pace_us;
             // The place where two prompts diverge is useful even if nothing can be restored there.
@@ -215,7 +215,7 @@ impl Prefixes for PrefixCache {
                 tokens: tokens.len(),
             })
         });
-        offers.max_by_key(|candidate| {
+        candidates.max_by_key(|candidate| {
             (
                 candidate.usable,
                 candidate.common,
@@ -236,7 +236,7 @@ impl Prefixes for PrefixCache {
         sound
     }
 
-    fn keep(&self, prefix: &Prefix) {
+    fn store(&self, prefix: &Prefix) {
         let count = |(place, bytes): &(usize, Vec<u8>)| (*place, bytes.len());
         let head = Head {
             format: FORMAT.into(),
@@ -270,7 +270,7 @@ impl Prefixes for PrefixCache {
         let old: Vec<String> = self.names().into_iter().filter(covered).collect();
         old.iter().for_each(|name| self.cache.remove(name));
         self.cache.trim(self.bytes_max.saturating_sub(bytes as u64));
-        let name = format!("{}-{}", self.group, &Digest::of(&tokens).hex()[..16]);
+        let name = format!("{}-{}", self.group, &Digest::compute(&tokens).hex()[..16]);
         self.known.locked().remove(&name);
         // A full disk, or a folder without write permission, only costs the next run time.
         let _ = self.cache.put(&name, &pieces);

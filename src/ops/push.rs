@@ -32,14 +32,14 @@ impl Step {
     /// The API's progress record of the event.
     pub fn record(&self) -> Progress {
         match self {
-            Step::Manifest => Progress::of("retrieving manifest"),
-            Step::Missing => Progress::of("couldn't retrieve manifest"),
+            Step::Manifest => Progress::new("retrieving manifest"),
+            Step::Missing => Progress::new("couldn't retrieve manifest"),
             Step::Blob {
                 digest,
                 total,
                 completed,
             } => transfer::blob("pushing", digest, (*total, *completed)),
-            Step::Writing => Progress::of("pushing manifest"),
+            Step::Writing => Progress::new("pushing manifest"),
         }
     }
 }
@@ -65,7 +65,7 @@ pub fn push(
             .ok()
             .filter(|_| !layer.from.is_empty());
         let from = from.map(|from| from.remote().1);
-        let mut tell = |completed| {
+        let mut report_bytes = |completed| {
             report(Step::Blob {
                 digest,
                 total: size,
@@ -81,11 +81,11 @@ pub fn push(
         };
         let sent = registry.upload(&place, &upload, &mut |completed, rest| {
             sending.iter().for_each(|sending| sending.note(rest));
-            tell(completed);
+            report_bytes(completed);
         });
         sent.map_err(|error| refused(error, name))?;
         sending.into_iter().for_each(Sending::end);
-        tell(size);
+        report_bytes(size);
     }
     report(Step::Writing);
     registry

@@ -59,7 +59,7 @@ pub fn rerank(pool: &Pool, request: &Request, progress: Progress) -> Result<Rank
 fn by_angle(pool: &Pool, request: &Request, progress: Progress) -> Result<Ranked> {
     // An empty text may have no embedding; its score is 0.
     let texts = request.texts.iter().filter(|text| !text.trim().is_empty());
-    let asked = embed::Request {
+    let embedding = embed::Request {
         model: request.model,
         texts: [&request.query].into_iter().chain(texts).cloned().collect(),
         truncate: true,
@@ -68,7 +68,7 @@ fn by_angle(pool: &Pool, request: &Request, progress: Progress) -> Result<Ranked
         keep_alive: None,
         cancel: request.cancel.clone(),
     };
-    let made = embed::embed(pool, &asked, progress)?;
+    let made = embed::embed(pool, &embedding, progress)?;
     let mut vectors = made.vectors.iter();
     let query = vectors.next().cloned().unwrap_or_default();
     let dot = |vector: &Vec<f32>| vector.iter().zip(&query).map(|(a, b)| a * b).sum::<f32>();
@@ -116,8 +116,8 @@ fn by_reading(pool: &Pool, request: &Request, progress: Progress) -> Result<Rank
 /// Question and text in the form that reranking models were trained on; the text is cut to fit.
 fn pair(engine: &Engine, query: &[i32], text: &str, limit: usize) -> Result<Vec<i32>> {
     let (begin, middle, end) = engine.pair_separators();
-    let marks = begin.len() + middle.len() + end.len();
-    let Some(room) = limit.checked_sub(query.len() + marks) else {
+    let separators = begin.len() + middle.len() + end.len();
+    let Some(room) = limit.checked_sub(query.len() + separators) else {
         let text = "the query is longer than the model's context";
         return Err(Error::plain(Class::TooLong, text));
     };

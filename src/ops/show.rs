@@ -41,7 +41,7 @@ pub fn show(model: &Model, verbose: bool) -> Result<Show> {
         messages: messages.collect(),
         model_info: model_info(model, verbose)?,
         tensors: tensors.collect(),
-        capabilities: list::capabilities(Sources::of(model)),
+        capabilities: list::capabilities(Sources::from_model(model)),
         modified_at: clock::rfc3339(model.modified),
         requires: model.config.requires.clone(),
     })
@@ -49,7 +49,7 @@ pub fn show(model: &Model, verbose: bool) -> Result<Show> {
 
 /// The template that makes this model's prompts.
 pub fn template(model: &Model) -> &str {
-    match Sources::of(model).choose() {
+    match Sources::from_model(model).choose() {
         Ok((Choice::Go(text) | Choice::Gguf(text, _), _)) => text,
         Ok((Choice::None, _)) | Err(_) => "{{ .Prompt }}",
     }
@@ -57,7 +57,7 @@ pub fn template(model: &Model) -> &str {
 
 /// The origin of that template, and the reason for it.
 pub fn template_origin(model: &Model) -> String {
-    let chosen = Sources::of(model).choose();
+    let chosen = Sources::from_model(model).choose();
     chosen.map_or_else(|error| error.to_string(), |(_, why)| why.to_string())
 }
 

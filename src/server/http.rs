@@ -69,7 +69,7 @@ impl Listener {
             Ok(None) => {
                 if self.has_lost_acceptor() {
                     self.waiting = None;
-                    self.again()?;
+                    self.restart()?;
                 }
                 Ok(None)
             }
@@ -90,7 +90,7 @@ impl Listener {
             }
             Err(_) => {
                 thread::sleep(wait);
-                self.again().map(|()| None)
+                self.restart().map(|()| None)
             }
         }
     }
@@ -117,12 +117,12 @@ impl Listener {
     }
 
     /// Restarts tiny_http on a copy of the socket.
-    fn again(&mut self) -> Result<()> {
-        let again = self
+    fn restart(&mut self) -> Result<()> {
+        let socket = self
             .spare
             .try_clone()
             .map_err(|error| Error::failed(format!("cannot serve: {error}")))?;
-        let old = std::mem::replace(&mut self.server, start(again)?);
+        let old = std::mem::replace(&mut self.server, start(socket)?);
         // It stops by connecting to itself, which takes long if many connections wait.
         let ended = thread::Builder::new().spawn(move || drop(old));
         ended
@@ -391,7 +391,7 @@ impl Exchange {
             writer,
             chunked,
             _watch: self.watch,
-            _ticket: self.context,
+            _context: self.context,
         })
     }
 }
@@ -429,7 +429,7 @@ pub struct Chunks {
     writer: Box<dyn Write + Send>,
     chunked: bool,
     _watch: Arc<Watch>,
-    _ticket: RequestContext,
+    _context: RequestContext,
 }
 
 impl Chunks {

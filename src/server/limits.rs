@@ -97,8 +97,10 @@ impl Known {
         if bytes == 0 {
             return false;
         }
-        let took = now - *self.head_since.get_or_insert(now);
-        took >= HEAD_MAX || (bytes > HEAD_BYTES_MAX && took >= HEAD_GRACE) || bytes > FLOOD_BYTES
+        let elapsed = now - *self.head_since.get_or_insert(now);
+        elapsed >= HEAD_MAX
+            || (bytes > HEAD_BYTES_MAX && elapsed >= HEAD_GRACE)
+            || bytes > FLOOD_BYTES
     }
 }
 
@@ -133,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_before_a_requests_end_is_no_head() {
+    fn bytes_before_the_end_of_a_request_are_not_a_head() {
         let mut connection_limits = ConnectionLimits::new(10);
         let now = Instant::now();
         assert!(
@@ -163,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn of_too_many_the_longest_idle_go() {
+    fn excess_connections_close_longest_idle_first() {
         let mut connection_limits = ConnectionLimits::new(2);
         let now = Instant::now();
         assert!(

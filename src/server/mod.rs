@@ -99,7 +99,7 @@ pub struct Signals {
     /// Set to stop the server.
     pub stop: Arc<AtomicBool>,
     /// Set to reload the keys and reopen the access log.
-    pub again: Arc<AtomicBool>,
+    pub reload: Arc<AtomicBool>,
 }
 
 /// The access policy of a server: keys, access log and idle exit.
@@ -183,12 +183,12 @@ impl Server {
         while !signals.stop.load(Ordering::Relaxed) {
             thread::sleep(LOOK);
             self.pool.expire();
-            if signals.again.swap(false, Ordering::Relaxed) {
+            if signals.reload.swap(false, Ordering::Relaxed) {
                 self.reload();
             }
-            let asked = self.counters.requests();
-            if self.requests.load(Ordering::Relaxed) > 0 || asked != count {
-                (active, count) = (Instant::now(), asked);
+            let requests_now = self.counters.requests();
+            if self.requests.load(Ordering::Relaxed) > 0 || requests_now != count {
+                (active, count) = (Instant::now(), requests_now);
             }
             if idle_exit.is_some_and(|idle_exit| active.elapsed() > idle_exit) {
                 signals.stop.store(true, Ordering::Relaxed);

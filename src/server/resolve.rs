@@ -51,14 +51,14 @@ pub fn resolve(server: &Server, mut turn: TurnRequest, verb: &str) -> Result<Res
     let name = to_run(&turn.model)?;
     let found = server.model_cache.open(&server.store, &turn.model, &name);
     let model = found.map_err(|error| match error.class() {
-        // As the reference: a damaged file tells nothing of what the model can do.
+        // Like the reference: the capabilities of a damaged file are unknown.
         Class::Damaged => Error::usage(format!(
             "\"{}\" does not support {verb}: {error}",
             turn.model
         )),
         _ => not_found(error, &turn.model),
     })?;
-    let abilities = list::capabilities(Sources::of(&model));
+    let abilities = list::capabilities(Sources::from_model(&model));
     let can = |word: &str| abilities.iter().any(|ability| ability == word);
     let only_unloads = turn.input.is_none() && is_zero(turn.keep_alive);
     let think = turn

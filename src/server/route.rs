@@ -115,7 +115,7 @@ pub fn route(server: &Arc<Server>, mut exchange: Exchange) {
             handler(server, exchange, headers)
         }
         Some((_, methods, _)) => exchange.reply(wrong_method(methods), &headers),
-        None => exchange.reply(elsewhere(&path, &method), &headers),
+        None => exchange.reply(redirect_or_not_found(&path, &method), &headers),
     }
 }
 
@@ -170,7 +170,7 @@ fn wrong_method(methods: &[&str]) -> Reply {
 }
 
 /// Redirects a path with extra slashes at either end to its route; any other path is not found.
-fn elsewhere(path: &str, method: &str) -> Reply {
+fn redirect_or_not_found(path: &str, method: &str) -> Reply {
     let cleaned = format!("/{}", path.trim_matches('/'));
     if cleaned != path && ROUTES.iter().any(|(known, _, _)| is_of(&cleaned, known)) {
         let status = if method == "GET" { 301 } else { 307 };

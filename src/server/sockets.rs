@@ -43,7 +43,7 @@ pub struct Sockets(Arc<Table>);
 struct Table {
     watched: Mutex<Vec<Weak<Watch>>>,
     /// Inodes of connections whose requests arrived since the last check.
-    asked: Mutex<Vec<u64>>,
+    requested: Mutex<Vec<u64>>,
     /// TCP connections seen since the start.
     accepted: AtomicU64,
     /// Whether the last check found unread bytes on a connection without a request: TCP and Unix.
@@ -216,7 +216,7 @@ impl Sockets {
     pub fn new(unix_path: Option<PathBuf>, tcp_port: Option<u16>) -> std::io::Result<Self> {
         let table = Arc::new(Table {
             watched: Mutex::default(),
-            asked: Mutex::default(),
+            requested: Mutex::default(),
             accepted: AtomicU64::default(),
             unread: Default::default(),
             unix_path,
@@ -266,7 +266,7 @@ impl Sockets {
         });
         watched.push(Arc::downgrade(&watch));
         drop(watched);
-        self.0.asked().push(inode);
+        self.0.requested().push(inode);
         watch
     }
 
@@ -313,13 +313,13 @@ impl Table {
 }
 
 impl Table {
-    fn asked(&self) -> MutexGuard<'_, Vec<u64>> {
-        self.asked.locked()
+    fn requested(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.requested.locked()
     }
 
     /// Checks all connections and closes the TCP connections that exceed a limit.
     fn check_limits(&self, connection_limits: &mut ConnectionLimits) {
-        let mut busy = std::mem::take(&mut *self.asked());
+        let mut busy = std::mem::take(&mut *self.requested());
         busy.extend(self.live().iter().map(|watch| watch.inode));
         let mut seen = Vec::new();
         let mut sockets = HashMap::new();

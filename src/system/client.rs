@@ -219,7 +219,7 @@ impl Client {
         }
         let header = response.headers().get(ERROR_HEADER);
         let word = header.and_then(|value| value.to_str().ok());
-        let class = word.and_then(Class::of_word);
+        let class = word.and_then(Class::from_word);
         let text = response
             .body_mut()
             .with_config()

@@ -111,8 +111,9 @@ pub fn features() -> Vec<(&'static str, bool, bool)> {
         ("asimddp", "dotprod", cfg!(target_feature = "dotprod")),
         ("i8mm", "i8mm", cfg!(target_feature = "i8mm")),
     ];
-    let told = known.map(|(flag, name, used)| (name, has(flag), used));
-    told.into_iter()
+    let listed = known.map(|(flag, name, used)| (name, has(flag), used));
+    listed
+        .into_iter()
         .filter(|(_, has, used)| *has || *used)
         .collect()
 }

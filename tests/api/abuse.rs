@@ -82,7 +82,7 @@ fn slow_heads_are_cut_and_quiet_connections_stay() {
 }
 
 #[test]
-fn bodies_that_are_told_twice_or_packed_are_refused() {
+fn duplicate_lengths_and_packed_bodies_are_refused() {
     let (_sandbox, server) = started();
     let post = |headers: &str, body: &str| {
         let head = format!(

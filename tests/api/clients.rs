@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::engine::minilm::minilm;
-use crate::support::scripted_model::{modelfile, parrot};
+use crate::support::scripted_model::{modelfile, scripted_gguf};
 use crate::support::{Sandbox, model, run};
 
 /// Paths of a test script and of the client's packages.
@@ -68,9 +68,12 @@ const SCRIPTS: [(&str, &str); 5] = [
     ("json", "{\"city\": \"Rome\", \"days\": 3}"),
 ];
 
-fn hears_parrots(command: &mut Command) {
+fn check_client(command: &mut Command) {
     let sandbox = Sandbox::new();
-    let file = sandbox.file("parrot.gguf", parrot(&SCRIPTS.map(|(_, script)| script)));
+    let file = sandbox.file(
+        "scripted.gguf",
+        scripted_gguf(&SCRIPTS.map(|(_, script)| script)),
+    );
     for (index, (name, _)) in SCRIPTS.iter().enumerate() {
         sandbox.create(name, &modelfile(&file.display().to_string(), index));
     }
@@ -81,7 +84,7 @@ fn hears_parrots(command: &mut Command) {
 fn the_python_sdks_read_golden_streams() {
     let (script, packages) = places("sdk.py", "sdks");
     let mut command = Command::new("python3");
-    hears_parrots(command.arg(script).env("PYTHONPATH", packages));
+    check_client(command.arg(script).env("PYTHONPATH", packages));
 }
 
 #[test]
@@ -89,12 +92,12 @@ fn the_javascript_sdks_read_golden_streams() {
     let (script, packages) = places("sdk.mjs", "node/node_modules");
     let mut command = Command::new("node");
     let packages = packages.parent().unwrap();
-    hears_parrots(command.arg(script).env("PUNA_PACKAGES", packages));
+    check_client(command.arg(script).env("PUNA_PACKAGES", packages));
 }
 
 #[test]
 fn llm_litellm_and_langchain_are_answered() {
     let (script, packages) = places("others.py", "sdks");
     let mut command = Command::new("python3");
-    hears_parrots(command.arg(script).env("PYTHONPATH", packages));
+    check_client(command.arg(script).env("PYTHONPATH", packages));
 }

@@ -16,7 +16,7 @@ const HERE: &[usize] = &[
 const ELSEWHERE: &[(usize, &str)] = &[
     (84, "pull::the_apis_records_come_in_order"),
     (85, "pull::the_apis_records_come_in_order"),
-    (86, "broken::bytes_of_another_digest_are_not_kept"),
+    (86, "faults::bytes_of_another_digest_are_discarded"),
     (87, "pull::the_apis_records_come_in_order"),
     (
         88,
@@ -35,7 +35,7 @@ const OTHERWISE: &[(usize, &str)] = &[
     ),
     (
         95,
-        "nor one that could end by itself: the error tells llama.cpp's own reason",
+        "as case 64: no child process can exit; the error gives llama.cpp's own reason",
     ),
 ];
 
@@ -386,7 +386,7 @@ fn thinking_and_calls_have_their_fields() {
 }
 
 #[test]
-fn models_are_told_in_the_references_fields() {
+fn models_are_listed_with_the_references_fields() {
     let sandbox = sandbox();
     let empty = Sandbox::new();
     assert_eq!(

@@ -74,13 +74,19 @@ fn a_server_takes_an_adapter_in_safetensors() {
     let made = adapter(&ours, "adapter", config, [64, 32]);
     let from = format!("FROM {}\n", base.display());
     send(&ours, &server, "base", &from, &[]).ok();
-    let tuned = format!("FROM base\nADAPTER {}\n", made.display());
-    send(&ours, &server, "tuned", &tuned, &[]).ok();
+    let adapted = format!("FROM base\nADAPTER {}\n", made.display());
+    send(&ours, &server, "adapted", &adapted, &[]).ok();
     ours.create("base", &from);
-    ours.create("tuned", &tuned);
+    ours.create("adapted", &adapted);
     let own = ours.serve(&[]);
-    assert_eq!(likelihoods(&own, "tuned"), likelihoods(&server, "tuned"));
-    assert_ne!(likelihoods(&server, "base"), likelihoods(&server, "tuned"));
+    assert_eq!(
+        likelihoods(&own, "adapted"),
+        likelihoods(&server, "adapted")
+    );
+    assert_ne!(
+        likelihoods(&server, "base"),
+        likelihoods(&server, "adapted")
+    );
 }
 
 #[test]
@@ -99,7 +105,7 @@ fn files_that_make_no_model_say_why() {
     write_shards(&sandbox.home);
     let put = |name: &str| {
         let bytes = fs::read(sandbox.home.join(name)).unwrap();
-        let digest = Digest::of(&bytes).to_string();
+        let digest = Digest::compute(&bytes).to_string();
         let path = sandbox.home.join(name).display().to_string();
         let words = format!(
             "curl -sf --data-binary @{path} {}/api/blobs/{digest}",
@@ -141,7 +147,10 @@ fn files_that_make_no_model_say_why() {
         assert_eq!(answer.status, 400, "{files}: {answer:?}");
     }
     assert_eq!(sandbox.puna(&["ls"], "").ok(), "");
-    let missing = Map::from_iter([("m.gguf".to_string(), Digest::of(b"none").to_string().into())]);
+    let missing = Map::from_iter([(
+        "m.gguf".to_string(),
+        Digest::compute(b"none").to_string().into(),
+    )]);
     let body = json!({"model": "m", "files": missing, "stream": false});
     assert_eq!(
         server.ask("POST", "/api/create", &body.to_string()).status,
@@ -151,14 +160,14 @@ fn files_that_make_no_model_say_why() {
 
 /// Uploads a text as a blob.
 fn put_text(server: &Server, text: &str) -> Json {
-    let digest = Digest::of(text.as_bytes()).to_string();
+    let digest = Digest::compute(text.as_bytes()).to_string();
     let answer = server.ask("POST", &format!("/api/blobs/{digest}"), text);
     assert_eq!(answer.status, 201, "{answer:?}");
     digest.into()
 }
 
 #[test]
-fn what_cannot_be_sent_is_said_first() {
+fn unsendable_files_fail_first() {
     let sandbox = Sandbox::new();
     let server = sandbox.serve(&[]);
     let from = "FROM ./none.gguf\n";

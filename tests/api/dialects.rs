@@ -62,7 +62,7 @@ pub fn hello(more: Json) -> Json {
 }
 
 #[test]
-fn a_chat_completion_is_the_same_whole_and_in_chunks() {
+fn a_chat_completion_is_the_same_with_and_without_streaming() {
     let (_sandbox, server) = with_server();
     let path = "/v1/chat/completions";
     let whole = post(&server, path, &hello(json!({})));
@@ -148,7 +148,7 @@ fn several_choices_share_their_prompt_and_differ() {
 }
 
 #[test]
-fn calls_schemas_and_likelihoods_keep_openais_shapes() {
+fn calls_schemas_and_logprobs_have_openais_format() {
     let (_sandbox, server) = with_server();
     let path = "/v1/chat/completions";
     let tool = json!({ "type": "function", "function": { "name": "weather", "description": "Tells the weather.",
@@ -201,19 +201,19 @@ fn calls_schemas_and_likelihoods_keep_openais_shapes() {
         path,
         &hello(json!({ "logprobs": true, "top_logprobs": 2, "max_tokens": 3 })),
     );
-    let likely = whole["choices"][0]["logprobs"]["content"]
+    let logprobs = whole["choices"][0]["logprobs"]["content"]
         .as_array()
         .unwrap();
     assert_eq!(
         (
-            likely.len(),
-            likely[0]["top_logprobs"].as_array().unwrap().len()
+            logprobs.len(),
+            logprobs[0]["top_logprobs"].as_array().unwrap().len()
         ),
         (3, 2)
     );
-    assert!(likely[0]["bytes"].is_array());
+    assert!(logprobs[0]["bytes"].is_array());
     // A token with a bias of -100 is not generated.
-    let first = likely[0]["token"].as_str().unwrap();
+    let first = logprobs[0]["token"].as_str().unwrap();
     let id = post(
         &server,
         "/tokenize",
@@ -238,19 +238,19 @@ fn a_stream_that_breaks_says_so_in_every_dialect() {
     let body = hello(
         json!({ "stream": true, "stop": "zzy", "response_format": format, "max_tokens": 60 }),
     );
-    let told = events(&server.ask("POST", "/v1/chat/completions", &body.to_string()));
-    let broken = &told[told.len() - 2].1["error"];
+    let streamed_events = events(&server.ask("POST", "/v1/chat/completions", &body.to_string()));
+    let broken = &streamed_events[streamed_events.len() - 2].1["error"];
     assert!(
         broken["message"].as_str().unwrap().contains("stop string"),
-        "{told:?}"
+        "{streamed_events:?}"
     );
-    assert_eq!(told.last().unwrap().0, "[DONE]");
+    assert_eq!(streamed_events.last().unwrap().0, "[DONE]");
     let body = json!({ "model": "smol", "max_tokens": 60, "stream": true, "stop_sequences": ["zzy"],
         "output_config": { "format": { "type": "json_schema", "schema": schema } },
         "messages": [{ "role": "user", "content": "go" }] });
-    let told = events(&server.ask("POST", "/v1/messages", &body.to_string()));
-    assert_eq!(told[0].0, "message_start");
-    let (name, data) = told.last().unwrap();
+    let streamed_events = events(&server.ask("POST", "/v1/messages", &body.to_string()));
+    assert_eq!(streamed_events[0].0, "message_start");
+    let (name, data) = streamed_events.last().unwrap();
     assert_eq!(
         (name.as_str(), &data["error"]["type"]),
         ("error", &json!("api_error"))
@@ -268,8 +268,8 @@ fn completions_and_embeddings_are_openais() {
         (&whole["object"], &whole["usage"]["completion_tokens"]),
         (&json!("text_completion"), &json!(5))
     );
-    let likely = &whole["choices"][0]["logprobs"];
-    let tokens: String = likely["tokens"]
+    let logprobs = &whole["choices"][0]["logprobs"];
+    let tokens: String = logprobs["tokens"]
         .as_array()
         .unwrap()
         .iter()
@@ -321,7 +321,7 @@ fn completions_and_embeddings_are_openais() {
 }
 
 #[test]
-fn responses_are_told_item_by_item() {
+fn responses_are_streamed_item_by_item() {
     let (_sandbox, server) = with_server();
     let body = json!({ "model": "smol", "input": "Say hello to Anna.", "temperature": 0, "max_output_tokens": 6 });
     let whole = post(&server, "/v1/responses", &body);
@@ -330,19 +330,19 @@ fn responses_are_told_item_by_item() {
     let text = &whole["output"][0]["content"][0]["text"];
     let mut streamed = body.clone();
     streamed["stream"] = true.into();
-    let told = events(&server.ask("POST", "/v1/responses", &streamed.to_string()));
-    let numbers = told
+    let streamed_events = events(&server.ask("POST", "/v1/responses", &streamed.to_string()));
+    let numbers = streamed_events
         .iter()
         .map(|(_, data)| data["sequence_number"].as_u64().unwrap());
-    assert!(numbers.eq(0..told.len() as u64));
-    assert_eq!(told[0].0, "response.created");
-    let deltas: String = told
+    assert!(numbers.eq(0..streamed_events.len() as u64));
+    assert_eq!(streamed_events[0].0, "response.created");
+    let deltas: String = streamed_events
         .iter()
         .filter(|(name, _)| name == "response.output_text.delta")
         .filter_map(|(_, data)| data["delta"].as_str())
         .collect();
     assert_eq!(*text, deltas);
-    let (name, last) = told.last().unwrap();
+    let (name, last) = streamed_events.last().unwrap();
     assert_eq!(name, "response.incomplete");
     assert_eq!(&last["response"]["output"][0]["content"][0]["text"], text);
     let count = post(&server, "/v1/responses/input_tokens", &body);
@@ -373,15 +373,22 @@ fn messages_are_anthropics() {
     );
     let mut streamed = body.clone();
     streamed["stream"] = true.into();
-    let told = events(&server.ask("POST", "/v1/messages", &streamed.to_string()));
-    let names: Vec<&str> = told.iter().map(|(name, _)| name.as_str()).collect();
+    let streamed_events = events(&server.ask("POST", "/v1/messages", &streamed.to_string()));
+    let names: Vec<&str> = streamed_events
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
     assert_eq!(names[..3], ["message_start", "ping", "content_block_start"]);
     assert_eq!(
         names[names.len() - 3..],
         ["content_block_stop", "message_delta", "message_stop"]
     );
-    assert!(told.iter().all(|(name, data)| data["type"] == *name));
-    let text: String = told
+    assert!(
+        streamed_events
+            .iter()
+            .all(|(name, data)| data["type"] == *name)
+    );
+    let text: String = streamed_events
         .iter()
         .filter_map(|(_, data)| data["delta"]["text"].as_str())
         .collect();

@@ -104,7 +104,7 @@ fn the_older_route_answers_one_vector() {
 }
 
 #[test]
-fn models_do_what_they_were_made_for() {
+fn embedding_models_embed_and_others_do_not() {
     let (_sandbox, server) = started();
     for route in ["/api/embed", "/api/embeddings"] {
         let body = r#"{"model":"nope","input":"a","prompt":"a"}"#;

@@ -94,8 +94,8 @@ fn connections_that_stay_keep_nobody_waiting() {
             stream.write_all(request.as_bytes()).unwrap();
         }
         for (number, stream) in open.iter_mut().enumerate() {
-            let patience = Some(Duration::from_secs(5)); // Shorter than the timeout of a request head.
-            stream.set_read_timeout(patience).unwrap();
+            let timeout = Some(Duration::from_secs(5)); // Shorter than the timeout of a request head.
+            stream.set_read_timeout(timeout).unwrap();
             let mut start = [0; 12];
             let read = stream.read_exact(&mut start);
             assert!(read.is_ok(), "round {round}, connection {number}: {read:?}");

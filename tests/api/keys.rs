@@ -112,8 +112,8 @@ fn keys_are_asked_for_and_have_rights() {
     assert_eq!(ask("POST", "/api/copy", &bearer(ROOT)).status, 200);
     // The owner of the Unix socket needs no key; our own client sends one.
     assert!(sandbox.puna(&["ps"], "").ok().is_empty());
-    let told = sandbox.puna(&["ps", "--host", &server.at], "");
-    assert_eq!(told.status, Some(12), "{told:?}");
+    let output = sandbox.puna(&["ps", "--host", &server.at], "");
+    assert_eq!(output.status, Some(12), "{output:?}");
     let mut command = sandbox.command(&["ps", "--host", &server.at]);
     support::run(command.env("PUNA_API_KEY", BOT), "").ok();
 }
@@ -163,8 +163,8 @@ fn nobody_is_let_in_by_mistake() {
     serve(&["--api-key-file", path]).fails(12, "other users may read the keys");
     serve(&["--api-key-file", "nowhere"]).fails(1, "cannot read nowhere");
     private(&sandbox.file("bad", "a use short\n"));
-    let told = serve(&["--api-key-file", "bad"]).fails(2, "line 1: a key must have at least 16");
-    assert!(!told.contains("short"), "{told}");
+    let output = serve(&["--api-key-file", "bad"]).fails(2, "line 1: a key must have at least 16");
+    assert!(!output.contains("short"), "{output}");
     serve(&["--no-tcp"]).fails(2, "leave nothing to listen on");
     serve(&["--linger", "soon"]).fails(2, "invalid duration");
 }

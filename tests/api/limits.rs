@@ -22,7 +22,7 @@ fn memory(server: &Server, key: &str) -> u64 {
 }
 
 #[test]
-fn what_a_model_takes_is_known_before() {
+fn memory_of_a_model_is_estimated_before_the_load() {
     let sandbox = Sandbox::with_smol();
     sandbox.create("gemma", &format!("FROM {}\n", gemma().display()));
     for model in ["smol", "gemma"] {
@@ -31,14 +31,14 @@ fn what_a_model_takes_is_known_before() {
         let body = json!({"model": model, "prompt": "word ".repeat(600), "raw": true, "stream": false,
             "options": {"num_predict": 4}});
         server.post("/api/generate", &body.to_string());
-        let told = server.ask("GET", "/api/ps", "").json()["models"][0]["size"]
+        let reported = server.ask("GET", "/api/ps", "").json()["models"][0]["size"]
             .as_u64()
             .unwrap();
-        let taken = memory(&server, "VmRSS:") - before;
-        let ratio = told as f64 / taken as f64;
+        let used = memory(&server, "VmRSS:") - before;
+        let ratio = reported as f64 / used as f64;
         assert!(
             (0.85..1.15).contains(&ratio),
-            "{model}: {told} told, {taken} taken"
+            "{model}: {reported} reported, {used} used"
         );
     }
 }
@@ -58,7 +58,7 @@ fn serve_under(sandbox: &Sandbox, limit: &str, variables: &[(&str, &str)]) -> Se
 }
 
 #[test]
-fn what_does_not_fit_is_503_with_the_numbers() {
+fn a_model_that_does_not_fit_is_503_with_the_numbers() {
     let sandbox = Sandbox::with_smol();
     let variables = [
         ("OLLAMA_CONTEXT_LENGTH", "8192"),

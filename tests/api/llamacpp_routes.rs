@@ -89,7 +89,7 @@ fn errors_have_the_shape_of_their_dialect() {
 }
 
 #[test]
-fn models_and_small_tools_answer() {
+fn llamacpp_routes_answer() {
     let (sandbox, server) = with_server();
     sandbox.puna(&["cp", "smol", "someone/smol:q4"], "").ok();
     let list = server.ask("GET", "/v1/models", "").json();

@@ -18,7 +18,7 @@ pub fn started() -> (Sandbox, Server) {
 }
 
 #[test]
-fn eight_clients_each_get_a_whole_answer_of_their_own() {
+fn eight_clients_each_get_their_own_complete_answer() {
     let (_sandbox, server) = started();
     let words = [
         "cats", "rivers", "bread", "stars", "music", "trees", "glass", "winter",
@@ -57,7 +57,7 @@ fn eight_clients_each_get_a_whole_answer_of_their_own() {
 }
 
 #[test]
-fn more_answers_than_the_cache_holds_are_all_whole() {
+fn more_answers_than_the_cache_holds_are_all_complete() {
     let sandbox = Sandbox::with_smol();
     let server = sandbox.serve(&[("PUNA_NUM_PARALLEL", "4"), ("OLLAMA_CONTEXT_LENGTH", "512")]);
     std::thread::scope(|scope| {
@@ -146,15 +146,15 @@ fn a_load_that_fails_leaves_nothing_and_a_busy_server_says_so() {
     // Three more with another context: one is about to load, one waits in the queue, the third finds
     // it full.
     let (first, rest) = std::thread::scope(|scope| {
-        let (tell, told) = std::sync::mpsc::channel();
+        let (sender, answers) = std::sync::mpsc::channel();
         for tokens in [64, 128, 256] {
-            let (tell, server) = (tell.clone(), &server);
+            let (sender, server) = (sender.clone(), &server);
             scope.spawn(move || {
                 let body = format!(r#"{{"model":"smol","options":{{"num_ctx":{tokens}}}}}"#);
-                tell.send(server.ask("POST", "/api/generate", &body))
+                sender.send(server.ask("POST", "/api/generate", &body))
             });
         }
-        let next = || told.recv_timeout(Duration::from_secs(20)).unwrap();
+        let next = || answers.recv_timeout(Duration::from_secs(20)).unwrap();
         let first: Answer = next();
         // The loaded model continues to answer.
         let body = r#"{"model":"smol","prompt":"a","options":{"num_ctx":8192,"num_predict":1}}"#;
@@ -218,7 +218,7 @@ fn a_request_for_a_warm_model_opens_no_file() {
     assert!(before.is_empty(), "{before:?}");
     // Listing models does open files, so strace must report it.
     server.ask("GET", "/api/tags", "");
-    eventually("strace tells of it", Duration::from_secs(5), || {
+    eventually("strace reports it", Duration::from_secs(5), || {
         opened().contains("manifests")
     });
     strace.kill().unwrap();

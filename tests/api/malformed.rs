@@ -55,8 +55,11 @@ fn refuses(answer: &Answer, what: &str) {
     assert!((400..500).contains(&answer.status), "{what}: {answer:?}");
     let json: Json = serde_json::from_str(&answer.body)
         .unwrap_or_else(|error| panic!("{what}: {error} {answer:?}"));
-    let told = json["error"].as_str().or(json["error"]["message"].as_str());
-    assert!(told.is_some_and(|text| !text.is_empty()), "{what}: {json}");
+    let message = json["error"].as_str().or(json["error"]["message"].as_str());
+    assert!(
+        message.is_some_and(|text| !text.is_empty()),
+        "{what}: {json}"
+    );
 }
 
 fn post(server: &Server, route: &str, body: &str, what: &str) {

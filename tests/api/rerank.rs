@@ -60,23 +60,23 @@ fn lines_are_sorted_by_how_well_they_answer() {
         .map(|number| format!("line {number} of whales\n"))
         .collect();
     let long = "whales breathe air ".repeat(2000);
-    let told = rerank(
+    let ranked = rerank(
         &["mini", QUERY, "--top", "3", "--json"],
         &format!("{many}{long}\n"),
     )
     .ok();
-    let told: Vec<Json> = told
+    let ranked: Vec<Json> = ranked
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
-    assert_eq!(told.len(), 3);
-    let scores: Vec<f64> = told
+    assert_eq!(ranked.len(), 3);
+    let scores: Vec<f64> = ranked
         .iter()
         .map(|line| line["score"].as_f64().unwrap())
         .collect();
     assert!(
         scores.is_sorted_by(|a, b| a >= b) && scores[2] > 0.2,
-        "{told:?}"
+        "{ranked:?}"
     );
     assert_eq!(rerank(&["mini", QUERY], "").ok(), "");
     rerank(&["mini", " "], LINES).fails(2, "the query is empty");
@@ -95,20 +95,20 @@ fn the_api_ranks_documents() {
     let documents: Vec<&str> = LINES.lines().collect();
     for path in ["/v1/rerank", "/api/rerank", "/rerank"] {
         let body = json!({"model": "mini", "query": QUERY, "documents": documents, "top_n": 2});
-        let told = server.post(path, &body.to_string());
-        let results = told["results"].as_array().unwrap();
+        let ranked = server.post(path, &body.to_string());
+        let results = ranked["results"].as_array().unwrap();
         assert_eq!(results.len(), 2);
         assert_eq!(
             (&results[0]["index"], &results[1]["index"]),
             (&1.into(), &4.into())
         );
-        assert!(results[0]["document"].is_null() && told["usage"]["total_tokens"].is_u64());
+        assert!(results[0]["document"].is_null() && ranked["usage"]["total_tokens"].is_u64());
     }
     let objects: Vec<Json> = documents.iter().map(|text| json!({"text": text})).collect();
     let body =
         json!({"model": "rank", "query": QUERY, "documents": objects, "return_documents": true});
-    let told = server.post("/v1/rerank", &body.to_string());
-    let first = &told["results"][0];
+    let ranked = server.post("/v1/rerank", &body.to_string());
+    let first = &ranked["results"][0];
     let index = first["index"].as_u64().unwrap() as usize;
     assert_eq!(first["document"]["text"], documents[index]);
     for (body, status) in [

@@ -63,15 +63,15 @@ pub fn held_by_grammar(format: &Format, tools: &[Tool], text: &str) -> bool {
         return true;
     };
     let none = Specials::new([]).unwrap();
-    let lark = ToolGrammar {
+    let tool_grammar = ToolGrammar {
         format,
         thought: Thought::None,
         specials: &none,
     };
     let tools: Vec<&Tool> = tools.iter().collect();
-    let grammar = lark.calls_behind_trigger(shape, &tools);
+    let grammar = tool_grammar.calls_behind_trigger(shape, &tools);
     let (_, calls) = text.split_once(shape.trigger()).unwrap();
-    let compiler = Compiler::of_bytes().unwrap();
+    let compiler = Compiler::for_bytes().unwrap();
     let calls = calls.trim_end();
     // Cohere's templates number the calls in a key that the grammar does not include.
     if calls.contains("\"tool_call_id\"") {
@@ -204,7 +204,7 @@ fn pattern() -> Json {
 }
 
 #[test]
-fn a_call_that_the_model_makes_by_itself_is_told_from_text() {
+fn an_optional_call_is_distinguished_from_text() {
     let sandbox = sandbox();
     let server = sandbox.serve(&[]);
     let mut body = json!({"model": "tooly", "stream": true, "tools": tools(), "options": {"temperature": 0, "num_predict": 80, "stop": ["</tool_call>"]}, "messages": pattern()});
@@ -224,23 +224,26 @@ fn a_call_that_the_model_makes_by_itself_is_told_from_text() {
         (&calls[0]["done"], &calls[0]["message"]["content"]),
         (&json!(false), &json!(""))
     );
-    let said: String = lines
+    let answer_text: String = lines
         .iter()
         .filter_map(|line| line["message"]["content"].as_str())
         .collect();
-    assert!(!said.contains('<') && !said.contains('{'), "{said}");
+    assert!(
+        !answer_text.contains('<') && !answer_text.contains('{'),
+        "{answer_text}"
+    );
     // Without tools, the same output is plain text.
     body["tools"] = json!([]);
     let lines = server.ask("POST", "/api/chat", &body.to_string()).lines();
-    let said: String = lines
+    let answer_text: String = lines
         .iter()
         .filter_map(|line| line["message"]["content"].as_str())
         .collect();
-    assert!(said.contains("<tool_call>"), "{said}");
+    assert!(answer_text.contains("<tool_call>"), "{answer_text}");
 }
 
 #[test]
-fn the_command_line_promises_too() {
+fn the_command_line_enforces_constraints_too() {
     let sandbox = sandbox();
     let schema = sandbox.file("person.json", PERSON);
     let schema = schema.to_str().unwrap();
@@ -323,7 +326,7 @@ fn the_command_line_promises_too() {
 }
 
 #[test]
-fn what_cannot_be_promised_is_said_before_the_first_token() {
+fn unsupported_constraints_fail_before_the_first_token() {
     let sandbox = sandbox();
     let server = sandbox.serve(&[]);
     let deep = format!(
@@ -364,7 +367,7 @@ fn what_cannot_be_promised_is_said_before_the_first_token() {
         ("--grammar", deep.as_str(), "nested too deeply"),
         ("--grammar", wide.as_str(), "too many alternatives"),
     ] {
-        let file = sandbox.file("promise", content);
+        let file = sandbox.file("constraint", content);
         let done = sandbox.puna(
             &[
                 "run",

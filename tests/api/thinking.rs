@@ -64,15 +64,15 @@ fn thinking_ends_where_its_budget_ends() {
     );
     for budget in [0, 4, 12] {
         let [thinking, content] = ask(budget, &Json::Null);
-        let told = format!("{budget}: {thinking:?} {content:?}");
+        let shown = format!("{budget}: {thinking:?} {content:?}");
         assert!(
             endless.starts_with(&thinking) && !content.is_empty(),
-            "{told}"
+            "{shown}"
         );
         // The end tag that the budget forced is not part of the text; a later one from the model is.
-        assert!(!content.trim_start().starts_with("</think"), "{told}");
+        assert!(!content.trim_start().starts_with("</think"), "{shown}");
         let words = thinking.split_whitespace().count() as i64;
-        assert!(words <= budget && words >= budget / 2, "{told}");
+        assert!(words <= budget && words >= budget / 2, "{shown}");
     }
     // The budget also works with an output constraint.
     let [thinking, content] = ask(4, &serde_json::from_str(PERSON).unwrap());

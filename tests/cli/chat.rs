@@ -12,7 +12,7 @@ fn lines(text: &str) -> Vec<Json> {
 }
 
 #[test]
-fn each_line_is_answered_with_what_came_before_in_mind() {
+fn each_line_is_answered_in_its_conversation() {
     let sandbox = Sandbox::with_smol();
     let flags = ["--temperature", "0", "-n", "24"];
     let chat = |words: &[&str], input: &str| {
@@ -27,9 +27,9 @@ fn each_line_is_answered_with_what_came_before_in_mind() {
     let user = |text: &str| json!({"role": "user", "content": text}).to_string() + "\n";
     let system = json!({"role": "system", "content": "Be brief."}).to_string() + "\n";
     let first = [system, user("The secret word is banana.")].concat();
-    let told = chat(&["--jsonl", "--transcript", "t.jsonl"], &first).ok();
-    assert_eq!(lines(&told).len(), 1, "{told}");
-    assert_eq!(lines(&told)[0]["role"], "assistant");
+    let output = chat(&["--jsonl", "--transcript", "t.jsonl"], &first).ok();
+    assert_eq!(lines(&output).len(), 1, "{output}");
+    assert_eq!(lines(&output)[0]["role"], "assistant");
     let on = chat(
         &["--jsonl", "--continue", "t.jsonl"],
         &user("What is the secret word?"),
@@ -41,13 +41,13 @@ fn each_line_is_answered_with_what_came_before_in_mind() {
     let odd = ["{", "[]", r#"{"role":"judge","content":"x"}"#].map(|line| line.to_string() + "\n");
     let done = chat(&["--jsonl"], &[odd.concat(), user("Say hello.")].concat());
     assert_eq!(done.status, Some(14), "{done:?}");
-    let told = lines(&done.stdout);
-    assert_eq!(told.len(), 4, "{told:?}");
+    let output = lines(&done.stdout);
+    assert_eq!(output.len(), 4, "{output:?}");
     assert!(
-        told[..3].iter().all(|line| line["error"].is_string()),
-        "{told:?}"
+        output[..3].iter().all(|line| line["error"].is_string()),
+        "{output:?}"
     );
-    assert!(!told[3]["content"].as_str().unwrap().is_empty());
+    assert!(!output[3]["content"].as_str().unwrap().is_empty());
     chat(&["--jsonl", "--schema", "no.json"], "").fails(1, "cannot read no.json");
 }
 
@@ -68,10 +68,10 @@ fn a_script_can_be_the_loop_that_runs_tools() {
     ];
     let flags = ["--think=false", "-n", "300", "--temperature", "0"];
     let words = [&words[..], &flags].concat();
-    let told = sandbox.puna(&words, &format!("{user}\n{result}\n")).ok();
-    let answers = lines(&told);
+    let output = sandbox.puna(&words, &format!("{user}\n{result}\n")).ok();
+    let answers = lines(&output);
     // The call first; then, after its result, the answer.
-    assert_eq!(answers.len(), 2, "{told}");
+    assert_eq!(answers.len(), 2, "{output}");
     let call = &answers[0]["tool_calls"][0]["function"];
     assert_eq!(call["name"], "get_weather");
     assert!(call["arguments"]["city"].is_string());
@@ -90,14 +90,14 @@ fn a_recorded_answer_comes_out_the_same() {
         "--record",
         "r.json",
     ];
-    let told = run(&asked).ok();
+    let output = run(&asked).ok();
     for _ in 0..2 {
         assert_eq!(run(&["replay", "r.json"]).ok(), "");
     }
-    assert_eq!(run(&["replay", "r.json", "--print"]).ok(), told);
+    assert_eq!(run(&["replay", "r.json", "--print"]).ok(), output);
     let object: Json = serde_json::from_str(&run(&["replay", "r.json", "--json"]).ok()).unwrap();
     assert_eq!(object["same"], true);
-    assert_eq!(object["response"], told.trim_end_matches('\n'));
+    assert_eq!(object["response"], output.trim_end_matches('\n'));
     // Trailing newlines of an answer are printed as one, by `run` and by `replay`.
     let words = ["--grammar", "lines.gbnf", "--record", "lines.json"];
     sandbox.file("lines.gbnf", "root ::= \"a\\n\\n\\n\"");
@@ -108,7 +108,10 @@ fn a_recorded_answer_comes_out_the_same() {
     let recorded: Json = serde_json::from_str(&text).unwrap();
     assert!(recorded["request"]["options"]["seed"].is_u64(), "{text}");
     let content = recorded["output"]["content"].as_str().unwrap();
-    assert_eq!(content.trim_end_matches('\n'), told.trim_end_matches('\n'));
+    assert_eq!(
+        content.trim_end_matches('\n'),
+        output.trim_end_matches('\n')
+    );
     // A different seed, a different model, a file that is not a record.
     let mut other = recorded.clone();
     other["request"]["options"]["seed"] = 1.into();

@@ -70,7 +70,7 @@ fn records_have_four_forms_and_fields_fill_the_prompt() {
 }
 
 #[test]
-fn a_failed_record_is_told_and_the_others_go_on() {
+fn a_failed_record_is_reported_and_the_others_continue() {
     let sandbox = Sandbox::with_smol();
     let input = "{\"a\":\"x\"}\nnonsense\n{\"b\":1}\n{\"a\":\"y\"}\n";
     let done = map(&sandbox, &["--jsonl", "-p", "{a}", "--json"], input);
@@ -118,7 +118,7 @@ fn a_failed_record_is_told_and_the_others_go_on() {
 }
 
 #[test]
-fn of_a_record_that_does_not_fit_the_asked_part_is_answered() {
+fn a_long_record_is_cut_to_the_requested_part() {
     let sandbox = Sandbox::with_smol();
     let input = format!("short\n{}\n", "long ".repeat(300));
     let words = ["-p", "Repeat: {}", "--num-ctx", "128", "--json"];
@@ -126,17 +126,17 @@ fn of_a_record_that_does_not_fit_the_asked_part_is_answered() {
     assert_eq!(done.status, Some(14), "{done:?}");
     assert!(objects(&done.stdout)[1]["error"].is_string());
     let journal = sandbox.file("journal", "");
-    let kept = ["--overflow", "head", "--resume", journal.to_str().unwrap()];
-    let words = [&words[..], &kept].concat();
+    let overflow = ["--overflow", "head", "--resume", journal.to_str().unwrap()];
+    let words = [&words[..], &overflow].concat();
     for _ in 0..2 {
         let done = map(&sandbox, &words, &input);
         let note = "record 2: ";
         assert!(done.stderr.contains(note), "{done:?}");
         assert!(done.stderr.contains(" tokens were dropped"), "{done:?}");
-        let told = objects(&done.ok());
-        assert!(told[0].get("dropped").is_none(), "{told:?}");
-        assert!(told[1]["dropped"].as_u64() > Some(150), "{told:?}");
-        assert!(told[1].get("error").is_none(), "{told:?}");
+        let answered = objects(&done.ok());
+        assert!(answered[0].get("dropped").is_none(), "{answered:?}");
+        assert!(answered[1]["dropped"].as_u64() > Some(150), "{answered:?}");
+        assert!(answered[1].get("error").is_none(), "{answered:?}");
     }
     map(&sandbox, &["--overflow", "reduce"], "x\n")
         .fails(2, "--overflow must be error, head, tail or middle");
@@ -310,18 +310,18 @@ fn a_killed_run_goes_on_where_it_was() {
 }
 
 #[test]
-fn choose_weighs_whole_texts_and_tells_by_its_status() {
+fn choose_scores_complete_texts_and_sets_the_status() {
     let sandbox = Sandbox::with_smol();
     let choose = |words: &[&str]| {
         let common = ["choose", "smol", "-Q", "What is the capital of France?"];
         sandbox.puna(&[&common, words].concat(), "Please answer.\n")
     };
     let json = choose(&["Berlin", "Paris", "Paris in Texas", "--json"]).ok();
-    let told: Json = serde_json::from_str(&json).unwrap();
-    let all = told["probabilities"].as_object().unwrap();
+    let answered: Json = serde_json::from_str(&json).unwrap();
+    let all = answered["probabilities"].as_object().unwrap();
     let sum: f64 = all.values().map(|share| share.as_f64().unwrap()).sum();
-    assert!((sum - 1.0).abs() < 1e-6, "{told}");
-    assert!(all["Paris"].as_f64() > all["Berlin"].as_f64(), "{told}");
+    assert!((sum - 1.0).abs() < 1e-6, "{answered}");
+    assert!(all["Paris"].as_f64() > all["Berlin"].as_f64(), "{answered}");
     let line = choose(&["Berlin", "Paris"]).ok();
     assert!(line.starts_with("Paris\t0."), "{line}");
     assert_eq!(

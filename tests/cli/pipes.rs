@@ -142,7 +142,7 @@ fn json_is_one_object_with_the_apis_fields() {
 }
 
 #[test]
-fn verbose_tells_timings_on_standard_error_only() {
+fn verbose_prints_timings_on_standard_error_only() {
     let sandbox = Sandbox::new();
     let done = sandbox.puna(
         &[
@@ -288,7 +288,7 @@ fn the_longest_answer_ends_where_the_context_ends() {
 }
 
 #[test]
-fn bench_tells_settings_and_then_speeds() {
+fn bench_prints_settings_and_then_speeds() {
     let sandbox = Sandbox::with_smol();
     let words = ["bench", "smol", "-p", "24", "-n", "4", "--runs", "1"];
     let done = sandbox.puna(&words, "").ok();
@@ -333,7 +333,7 @@ fn bench_tells_settings_and_then_speeds() {
 }
 
 #[test]
-fn a_run_that_times_out_prints_what_there_is() {
+fn a_run_that_times_out_prints_the_partial_answer() {
     let sandbox = Sandbox::with_smol();
     let words = [
         "run",
@@ -394,25 +394,25 @@ fn a_run_that_a_stop_string_ends_leaves_in_order_every_time() {
 }
 
 #[test]
-fn bench_keeps_the_attention_that_is_faster_here() {
+fn bench_tune_stores_the_faster_attention() {
     let sandbox = Sandbox::new();
     let model = sandbox.file("tiny.gguf", crate::engine::architectures::llama());
     let model = model.to_str().unwrap();
-    let tuned = sandbox.puna(&["bench", "--tune", model, "--runs", "1"], "");
-    let tuned = tuned.ok();
+    let settings = sandbox.puna(&["bench", "--tune", model, "--runs", "1"], "");
+    let settings = settings.ok();
     for setting in ["no flash", "flash"] {
-        let depths = tuned
+        let depths = settings
             .matches(&format!("\n{setting}, answer behind "))
             .count();
-        assert!(depths > 0, "{tuned}");
+        assert!(depths > 0, "{settings}");
         assert!(
-            tuned.contains(&format!("{setting}, answers, 8 at once\t")),
-            "{tuned}"
+            settings.contains(&format!("{setting}, answers, 8 at once\t")),
+            "{settings}"
         );
     }
     let last = |what: &str| {
-        let line = tuned.lines().find_map(|line| line.strip_prefix(what));
-        line.unwrap_or_else(|| panic!("{what}: {tuned}")).trim() == "true"
+        let line = settings.lines().find_map(|line| line.strip_prefix(what));
+        line.unwrap_or_else(|| panic!("{what}: {settings}")).trim() == "true"
     };
     last("flash for one answer");
     let several = last("flash for several");
@@ -422,26 +422,26 @@ fn bench_keeps_the_attention_that_is_faster_here() {
         sandbox.shell(&line).ok().trim().ends_with("true")
     };
     assert_eq!(flash(""), several);
-    let folder = sandbox.home.join(".cache/puna/tuned");
+    let folder = sandbox.home.join(".cache/puna/measured");
     let files = std::fs::read_dir(folder)
         .unwrap()
         .map(|file| file.unwrap().path());
-    let kept = files
+    let stored = files
         .filter(|path| path.file_name().unwrap() != ".lock")
         .collect::<Vec<_>>();
-    assert_eq!(kept.len(), 1);
+    assert_eq!(stored.len(), 1);
     // The file overrides the default, and the variable overrides the file.
-    let text = std::fs::read_to_string(&kept[0]).unwrap();
+    let text = std::fs::read_to_string(&stored[0]).unwrap();
     let other = text.replace(
         &format!(r#""several":{several}"#),
         &format!(r#""several":{}"#, !several),
     );
     assert_ne!(text, other);
-    std::fs::write(&kept[0], other).unwrap();
+    std::fs::write(&stored[0], other).unwrap();
     assert_eq!(flash(""), !several);
     assert_eq!(flash(&format!("PUNA_FLASH_ATTENTION={several}")), several);
     // An invalid file is ignored.
-    std::fs::write(&kept[0], "{").unwrap();
+    std::fs::write(&stored[0], "{").unwrap();
     sandbox
         .puna(&["bench", model, "-p", "8", "-n", "2", "--runs", "1"], "")
         .ok();

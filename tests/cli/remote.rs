@@ -19,7 +19,7 @@ fn says(text: &'static str) -> Scripted {
 }
 
 #[test]
-fn what_only_puna_knows_is_not_asked_of_others() {
+fn puna_features_are_not_requested_from_other_servers() {
     let (sandbox, server) = (Sandbox::new(), says("hello"));
     let host = server.address.to_string();
     let grammar = sandbox.file("g.gbnf", "root ::= \"a\"");
@@ -40,7 +40,7 @@ fn what_only_puna_knows_is_not_asked_of_others() {
 }
 
 #[test]
-fn a_promise_that_a_server_does_not_keep_is_an_error() {
+fn a_constraint_that_a_server_ignores_is_an_error() {
     let sandbox = Sandbox::new();
     for (text, status) in [("{\"a\": 1}", 0), ("[1]", 1), ("Sure! {\"a\": 1}", 1)] {
         let server = says(text);

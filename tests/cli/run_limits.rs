@@ -51,8 +51,11 @@ fn the_time_is_over_though_standard_input_never_ends() {
         let done = child.wait_with_output().unwrap();
         drop(input);
         assert_eq!(done.status.code(), Some(status), "{words:?}: {done:?}");
-        let told = String::from_utf8(done.stderr).unwrap();
-        assert!(told.starts_with("puna: timed out: "), "{words:?}: {told}");
+        let stderr = String::from_utf8(done.stderr).unwrap();
+        assert!(
+            stderr.starts_with("puna: timed out: "),
+            "{words:?}: {stderr}"
+        );
     }
 }
 
@@ -124,7 +127,7 @@ fn memory_and_time_have_limits() {
 }
 
 #[test]
-fn what_may_pass_is_tried_again() {
+fn transient_failures_are_retried() {
     // A server that answers 503 twice.
     let count = AtomicUsize::new(0);
     let server = Registry::scripted(move |asked, _| {

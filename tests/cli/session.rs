@@ -9,7 +9,7 @@ use crate::support::{PUNA, Sandbox};
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// Longest wait for screen content: a model loads while other tests compute.
-const PATIENCE: Duration = Duration::from_secs(60);
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// A terminal that runs one line of shell.
 struct Terminal {
@@ -70,7 +70,7 @@ impl Terminal {
             if wanted(&screen) {
                 return screen;
             }
-            assert!(started.elapsed() < PATIENCE, "no {what}:\n{screen}");
+            assert!(started.elapsed() < WAIT_MAX, "no {what}:\n{screen}");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -147,12 +147,12 @@ fn ctrl_c_ends_the_answer_and_keeps_the_session() {
     terminal.fills(4);
     terminal.press("C-c");
     terminal.rests_at(">>>");
-    terminal.says("/export kept.md");
-    terminal.sees("Wrote kept.md.");
-    let kept = std::fs::read_to_string(sandbox.home.join("kept.md")).unwrap();
+    terminal.says("/export exported.md");
+    terminal.sees("Wrote exported.md.");
+    let exported = std::fs::read_to_string(sandbox.home.join("exported.md")).unwrap();
     assert!(
-        kept.contains("## Assistant\n\n"),
-        "what was said is kept: {kept}"
+        exported.contains("## Assistant\n\n"),
+        "the conversation is exported: {exported}"
     );
     terminal.press("C-c");
     terminal.sees("Use Ctrl + d or /bye to exit.");
@@ -386,8 +386,9 @@ fn attached_files_come_before_the_prompt_and_are_texts() {
     sandbox
         .puna(&[&render[..], &["Compare."]].concat(), "")
         .ok();
-    let told = std::fs::read_to_string(sandbox.home.join("t.jsonl")).unwrap();
-    let first: serde_json::Value = serde_json::from_str(told.lines().next().unwrap()).unwrap();
+    let transcript = std::fs::read_to_string(sandbox.home.join("t.jsonl")).unwrap();
+    let first: serde_json::Value =
+        serde_json::from_str(transcript.lines().next().unwrap()).unwrap();
     assert_eq!(
         first["content"],
         "==> a.txt <==\nalpha\n\n==> b.txt <==\nbeta\n\nCompare."
@@ -415,6 +416,6 @@ fn attached_files_come_before_the_prompt_and_are_texts() {
         "",
     );
     plain.ok();
-    let told = std::fs::read_to_string(sandbox.home.join("u.jsonl")).unwrap();
-    assert!(!told.contains("alpha"), "{told}");
+    let transcript = std::fs::read_to_string(sandbox.home.join("u.jsonl")).unwrap();
+    assert!(!transcript.contains("alpha"), "{transcript}");
 }

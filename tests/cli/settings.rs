@@ -3,7 +3,7 @@
 use crate::support::Sandbox;
 
 #[test]
-fn each_setting_tells_its_value_and_where_it_came_from() {
+fn each_setting_shows_its_value_and_origin() {
     let sandbox = Sandbox::new();
     let path = sandbox.file(
         ".config/puna/config",
@@ -44,7 +44,7 @@ fn each_setting_tells_its_value_and_where_it_came_from() {
 }
 
 #[test]
-fn without_a_home_everything_is_still_told() {
+fn settings_are_shown_without_a_home() {
     let sandbox = Sandbox::new();
     let done = sandbox.shell("env -i \"$(command -v puna)\" config");
     let all = done.ok();
@@ -104,10 +104,10 @@ fn the_doctor_names_each_problem_and_its_fix() {
 }
 
 #[test]
-fn a_store_that_cannot_be_written_is_bad_news() {
+fn doctor_reports_an_unwritable_store() {
     let sandbox = Sandbox::new();
-    let told = sandbox.shell("PUNA_MODELS=/dev/null/models puna doctor");
-    assert_eq!(told.status, Some(13));
+    let output = sandbox.shell("PUNA_MODELS=/dev/null/models puna doctor");
+    assert_eq!(output.status, Some(13));
     let line = "store\tbad\t/dev/null/models cannot be written\tpuna config models\n";
-    assert!(told.stdout.contains(line), "{told:?}");
+    assert!(output.stdout.contains(line), "{output:?}");
 }

@@ -55,7 +55,7 @@ fn an_answer_takes_the_shape_that_is_asked_for() {
 }
 
 #[test]
-fn what_has_no_such_shape_is_an_error() {
+fn an_answer_without_the_shape_is_an_error() {
     let sandbox = sandbox();
     run(&sandbox, &["--grammar", "plain.gbnf", "--extract"])
         .fails(1, "the answer has no code block");

@@ -4,7 +4,7 @@ use std::fs;
 
 use puna::format::gguf::Writer;
 
-use crate::support::scripted_model::parrot;
+use crate::support::scripted_model::scripted_gguf;
 use crate::support::{Sandbox, smol, tiny_gguf};
 
 #[test]
@@ -25,7 +25,7 @@ fn a_missing_model_is_3_and_names_the_nearest() {
 }
 
 #[test]
-fn what_is_no_gguf_is_8() {
+fn a_file_other_than_gguf_is_8() {
     let sandbox = Sandbox::new();
     let text = sandbox.file("text.gguf", "just some text, not a model");
     sandbox
@@ -112,7 +112,7 @@ fn writer(add: fn(&mut Writer)) -> Writer {
 }
 
 #[test]
-fn what_llama_cpp_refuses_is_8_with_its_reason() {
+fn a_file_that_llama_cpp_refuses_is_8_with_its_reason() {
     let sandbox = Sandbox::new();
     let path = sandbox.file("odd.gguf", tiny_gguf());
     sandbox
@@ -235,7 +235,7 @@ fn no_server_where_one_was_named_is_7() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_7_and_tells_who_answers() {
+fn a_port_in_use_is_7_and_names_its_server() {
     let sandbox = Sandbox::new();
     let server = sandbox.serve(&[]);
     let at = server.at.clone();
@@ -324,7 +324,7 @@ fn modelfiles_that_are_wrong_say_where() {
 fn a_vocabulary_that_would_end_llama_cpp_is_damage() {
     let sandbox = Sandbox::new();
     // Makes the second piece a duplicate of the first.
-    let mut twice = parrot(&["The sky is blue."]);
+    let mut twice = scripted_gguf(&["The sky is blue."]);
     let (first, second) = ("The\u{2581}".as_bytes(), "sky\u{2581}".as_bytes());
     let at = twice.windows(second.len()).position(|part| part == second);
     let at = at.expect("the piece is there");

@@ -1,6 +1,6 @@
 """One real call each by simonw's llm, litellm and LangChain; argument: the server's address.
 
-The models are parrots: tests/parrot.rs.
+The models are scripted: tests/support/scripted_model.rs.
 """
 
 import os
@@ -20,8 +20,8 @@ hi = [{"role": "user", "content": "hi"}]
 
 with tempfile.TemporaryDirectory() as folder:
     with open(os.path.join(folder, "extra-openai-models.yaml"), "w") as file:
-        file.write(f"- model_id: parrot\n  model_name: text\n  api_base: {base}/v1\n")
-    words = [sys.executable, "-m", "llm", "-m", "parrot", "--key", "none", "hi"]
+        file.write(f"- model_id: scripted\n  model_name: text\n  api_base: {base}/v1\n")
+    words = [sys.executable, "-m", "llm", "-m", "scripted", "--key", "none", "hi"]
     said = subprocess.run(words, env={**os.environ, "LLM_USER_PATH": folder}, capture_output=True, text=True)
     assert said.stdout == SKY + "\n", said
 

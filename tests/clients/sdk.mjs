@@ -1,5 +1,5 @@
 // Golden streams through the stream helpers of OpenAI's and Anthropic's npm SDKs; argument: the server's address;
-// PUNA_PACKAGES: the folder of node_modules. The models are parrots: tests/parrot.rs.
+// PUNA_PACKAGES: the folder of node_modules. The models are scripted: tests/support/scripted_model.rs.
 import assert from 'node:assert/strict'
 import { createRequire } from 'node:module'
 

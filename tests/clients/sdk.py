@@ -1,6 +1,6 @@
 """Golden streams through the stream helpers of OpenAI's and Anthropic's Python SDKs; argument: the address.
 
-The models are parrots (tests/parrot.rs): each says its one answer, whatever it is asked.
+The models are scripted (tests/support/scripted_model.rs): each gives its one answer to any prompt.
 """
 
 import json

@@ -63,8 +63,8 @@ pub fn tiny_of(architecture: &str, keys: &[(&str, u64)], tokens: u64) -> Writer 
         writer.unsigned(&format!("{architecture}.{key}"), *value as u32);
     }
     let bytes = (0..256).map(|byte| format!("<0x{byte:02X}>"));
-    let marks = ["<unk>", "<s>", "</s>"].map(String::from);
-    let mut texts: Vec<String> = marks.into_iter().chain(bytes).collect();
+    let special_tokens = ["<unk>", "<s>", "</s>"].map(String::from);
+    let mut texts: Vec<String> = special_tokens.into_iter().chain(bytes).collect();
     texts.extend((texts.len()..tokens as usize).map(|id| format!("t{id}")));
     let kinds: Vec<i32> = (0..tokens)
         .map(|id| match id {
@@ -324,7 +324,7 @@ pub fn assert_same(left: &Json, right: &Json, what: &str) {
 }
 
 #[test]
-fn recurrent_models_answer_and_go_on_from_marks() {
+fn recurrent_models_resume_from_checkpoints() {
     for (name, bytes) in [("mamba", mamba()), ("rwkv", rwkv())] {
         let (sandbox, path) = with(name, bytes);
         let one = sandbox.puna(

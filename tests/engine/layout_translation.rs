@@ -298,7 +298,7 @@ pub fn alike(cases: &[Case]) {
 }
 
 #[test]
-fn what_was_laid_out_for_ollama_answers_as_what_was_not() {
+fn ollama_layouts_answer_like_llama_cpps() {
     alike(&[
         ("gemma3", gemma3),
         ("gemma-embedding", embedding_gemma),

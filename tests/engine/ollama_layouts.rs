@@ -299,7 +299,7 @@ const SEEING: [&str; 23] = [
 ];
 
 #[test]
-fn the_part_that_sees_becomes_a_projector() {
+fn the_vision_part_becomes_a_projector() {
     let sandbox = Sandbox::new();
     let file = sandbox.file("g.gguf", gemma3_that_sees());
     sandbox.create("g", &format!("FROM {}\n", file.display()));
@@ -346,7 +346,7 @@ fn the_part_that_sees_becomes_a_projector() {
 }
 
 #[test]
-fn who_cannot_see_has_no_projector() {
+fn text_models_have_no_projector() {
     let sandbox = Sandbox::with_smol();
     sandbox
         .puna(&["path", "--projector", "smol"], "")

@@ -34,7 +34,7 @@ fn cached(done: &Done) -> usize {
 }
 
 #[test]
-fn a_prompt_that_begins_alike_is_computed_once() {
+fn a_shared_prefix_is_computed_once() {
     let sandbox = Sandbox::new();
     let tiny = sandbox.file("mamba.gguf", mamba());
     for (model, rules) in [
@@ -70,7 +70,7 @@ fn a_prompt_that_begins_alike_is_computed_once() {
 }
 
 #[test]
-fn what_is_broken_is_computed_again() {
+fn damaged_files_are_computed_again() {
     let sandbox = Sandbox::new();
     let prompt = words("word", 200);
     let first = run(&sandbox, &smol(), &prompt, &[]);
@@ -96,7 +96,7 @@ fn what_is_broken_is_computed_again() {
 }
 
 #[test]
-fn it_is_listed_bounded_removed_and_can_be_off() {
+fn the_cache_is_listed_bounded_removed_and_can_be_off() {
     let sandbox = Sandbox::new();
     let (one, two) = (words("one", 200), words("two", 200));
     let raw = |name: &str, value: &str, prompt: &str| {
@@ -132,7 +132,7 @@ fn it_is_listed_bounded_removed_and_can_be_off() {
     nothing.fails(1, "no saved sequence is called");
     sandbox.puna(&["cache", "rm"], "").ok();
     assert!(files(&sandbox).is_empty());
-    let unknown = sandbox.puna(&["cache", "mend"], "");
+    let unknown = sandbox.puna(&["cache", "repair"], "");
     unknown.fails(2, "cache accepts ls, rm and stat");
 }
 

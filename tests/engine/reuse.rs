@@ -31,7 +31,7 @@ pub fn words(word: &str, count: usize) -> String {
 }
 
 #[test]
-fn conversations_in_turn_keep_what_was_computed() {
+fn alternating_conversations_reuse_their_prefix() {
     let (_sandbox, server) = started();
     for model in ["smol", "gemma"] {
         let prompts = [words("word", 130), words("other", 130), words("third", 130)];
@@ -55,7 +55,7 @@ fn conversations_in_turn_keep_what_was_computed() {
 }
 
 #[test]
-fn eight_that_begin_alike_get_their_own_answers() {
+fn eight_prompts_with_one_prefix_get_their_own_answers() {
     let (_sandbox, server) = started();
     for model in ["smol", "gemma"] {
         let system = words("rule", 130);
@@ -107,13 +107,13 @@ fn a_prompt_that_was_left_at_any_moment_is_answered_as_ever() {
 fn a_window_goes_back_to_any_place_before_it_slid() {
     let (_sandbox, server) = started();
     let (_another, fresh) = started();
-    let told = |what: &str| -> u64 {
+    let counter = |what: &str| -> u64 {
         let metrics = server.ask("GET", "/metrics", "").body;
         let start = format!("puna_{what}_tokens_total{{model=\"gemma\"}} ");
         let mut values = metrics.lines().filter_map(|line| line.strip_prefix(&start));
         values.next().unwrap().parse().unwrap()
     };
-    let computed = || told("prompt") - told("cached");
+    let computed = || counter("prompt") - counter("cached");
     // One within the window of 512, one that exceeds it in the prompt, one in the answer.
     for (word, count, answer_tokens) in [("word", 30, 4), ("other", 200, 4), ("third", 140, 120)] {
         let body = json!({"model": "gemma", "prompt": words(word, count), "raw": true, "stream": false,

@@ -13,7 +13,7 @@ fn uploaded_files_become_a_model() {
     let sandbox = Sandbox::new();
     let server = sandbox.serve(&[]);
     let bytes = crate::support::tiny_gguf();
-    let digest = puna::core::digest::Digest::of(&bytes).to_string();
+    let digest = puna::core::digest::Digest::compute(&bytes).to_string();
     let path = format!("/api/blobs/{digest}");
     let mut stream = std::net::TcpStream::connect(&server.at).unwrap();
     // Chunked, as clients send bodies of unknown length.
@@ -48,7 +48,7 @@ fn uploaded_files_become_a_model() {
             .contains("MESSAGE user hi\n")
     );
     // A blob that is not a model, and one that does not exist.
-    let junk = puna::core::digest::Digest::of(b"junk").to_string();
+    let junk = puna::core::digest::Digest::compute(b"junk").to_string();
     assert_eq!(
         server
             .ask("POST", &format!("/api/blobs/{junk}"), "junk")
@@ -61,7 +61,7 @@ fn uploaded_files_become_a_model() {
         "supplied file was not in GGUF format"
     );
     assert_eq!(create(json!({"weights.bin": junk})).error(), "unknown type");
-    let missing = puna::core::digest::Digest::of(b"missing").to_string();
+    let missing = puna::core::digest::Digest::compute(b"missing").to_string();
     assert_eq!(
         create(json!({"weights.gguf": missing})).error(),
         "unknown type"

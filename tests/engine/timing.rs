@@ -83,7 +83,7 @@ fn a_one_shot_is_quick_and_the_program_starts_at_once() {
 }
 
 #[test]
-fn a_beginning_that_eight_share_is_computed_once() {
+fn a_prefix_of_eight_prompts_is_computed_once() {
     let sandbox = Sandbox::with_smol();
     let server = sandbox.serve(&[]);
     let timed = |count: usize, word: &str| {

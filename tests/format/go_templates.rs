@@ -16,7 +16,7 @@ fn prompts_are_gos_to_the_byte() {
     let mut wrong = Vec::new();
     let mut count = 0;
     for (name, prompts) in expected.as_object().unwrap() {
-        let template = Template::of_text(&data(&format!("gotmpl/{name}.gotmpl")))
+        let template = Template::from_text(&data(&format!("gotmpl/{name}.gotmpl")))
             .unwrap_or_else(|error| panic!("{name}: {error}"));
         for (key, prompt) in prompts.as_object().unwrap() {
             let (chat, think) = key.split_once(" think=").unwrap_or((key, ""));

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::support::{Sandbox, smol};
 
 #[test]
-fn a_prompt_that_does_not_fit_keeps_the_part_that_was_asked_for() {
+fn a_long_prompt_is_cut_to_the_requested_part() {
     let sandbox = Sandbox::with_smol();
     let long: String = (0..2000).map(|number| format!("{number} ")).collect();
     let words = |part: &'static str| ["render", "smol", "--num-ctx", "128", "--overflow", part];
@@ -76,9 +76,9 @@ fn a_text_that_does_not_fit_can_be_answered_in_pieces() {
     // Without a question the text is the whole prompt; a server gives the same result.
     assert!(!reduce(&["-n", "16"]).ok().trim().is_empty());
     let server = sandbox.serve(&[]);
-    let told = reduce(&[&question[..], &["--host", &server.at]].concat());
-    assert!(told.stderr.contains(note), "{told:?}");
-    assert!(!told.ok().trim().is_empty());
+    let output = reduce(&[&question[..], &["--host", &server.at]].concat());
+    assert!(output.stderr.contains(note), "{output:?}");
+    assert!(!output.ok().trim().is_empty());
     // A prompt that fits is not reduced; a question that cannot fit is an error.
     let fits = ["run", "smol", "Hi", "-n", "2", "--overflow", "reduce"];
     let fits = sandbox.puna(&fits, "");
@@ -165,9 +165,13 @@ fn a_template_without_a_system_role_gets_its_text_another_way() {
         "--jinja",
         jinja.to_str().unwrap(),
     ];
-    let told = sandbox.puna(&words, "");
-    assert!(told.stderr.contains("no system role"), "{}", told.stderr);
-    assert_eq!(told.ok(), "<user>Be brief.\n\nq");
+    let output = sandbox.puna(&words, "");
+    assert!(
+        output.stderr.contains("no system role"),
+        "{}",
+        output.stderr
+    );
+    assert_eq!(output.ok(), "<user>Be brief.\n\nq");
 }
 
 #[test]

@@ -75,10 +75,10 @@ pub fn render(
         .iter()
         .map(message)
         .collect();
-    let offered = chat["tools"] == true;
+    let has_tools = chat["tools"] == true;
     let chat = Chat {
         messages: &messages,
-        tools: if offered { tools } else { &[] },
+        tools: if has_tools { tools } else { &[] },
         think: chat["think"]
             .as_bool()
             .map(|on| if on { Think::On } else { Think::Off }),
@@ -95,7 +95,7 @@ pub fn render(
 const ESCAPES: [&str; 1] = ["meetkai-functionary-medium-v3.1"];
 
 /// Part of the note for templates without tools, or with tools under another name: we add them ourselves.
-const OFFERED: &str = "system message";
+const TOOLS_NOTE: &str = "system message";
 
 /// We render every conversation to the same bytes as Jinja2, unless a note says how it was changed;
 /// a conversation that Jinja2 rejects is rephrased.
@@ -108,7 +108,7 @@ fn prompts_are_jinja2s_to_the_byte() {
     for name in names() {
         let source = data(&format!("templates/{name}.jinja"));
         let template =
-            Template::of_gguf(&source, None).unwrap_or_else(|error| panic!("{name}: {error}"));
+            Template::from_gguf(&source, None).unwrap_or_else(|error| panic!("{name}: {error}"));
         let expected = json(&format!("prompts/{name}.json"));
         for (kind, chat) in &chats {
             let found = render(&template, chat, &tools);
@@ -116,7 +116,7 @@ fn prompts_are_jinja2s_to_the_byte() {
                 (Json::String(text), Ok((found, _))) if *text == found => equal += 1,
                 // Where Jinja2 rejects a conversation, we may rephrase it or reject it too.
                 (Json::Null, _) => {}
-                (_, Ok((found, notes))) if notes.iter().any(|note| note.contains(OFFERED)) => {
+                (_, Ok((found, notes))) if notes.iter().any(|note| note.contains(TOOLS_NOTE)) => {
                     assert!(found.contains("get_weather"), "{name} {kind}: {found}");
                 }
                 _ if ESCAPES.contains(&name.as_str()) && chat["tools"] == true => {}
@@ -227,15 +227,15 @@ fn read(
     }
     assert!(found, "the stop string of {stopped:?} cut at {at}");
     pieces.extend(reader.finish(false));
-    let (mut thinking, mut said, mut calls) = (String::new(), String::new(), Vec::new());
+    let (mut thinking, mut answer_text, mut calls) = (String::new(), String::new(), Vec::new());
     for piece in pieces {
         match piece {
             Piece::Thinking(text) => thinking += &text,
-            Piece::Text(text) => said += &text,
+            Piece::Text(text) => answer_text += &text,
             Piece::Call(call) => calls.push(ToolCall { id: None, ..call }),
         }
     }
-    (thinking, said, calls)
+    (thinking, answer_text, calls)
 }
 
 /// Templates without tool calls in their history, so that no syntax can be detected.
@@ -270,8 +270,8 @@ fn calls_are_read_in_the_shape_that_the_template_shows() {
     let mut wrong = Vec::new();
     for name in names() {
         let source = data(&format!("templates/{name}.jinja"));
-        let template = Template::of_gguf(&source, None).unwrap();
-        let format = Arc::new(Format::of(&template, &source));
+        let template = Template::from_gguf(&source, None).unwrap();
+        let format = Arc::new(Format::detect(&template, &source));
         if format.calls.is_none() && !format.channels {
             if !NO_CALLS.contains(&name.as_str()) {
                 wrong.push(format!("{name}: no shape"));
@@ -330,9 +330,9 @@ fn calls_are_read_in_the_shape_that_the_template_shows() {
                 wrong.push(format!("{name} {count}: the grammar refuses {text:?}"));
             }
             for at in 0..text.len() + STOP.len() {
-                let (_, said, found) = read(&format, &tools, &prompt, &text, at);
-                if found != calls[..count] || !said.trim().is_empty() {
-                    wrong.push(format!("{name} {count} at {at}: {text:?}\n   said {said:?} called {found:?}\n   {format:?}"));
+                let (_, answer_text, found) = read(&format, &tools, &prompt, &text, at);
+                if found != calls[..count] || !answer_text.trim().is_empty() {
+                    wrong.push(format!("{name} {count} at {at}: {text:?}\n   answer_text {answer_text:?} called {found:?}\n   {format:?}"));
                     break;
                 }
             }
@@ -380,16 +380,16 @@ fn calls_that_no_history_shows_are_read() {
         let (source, template) = match name.ends_with(".gotmpl") {
             true => {
                 let source = data(&format!("gotmpl/{name}"));
-                (source.clone(), Template::of_text(&source).unwrap())
+                (source.clone(), Template::from_text(&source).unwrap())
             }
             false => {
                 let source = data(&format!("templates/{name}.jinja"));
-                (source.clone(), Template::of_gguf(&source, None).unwrap())
+                (source.clone(), Template::from_gguf(&source, None).unwrap())
             }
         };
-        let format = Arc::new(Format::of(&template, &source));
+        let format = Arc::new(Format::detect(&template, &source));
         for at in 0..text.len() + STOP.len() {
-            let (_, said, calls) = read(&format, &tools, "", text, at);
+            let (_, answer_text, calls) = read(&format, &tools, "", text, at);
             let found: Vec<_> = calls
                 .iter()
                 .map(|call| (call.name.as_str(), call.arguments.as_str()))
@@ -399,24 +399,28 @@ fn calls_that_no_history_shows_are_read() {
                 ("set_alarm", r#"{"at":"noon"}"#),
             ];
             assert_eq!(found, expected, "{name} at {at}: {format:?}");
-            assert_eq!(said.trim(), "", "{name} at {at}");
+            assert_eq!(answer_text.trim(), "", "{name} at {at}");
         }
         let plain = "It is [sunny] {there}, functional.";
         for at in 0..plain.len() {
-            let (_, said, calls) = read(&format, &tools, "", plain, at);
-            assert_eq!((said.as_str(), calls.len()), (plain, 0), "{name} at {at}");
+            let (_, answer_text, calls) = read(&format, &tools, "", plain, at);
+            assert_eq!(
+                (answer_text.as_str(), calls.len()),
+                (plain, 0),
+                "{name} at {at}"
+            );
         }
     }
 }
 
 /// Thinking is separated from the answer by the template's tags, split at any byte.
 #[test]
-fn thinking_is_read_by_the_marks_that_the_template_shows() {
+fn thinking_is_parsed_by_the_tags_of_the_template() {
     let mut thinks = 0;
     for name in names() {
         let source = data(&format!("templates/{name}.jinja"));
-        let template = Template::of_gguf(&source, None).unwrap();
-        let format = Arc::new(Format::of(&template, &source));
+        let template = Template::from_gguf(&source, None).unwrap();
+        let format = Arc::new(Format::detect(&template, &source));
         let message = Message {
             thinking: Some("I <b> wonder.\n\nYes.".into()),
             ..Message::new("assistant", "So [be] it.")
@@ -429,9 +433,9 @@ fn thinking_is_read_by_the_marks_that_the_template_shows() {
         }
         thinks += 1;
         for at in 0..text.len() + STOP.len() {
-            let (thinking, said, _) = read(&format, &[], &prompt, &text, at);
+            let (thinking, answer_text, _) = read(&format, &[], &prompt, &text, at);
             assert_eq!(
-                (thinking.trim(), said.trim()),
+                (thinking.trim(), answer_text.trim()),
                 ("I <b> wonder.\n\nYes.", "So [be] it."),
                 "{name} at {at}: {text:?}\n{format:?}"
             );
@@ -442,7 +446,7 @@ fn thinking_is_read_by_the_marks_that_the_template_shows() {
 
 /// The thinking tags of families that each use their own.
 #[test]
-fn marks_of_thinking_are_found() {
+fn thinking_tags_are_detected() {
     for (name, open, close) in [
         ("Qwen-Qwen3-0.6B", "<think>", "</think>"),
         (
@@ -466,8 +470,8 @@ fn marks_of_thinking_are_found() {
         ("MiniMax-M3", "<mm:think>", "</mm:think>"),
     ] {
         let source = data(&format!("templates/{name}.jinja"));
-        let template = Template::of_gguf(&source, None).unwrap();
-        let found = Format::of(&template, &source).think;
+        let template = Template::from_gguf(&source, None).unwrap();
+        let found = Format::detect(&template, &source).think;
         assert_eq!(found, Some((open.to_string(), close.to_string())), "{name}");
     }
 }

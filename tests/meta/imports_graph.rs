@@ -175,16 +175,16 @@ fn code(text: &str) -> String {
     });
     let mut quoted = false;
     let mut last = ' ';
-    let mut kept = String::new();
+    let mut remaining = String::new();
     for letter in lines.collect::<Vec<_>>().join("\n").chars() {
         if letter == '"' && last != '\\' && last != '\'' {
             quoted = !quoted;
         } else if !quoted {
-            kept.push(letter);
+            remaining.push(letter);
         }
         last = if last == '\\' { ' ' } else { letter };
     }
-    kept
+    remaining
 }
 
 /// The text before `use` in a statement, and the tree after it.
@@ -296,11 +296,11 @@ fn no_files_import_each_other_in_a_circle() {
     let mut left: BTreeSet<&Names> = arrows.keys().collect();
     loop {
         let before = left.len();
-        let kept = left
+        let remaining = left
             .iter()
             .copied()
             .filter(|module| arrows[*module].iter().any(|target| left.contains(target)));
-        left = kept.collect();
+        left = remaining.collect();
         if left.len() == before {
             break;
         }

@@ -179,7 +179,7 @@ fn the_tree_of_packages_stays_small() {
 }
 
 #[test]
-fn kept_prompts_name_the_build_that_made_them() {
+fn prefix_cache_files_name_their_build() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let lock = fs::read_to_string(root.join("Cargo.lock")).unwrap();
     let (name, version) = puna::system::engine::prefix::BUILD.split_once(' ').unwrap();
@@ -201,7 +201,7 @@ fn cargo_knows_the_patches_that_llama_cpp_is_built_with() {
     }
     let number = format!(
         "GGML_PUNA_PATCHES = \"0x{}\"",
-        &Digest::of(&bytes).hex()[..8]
+        &Digest::compute(&bytes).hex()[..8]
     );
     let config = fs::read_to_string(root.join(".cargo/config.toml")).unwrap();
     assert!(

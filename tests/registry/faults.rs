@@ -16,7 +16,7 @@ fn redirects_are_followed_without_credentials() {
         let cdn = Registry::scripted(|asked, _| blob(&weights(), asked));
         let elsewhere = cdn.address;
         let registry = Registry::scripted(move |asked, answer| {
-            let digest = Digest::of(&weights()).to_string();
+            let digest = Digest::compute(&weights()).to_string();
             match asked.line.as_str() {
                 line if line.contains("hop") => {
                     Say::on_to(status, format!("http://{elsewhere}/x?signed=1"))
@@ -55,7 +55,7 @@ fn signed_addresses_are_renewed() {
     });
     let elsewhere = cdn.address;
     let registry = Registry::scripted(move |asked, answer| {
-        let digest = Digest::of(&weights()).to_string();
+        let digest = Digest::compute(&weights()).to_string();
         match asked.line.ends_with(&digest) {
             true => {
                 let number = SIGNED.load(Ordering::Relaxed) / 2 + 1;
@@ -76,7 +76,7 @@ fn signed_addresses_are_renewed() {
 }
 
 #[test]
-fn whatever_breaks_on_the_way_the_bytes_arrive() {
+fn network_faults_are_retried_until_the_blob_is_complete() {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let first_of_two = || COUNT.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
     type Break = fn(&mut Say, usize);
@@ -140,7 +140,7 @@ fn registries_that_ignore_ranges_are_read_in_one_piece() {
 }
 
 #[test]
-fn what_is_wrong_is_an_error_and_leaves_nothing_under_a_final_name() {
+fn invalid_data_is_an_error_and_leaves_no_final_file() {
     let manifest_of = |bytes: &'static [u8]| {
         move |asked: &Asked, answer: &mut dyn FnMut() -> Say| match asked
             .line
@@ -232,7 +232,7 @@ fn what_is_wrong_is_an_error_and_leaves_nothing_under_a_final_name() {
 }
 
 #[test]
-fn bytes_of_another_digest_are_not_kept() {
+fn bytes_of_another_digest_are_discarded() {
     let sandbox = Sandbox::new();
     static GOOD: AtomicUsize = AtomicUsize::new(0);
     let registry = Registry::scripted(|asked, answer| {
@@ -248,7 +248,10 @@ fn bytes_of_another_digest_are_not_kept() {
         8,
         "digest mismatch, file must be downloaded again: want sha256:",
     );
-    assert!(line.contains(&Digest::of(&weights()).to_string()), "{line}");
+    assert!(
+        line.contains(&Digest::compute(&weights()).to_string()),
+        "{line}"
+    );
     assert_eq!(leftovers(&sandbox), [""; 0], "it begins anew");
     GOOD.store(1, Ordering::Relaxed);
     pull(&sandbox, &registry.name("lib/tiny")).ok();

@@ -40,7 +40,7 @@ pub fn assert_pulled(sandbox: &Sandbox, registry: &Registry, manifest: &[u8]) {
     let name = registry.name("lib/tiny");
     let listed = sandbox.puna(&["ls"], "").ok();
     assert!(
-        listed.contains(&Digest::of(manifest).to_string()),
+        listed.contains(&Digest::compute(manifest).to_string()),
         "{listed}"
     );
     assert_eq!(
@@ -117,7 +117,7 @@ fn a_model_arrives_as_it_is_and_only_once() {
     quick(&sandbox, &["pull", "--all", "--insecure"]).ok();
     assert_eq!(quick(&sandbox, &check).status, Some(0));
     assert_pulled(&sandbox, &registry, &manifest);
-    let old = Digest::of(&weights()).file_name();
+    let old = Digest::compute(&weights()).file_name();
     assert!(!sandbox.models().join("blobs").join(old).exists());
 }
 
@@ -144,7 +144,7 @@ fn the_apis_records_come_in_order() {
             .iter()
             .filter(|line| line["completed"] == line["total"]);
         assert_eq!(whole.count(), 3, "round {round}: {blobs:?}");
-        let first = Digest::of(&weights());
+        let first = Digest::compute(&weights());
         assert_eq!(status(&blobs[0]), format!("pulling {}", &first.hex()[..12]));
         assert_eq!(blobs[0]["digest"], first.to_string());
         let done = |line: &Json| line["completed"].as_u64().unwrap_or(0);
@@ -209,7 +209,7 @@ fn a_pull_that_was_killed_goes_on_where_it_was() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(sandbox.puna(&["ls"], "").ok(), "");
-    assert!(!leftovers(&sandbox).is_empty(), "what came is kept");
+    assert!(!leftovers(&sandbox).is_empty(), "the partial file stays");
     OPEN.store(1, Ordering::Relaxed);
     let before = registry.asked().len();
     pull(&sandbox, &name).ok();
@@ -275,12 +275,13 @@ fn damaged_blobs_are_noticed_and_fetched_again() {
     let done = sandbox.puna(&["verify"], "");
     assert_eq!(done.status, Some(8));
     assert!(
-        done.stdout.starts_with(&Digest::of(&weights()).to_string()),
+        done.stdout
+            .starts_with(&Digest::compute(&weights()).to_string()),
         "{done:?}"
     );
     let object: Json =
         serde_json::from_str(&sandbox.puna(&["verify", "--json"], "").stdout).unwrap();
-    assert_eq!(object["digest"], Digest::of(&weights()).to_string());
+    assert_eq!(object["digest"], Digest::compute(&weights()).to_string());
     assert_eq!(object["name"], format!("{name}:latest"));
     quick(&sandbox, &["verify", "--repair", "--insecure", "-q"])
         .status
@@ -294,9 +295,9 @@ fn garbage_goes_when_it_is_old() {
     sandbox.file("tiny.gguf", tiny_gguf());
     sandbox.create("tiny", "FROM ./tiny.gguf\n");
     let blobs = sandbox.models().join("blobs");
-    let unused = blobs.join(Digest::of(b"unused").file_name());
+    let unused = blobs.join(Digest::compute(b"unused").file_name());
     fs::write(&unused, "unused").unwrap();
-    let partial = blobs.join(format!("{}-partial", Digest::of(b"x").file_name()));
+    let partial = blobs.join(format!("{}-partial", Digest::compute(b"x").file_name()));
     fs::write(&partial, "half").unwrap();
     assert_eq!(sandbox.puna(&["gc"], "").ok(), "", "both are young");
     let listed = sandbox
@@ -329,7 +330,7 @@ fn garbage_goes_when_it_is_old() {
 }
 
 #[test]
-fn a_full_disk_ends_a_pull_with_what_came_kept() {
+fn a_full_disk_ends_a_pull_and_keeps_its_partial_file() {
     let (sandbox, registry) = (Sandbox::new(), Registry::new());
     registry.model("tiny", &weights());
     let line = format!(
@@ -344,13 +345,13 @@ fn a_full_disk_ends_a_pull_with_what_came_kept() {
     let folder = std::path::Path::new(crate::support::PUNA).parent().unwrap();
     let path = format!("{}:/usr/bin:/bin:/usr/sbin:/sbin", folder.display());
     let done = crate::support::run(command.env("PATH", path), "");
-    // No manifest was written, and the bytes that came are kept for the next try.
+    // No manifest was written, and the received bytes stay for the next attempt.
     assert_eq!(done.stdout, "status 1\n1\n", "{done:?}");
     assert!(done.stderr.contains("not enough room"), "{done:?}");
 }
 
 #[test]
-fn a_rate_is_kept() {
+fn a_rate_limit_is_enforced() {
     let (sandbox, registry) = (Sandbox::new(), Registry::new());
     registry.model("tiny", &weights());
     let started = Instant::now();
@@ -432,7 +433,10 @@ fn a_lock_file_pins_what_is_pulled() {
     pull(&sandbox, &name).ok();
     // The output of ls serves as a lock file.
     let lock = sandbox.shell("puna ls | cut -f1,2 | tee models.lock").ok();
-    assert!(lock.contains(&Digest::of(&manifest).to_string()), "{lock}");
+    assert!(
+        lock.contains(&Digest::compute(&manifest).to_string()),
+        "{lock}"
+    );
     let locked = |words: &[&str]| {
         let words = [&["pull", "--insecure", "-q", "--locked"], words].concat();
         quick(&sandbox, &words)
@@ -449,7 +453,7 @@ fn a_lock_file_pins_what_is_pulled() {
     registry.model("tiny", &tiny_gguf());
     locked(&[]).fails(8, "does not match the lock file");
     assert_eq!(sandbox.puna(&["ls"], "").ok(), "");
-    let by_digest = format!("lib/tiny:{}", Digest::of(&manifest));
+    let by_digest = format!("lib/tiny:{}", Digest::compute(&manifest));
     let mut held = registry.held.lock().unwrap();
     held.manifests.insert(by_digest, manifest.clone());
     drop(held);

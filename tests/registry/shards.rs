@@ -101,7 +101,7 @@ fn a_projector_stands_beside_its_weights() {
         )
         .ok();
     let shown = sandbox.puna(&["show", "seer", "--modelfile"], "").ok();
-    let digest = Digest::of(&projector).hex();
+    let digest = Digest::compute(&projector).hex();
     assert!(shown.contains(&format!("blobs/sha256-{digest}")), "{shown}");
     let done = sandbox.puna(
         &["create", "x", "-f", "-"],
@@ -131,7 +131,7 @@ fn hub() -> Registry {
             },
             "/api/models/u/r/tree/main" => {
                 let large = |index: usize| {
-                    let oid = Digest::of(&shards[index]).hex();
+                    let oid = Digest::compute(&shards[index]).hex();
                     json!({"type": "file", "path": file(index), "size": 1,
                         "lfs": {"oid": oid, "size": shards[index].len()}})
                 };
@@ -142,9 +142,10 @@ fn hub() -> Registry {
                 let found =
                     (0..2).find(|index| path == format!("/u/r/resolve/main/{}", file(*index)));
                 match found {
-                    Some(index) => {
-                        Say::on_to(302, format!("/v2/u/r/blobs/{}", Digest::of(&shards[index])))
-                    }
+                    Some(index) => Say::on_to(
+                        302,
+                        format!("/v2/u/r/blobs/{}", Digest::compute(&shards[index])),
+                    ),
                     None => answer(),
                 }
             }

@@ -37,7 +37,7 @@ fn models_travel_in_a_file() {
         members.starts_with("oci-layout\nindex.json\nblobs/sha256/"),
         "{members}"
     );
-    let weights = Digest::of(&tiny_gguf()).hex();
+    let weights = Digest::compute(&tiny_gguf()).hex();
     assert_eq!(
         members.matches(&weights).count(),
         1,
@@ -118,7 +118,7 @@ fn a_file_that_is_none_of_ours_is_refused() {
 }
 
 #[test]
-fn run_fetches_a_missing_model_only_if_told() {
+fn run_fetches_a_missing_model_only_with_the_flag() {
     let (sandbox, registry) = (Sandbox::new(), Registry::new());
     let name = registry.name("lib/smol");
     registry.model("smol", &fs::read(smol()).unwrap());

@@ -93,7 +93,7 @@ fn a_terminal_gets_a_table() {
 }
 
 #[test]
-fn show_tells_everything_and_its_modelfile_makes_the_model_again() {
+fn show_prints_a_modelfile_that_recreates_the_model() {
     let sandbox = with_tiny();
     let text = sandbox.puna(&["show", "tiny"], "").ok();
     for line in [
@@ -160,7 +160,7 @@ fn a_model_can_be_made_of_a_model() {
 }
 
 #[test]
-fn cp_and_rm_keep_what_is_still_used() {
+fn cp_and_rm_leave_used_blobs() {
     let sandbox = with_tiny();
     assert_eq!(sandbox.puna(&["cp", "tiny", "me/copy:v1"], "").ok(), "");
     let blobs = || {
@@ -186,7 +186,7 @@ fn cp_and_rm_keep_what_is_still_used() {
 }
 
 #[test]
-fn making_a_name_anew_drops_what_only_it_had_used() {
+fn recreating_a_name_removes_its_unused_blobs() {
     let sandbox = with_tiny();
     let blobs = || {
         fs::read_dir(sandbox.models().join("blobs"))
@@ -368,7 +368,7 @@ fn the_api_says_which_template_it_found() {
     let sandbox = Sandbox::new();
     let server = sandbox.serve(&[]);
     let file = sandbox.file("m.gguf", marked("m chat"));
-    let digest = puna::core::digest::Digest::of(&marked("m chat")).to_string();
+    let digest = puna::core::digest::Digest::compute(&marked("m chat")).to_string();
     let put = format!(
         "curl -sf --data-binary @{} {}/api/blobs/{digest}",
         file.display(),

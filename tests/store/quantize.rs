@@ -53,7 +53,7 @@ fn smaller_weights_mean_nearly_the_same() {
 }
 
 #[test]
-fn what_would_lose_twice_or_is_no_type_is_refused_and_nothing_stays() {
+fn requantizing_and_unknown_types_are_refused_without_leftovers() {
     let sandbox = Sandbox::with_smol();
     let create = |kind: &str, more: &[&str], from: &str| {
         let words = [&["create", "x", "-f", "-", "--quantize", kind], more].concat();

@@ -108,7 +108,7 @@ fn told(header: &Header, file: &File, value: &Value) -> Json {
                 other => other.to_string(),
             };
             let text: Vec<String> = all.iter().map(line).collect();
-            let sum = Digest::of(text.join("\n").as_bytes()).hex();
+            let sum = Digest::compute(text.join("\n").as_bytes()).hex();
             json!({"count": all.len(), "sha256": sum})
         }
     }
@@ -159,7 +159,7 @@ fn differences(header: &Header, file: &File, made: &Json) -> Vec<String> {
         let start = header.data_offset + tensor.offset;
         std::os::unix::fs::FileExt::read_exact_at(file, &mut bytes, start).unwrap();
         let data = match entry[2].as_array() {
-            None => json!(Digest::of(&bytes).hex()),
+            None => json!(Digest::compute(&bytes).hex()),
             Some(theirs) => {
                 let fours = bytes.chunks_exact(4).map(|four| four.try_into().unwrap());
                 let ours: Vec<f32> = fours.map(f32::from_le_bytes).collect();
@@ -317,7 +317,7 @@ fn an_adapter_in_safetensors_does_what_merging_it_does() {
     let made = adapter(&sandbox, "adapter", config, [64, 32]);
     sandbox.create("base", &format!("FROM {}\n", base.display()));
     let lines = format!("FROM base\nADAPTER {}\n", made.display());
-    sandbox.create("tuned", &lines);
+    sandbox.create("adapted", &lines);
     // The same merged by hand: W + alpha / r · B · A.
     let path = base.join("model.safetensors");
     let mut bytes = fs::read(&path).unwrap();
@@ -343,7 +343,10 @@ fn an_adapter_in_safetensors_does_what_merging_it_does() {
     fs::write(&path, bytes).unwrap();
     sandbox.create("merged", &format!("FROM {}\n", base.display()));
     let server = sandbox.serve(&[]);
-    let (plain, tuned) = (likelihoods(&server, "base"), likelihoods(&server, "tuned"));
+    let (plain, adapted) = (
+        likelihoods(&server, "base"),
+        likelihoods(&server, "adapted"),
+    );
     let merged = likelihoods(&server, "merged");
     let apart = |a: &[(String, f64)], b: &[(String, f64)]| -> f64 {
         let gap = |(token, value): &(String, f64)| {
@@ -353,8 +356,8 @@ fn an_adapter_in_safetensors_does_what_merging_it_does() {
         a.iter().map(gap).fold(0.0, f64::max)
     };
     // F16 rounds merged weights differently.
-    assert!(apart(&tuned, &merged) < 0.02, "{tuned:?} {merged:?}");
-    assert!(apart(&tuned, &plain) > 0.05, "{tuned:?} {plain:?}");
+    assert!(apart(&adapted, &merged) < 0.02, "{adapted:?} {merged:?}");
+    assert!(apart(&adapted, &plain) > 0.05, "{adapted:?} {plain:?}");
 }
 
 /// Expected error text, exit status, and the change to the folder.

@@ -18,7 +18,7 @@ pub fn assert_valid(sandbox: &Sandbox) {
             if name.starts_with(".puna-") || name.contains("-partial") || name.ends_with("-link") {
                 continue;
             }
-            let digest = Digest::of(&fs::read(&blob).unwrap());
+            let digest = Digest::compute(&fs::read(&blob).unwrap());
             assert_eq!(
                 digest.file_name(),
                 name,
@@ -36,7 +36,7 @@ pub fn assert_valid(sandbox: &Sandbox) {
 }
 
 #[test]
-fn what_is_listed_can_be_had_as_json() {
+fn listings_are_available_as_json() {
     let sandbox = Sandbox::with_smol();
     let orphan = sandbox
         .models()
@@ -108,7 +108,7 @@ fn killed_fifty_times_during_create_the_store_stays_valid() {
 }
 
 #[test]
-fn what_a_replaced_model_used_goes_unless_it_shall_stay() {
+fn blobs_of_a_replaced_model_are_removed_unless_noprune() {
     let sandbox = Sandbox::new();
     sandbox.file("tiny.gguf", tiny_gguf());
     let blobs = || {
@@ -124,8 +124,8 @@ fn what_a_replaced_model_used_goes_unless_it_shall_stay() {
     };
     let once = create("one", "0");
     assert_eq!(create("two", "0"), once);
-    let kept = create("three", "1");
-    assert!(kept > once);
+    let unpruned = create("three", "1");
+    assert!(unpruned > once);
     sandbox.puna(&["gc", "--older-than", "0"], "").ok();
     assert_eq!(blobs(), once);
 }
@@ -285,7 +285,7 @@ fn a_blob_of_the_wrong_length_is_8() {
     let blob = sandbox
         .models()
         .join("blobs")
-        .join(Digest::of(&tiny_gguf()).file_name());
+        .join(Digest::compute(&tiny_gguf()).file_name());
     fs::File::options()
         .write(true)
         .open(&blob)

@@ -34,12 +34,12 @@ fn pieces(script: &str, known: &[String]) -> Vec<String> {
 }
 
 /// A GGUF that generates the scripts.
-pub fn parrot(scripts: &[&str]) -> Vec<u8> {
+pub fn scripted_gguf(scripts: &[&str]) -> Vec<u8> {
     let mut texts: Vec<String> = ["<unk>", "<s>", "</s>"].map(String::from).into();
     texts.extend((0..BYTES).map(|byte| format!("<0x{byte:02X}>")));
     let mut kinds: Vec<i32> = [2, 3, 3].into_iter().chain([6; BYTES]).collect();
-    for mark in ["<|im_start|>", "<|im_end|>"] {
-        texts.push(mark.into());
+    for tag in ["<|im_start|>", "<|im_end|>"] {
+        texts.push(tag.into());
         kinds.push(3);
     }
     let first = texts.len();

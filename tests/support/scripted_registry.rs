@@ -152,7 +152,7 @@ impl Registry {
     /// Adds a blob; returns its digest.
     pub fn put(&self, bytes: impl Into<Vec<u8>>) -> Digest {
         let bytes = bytes.into();
-        let digest = Digest::of(&bytes);
+        let digest = Digest::compute(&bytes);
         self.held
             .lock()
             .unwrap()
@@ -169,12 +169,12 @@ impl Registry {
         let config = config.to_string().into_bytes();
         let system = b"You are pulled.".to_vec();
         let layer = |kind: &str, bytes: &[u8]| {
-            json!({"size": bytes.len(), "digest": Digest::of(bytes).to_string(), "x": 1,
+            json!({"size": bytes.len(), "digest": Digest::compute(bytes).to_string(), "x": 1,
                 "mediaType": format!("application/vnd.ollama.image.{kind}")})
         };
         let manifest = json!({
             "layers": [layer("model", weights), layer("system", &system)],
-            "config": {"size": config.len(), "digest": Digest::of(&config).to_string(),
+            "config": {"size": config.len(), "digest": Digest::compute(&config).to_string(),
                 "mediaType": "application/vnd.docker.container.image.v1+json"},
             "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
             "schemaVersion": 2,
@@ -349,7 +349,7 @@ fn upload(
         _ => {
             let bytes = held.uploads.remove(session).expect("a session");
             let digest = parameter("digest").expect("a digest");
-            if Digest::of(&bytes).to_string() != digest {
+            if Digest::compute(&bytes).to_string() != digest {
                 return Say::status(400);
             }
             held.blobs.insert(digest, bytes);

@@ -1,6 +1,7 @@
 //! `puna help` and `puna version`, and the help text of every command.
 
 use super::pages::{self, PAGES};
+use super::roff;
 use crate::cli::flag::{Flag, GROUPS, Group};
 use crate::cli::out::Out;
 use crate::cli::parsed::Parsed;
@@ -17,7 +18,7 @@ pub fn run(commands: Commands, parsed: &Parsed, out: &mut Out) -> Result<()> {
         Some(name) => match table::find(commands, name) {
             Some(known) => out.write(&command(known)),
             None => match pages::find(name) {
-                Some(page) => out.write(&pages::plain(&page.roff())),
+                Some(page) => out.write(&roff::plain(&page.roff())),
                 None => Err(Error::usage(format!(
                     "no help for '{name}': it is neither a command nor a page"
                 ))),

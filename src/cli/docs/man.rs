@@ -1,5 +1,6 @@
 //! `puna man`: the manual pages, printed from the tables as roff.
 
+use super::roff::escaped;
 use super::{help, pages};
 use crate::cli::flag::Flag;
 use crate::cli::out::Out;
@@ -157,19 +158,4 @@ fn paragraphs(texts: &[&str]) -> String {
         .iter()
         .map(|text| format!(".PP\n{}\n", escaped(text)))
         .collect()
-}
-
-/// Text that roff prints as it is.
-pub fn escaped(text: &str) -> String {
-    let text = text
-        .replace('\\', "\\e")
-        .replace('-', "\\-")
-        .replace('\'', "\\(aq")
-        .replace('~', "\\(ti")
-        .replace('^', "\\(ha");
-    if text.starts_with('.') {
-        format!("\\&{text}")
-    } else {
-        text
-    }
 }

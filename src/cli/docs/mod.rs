@@ -4,3 +4,4 @@ pub mod completions;
 pub mod help;
 pub mod man;
 pub mod pages;
+mod roff;

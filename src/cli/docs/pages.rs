@@ -2,6 +2,7 @@
 //!
 //! They are files under `man/`, written by hand; only the keys of the configuration file come from a table.
 
+use super::roff::{escaped, unescaped};
 use crate::system::config;
 
 /// A manual page.
@@ -73,78 +74,17 @@ fn keys() -> String {
             .split(", ")
             .filter_map(|name| name.strip_prefix("PUNA_"));
         for key in ours.filter(|key| *key != "CONFIG") {
-            let (key, meaning) = (
-                super::man::escaped(&key.to_lowercase()),
-                super::man::escaped(meaning),
-            );
+            let (key, meaning) = (escaped(&key.to_lowercase()), escaped(meaning));
             text += &format!(".TP\n.B {key}\n{meaning}\n");
         }
     }
     text
 }
 
-/// A page as text for a terminal or a pipe: headings, paragraphs and indented lines.
-pub fn plain(roff: &str) -> String {
-    let mut text = String::new();
-    let (mut verbatim, mut term, mut indent) = (false, false, 2);
-    for line in roff.lines() {
-        let (request, rest) = match line.strip_prefix('.') {
-            Some(rest) => rest.split_once(' ').unwrap_or((rest, "")),
-            None => ("", line),
-        };
-        let words = unescaped(rest);
-        match request {
-            "SH" | "SS" => {
-                indent = 2;
-                text += &format!("\n{words}\n");
-            }
-            "PP" => {
-                indent = 2;
-                text.push('\n');
-            }
-            "TP" => term = true,
-            "nf" => verbatim = true,
-            "fi" => verbatim = false,
-            "" if verbatim => text += &format!("      {words}\n"),
-            "" | "B" | "BR" | "BI" | "I" if std::mem::take(&mut term) => {
-                text += &wrapped(&words, 2);
-                indent = 6;
-            }
-            "" | "B" | "BR" | "BI" | "I" => text += &wrapped(&words, indent),
-            _ => {} // .TH, .RS, .RE and comments.
-        }
-    }
-    text.trim_start().to_string()
-}
-
-/// A paragraph in lines of at most 80 columns, indented by so many.
-fn wrapped(words: &str, indent: usize) -> String {
-    let mut lines = vec![" ".repeat(indent - 1)];
-    for word in words.split(' ') {
-        let last = lines.last_mut().expect("there is a line");
-        if last.len() + 1 + word.len() > 80 && last.len() >= indent {
-            lines.push(format!("{}{word}", " ".repeat(indent)));
-        } else {
-            last.push(' ');
-            last.push_str(word);
-        }
-    }
-    lines.join("\n") + "\n"
-}
-
-/// The text of a roff line.
-fn unescaped(line: &str) -> String {
-    line.replace("\\(aq", "'")
-        .replace("\\(ti", "~")
-        .replace("\\(ha", "^")
-        .replace("\\&", "")
-        .replace("\\-", "-")
-        .replace("\\e", "\\")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::docs::roff::plain;
 
     #[test]
     fn pages_name_this_version() {

@@ -130,5 +130,5 @@ impl Journal {
 
 /// The hash of a prompt together with the settings that its answer depends on.
 pub fn key(prompt: &str, settings: &str) -> String {
-    Digest::of(format!("{settings}\0{prompt}").as_bytes()).hex()
+    Digest::compute(format!("{settings}\0{prompt}").as_bytes()).hex()
 }

@@ -176,7 +176,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     };
     let mapped = workers::map(job, source, (jobs, journal), parsed.has(&JSON), out);
     lease.engine().leave_weights();
-    match deadline.tell(mapped)? {
+    match deadline.check(mapped)? {
         0 => return Ok(()),
         1 => out::complain("1 record failed"),
         count => out::complain(&format!("{count} records failed")),

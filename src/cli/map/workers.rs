@@ -248,7 +248,7 @@ impl Job {
             ms: 0,
             error: None,
         };
-        match prompt.and_then(|prompt| self.patiently(&prompt, &mut outcome)) {
+        match prompt.and_then(|prompt| self.with_retries(&prompt, &mut outcome)) {
             Ok(()) => {}
             Err(error) if is_fatal(&error) => return Err(error),
             Err(error) => outcome.error = Some(error.to_string()),
@@ -262,7 +262,7 @@ impl Job {
     }
 
     /// Answers a prompt, with retries after failures that may be temporary.
-    fn patiently(&self, prompt: &str, outcome: &mut Outcome) -> Result<()> {
+    fn with_retries(&self, prompt: &str, outcome: &mut Outcome) -> Result<()> {
         let mut tries = 0;
         loop {
             match self.answer(prompt.to_string(), outcome) {
@@ -288,9 +288,9 @@ impl Job {
             turn.think.get_or_insert(Think::Off);
         }
         let request = Request::new(&self.model, turn, Arc::default(), Instant::now())?;
-        let mut said = Message::default();
-        let finished = self.say(request, &mut said);
-        outcome.output = self.in_one_line(said.content.trim());
+        let mut message = Message::default();
+        let finished = self.collect(request, &mut message);
+        outcome.output = self.in_one_line(message.content.trim());
         let Some(finish) = finished? else {
             return Ok(());
         };
@@ -306,13 +306,13 @@ impl Job {
     }
 
     /// Adds the answer's deltas to the message, up to an error or the end.
-    fn say(&self, request: Request, said: &mut Message) -> Result<Option<Box<Finish>>> {
+    fn collect(&self, request: Request, message: &mut Message) -> Result<Option<Box<Finish>>> {
         for delta in turn::start(&self.pool, request, &mut |_| {})? {
             let delta = delta?;
             if self.is_over() {
                 return Err(Error::cancelled());
             }
-            said.add(&delta);
+            message.add(&delta);
             if let Delta::Finish(finish) = delta {
                 return Ok(Some(finish));
             }
@@ -334,8 +334,8 @@ impl Job {
 
     /// True if the model can think. Thinking is turned off by default, because only answers are printed.
     fn thinks(&self) -> bool {
-        let dialect = self.pool.template_choice(&self.model);
-        dialect.is_ok_and(|dialect| dialect.can("thinking"))
+        let template_choice = self.pool.template_choice(&self.model);
+        template_choice.is_ok_and(|template_choice| template_choice.can("thinking"))
     }
 }
 

@@ -31,14 +31,14 @@ use crate::system::store::Take;
 /// # Errors
 /// Any error of the command; the session can continue.
 pub fn execute(
-    slash: ReplCommand,
+    command: ReplCommand,
     session: &mut Session,
     backend: &mut Backend,
     parsed: &Parsed,
     config: &Config,
     out: &mut Out,
 ) -> Result<()> {
-    match slash {
+    match command {
         ReplCommand::List(prefix) => match backend {
             Backend::Local(_) => list::print(&prefix, config, out),
             Backend::Remote(client) => {
@@ -99,7 +99,7 @@ fn load(
     out.write(&format!("Loading model '{name}'\n"))?;
     match backend {
         Backend::Local(local) => **local = answer::open(&name, Policy::Session, parsed, config)?,
-        Backend::Remote(client) => _ = told(client, &name)?,
+        Backend::Remote(client) => _ = fetch_details(client, &name)?,
     }
     session.ask.turn.model = name;
     session.ask.messages.clear();
@@ -130,12 +130,12 @@ fn save(name: &str, session: &Session, backend: &Backend, config: &Config) -> Re
     } else {
         Source::Model(Name::parse(&ask.turn.model)?)
     };
-    let said = |message: &Message| (message.role.clone(), message.content.clone());
+    let wire_message = |message: &Message| (message.role.clone(), message.content.clone());
     let own = local.model().messages.iter();
     let changes = Changes {
         system: ask.system.clone().unwrap_or_default(),
         options: ask.turn.options.clone(),
-        messages: own.chain(&ask.messages).map(said).collect(),
+        messages: own.chain(&ask.messages).map(wire_message).collect(),
         ..Changes::default()
     };
     create::create(
@@ -153,10 +153,10 @@ fn shown(section: &str, session: &Session, backend: &Backend, out: &mut Out) -> 
         Backend::Local(local) if section == "info" => return show::table(local.model(), out),
         Backend::Local(local) => show::section_text(local.model(), section)?,
         Backend::Remote(client) => {
-            let told = told(client, &ask.turn.model)?;
+            let shown = fetch_details(client, &ask.turn.model)?;
             match section {
-                "info" => json_lines(&told["details"]),
-                section => told[section].as_str().unwrap_or_default().to_string(),
+                "info" => json_lines(&shown["details"]),
+                section => shown[section].as_str().unwrap_or_default().to_string(),
             }
         }
     };
@@ -191,7 +191,7 @@ fn parameters(model: &str, session: &str) -> String {
 }
 
 /// A server's answer to `/api/show` for a model.
-fn told(client: &Client, name: &str) -> Result<Json> {
+fn fetch_details(client: &Client, name: &str) -> Result<Json> {
     let body = serde_json::json!({ "model": name });
     let answer = client.post::<Json>("/api/show", &body)?.next();
     answer.unwrap_or_else(|| Err(Error::failed("the server sent an empty answer")))

@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn commands_are_exact_words() {
-        for (line, slash) in [
+        for (line, command) in [
             ("/bye", ReplCommand::Bye),
             ("  /exit  ", ReplCommand::Bye),
             ("/load smol:135m", ReplCommand::Load("smol:135m".into())),
@@ -321,7 +321,7 @@ mod tests {
                 ReplCommand::File("my notes.txt".into()),
             ),
         ] {
-            assert_eq!(parse(line).unwrap(), slash, "{line}");
+            assert_eq!(parse(line).unwrap(), command, "{line}");
         }
         for (line, words) in [
             ("/byebye", "unknown command '/byebye'"),
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_is_offered() {
+    fn matching_words_are_completed() {
         let words = |line: &str| match complete(line) {
             Completion::Words(start, words) => (start, words),
             other => panic!("{line}: {other:?}"),

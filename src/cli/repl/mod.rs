@@ -41,7 +41,7 @@ const HINT: &str = "Send a message (/? for help)";
 /// Lines of history that are stored.
 const HISTORY_MAX: usize = 1000;
 
-type Input = Editor<Typing, FileHistory>;
+type Input = Editor<InputHelper, FileHistory>;
 
 /// Runs a session until the user leaves.
 ///
@@ -56,7 +56,7 @@ pub fn talk(
     out: &mut Out,
 ) -> Result<()> {
     let interrupt = Interrupt::on_signal()?;
-    let mut transcript = Transcript::of(parsed)?;
+    let mut transcript = Transcript::open(parsed)?;
     let mut session = Session {
         verbose: parsed.has(&VERBOSE),
         wraps: !parsed.has(&NOWORDWRAP),
@@ -83,28 +83,29 @@ pub fn talk(
             continue;
         }
         remember(&mut input, &line, &session, config);
-        let mut turning = Turning {
+        let mut turning = TurnRunner {
             backend: &backend,
             interrupt: &interrupt,
             transcript: &mut transcript,
         };
         if !line.trim_start().starts_with('/') || session::dragged(&line).is_some() {
             if let Some(prompt) = prompt(&line, &mut session, &mut input, out)? {
-                turning.take(&mut session, prompt, out)?;
+                turning.run(&mut session, prompt, out)?;
             }
             continue;
         }
         match commands::parse(&line) {
             Ok(ReplCommand::Bye) => return Ok(()),
             Ok(ReplCommand::Retry) => match session.undo() {
-                Some(prompt) => turning.take(&mut session, prompt, out)?,
+                Some(prompt) => turning.run(&mut session, prompt, out)?,
                 None => out.note("no prompt to answer again"),
             },
-            Ok(slash) => {
-                let done = actions::execute(slash, &mut session, &mut backend, parsed, config, out);
+            Ok(command) => {
+                let done =
+                    actions::execute(command, &mut session, &mut backend, parsed, config, out);
                 done.or_else(|error| survive(&error, out))?;
             }
-            Err(error) => out.tell(&error.to_string()),
+            Err(error) => out.report(&error.to_string()),
         }
     }
 }
@@ -134,16 +135,16 @@ fn prompt(
 }
 
 /// The state that a turn needs besides the session.
-struct Turning<'a> {
+struct TurnRunner<'a> {
     backend: &'a Backend,
     interrupt: &'a Interrupt,
     transcript: &'a mut Option<Transcript>,
 }
 
-impl Turning<'_> {
+impl TurnRunner<'_> {
     /// Sends the prompt, prints the answer and adds both to the conversation. After a failure it prints the
     /// error and drops the prompt.
-    fn take(&mut self, session: &mut Session, prompt: Message, out: &mut Out) -> Result<()> {
+    fn run(&mut self, session: &mut Session, prompt: Message, out: &mut Out) -> Result<()> {
         session.ask.messages.push(prompt.clone());
         self.interrupt.forget();
         let mut printer = Printer::new(out, &session.ask.turn.model, false, session.shows_thinking);
@@ -151,7 +152,7 @@ impl Turning<'_> {
             printer = printer.wrapped();
         }
         let answered = self.answer(&session.ask, &mut printer);
-        let said = printer.message();
+        let reply = printer.message();
         let usage = match answered {
             Ok(()) => Some(printer.finish()?.usage),
             Err(error) if error.class() == Class::Cancelled => {
@@ -163,16 +164,16 @@ impl Turning<'_> {
                 return survive(&error, out);
             }
         };
-        if !said.content.is_empty() || !said.tool_calls.is_empty() {
-            session.ask.messages.push(said.clone());
+        if !reply.content.is_empty() || !reply.tool_calls.is_empty() {
+            session.ask.messages.push(reply.clone());
             if let Some(transcript) = self.transcript {
-                let added = transcript.add(session.ask.system.as_deref(), &[prompt, said]);
+                let added = transcript.add(session.ask.system.as_deref(), &[prompt, reply]);
                 added.or_else(|error| survive(&error, out))?;
             }
         }
         out.write("\n")?;
         if let Some(usage) = usage {
-            tell(&usage, session.verbose, out);
+            print_usage(&usage, session.verbose, out);
         }
         Ok(())
     }
@@ -198,7 +199,7 @@ fn forgetting(mut ask: Ask) -> Ask {
     ask
 }
 
-fn tell(usage: &Usage, verbose: bool, out: &Out) {
+fn print_usage(usage: &Usage, verbose: bool, out: &Out) {
     if usage.truncated_tokens > 0 {
         let dropped = usage.truncated_tokens;
         out.note(&format!(
@@ -206,7 +207,7 @@ fn tell(usage: &Usage, verbose: bool, out: &Out) {
         ));
     }
     if verbose {
-        answer::tell_timings(out, usage, None);
+        answer::print_timings(out, usage, None);
     }
 }
 
@@ -215,7 +216,7 @@ fn survive(error: &Error, out: &Out) -> Result<()> {
     match error.class() {
         Class::Closed => Err(Error::plain(Class::Closed, "the terminal is gone")),
         _ => {
-            out.tell(&format!("error: {error}"));
+            out.report(&format!("error: {error}"));
             Ok(())
         }
     }
@@ -251,10 +252,10 @@ fn editor(config: &Config) -> rustyline::Result<Input> {
         .bracketed_paste(true)
         .build();
     let mut input = Editor::with_config(settings)?;
-    input.set_helper(Some(Typing {
+    input.set_helper(Some(InputHelper {
         config: config.clone(),
         files: FilenameCompleter::new(),
-        told: AtomicBool::new(false),
+        has_sent: AtomicBool::new(false),
     }));
     if let Some(path) = &config.history {
         // Before the first session the file does not exist.
@@ -276,17 +277,17 @@ fn remember(input: &mut Input, line: &str, session: &Session, config: &Config) {
 }
 
 /// The line editor's helper: hint, completion, and input of several lines.
-struct Typing {
+struct InputHelper {
     config: Config,
     files: FilenameCompleter,
-    told: AtomicBool,
+    has_sent: AtomicBool,
 }
 
-impl Helper for Typing {}
+impl Helper for InputHelper {}
 
-impl Validator for Typing {
+impl Validator for InputHelper {
     fn validate(&self, context: &mut ValidationContext) -> rustyline::Result<ValidationResult> {
-        self.told.store(true, Ordering::Relaxed);
+        self.has_sent.store(true, Ordering::Relaxed);
         Ok(if commands::is_open(context.input()) {
             ValidationResult::Incomplete
         } else {
@@ -295,23 +296,23 @@ impl Validator for Typing {
     }
 }
 
-impl Hinter for Typing {
+impl Hinter for InputHelper {
     type Hint = String;
 
     /// The hint on an empty line, until the first line was sent.
     fn hint(&self, line: &str, _: usize, _: &Context) -> Option<String> {
-        let new = !self.told.load(Ordering::Relaxed);
+        let new = !self.has_sent.load(Ordering::Relaxed);
         (new && line.is_empty()).then(|| HINT.to_string())
     }
 }
 
-impl Highlighter for Typing {
+impl Highlighter for InputHelper {
     fn highlight_hint<'h>(&self, hint: &'h str) -> Cow<'h, str> {
         Cow::Owned(format!("\x1b[90m{hint}\x1b[0m"))
     }
 }
 
-impl Completer for Typing {
+impl Completer for InputHelper {
     type Candidate = Pair;
 
     fn complete(

@@ -126,11 +126,15 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_lost_or_said_twice() {
+    fn nothing_is_lost_or_repeated() {
         let text = "The quick brown fox https://example.org/a/very/long/path/that/never/ends jumps";
         for columns in 1..100 {
-            let kept = |text: &str| text.replace([' ', '\n'], "");
-            assert_eq!(kept(&wrapped(text, columns)), kept(text), "{columns}");
+            let without_breaks = |text: &str| text.replace([' ', '\n'], "");
+            assert_eq!(
+                without_breaks(&wrapped(text, columns)),
+                without_breaks(text),
+                "{columns}"
+            );
         }
     }
 }

@@ -254,8 +254,8 @@ impl<'a> Printer<'a> {
 }
 
 /// Prints the token counts, durations and device of an answer on standard error.
-pub fn tell_timings(out: &Out, usage: &Usage, device: Option<&str>) {
-    let line = |label: &str, value: String| out.tell(&format!("{label:<22}{value}"));
+pub fn print_timings(out: &Out, usage: &Usage, device: Option<&str>) {
+    let line = |label: &str, value: String| out.report(&format!("{label:<22}{value}"));
     line("total duration:", duration::display(usage.total));
     line("load duration:", duration::display(usage.load));
     line(

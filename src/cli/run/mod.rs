@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use super::context::{self, Context};
 use super::flag::{Flag, Group, HOST, JSON, QUIET, maybe, option, switch};
-use super::idle_exit::{self, LINGER};
+use super::idle_exit::{self, IDLE_EXIT};
 use super::out::{self, Out};
 use super::parsed::Parsed;
 use super::replay::{self, RECORD};
@@ -80,7 +80,7 @@ pub const COMMAND: Command = Command {
         CONTINUE,
         RECORD,
         LOCAL,
-        LINGER,
+        IDLE_EXIT,
         HOST,
         KEEPALIVE,
         PULL,
@@ -288,11 +288,11 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     config.deterministic |= alone;
     let config = &config;
     let talks = is_session(parsed, out);
-    Shape::of(parsed)?; // Before a model is loaded.
+    Shape::read(parsed)?; // Before a model is loaded.
     let mut ask = if talks {
         Ask::without_prompt(parsed, OVERFLOWS)?
     } else {
-        Ask::of(parsed, OVERFLOWS)?
+        Ask::read(parsed, OVERFLOWS)?
     };
     let keep_alive = parsed.value(&KEEPALIVE).map(KeepAlive::parse_lenient);
     ask.turn.keep_alive = keep_alive.transpose()?;
@@ -300,12 +300,12 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let local =
         parsed.has(&LOCAL) || alone || log.0 != Level::Off || model::is_path(&ask.turn.model);
     let server = match local {
-        true if parsed.has(&LINGER) => {
+        true if parsed.has(&IDLE_EXIT) => {
             let text = "--linger uses a server: it needs a model of the store and cannot be used with --local, --deterministic, --record or --log";
             return Err(Error::usage(text));
         }
         true => None,
-        false if parsed.has(&LINGER) => Some(idle_exit::server(parsed, config)?),
+        false if parsed.has(&IDLE_EXIT) => Some(idle_exit::server(parsed, config)?),
         false => context.some_server(parsed)?,
     };
     if !model::is_path(&ask.turn.model) && context.named_server(parsed)?.is_none() {
@@ -315,36 +315,36 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         return talk(server, ask, parsed, config, out);
     }
     let Some(mut file) = replay::begin(parsed, &mut ask)? else {
-        return once(server, &ask, parsed, config, out).map(drop);
+        return answer_once(server, &ask, parsed, config, out).map(drop);
     };
-    let said = once(None, &ask, parsed, config, out).inspect_err(|_| {
+    let reply = answer_once(None, &ask, parsed, config, out).inspect_err(|_| {
         // After a failure no record is left behind.
         let _ = parsed.value(&RECORD).map(std::fs::remove_file);
     })?;
     let model = model::open(&context.store(), &ask.turn.model)?;
-    replay::write(&mut file, &ask, &model, &said, config)
+    replay::write(&mut file, &ask, &model, &reply, config)
 }
 
 /// Answers one prompt; returns the answer.
-fn once(
+fn answer_once(
     server: Option<Client>,
     ask: &Ask,
     parsed: &Parsed,
     config: &Config,
     out: &mut Out,
 ) -> Result<Message> {
-    let mut transcript = Transcript::of(parsed)?;
+    let mut transcript = Transcript::open(parsed)?;
     let shows_thinking = ask.turn.think.is_some() && !parsed.has(&HIDETHINKING);
     let mut printer = Printer::new(out, &ask.turn.model, parsed.has(&JSON), shows_thinking)
-        .shaped(Shape::of(parsed)?);
+        .shaped(Shape::read(parsed)?);
     let deadline = Deadline::new();
     let started = Instant::now();
     let mut known = config.clone();
     known.work = Some(ask.work());
     let mut backend = backend(server, ask, Policy::OneShot, parsed, &known)?;
-    let told = answered(&backend, ask, &deadline, started, &mut printer);
+    let outcome = answered(&backend, ask, &deadline, started, &mut printer);
     let mut pieces = None;
-    let told = match told {
+    let outcome = match outcome {
         Err(error) if error.class() == Class::TooLong && ask.reduces => {
             if let Backend::Local(local) = backend {
                 // The model has to stay loaded between the pieces; llama.cpp is started once at a time.
@@ -352,14 +352,14 @@ fn once(
                 backend = self::backend(None, ask, Policy::Session, parsed, config)?;
             }
             let reduced = reduce::answer(&backend, ask, config, &deadline, &mut printer);
-            deadline.tell(reduced).map(|count| {
+            deadline.check(reduced).map(|count| {
                 pieces = Some(count);
                 None
             })
         }
-        told => told,
+        outcome => outcome,
     };
-    let device = match told {
+    let device = match outcome {
         Err(error) if error.class() == Class::TimedOut => {
             printer.cut()?;
             return Err(error);
@@ -375,7 +375,7 @@ fn once(
         }
         answered => answered?,
     };
-    let said = printer.message();
+    let reply = printer.message();
     let finish = printer.finish()?;
     out.note_dropped("", finish.usage.truncated_tokens);
     if let Some(pieces) = pieces {
@@ -385,14 +385,14 @@ fn once(
     }
     if let Some(transcript) = &mut transcript {
         let prompt = (!ask.prompt.is_empty()).then(|| Message::new("user", &ask.prompt));
-        let turn: Vec<Message> = prompt.into_iter().chain([said.clone()]).collect();
+        let turn: Vec<Message> = prompt.into_iter().chain([reply.clone()]).collect();
         transcript.add(ask.system.as_deref(), &turn)?;
     }
     if parsed.has(&VERBOSE) {
-        answer::tell_timings(out, &finish.usage, device.as_deref());
+        answer::print_timings(out, &finish.usage, device.as_deref());
     }
-    whole(ask, &said, finish.reason)?;
-    Ok(said)
+    check_complete(ask, &reply, finish.reason)?;
+    Ok(reply)
 }
 
 /// Prints the answer as it is generated; returns the device that computed it, if known.
@@ -404,12 +404,12 @@ fn answered(
     printer: &mut Printer,
 ) -> Result<Option<String>> {
     let cancel = deadline.flag();
-    let told = answer::start(backend, ask.turn(), &cancel, started, printer.out);
-    let told = told.and_then(|mut answer| {
+    let outcome = answer::start(backend, ask.turn(), &cancel, started, printer.out);
+    let outcome = outcome.and_then(|mut answer| {
         answer.try_for_each(|delta| printer.print(delta?))?;
         Ok(answer::device(&answer, &ask.turn.options))
     });
-    deadline.tell(told)
+    deadline.check(outcome)
 }
 
 /// True for the error of an embedding model. A server that does not name the class of its error is asked what the
@@ -423,13 +423,13 @@ fn is_embedding(error: &Error, backend: &Backend, ask: &Ask) -> bool {
 }
 
 /// Refuses an answer that the token limit cut, if it has an output constraint or must call a tool.
-fn whole(ask: &Ask, said: &Message, reason: Reason) -> Result<()> {
+fn check_complete(ask: &Ask, reply: &Message, reason: Reason) -> Result<()> {
     if ask.turn.constraint != OutputConstraint::None && reason == Reason::Length {
         let text = "the token limit cut the answer before it was complete: see --num-predict and --num-ctx";
         return Err(Error::plain(Class::Cut, text));
     }
     let must_call = ask.turn.tool_choice.requires();
-    if must_call && said.tool_calls.is_empty() {
+    if must_call && reply.tool_calls.is_empty() {
         let text = "the token limit cut the call before it was complete: see --num-predict";
         return Err(Error::plain(Class::Cut, text));
     }

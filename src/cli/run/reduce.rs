@@ -43,20 +43,20 @@ pub fn answer(
         // Only puna says in a way that a program can read that a prompt does not fit.
         client.must_be_puna("--overflow=reduce")?;
     }
-    let mut asked = ask.clone();
-    asked.turn.keep_alive = None;
-    if asked.turn.options.int("num_predict").is_none() {
+    let mut bounded = ask.clone();
+    bounded.turn.keep_alive = None;
+    if bounded.turn.options.int("num_predict").is_none() {
         let context = ask.turn.options.int("num_ctx");
         let context = context.unwrap_or_else(|| config.context_tokens.into());
         let tokens = (context / ANSWER_SHARE).max(ANSWER_TOKENS_MIN);
-        asked
+        bounded
             .turn
             .options
             .set_text("num_predict", &tokens.to_string())?;
     }
     let mut reducer = Reducer {
         backend,
-        ask: asked,
+        ask: bounded,
         deadline,
         pieces: 0,
     };
@@ -67,9 +67,9 @@ pub fn answer(
         let mut last = reducer.ask.clone();
         last.prompt = reducer.prompt(&text);
         last.turn.options = ask.turn.options.clone();
-        match reducer.say(&last, &mut |delta| printer.print(delta)) {
+        match reducer.generate(&last, &mut |delta| printer.print(delta)) {
             Err(error) if error.class() == Class::TooLong => text = reducer.condensed(&text)?,
-            said => return said.map(|()| reducer.pieces),
+            reply => return reply.map(|()| reducer.pieces),
         }
     }
 }
@@ -107,15 +107,15 @@ impl Reducer<'_> {
             prompt: self.prompt(text),
             ..self.ask.clone()
         };
-        let mut said = Message::default();
-        let answered = self.say(&ask, &mut |delta| {
-            said.add(&delta);
+        let mut reply = Message::default();
+        let answered = self.generate(&ask, &mut |delta| {
+            reply.add(&delta);
             Ok(())
         });
         match answered {
             Ok(()) => {
                 self.pieces += 1;
-                Ok(said.content.trim().to_string())
+                Ok(reply.content.trim().to_string())
             }
             Err(error) if error.class() == Class::TooLong => {
                 let shorter = self.condensed(text)?;
@@ -125,7 +125,7 @@ impl Reducer<'_> {
         }
     }
 
-    fn say(&self, ask: &Ask, take: &mut dyn FnMut(Delta) -> Result<()>) -> Result<()> {
+    fn generate(&self, ask: &Ask, take: &mut dyn FnMut(Delta) -> Result<()>) -> Result<()> {
         let cancel = self.deadline.flag();
         self.backend
             .start(ask.turn(), &cancel, Instant::now(), &mut |_| {})?
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_are_cut_at_the_border_that_parts_most() {
+    fn texts_are_cut_at_the_strongest_boundary() {
         assert!(halves("short").is_none());
         let words = "word ".repeat(100);
         let (first, second) = halves(&words).unwrap();

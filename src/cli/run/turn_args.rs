@@ -45,14 +45,14 @@ impl Ask {
     ///
     /// # Errors
     /// `Usage` for a wrong command line, `Schema` for an invalid schema.
-    pub fn of(parsed: &Parsed, overflow_words: &[&str]) -> Result<Self> {
+    pub fn read(parsed: &Parsed, overflow_words: &[&str]) -> Result<Self> {
         let words = &parsed.operands[1..];
-        once(parsed, words.iter().any(|word| word == "-"))?;
+        check_stdin_once(parsed, words.iter().any(|word| word == "-"))?;
         let mut ask = Self::without_prompt(parsed, overflow_words)?;
         let attached = attachments(parsed)?;
         // Messages or attached files alone may be the request.
-        let told = parsed.has(&MESSAGES) || !attached.is_empty();
-        let alone = words.is_empty() && told && (attached.is_empty() || is_watched());
+        let has_request = parsed.has(&MESSAGES) || !attached.is_empty();
+        let alone = words.is_empty() && has_request && (attached.is_empty() || is_watched());
         let prompt = if alone {
             String::new()
         } else {
@@ -67,7 +67,7 @@ impl Ask {
     /// Reads all but the prompt: the turn that a session starts from.
     ///
     /// # Errors
-    /// As [`Ask::of`].
+    /// As [`Ask::read`].
     pub fn without_prompt(parsed: &Parsed, overflow_words: &[&str]) -> Result<Self> {
         let mut messages = match parsed.value(&MESSAGES) {
             Some(path) => messages(path)?,
@@ -162,7 +162,7 @@ impl Ask {
 }
 
 /// Checks that standard input is read only once, as the prompt or as one of the files.
-fn once(parsed: &Parsed, prompt: bool) -> Result<()> {
+fn check_stdin_once(parsed: &Parsed, prompt: bool) -> Result<()> {
     let flags = [&MESSAGES, &TOOLS, &SCHEMA, &GRAMMAR].map(|flag| parsed.value(flag));
     let format = parsed
         .value(&FORMAT)

@@ -69,7 +69,7 @@ pub fn print(
             let none = || Error::plain(Class::Network, "the server sent an empty answer");
             answer.ok_or_else(none)??
         }
-        None => here(ask, parsed, config, out, (dimensions, truncate))?,
+        None => embed_locally(ask, parsed, config, out, (dimensions, truncate))?,
     };
     if parsed.has(&JSON) {
         return out.json(&[record]);
@@ -79,7 +79,7 @@ pub fn print(
     out.json(&[vector])
 }
 
-fn here(
+fn embed_locally(
     ask: &Ask,
     parsed: &Parsed,
     config: &Config,

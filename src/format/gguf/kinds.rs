@@ -17,7 +17,7 @@ pub struct TensorKind {
 
 impl TensorKind {
     /// The type with this number, if ggml has one.
-    pub fn of(id: u32) -> Option<Self> {
+    pub fn from_id(id: u32) -> Option<Self> {
         KINDS
             .iter()
             .find(|kind| kind.0 == id)

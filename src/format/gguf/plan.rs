@@ -41,7 +41,7 @@ pub struct Run {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Put {
     /// A value copied from this byte range of the old file.
-    Kept(Range<u64>),
+    Copied(Range<u64>),
     /// The first elements of an array: element type, count, byte range of the elements.
     Cut(u32, u64, Range<u64>),
     /// A 32-bit unsigned number.
@@ -74,8 +74,8 @@ pub(super) struct Draft<'a> {
 impl<'a> Draft<'a> {
     /// Makes a plan without changes.
     pub fn new(header: &'a Header) -> Self {
-        let kept = |((key, _), span): (&(String, Value), &Range<u64>)| {
-            (key.clone(), Put::Kept(span.clone()))
+        let copied = |((key, _), span): (&(String, Value), &Range<u64>)| {
+            (key.clone(), Put::Copied(span.clone()))
         };
         let laid = |(index, tensor): (usize, &Tensor)| Laid {
             name: tensor.name.clone(),
@@ -86,7 +86,12 @@ impl<'a> Draft<'a> {
         Draft {
             header,
             architectures: (architecture.clone(), architecture),
-            values: header.values.iter().zip(&header.spans).map(kept).collect(),
+            values: header
+                .values
+                .iter()
+                .zip(&header.spans)
+                .map(copied)
+                .collect(),
             tensors: header.tensors.iter().enumerate().map(laid).collect(),
             changed: false,
         }
@@ -102,11 +107,11 @@ impl<'a> Draft<'a> {
     }
 
     /// Copies the value of a key of the architecture to another key; true if the old key exists.
-    pub fn take(&mut self, old: &str, new: &str) -> bool {
+    pub fn copy_value(&mut self, old: &str, new: &str) -> bool {
         let old = self.key(old);
         let place = self.header.values.iter().position(|(key, _)| *key == old);
         if let Some(place) = place {
-            self.set(new, Put::Kept(self.header.spans[place].clone()));
+            self.set(new, Put::Copied(self.header.spans[place].clone()));
         }
         place.is_some()
     }
@@ -282,16 +287,16 @@ impl Plan {
 impl Laid {
     fn entry(&self, old: &Header) -> Entry<'_> {
         let parts = || self.parts.iter().map(|index| &old.tensors[*index]);
-        let mut entry = Entry::whole(&self.name, &old.tensors[self.parts[0]], old.data_offset);
+        let mut entry = Entry::unchanged(&self.name, &old.tensors[self.parts[0]], old.data_offset);
         entry.parts = parts()
             .map(|part| (old.data_offset + part.offset, part.size_bytes))
             .collect();
         if let Some(rows) = entry.shape.last_mut() {
             *rows = parts().filter_map(|part| part.shape.last()).sum();
-            if let Some(kept) = self.rows {
-                let kept = kept.min(*rows);
-                entry.parts[0].1 = entry.parts[0].1.checked_div(*rows).unwrap_or(0) * kept;
-                *rows = kept;
+            if let Some(copied) = self.rows {
+                let copied = copied.min(*rows);
+                entry.parts[0].1 = entry.parts[0].1.checked_div(*rows).unwrap_or(0) * copied;
+                *rows = copied;
             }
         }
         entry
@@ -308,7 +313,7 @@ pub(super) struct Entry<'a> {
 
 impl<'a> Entry<'a> {
     /// An unchanged tensor of a file whose tensor data begins at `data_offset`.
-    pub fn whole(name: &'a str, tensor: &Tensor, data_offset: u64) -> Self {
+    pub fn unchanged(name: &'a str, tensor: &Tensor, data_offset: u64) -> Self {
         Entry {
             name,
             shape: tensor.shape.clone(),
@@ -369,7 +374,7 @@ fn put_value(bytes: &mut Vec<u8>, value: &Put, file: impl Read + Seek) -> std::i
         bytes.extend(count.to_le_bytes());
     };
     match value {
-        Put::Kept(span) => copy(bytes, file, span)?,
+        Put::Copied(span) => copy(bytes, file, span)?,
         Put::Cut(element, count, span) => {
             array(bytes, *element, *count);
             copy(bytes, file, span)?;

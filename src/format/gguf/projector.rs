@@ -200,10 +200,10 @@ pub fn plan(header: &Header, file: impl Read + Seek) -> Result<Option<Plan>, Str
     draft.set("clip.has_vision_encoder", Put::Flag(true));
     draft.set("clip.projector_type", Put::Text(layout.projector.into()));
     draft.set(&format!("clip.{}", layout.gate), Put::Flag(true));
-    draft.take("embedding_length", "clip.vision.projection_dim");
+    draft.copy_value("embedding_length", "clip.vision.projection_dim");
     let usual = USUAL.iter().map(|key| (key, key));
     for (old, new) in usual.chain(layout.keys.iter().map(|(old, new)| (old, new))) {
-        draft.take(&format!("vision.{old}"), &format!("clip.vision.{new}"));
+        draft.copy_value(&format!("vision.{old}"), &format!("clip.vision.{new}"));
     }
     own_keys(&mut draft, file)?;
     for (key, number) in layout.defaults {
@@ -261,7 +261,7 @@ fn own_keys(draft: &mut Draft, file: impl Read + Seek) -> Result<(), String> {
         }
         "deepseekocr" => {
             for key in ["block_count", "embedding_length", "head_count"] {
-                draft.take(&format!("sam.{key}"), &format!("clip.vision.sam.{key}"));
+                draft.copy_value(&format!("sam.{key}"), &format!("clip.vision.sam.{key}"));
             }
         }
         _ => {}

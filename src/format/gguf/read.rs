@@ -145,7 +145,7 @@ fn read_tensor<R: Read + Seek>(source: &mut Source<R>) -> Result<Tensor, String>
         shape.push(source.u64()?);
     }
     let number = source.u32()?;
-    let kind = TensorKind::of(number)
+    let kind = TensorKind::from_id(number)
         .ok_or_else(|| format!("tensor {name:.80} has the unknown type {number}"))?;
     let offset = source.u64()?;
     let size_bytes = tensor_bytes(&shape, kind)
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read() {
+    fn written_files_are_read_back() {
         let bytes = good().bytes();
         let header = parse(&bytes).unwrap();
         assert_eq!(header.architecture(), "test");

@@ -106,13 +106,13 @@ pub fn merged(shards: &[Header], first: impl Read + Seek) -> Result<Merged, Stri
         .iter()
         .zip(&head.spans)
         .filter(|((key, _), _)| !key.starts_with("split.") && !key.starts_with(&about_splitting))
-        .map(|((key, _), span): (&(String, Value), _)| (key.clone(), Put::Kept(span.clone())))
+        .map(|((key, _), span): (&(String, Value), _)| (key.clone(), Put::Copied(span.clone())))
         .collect();
     let mut bytes = b"GGUF\x03\0\0\0".to_vec();
     bytes.extend((names.len() as u64).to_le_bytes());
     put_values(&mut bytes, &values, first).map_err(|error| error.to_string())?;
     let entries = tensors()
-        .map(|(index, tensor)| Entry::whole(&tensor.name, tensor, shards[index].data_offset));
+        .map(|(index, tensor)| Entry::unchanged(&tensor.name, tensor, shards[index].data_offset));
     let runs = put_tensors(&mut bytes, entries);
     let indices = tensors().map(|(index, _)| index);
     Ok(Merged {

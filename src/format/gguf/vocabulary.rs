@@ -79,7 +79,7 @@ mod tests {
 
     use crate::format::gguf::{Writer, read};
 
-    fn told(change: impl Fn(&mut Vec<String>, &mut Vec<i32>)) -> Result<(), String> {
+    fn checked(change: impl Fn(&mut Vec<String>, &mut Vec<i32>)) -> Result<(), String> {
         let mut tokens: Vec<String> = (0..256).map(|byte| format!("<0x{byte:02X}>")).collect();
         let mut kinds = vec![6; 256];
         tokens.extend(["a".into(), "".into(), "".into(), "\u{2581}b".into()]);
@@ -95,9 +95,9 @@ mod tests {
     }
 
     #[test]
-    fn a_vocabulary_that_ends_llama_cpp_is_refused() {
-        assert_eq!(told(|_, _| {}), Ok(()));
-        let wrong = |change: fn(&mut Vec<String>, &mut Vec<i32>)| told(change).unwrap_err();
+    fn a_vocabulary_that_crashes_llama_cpp_is_refused() {
+        assert_eq!(checked(|_, _| {}), Ok(()));
+        let wrong = |change: fn(&mut Vec<String>, &mut Vec<i32>)| checked(change).unwrap_err();
         assert!(wrong(|tokens, _| tokens[259] = "a".into()).contains("are the same"));
         // A single letter stands for itself, but llama.cpp parses the digits of a token of this type.
         assert!(wrong(|_, kinds| kinds[256] = 6).contains("token 256"));

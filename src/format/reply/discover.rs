@@ -42,11 +42,11 @@ pub fn shape(one: &str, two: &str, ending: &str) -> Option<ToolSyntax> {
         last
     };
     let middle = self::body(two, OTHER).and_then(|(_, start, _)| two.get(to..start));
-    let (again, between) = match middle {
+    let (next_lead, between) = match middle {
         Some(middle) => {
             let shared = common_end(middle, &one[..from]);
-            let again = next_start(middle, middle.len() - shared);
-            (again, &middle[..middle.len() - again.len()])
+            let next_lead = next_start(middle, middle.len() - shared);
+            (next_lead, &middle[..middle.len() - next_lead.len()])
         }
         None => (lead, ""),
     };
@@ -62,7 +62,7 @@ pub fn shape(one: &str, two: &str, ending: &str) -> Option<ToolSyntax> {
     let lead = if lead.trim().is_empty() { "" } else { lead };
     Some(ToolSyntax {
         lead: any(lead),
-        again: any(again),
+        next_lead: any(next_lead),
         between: between.trim_start_matches(sign).to_string(),
         last: last.trim_start_matches(sign).to_string(),
         array,

@@ -40,7 +40,7 @@ pub struct Format {
 
 impl Format {
     /// Detects the format from a template; `source` is its text.
-    pub fn of(template: &Template, source: &str) -> Self {
+    pub fn detect(template: &Template, source: &str) -> Self {
         if source.contains("<|channel|>") && source.contains("<|message|>") {
             return Format {
                 channels: true,
@@ -48,13 +48,13 @@ impl Format {
             };
         }
         let probe = Probe { template, source };
-        let (opened, said) = (
+        let (opened, answered) = (
             probe.opened(),
             probe.shown(vec![Message::new("assistant", CONTENT)], &[]),
         );
-        let mut ends = probe.ends(&said);
-        let (mut think, behind) = probe.think(&opened, &said);
-        let mut content = probe.content(&opened, &said);
+        let mut ends = probe.ends(&answered);
+        let (mut think, behind) = probe.think(&opened, &answered);
+        let mut content = probe.content(&opened, &answered);
         if think.as_ref().is_some_and(|(open, close)| {
             content.0.contains(open.as_str()) || content.0.contains(close.as_str())
         }) {
@@ -115,7 +115,7 @@ impl Format {
         );
         tags.extend([self.content.0.as_str(), self.content.1.as_str()]);
         if let Some(shape) = &self.calls {
-            tags.extend([shape.lead.as_str(), &shape.again]);
+            tags.extend([shape.lead.as_str(), &shape.next_lead]);
             tags.extend([shape.between.as_str(), &shape.last]);
             match &shape.body {
                 CallBody::Named { between } => tags.push(between),
@@ -174,16 +174,16 @@ impl Probe<'_> {
     }
 
     /// Returns the marker after a finished answer.
-    fn ends(&self, said: &str) -> Vec<String> {
-        let after = said.split_once(CONTENT).map_or("", |(_, after)| after);
+    fn ends(&self, answered: &str) -> Vec<String> {
+        let after = answered.split_once(CONTENT).map_or("", |(_, after)| after);
         let after = after.split(NEXT).next().unwrap_or_default().trim_start();
         let tag = whole_tag(after);
         tag.map(str::to_string).into_iter().collect()
     }
 
     /// Returns the markers directly around the text of an answer, without those of its turn.
-    fn content(&self, opened: &str, said: &str) -> (String, String) {
-        let Some((before, after)) = said.split_once(CONTENT) else {
+    fn content(&self, opened: &str, answered: &str) -> (String, String) {
+        let Some((before, after)) = answered.split_once(CONTENT) else {
             return Default::default();
         };
         let Some(open) = before
@@ -198,7 +198,7 @@ impl Probe<'_> {
     }
 
     /// Returns the markers of thinking, and the marker of the answer after it.
-    fn think(&self, opened: &str, said: &str) -> (Option<(String, String)>, String) {
+    fn think(&self, opened: &str, answered: &str) -> (Option<(String, String)>, String) {
         let message = Message {
             thinking: Some(THOUGHT.into()),
             ..Message::new("assistant", CONTENT)
@@ -207,7 +207,7 @@ impl Probe<'_> {
         if let Some((before, after)) = shown.split_once(THOUGHT)
             && let Some((close, _)) = after.split_once(CONTENT)
         {
-            let header = common(opened, said)
+            let header = common(opened, answered)
                 .min(common(opened, &shown))
                 .min(before.len());
             let open = whole_start(before, header).trim();
@@ -274,7 +274,7 @@ impl Probe<'_> {
 
     fn calls(&self) -> Option<ToolSyntax> {
         let tools = [tool(NAME), tool(OTHER)];
-        let said = self.shown(vec![Message::new("assistant", CONTENT)], &tools);
+        let answered = self.shown(vec![Message::new("assistant", CONTENT)], &tools);
         for prefix in [None, Some("functions.")] {
             let calls = [call(NAME, 0, prefix), call(OTHER, 1, prefix)];
             let message = |calls: &[ToolCall]| Message {
@@ -282,14 +282,14 @@ impl Probe<'_> {
                 ..Message::new("assistant", "")
             };
             let Rendered { text: one, notes } = self.finished(vec![message(&calls[..1])], &tools);
-            let start = common(&said, &one);
+            let start = common(&answered, &one);
             let section = whole_start(&one, start);
             if !section.contains(NAME) || notes.contains(&CALLS_AS_TEXT) {
                 continue;
             }
             let two = self.shown(vec![message(&calls)], &tools);
             let two = two.get(one.len() - section.len()..).unwrap_or_default();
-            let ending = said.split_once(CONTENT).map_or("", |(_, after)| after);
+            let ending = answered.split_once(CONTENT).map_or("", |(_, after)| after);
             if let Some(shape) = discover::shape(section, two, ending) {
                 return Some(shape);
             }
@@ -335,7 +335,7 @@ fn named_in(source: &str, jinja: bool) -> Option<ToolSyntax> {
     let array = body == CallBody::Python || lead == "<|tool_call|>";
     Some(ToolSyntax {
         lead: lead.into(),
-        again: if array { "" } else { lead }.into(),
+        next_lead: if array { "" } else { lead }.into(),
         between: close.into(),
         last: close.into(),
         array,

@@ -147,8 +147,8 @@ impl Reader {
             .min();
         if let Some(at) = found {
             // White space before a call belongs to the call, and is text if the call turns out to be text.
-            let said = self.held[..at].trim_end().len();
-            let rest = self.held.split_off(said);
+            let text_end = self.held[..at].trim_end().len();
+            let rest = self.held.split_off(text_end);
             let text = std::mem::replace(&mut self.held, rest);
             pieces.push(Piece::Text(self.unclosed(&text)));
             self.state = State::Calls(0);
@@ -274,7 +274,7 @@ impl Reader {
     fn lead(&self, rest: &str, shape: &ToolSyntax, read: usize) -> Result<usize, Stop> {
         let mut leads = vec![shape.lead.as_str()];
         if read > 0 {
-            leads.insert(0, &shape.again);
+            leads.insert(0, &shape.next_lead);
         }
         leads.extend(self.format.triggers.iter().map(String::as_str));
         let mut outcome = Err(Stop::Never);

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_one_is_text() {
+    fn partial_matches_are_text() {
         assert_eq!(
             run(&["ENDE", ""], &["EN", "D of", " E", "N"]),
             ("END of EN".into(), false)

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn thinking_is_told_apart_however_it_is_cut() {
+    fn thinking_is_separated_at_any_cut() {
         for (thought, text, thinking, answer) in [
             (
                 Thought::Possible,

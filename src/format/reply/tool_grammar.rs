@@ -181,31 +181,36 @@ impl<'a> Rules<'a> {
             last => format!("({SPACE} {})?", self.literal(last)),
         };
         if shape.array {
-            let again = format!("{} \",\" {INDENT}", self.literal(&shape.between));
-            let calls = format!("call ({again} call){{0,{more}}}");
+            let next_lead = format!("{} \",\" {INDENT}", self.literal(&shape.between));
+            let calls = format!("call ({next_lead} call){{0,{more}}}");
             return format!("\"[\" {INDENT} {calls} {INDENT} \"]\" {last}");
         }
-        let again = shape.between.clone() + &shape.again;
-        if again.is_empty() {
+        let next_lead = shape.between.clone() + &shape.next_lead;
+        if next_lead.is_empty() {
             return format!("call {last}");
         }
-        self.forked(&again, shape.last.trim(), more)
-            .unwrap_or_else(|| format!("call ({} call){{0,{more}}} {last}", self.literal(&again)))
+        self.forked(&next_lead, shape.last.trim(), more)
+            .unwrap_or_else(|| {
+                format!(
+                    "call ({} call){{0,{more}}} {last}",
+                    self.literal(&next_lead)
+                )
+            })
     }
 
     /// Handles calls whose separator begins like the text after the last call. That beginning is written
     /// once: of two texts the lexer follows the longer one, and would never see the end.
-    fn forked(&self, again: &str, last: &str, more: usize) -> Option<String> {
-        let again = again.trim_start();
-        let shared = self.shared(again, last);
-        let close = Some(&again[..shared]).filter(|close| !close.is_empty())?;
+    fn forked(&self, next_lead: &str, last: &str, more: usize) -> Option<String> {
+        let next_lead = next_lead.trim_start();
+        let shared = self.shared(next_lead, last);
+        let close = Some(&next_lead[..shared]).filter(|close| !close.is_empty())?;
         let close = format!("{SPACE} {}", self.literal(close));
-        let (again, last) = (
-            self.literal(&again[shared..]),
+        let (next_lead, last) = (
+            self.literal(&next_lead[shared..]),
             self.literal(&last[shared..]),
         );
         Some(format!(
-            "call ({close} ({again} call {close}){{0,{more}}} {last})?"
+            "call ({close} ({next_lead} call {close}){{0,{more}}} {last})?"
         ))
     }
 

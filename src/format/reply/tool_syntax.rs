@@ -15,7 +15,7 @@ pub struct ToolSyntax {
     /// Text before the name or object of the first call.
     pub lead: String,
     /// The same text before a further call.
-    pub again: String,
+    pub next_lead: String,
     /// Text after a call if another one follows.
     pub between: String,
     /// Text after the last call.
@@ -88,7 +88,7 @@ impl ToolSyntax {
     /// The text that distinguishes a call from the rest of an answer: the first marker of its lead. Empty
     /// if calls have no lead and stand at the start of the answer.
     pub fn trigger(&self) -> &str {
-        first_mark(self.lead.trim())
+        first_marker(self.lead.trim())
     }
 
     /// The markers that may follow calls, one by one.
@@ -151,7 +151,7 @@ impl ToolSyntax {
 }
 
 /// Returns the lead up to the end of its first `<…>` or `[…]`, or its first line if it has none.
-fn first_mark(lead: &str) -> &str {
+fn first_marker(lead: &str) -> &str {
     let close = match lead.chars().next() {
         Some('<') => '>',
         Some('[') => ']',
@@ -271,7 +271,7 @@ fn tagged(text: &str, tags: &CallTags, close: &str, tools: &[Tool]) -> Read<Part
             Ok(((), lead)) => lead,
             // No further argument: the call must be closed.
             Err(stop) => {
-                let closed = eat(&text[used..], first_mark(close.trim()));
+                let closed = eat(&text[used..], first_marker(close.trim()));
                 return match closed {
                     Ok(_) => Ok(((name, arguments, None), used)),
                     Err(Stop::More) => Err(Stop::More),
@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn white_space_in_marks_may_differ() {
+    fn white_space_in_markers_may_differ() {
         assert_eq!(eat("\n<a>\n  <b>x", "<a><b>\n"), Ok(((), 10)));
         assert_eq!(eat("<a", "<a>"), Err(Stop::More));
         assert_eq!(eat("<b", "<a>"), Err(Stop::Never));

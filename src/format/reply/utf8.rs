@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_character_is_replaced() {
+    fn invalid_bytes_are_replaced() {
         let mut utf8 = Utf8::default();
         assert_eq!(utf8.push(b"a\xffb\xe2\x82"), "a\u{fffd}b");
         assert_eq!(utf8.finish(false), "\u{fffd}");

@@ -26,7 +26,7 @@ pub struct Capabilities {
     /// True if content must be a list of parts.
     typed: bool,
     /// How the template shows the tools.
-    candidate: Candidate,
+    tool_placement: ToolPlacement,
     /// True if the template shows messages of role `tool`.
     tool_role: bool,
     /// The form in which the template shows tool calls; `None` if it shows none.
@@ -37,7 +37,7 @@ pub struct Capabilities {
 
 /// How a template shows the tools.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Candidate {
+enum ToolPlacement {
     /// The template writes them itself.
     Shown,
     /// The template reads them as text from the field `tools` of the system message.
@@ -57,11 +57,11 @@ struct Calls {
 
 impl Capabilities {
     /// Detects the capabilities of a template by rendering probe conversations.
-    pub fn of(source: &str, run: Run) -> Self {
+    pub fn detect(source: &str, run: Run) -> Self {
         let plain = Capabilities {
             system: true,
             typed: false,
-            candidate: Candidate::Shown,
+            tool_placement: ToolPlacement::Shown,
             tool_role: true,
             calls: Some(Calls {
                 arguments_as_text: false,
@@ -89,7 +89,7 @@ impl Capabilities {
         let system = [Message::new("system", NEEDLE), Message::new("user", OTHER)];
         let system = shows(&plain, &system, &[]).contains(NEEDLE);
         let tools = [probe_tool()];
-        let candidate = candidate(&plain, &|capabilities, messages| {
+        let tool_placement = tool_placement(&plain, &|capabilities, messages| {
             shows(capabilities, messages, &tools)
         });
         let calls = [(false, false), (true, false), (false, true), (true, true)];
@@ -120,7 +120,7 @@ impl Capabilities {
         Capabilities {
             system,
             typed,
-            candidate,
+            tool_placement,
             tool_role,
             calls,
             reasoning: plain.reasoning,
@@ -134,8 +134,8 @@ impl Capabilities {
         tools: &[Tool],
         notes: &mut Vec<&'static str>,
     ) -> Vec<Message> {
-        let offered = self.offered(messages, tools, notes);
-        let messages = offered.as_deref().unwrap_or(messages);
+        let with_tools = self.with_tools(messages, tools, notes);
+        let messages = with_tools.as_deref().unwrap_or(messages);
         let mut fitted: Vec<Message> = Vec::with_capacity(messages.len());
         let mut system: Option<String> = None;
         let mut note = |text: &'static str| {
@@ -171,27 +171,27 @@ impl Capabilities {
     }
 
     /// Returns the messages with the tools in the system message, unless the template shows them itself.
-    fn offered(
+    fn with_tools(
         &self,
         messages: &[Message],
         tools: &[Tool],
         notes: &mut Vec<&'static str>,
     ) -> Option<Vec<Message>> {
-        if tools.is_empty() || self.candidate == Candidate::Shown {
+        if tools.is_empty() || self.tool_placement == ToolPlacement::Shown {
             return None;
         }
         let mut messages = messages.to_vec();
         if messages.first().is_none_or(|first| first.role != "system") {
             messages.insert(0, Message::new("system", ""));
         }
-        if self.candidate == Candidate::OfSystem {
+        if self.tool_placement == ToolPlacement::OfSystem {
             notes.push("the template reads tools from the system message: they were added to it");
         } else {
             notes.push("the template cannot show tools: they go into the system message");
             let system = &mut messages[0].content;
             *system = match system.as_str() {
-                "" => offer_in_words(tools),
-                text => format!("{text}\n\n{}", offer_in_words(tools)),
+                "" => tools_as_text(tools),
+                text => format!("{text}\n\n{}", tools_as_text(tools)),
             };
         }
         Some(messages)
@@ -199,16 +199,16 @@ impl Capabilities {
 
     /// Converts the messages to the template's data.
     pub fn values(&self, messages: &[Message], tools: &[Tool]) -> Vec<Value> {
-        let mut tools = (self.candidate == Candidate::OfSystem && !tools.is_empty())
+        let mut tools = (self.tool_placement == ToolPlacement::OfSystem && !tools.is_empty())
             .then(|| tools.iter().map(tool_value).collect());
         let values = messages.iter().map(|message| {
-            let offered = (message.role == "system").then(|| tools.take()).flatten();
-            self.value(message, offered)
+            let with_tools = (message.role == "system").then(|| tools.take()).flatten();
+            self.value(message, with_tools)
         });
         values.collect()
     }
 
-    fn value(&self, message: &Message, offered: Option<Value>) -> Value {
+    fn value(&self, message: &Message, with_tools: Option<Value>) -> Value {
         let text = Value::from(message.content.as_str());
         let bare = message.content.is_empty() && !message.tool_calls.is_empty();
         let content = match self.calls {
@@ -220,7 +220,7 @@ impl Capabilities {
             ("role", Value::from(message.role.as_str())),
             ("content", content),
         ];
-        if let Some(tools) = offered {
+        if let Some(tools) = with_tools {
             fields.push(("tools", python::dumped(tools)));
         }
         if let Some(thinking) = &message.thinking {
@@ -253,10 +253,10 @@ impl Capabilities {
 }
 
 /// Detects how a template shows the tools.
-fn candidate(
+fn tool_placement(
     plain: &Capabilities,
     shows: &dyn Fn(&Capabilities, &[Message]) -> String,
-) -> Candidate {
+) -> ToolPlacement {
     let user = Message::new("user", NEEDLE);
     let system = Message::new("system", "be brief");
     let chats = [vec![user.clone()], vec![system, user]];
@@ -266,20 +266,20 @@ fn candidate(
             .any(|chat| shows(capabilities, chat).contains(OTHER))
     };
     let of_system = Capabilities {
-        candidate: Candidate::OfSystem,
+        tool_placement: ToolPlacement::OfSystem,
         ..plain.clone()
     };
     match () {
-        () if shown(plain) => Candidate::Shown,
-        () if shown(&of_system) => Candidate::OfSystem,
+        () if shown(plain) => ToolPlacement::Shown,
+        () if shown(&of_system) => ToolPlacement::OfSystem,
         // A template that fails in any case proves nothing.
-        () if chats.iter().all(|chat| shows(plain, chat).is_empty()) => Candidate::Shown,
-        () => Candidate::InWords,
+        () if chats.iter().all(|chat| shows(plain, chat).is_empty()) => ToolPlacement::Shown,
+        () => ToolPlacement::InWords,
     }
 }
 
 /// Describes the tools as text, for models that were not trained on another form.
-fn offer_in_words(tools: &[Tool]) -> String {
+fn tools_as_text(tools: &[Tool]) -> String {
     let tools: Vec<String> = tools
         .iter()
         .map(|tool| {

@@ -77,7 +77,7 @@ impl Template {
     ///
     /// # Errors
     /// If the template cannot be compiled, or its name is unknown.
-    pub fn of_gguf(chat: &str, tools: Option<&str>) -> Result<Self> {
+    pub fn from_gguf(chat: &str, tools: Option<&str>) -> Result<Self> {
         if chat.trim().is_empty() {
             return Ok(Template::Completion);
         }
@@ -85,7 +85,7 @@ impl Template {
             let source = named::template(chat.trim());
             let source =
                 source.ok_or_else(|| Error::failed(format!("unknown chat template '{chat}'")))?;
-            return Template::of_text(source);
+            return Template::from_text(source);
         }
         let tools = tools.map(Jinja::compile).transpose()?.map(Box::new);
         Ok(Template::Jinja {
@@ -98,7 +98,7 @@ impl Template {
     ///
     /// # Errors
     /// If the template cannot be compiled.
-    pub fn of_text(source: &str) -> Result<Self> {
+    pub fn from_text(source: &str) -> Result<Self> {
         Ok(Template::Go(Box::new(GoTemplate::compile(source)?)))
     }
 
@@ -182,7 +182,7 @@ mod tests {
     fn an_assistant_at_the_end_is_left_open() {
         let source = "{% for m in messages %}[{{ m.role }}:{{ m.content }}]{% endfor %}{% if add_generation_prompt %}[assistant:{% endif %}";
         let messages = [Message::new("user", "u"), Message::new("assistant", "Once")];
-        let template = Template::of_gguf(source, None).unwrap();
+        let template = Template::from_gguf(source, None).unwrap();
         assert_eq!(render(&template, &messages), "[user:u][assistant:Once");
     }
 
@@ -194,11 +194,11 @@ mod tests {
             Message::new("assistant", "A1"),
             Message::new("user", "U2"),
         ];
-        let found = render(&Template::of_gguf("chatml", None).unwrap(), &messages);
+        let found = render(&Template::from_gguf("chatml", None).unwrap(), &messages);
         assert_eq!(
             found,
             "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU1<|im_end|>\n<|im_start|>assistant\nA1<|im_end|>\n<|im_start|>user\nU2<|im_end|>\n<|im_start|>assistant\n"
         );
-        assert!(Template::of_gguf("nonesuch", None).is_err());
+        assert!(Template::from_gguf("nonesuch", None).is_err());
     }
 }

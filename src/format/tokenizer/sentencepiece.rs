@@ -80,8 +80,8 @@ pub fn vocabulary(pieces: Vec<Piece>, files: &Files) -> Result<Vocabulary, Strin
 
 /// The tokens that `tokenizer_config.json` adds, otherwise those of `tokenizer.json`, with their ids.
 fn decoder(files: &Files) -> Vec<(u64, &Json)> {
-    let told = files.settings.as_ref();
-    if let Some(Json::Object(map)) = told.and_then(|map| map.get("added_tokens_decoder")) {
+    let settings = files.settings.as_ref();
+    if let Some(Json::Object(map)) = settings.and_then(|map| map.get("added_tokens_decoder")) {
         let tokens = map.iter();
         return tokens
             .filter_map(|(id, token)| Some((id.parse().ok()?, token)))

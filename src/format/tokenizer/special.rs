@@ -192,8 +192,8 @@ impl Specials {
         };
         let parts = [content(settings, "sep"), content(settings, "eos")];
         let parts_texts = |step: Option<&Json>| {
-            let told = token(step);
-            told.is_some() && parts.contains(&told)
+            let given = token(step);
+            given.is_some() && parts.contains(&given)
         };
         let adds = (parts_texts(Some(between)) && last.is_none())
             || (middle.len() == 2 && parts_texts(middle.get(1)));
@@ -239,8 +239,10 @@ fn content(settings: &Map<String, Json>, name: &str) -> Option<String> {
 
 /// The chat templates; one without a name is the default.
 fn templates(files: &Files, settings: &Map<String, Json>) -> Vec<(String, String)> {
-    let told = settings.get("chat_template").filter(|told| !told.is_null());
-    match told.or(files.template.as_ref()) {
+    let given = settings
+        .get("chat_template")
+        .filter(|given| !given.is_null());
+    match given.or(files.template.as_ref()) {
         Some(Json::String(text)) => vec![("default".into(), text.clone())],
         Some(Json::Array(list)) => list
             .iter()

@@ -22,7 +22,7 @@ use crate::system::engine::quantize::{Quantize, quantize};
 use crate::system::machine;
 use crate::system::store::{Store, Take};
 
-pub use recipe::{Places, is_projector, of_modelfile};
+pub use recipe::{Places, is_projector, parse_recipe};
 
 /// A progress event of creation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,11 +134,11 @@ pub fn create(
         GoTemplate::compile(&changes.template)?;
     }
     let base = match source {
-        Source::File(path, take) => Base::of_file(store, path, *take, report)?,
-        Source::Blob(digest, file) => Base::of_blob(store, digest, file, report)?,
-        Source::Shards(paths) => Base::of_shards(store, paths, report)?,
-        Source::Folder(folder) => Base::of_folder(store, folder, report)?,
-        Source::Model(name) => Base::of_model(store, name)?,
+        Source::File(path, take) => Base::from_file(store, path, *take, report)?,
+        Source::Blob(digest, file) => Base::from_blob(store, digest, file, report)?,
+        Source::Shards(paths) => Base::from_shards(store, paths, report)?,
+        Source::Folder(folder) => Base::from_folder(store, folder, report)?,
+        Source::Model(name) => Base::from_model(store, name)?,
     };
     let base = match &changes.adapter {
         Some(adapter) => base.adapted(store, adapter, report)?,
@@ -171,7 +171,7 @@ struct Base {
 }
 
 impl Base {
-    fn of_file(
+    fn from_file(
         store: &Store,
         path: &Path,
         take: Take,
@@ -181,7 +181,7 @@ impl Base {
         let header = model::header(path)?;
         let paths = shards::beside(path, &header)?;
         if paths.len() > 1 {
-            return Self::of_shards(store, &paths, report);
+            return Self::from_shards(store, &paths, report);
         }
         let total = header.file_bytes;
         let put = store.put_file(path, take, &mut |done| report(Step::Copied(done, total)));
@@ -189,7 +189,7 @@ impl Base {
         Ok(Self::new(&header, layer, &file_name(path)))
     }
 
-    fn of_shards(store: &Store, paths: &[PathBuf], report: &mut dyn FnMut(Step)) -> Result<Self> {
+    fn from_shards(store: &Store, paths: &[PathBuf], report: &mut dyn FnMut(Step)) -> Result<Self> {
         let mut copied = |done, total| report(Step::Copied(done, total));
         let (digest, header) = shards::put(store, paths, &mut copied)?;
         let layer = Layer::new("model", digest, header.file_bytes);
@@ -197,7 +197,7 @@ impl Base {
         Ok(Self::new(&header, layer, &first.unwrap_or_default()))
     }
 
-    fn of_blob(
+    fn from_blob(
         store: &Store,
         digest: &Digest,
         file: &str,
@@ -220,7 +220,7 @@ impl Base {
         Ok(Self::new(&header, layer, file))
     }
 
-    fn of_folder(store: &Store, folder: &Folder, report: &mut dyn FnMut(Step)) -> Result<Self> {
+    fn from_folder(store: &Store, folder: &Folder, report: &mut dyn FnMut(Step)) -> Result<Self> {
         report(Step::Converted(0, 0));
         let mut progress = |done, all| report(Step::Converted(done, all));
         let made = store.put_made(&mut |target| import::model(folder, target, &mut progress));
@@ -239,9 +239,9 @@ impl Base {
         }
     }
 
-    fn of_model(store: &Store, name: &Name) -> Result<Self> {
+    fn from_model(store: &Store, name: &Name) -> Result<Self> {
         let entry = store.find(name)?;
-        let model = model::of_name(store, &name.to_string(), name)?;
+        let model = model::open_name(store, &name.to_string(), name)?;
         let mut layers = entry.manifest.layers.clone();
         for layer in &mut layers {
             store.adopt(&layer.digest()?)?;
@@ -287,7 +287,7 @@ impl Base {
                 source: &source,
                 target,
                 file_type: to.file_type as u32,
-                again: to.refusal.is_none(),
+                requantize: to.refusal.is_none(),
                 threads: machine::cores(),
             };
             let mut progress = |done, all| {
@@ -300,8 +300,8 @@ impl Base {
             from,
             ..Layer::new("model", digest, size_bytes)
         };
-        let told = model::config_of(&model::header(&store.blob(&digest)?)?);
-        self.config.file_type = told.file_type;
+        let made_config = model::config_of(&model::header(&store.blob(&digest)?)?);
+        self.config.file_type = made_config.file_type;
         Ok(self)
     }
 
@@ -390,7 +390,7 @@ impl Base {
             report(Step::Layer(layer.digest()?, true));
         }
         let mut put = |kind: &str, bytes: &[u8]| {
-            let known = store.blob(&Digest::of(bytes)).is_ok();
+            let known = store.blob(&Digest::compute(bytes)).is_ok();
             let (digest, size_bytes) = store.put_bytes(bytes)?;
             report(Step::Layer(digest, known));
             Ok::<Layer, Error>(Layer::new(kind, digest, size_bytes))

@@ -28,7 +28,7 @@ pub struct Places<'a> {
 ///
 /// # Errors
 /// A file or model name that is not valid, an option out of range, more than one adapter or projector.
-pub fn of_modelfile(
+pub fn parse_recipe(
     modelfile: &Modelfile,
     places: Places,
     report: &mut dyn FnMut(Step),

@@ -142,7 +142,7 @@ impl Family {
     ///
     /// # Errors
     /// A text that lists every supported architecture.
-    pub fn of(architecture: Option<&str>) -> Result<&'static Self, String> {
+    pub fn for_architecture(architecture: Option<&str>) -> Result<&'static Self, String> {
         let Some(architecture) = architecture else {
             return Err("config.json names no architecture".into());
         };

@@ -43,7 +43,7 @@ impl Folder {
     }
 
     /// A folder made from files by the names that they would have in it.
-    pub fn of(name: &str, files: impl IntoIterator<Item = (String, PathBuf)>) -> Self {
+    pub fn new(name: &str, files: impl IntoIterator<Item = (String, PathBuf)>) -> Self {
         Folder {
             name: name.into(),
             files: files.into_iter().collect(),
@@ -142,11 +142,11 @@ impl Folder {
             return Ok(None);
         };
         let path = module["path"].as_str().unwrap_or_default();
-        let told = self
+        let pooling_config = self
             .object(&format!("{path}/config.json"))?
             .unwrap_or_default();
-        let is = |key: &str| told.get(key).is_some_and(|value| value == true);
-        let mode = told.get("pooling_mode").and_then(Json::as_str);
+        let is = |key: &str| pooling_config.get(key).is_some_and(|value| value == true);
+        let mode = pooling_config.get("pooling_mode").and_then(Json::as_str);
         for (key, name, number) in [
             ("pooling_mode_mean_tokens", "mean", 1),
             ("pooling_mode_cls_token", "cls", 2),

@@ -138,14 +138,14 @@ impl Keys {
 
     /// A RoPE parameter of the full-attention layers.
     pub fn rope(&self, name: &str) -> Option<&Json> {
-        let told = self.rope_told()?;
-        let part = told.get("full_attention").and_then(Json::as_object);
-        part.unwrap_or(told)
+        let found = self.rope_parameters()?;
+        let part = found.get("full_attention").and_then(Json::as_object);
+        part.unwrap_or(found)
             .get(name)
             .filter(|value| !value.is_null())
     }
 
-    fn rope_told(&self) -> Option<&Map<String, Json>> {
+    fn rope_parameters(&self) -> Option<&Map<String, Json>> {
         let either = ["rope_parameters", "rope_scaling"].iter();
         either
             .filter_map(|name| self.config.get(*name)?.as_object())
@@ -161,15 +161,15 @@ impl Keys {
 
     /// The RoPE base frequency.
     pub fn theta(&self) -> Option<f64> {
-        let told = self.rope("rope_theta").and_then(Json::as_f64);
-        told.or_else(|| self.float(THETA))
+        let found = self.rope("rope_theta").and_then(Json::as_f64);
+        found.or_else(|| self.float(THETA))
     }
 
     /// The context length of training, in tokens, before RoPE scaling.
     pub fn original_context(&self) -> Option<u64> {
         let name = "original_max_position_embeddings";
-        let told = self.rope(name).and_then(Json::as_u64);
-        told.or_else(|| self.integer(&[name]))
+        let found = self.rope(name).and_then(Json::as_u64);
+        found.or_else(|| self.integer(&[name]))
     }
 
     /// Writes all keys of a family.
@@ -230,8 +230,8 @@ impl Keys {
         }
         out.float("rope.freq_base", self.theta());
         let local = self
-            .rope_told()
-            .and_then(|told| told.get("sliding_attention"));
+            .rope_parameters()
+            .and_then(|found| found.get("sliding_attention"));
         let local = local.and_then(|local| local["rope_theta"].as_f64());
         out.float(
             "rope.freq_base_swa",

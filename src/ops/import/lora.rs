@@ -64,7 +64,7 @@ fn plan(folder: &Folder, base: &Header, source: &weights::Source) -> Result<Vec<
             end.then_some((stem, *part))
         });
         let (stem, part) = parts.ok_or_else(unknown)?;
-        let place = names::of_stem(family, stem).ok_or_else(unknown)?;
+        let place = names::place_for_stem(family, stem).ok_or_else(unknown)?;
         let name = format!("{}.weight", place.name);
         let tensor = base.tensor(&name).ok_or_else(unknown)?;
         let second = part == "lora_B";

@@ -38,7 +38,7 @@ pub fn model(folder: &Folder, target: &Path, progress: &mut dyn FnMut(u64, u64))
         return Err(folder
             .wrong("the weights are quantised; only F32, F16 and BF16 can be converted to GGUF"));
     }
-    let family = Family::of(keys.architecture()).map_err(|why| folder.wrong(&why))?;
+    let family = Family::for_architecture(keys.architecture()).map_err(|why| folder.wrong(&why))?;
     let keys = keys.with_defaults(family);
     let source = folder.weights()?;
     let float = source.float();

@@ -120,7 +120,7 @@ pub fn place(family: &Family, name: &str) -> Result<Option<Place>, String> {
         "bias" | "beta" => "bias",
         _ => return Err(unknown()),
     };
-    let place = of_stem(family, stem).ok_or_else(unknown)?;
+    let place = place_for_stem(family, stem).ok_or_else(unknown)?;
     Ok(Some(Place {
         name: format!("{}.{kind}", place.name),
         ..place
@@ -128,7 +128,7 @@ pub fn place(family: &Family, name: &str) -> Result<Option<Place>, String> {
 }
 
 /// The place of a tensor by its name without `.weight` or `.bias`.
-pub fn of_stem(family: &Family, stem: &str) -> Option<Place> {
+pub fn place_for_stem(family: &Family, stem: &str) -> Option<Place> {
     let mut stem = stem;
     while let Some(rest) = PREFIXES.iter().find_map(|prefix| stem.strip_prefix(prefix)) {
         stem = rest;
@@ -182,8 +182,8 @@ fn expert(stem: &str) -> (String, Option<usize>) {
 mod tests {
     use super::*;
 
-    fn told(architecture: &str, name: &str) -> Option<String> {
-        let family = Family::of(Some(architecture)).unwrap();
+    fn gguf_name(architecture: &str, name: &str) -> Option<String> {
+        let family = Family::for_architecture(Some(architecture)).unwrap();
         let place = place(family, name).unwrap()?;
         let expert = place.expert.map(|expert| format!("[{expert}]"));
         Some(place.name + &expert.unwrap_or_default())
@@ -220,10 +220,10 @@ mod tests {
             ),
         ];
         for (architecture, name, ours) in cases {
-            assert_eq!(told(architecture, name).as_deref(), Some(ours));
+            assert_eq!(gguf_name(architecture, name).as_deref(), Some(ours));
         }
-        assert_eq!(told("GemmaForCausalLM", "lm_head.weight"), None);
-        let llama = Family::of(Some("LlamaForCausalLM")).unwrap();
+        assert_eq!(gguf_name("GemmaForCausalLM", "lm_head.weight"), None);
+        let llama = Family::for_architecture(Some("LlamaForCausalLM")).unwrap();
         assert!(place(llama, "model.layers.0.self_attn.sinks.weight").is_err());
         assert!(place(llama, "model.layers.x.input_layernorm.weight").is_err());
     }

@@ -56,7 +56,7 @@ pub enum Float {
 }
 
 impl Float {
-    fn of(dtype: &str) -> Option<Self> {
+    fn from_dtype(dtype: &str) -> Option<Self> {
         match dtype {
             "F32" => Some(Float::F32),
             "F16" => Some(Float::F16),
@@ -131,7 +131,7 @@ pub fn plan(
         let Some(place) = names::place(family, theirs)? else {
             continue;
         };
-        if Float::of(&located.tensor.dtype).is_none() {
+        if Float::from_dtype(&located.tensor.dtype).is_none() {
             let dtype = &located.tensor.dtype;
             return Err(format!(
                 "the tensor {theirs} is of type {dtype}, not F32, F16 or BF16"
@@ -321,8 +321,8 @@ fn rotations(family: &Family, keys: &Keys) -> Result<Vec<Output>, String> {
 /// Llama 3.1's RoPE factors: low frequencies are scaled, high ones are not, and those between gradually.
 fn stretched(keys: &Keys, rotated: u64) -> Vec<f32> {
     let number = |name: &str, missing: f64| {
-        let told = keys.rope(name).and_then(Json::as_f64);
-        told.unwrap_or(missing)
+        let found = keys.rope(name).and_then(Json::as_f64);
+        found.unwrap_or(missing)
     };
     let base = keys.theta().unwrap_or(10_000.0);
     let (factor, low) = (number("factor", 8.0), number("low_freq_factor", 1.0));
@@ -401,7 +401,7 @@ fn each_piece(
     };
     let per_part = output.shape.iter().product::<u64>() / from.len().max(1) as u64;
     for located in from {
-        let float = Float::of(&located.tensor.dtype).unwrap_or(Float::F32);
+        let float = Float::from_dtype(&located.tensor.dtype).unwrap_or(Float::F32);
         let path = &source.paths[located.file];
         let unread = |error| Error::io("read", path, error);
         let file = &mut files[located.file];
@@ -496,5 +496,5 @@ pub fn low_rank(name: String, located: &Located, heads: Option<u64>) -> Output {
 
 /// True if the tensor's type is F32, F16 or BF16.
 pub fn is_float(located: &Located) -> bool {
-    Float::of(&located.tensor.dtype).is_some()
+    Float::from_dtype(&located.tensor.dtype).is_some()
 }

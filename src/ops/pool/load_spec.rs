@@ -38,7 +38,7 @@ const TEXTS_TOKENS: u32 = 512;
 impl Pool {
     pub(super) fn spec(&self, model: &Model, load: &Load) -> Spec {
         let attention = self.attention(model, load.gpu_layers);
-        let mut need = Need::of(&model.header, attention.kv, machine::has_amx());
+        let mut need = Need::estimate(&model.header, attention.kv, machine::has_amx());
         let repack = self.repacks(model);
         if !repack {
             need.repacked_bytes = 0;
@@ -113,7 +113,7 @@ impl Pool {
             .0
             .measured
             .get_or_init(|| MeasuredSettings::read(config));
-        let measured = measured.of(&model.header, on_gpu);
+        let measured = measured.for_model(&model.header, on_gpu);
         let measured = measured.map(|flash| if several { flash.several } else { flash.one });
         let processor = match (on_gpu, several) {
             (true, _) => tune::Processor::Gpu,
@@ -132,7 +132,7 @@ impl Pool {
             .context_length()
             .unwrap_or(u32::MAX.into())
             .clamp(1, u32::MAX.into()) as u32;
-        let asked = options
+        let requested = options
             .int("num_ctx")
             .map(|tokens| tokens.clamp(0, u32::MAX.into()) as u32);
         let tokens = |tokens: u32| tokens.max(CONTEXT_TOKENS_MIN).min(trained);
@@ -149,20 +149,20 @@ impl Pool {
             sequences: 1,
             cells: tokens,
         };
-        let context = match (self.0.policy, asked) {
+        let context = match (self.0.policy, requested) {
             _ if model.header.is_embedding() => {
                 let longest = batch_tokens.unwrap_or(TEXT_TOKENS);
-                let text = tokens(asked.unwrap_or(default)).min(longest);
+                let text = tokens(requested.unwrap_or(default)).min(longest);
                 Context::Texts {
                     tokens: text,
                     batch: batch_tokens.unwrap_or(TEXTS_TOKENS).max(text),
                 }
             }
             (Policy::OneShot, None) => Context::FirstJob,
-            (Policy::OneShot, Some(asked)) => one(tokens(asked)),
-            (Policy::Session, asked) => one(tokens(asked.unwrap_or(default))),
-            (Policy::Server, asked) => {
-                self.shared_context(model, tokens(asked.unwrap_or(default)), gpu_layers)
+            (Policy::OneShot, Some(requested)) => one(tokens(requested)),
+            (Policy::Session, requested) => one(tokens(requested.unwrap_or(default))),
+            (Policy::Server, requested) => {
+                self.shared_context(model, tokens(requested.unwrap_or(default)), gpu_layers)
             }
         };
         // Threads without a processor wait for each other at every step: a thousand on two would block a
@@ -197,7 +197,7 @@ impl Pool {
         } else {
             self.0.config.parallel.min(SEQUENCES_MAX)
         };
-        let need = Need::of(
+        let need = Need::estimate(
             &model.header,
             self.attention(model, layers).kv,
             machine::has_amx(),

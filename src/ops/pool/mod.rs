@@ -120,8 +120,8 @@ impl Pool {
     /// # Errors
     /// The mistake in its template.
     pub fn template_choice(&self, model: &Model) -> Result<Arc<TemplateChoice>> {
-        let (choice, _) = Sources::of(model).choose()?;
-        self.0.template_choices.of(choice)
+        let (choice, _) = Sources::from_model(model).choose()?;
+        self.0.template_choices.compiled(choice)
     }
 
     /// The engine for a model, loaded if necessary. Waits while others load, or use an engine that must
@@ -296,7 +296,7 @@ impl Pool {
     pub fn loaded(&self) -> Vec<Loaded> {
         let state = self.state();
         let ready = state.entries.iter().filter(|entry| entry.engine.is_some());
-        let mut loaded: Vec<Loaded> = ready.map(Entry::told).collect();
+        let mut loaded: Vec<Loaded> = ready.map(Entry::listing).collect();
         loaded.sort_by_key(|loaded| std::cmp::Reverse(loaded.expires));
         loaded
     }

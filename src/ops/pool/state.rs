@@ -52,13 +52,13 @@ pub(super) struct Load {
 
 impl Load {
     /// True if an engine with this load spec can serve a request for another.
-    fn serves(&self, wanted: &Load) -> bool {
+    fn serves(&self, other: &Load) -> bool {
         // A request for as many GPU layers as fit accepts those that are loaded.
-        let gpu_layers = wanted.gpu_layers.or(self.gpu_layers);
+        let gpu_layers = other.gpu_layers.or(self.gpu_layers);
         *self
             == Load {
                 gpu_layers,
-                ..wanted.clone()
+                ..other.clone()
             }
     }
 }
@@ -176,7 +176,7 @@ impl State {
         self.entries.push(Entry {
             id: self.next_id,
             load: load.clone(),
-            model: Loaded::of(model),
+            model: Loaded::new(model),
             engine: None,
             users: 0,
             keep_alive,
@@ -199,7 +199,7 @@ impl Entry {
             && self.idle_since.elapsed() >= keep_alive
     }
 
-    pub(super) fn told(&self) -> Loaded {
+    pub(super) fn listing(&self) -> Loaded {
         let since = if self.users == 0 {
             self.idle_since
         } else {
@@ -222,7 +222,7 @@ impl Entry {
 }
 
 impl Loaded {
-    pub(super) fn of(model: &Model) -> Self {
+    pub(super) fn new(model: &Model) -> Self {
         Loaded {
             name: model.name.clone(),
             digest: model.digest,

@@ -21,11 +21,11 @@ const READ_BYTES: usize = 64 << 10;
 /// Limit on successive attempts that bring no bytes.
 const TRIES_MAX: u32 = 6;
 /// Interval between progress reports, as in the reference.
-const TELL: Duration = Duration::from_millis(60);
+const REPORT_INTERVAL: Duration = Duration::from_millis(60);
 /// Interval between saves of the complete ranges.
-const SAVE: Duration = Duration::from_secs(2);
+const SAVE_INTERVAL: Duration = Duration::from_secs(2);
 /// Interval between checks whether another process has finished the blob.
-const LOOK: Duration = Duration::from_millis(50);
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The parameters of a download.
 pub struct Download<'a> {
@@ -76,7 +76,7 @@ impl Download<'_> {
             }
             match self.store.partial(&self.digest, self.size)? {
                 Some(partial) => break partial,
-                None => thread::sleep(LOOK),
+                None => thread::sleep(CHECK_INTERVAL),
             }
             progress(self.store.partial_bytes(&self.digest));
             self.check_cancelled()?;
@@ -158,12 +158,12 @@ impl Download<'_> {
         shared: &Shared,
         progress: &mut dyn FnMut(u64),
     ) -> Result<()> {
-        let (mut saved, mut told) = (Instant::now(), 0);
+        let (mut saved, mut reported) = (Instant::now(), 0);
         loop {
             let state = shared.state();
             let woken = shared
                 .changed
-                .wait_timeout_while(state, TELL, |state| state.working > 0);
+                .wait_timeout_while(state, REPORT_INTERVAL, |state| state.working > 0);
             let mut state = woken.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
             if let Some(error) = state.error.take() {
                 return Err(error);
@@ -171,15 +171,15 @@ impl Download<'_> {
             let (ended, done) = (state.working == 0, state.done.clone());
             drop(state);
             let completed = shared.completed.load(Ordering::Relaxed).min(self.size);
-            if completed > told {
-                told = completed;
-                progress(told);
+            if completed > reported {
+                reported = completed;
+                progress(reported);
             }
             if ended {
                 return Ok(());
             }
             self.check_cancelled()?;
-            if saved.elapsed() > SAVE {
+            if saved.elapsed() > SAVE_INTERVAL {
                 partial.save(&done)?;
                 saved = Instant::now();
             }
@@ -198,7 +198,7 @@ impl Download<'_> {
                     return Err(Error::cancelled()); // Whatever set `stop` reports the cause.
                 }
                 // Batches of what arrived within one interval: those bytes are still in memory.
-                drop(shared.changed.wait_timeout(state, TELL));
+                drop(shared.changed.wait_timeout(state, REPORT_INTERVAL));
                 continue;
             }
             drop(state);
@@ -256,7 +256,7 @@ impl Download<'_> {
                 if shared.stop.load(Ordering::Relaxed) {
                     return Ok(());
                 }
-                thread::sleep(LOOK.min(pause));
+                thread::sleep(CHECK_INTERVAL.min(pause));
             }
         }
     }
@@ -329,7 +329,7 @@ impl Download<'_> {
             partial.write(*place, &bytes[..count])?;
             shared.add(*place..*place + count as u64);
             *place += count as u64;
-            self.limiter.took(count);
+            self.limiter.throttle(count);
         }
         Ok(())
     }

@@ -101,9 +101,9 @@ pub fn pull_file(
     report: &mut dyn FnMut(Step),
 ) -> Result<()> {
     report(Step::Manifest);
-    let place = Place::of_url(url)?;
+    let place = Place::from_url(url)?;
     let size = registry.length(&place, url)?;
-    let known = Digest::of(url.as_bytes());
+    let known = Digest::compute(url.as_bytes());
     store.must_have_room(size.saturating_sub(store.partial_bytes(&known)))?;
     let guard = store.share()?;
     let limiter = Limiter::new(request.rate);
@@ -117,15 +117,15 @@ pub fn pull_file(
         limiter: &limiter,
         cancel: request.cancel,
     };
-    let mut tell = |digest: Digest, completed: u64| {
+    let mut report_bytes = |digest: Digest, completed: u64| {
         report(Step::Blob {
             digest,
             total: size,
             completed,
         });
     };
-    let digest = download.run_unnamed(&mut |completed| tell(known, completed))?;
-    tell(digest, size);
+    let digest = download.run_unnamed(&mut |completed| report_bytes(known, completed))?;
+    report_bytes(digest, size);
     report(Step::Verifying);
     report(Step::Writing);
     let file = url.split(['?', '#']).next().unwrap_or_default();
@@ -155,7 +155,7 @@ pub fn is_outdated(
     let ours = store.find(name)?;
     let place = registry.place(&ours.name, insecure)?;
     match manifest(registry, &place) {
-        Ok((bytes, _)) => Ok(Digest::of(&bytes) != ours.digest),
+        Ok((bytes, _)) => Ok(Digest::compute(&bytes) != ours.digest),
         Err(error) if shards::is_refusal(&ours.name, &error) => {
             let theirs = shards::origin(&shards::find(registry, &place)?);
             Ok(ours
@@ -170,7 +170,7 @@ pub fn is_outdated(
 /// The manifest with this digest: the tag's current one, or an older one that the registry still has.
 fn locked(registry: &Registry, place: &Place, digest: &Digest) -> Result<(Vec<u8>, Manifest)> {
     let now = manifest(registry, place)?;
-    let found = Digest::of(&now.0);
+    let found = Digest::compute(&now.0);
     if found == *digest {
         return Ok(now);
     }
@@ -179,7 +179,7 @@ fn locked(registry: &Registry, place: &Place, digest: &Digest) -> Result<(Vec<u8
         ..place.clone()
     };
     match manifest(registry, &by_digest) {
-        Ok(then) if Digest::of(&then.0) == *digest => Ok(then),
+        Ok(then) if Digest::compute(&then.0) == *digest => Ok(then),
         _ => {
             let text = format!("{place} does not match the lock file: want {digest}, got {found}");
             Err(Error::plain(Class::Damaged, text))
@@ -240,9 +240,9 @@ mod tests {
 
     #[test]
     fn layers_that_cannot_be_are_refused() {
-        let digest = Digest::of(b"x");
+        let digest = Digest::compute(b"x");
         let good = Layer::new("model", digest, 7);
-        let manifest = |layers: Vec<Layer>| Manifest::new((Digest::of(b"c"), 1), layers);
+        let manifest = |layers: Vec<Layer>| Manifest::new((Digest::compute(b"c"), 1), layers);
         assert_eq!(
             blobs(&manifest(vec![good.clone(), good.clone()]))
                 .unwrap()

@@ -25,7 +25,7 @@ impl Limiter {
     }
 
     /// Counts bytes and sleeps until they are within the rate.
-    pub fn took(&self, bytes: usize) {
+    pub fn throttle(&self, bytes: usize) {
         let Some(rate) = self.bytes_a_second else {
             return;
         };

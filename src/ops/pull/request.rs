@@ -33,15 +33,15 @@ impl Step {
     /// The API's progress record of the event.
     pub fn record(&self) -> Progress {
         match self {
-            Step::Manifest => Progress::of("pulling manifest"),
+            Step::Manifest => Progress::new("pulling manifest"),
             Step::Blob {
                 digest,
                 total,
                 completed,
             } => transfer::blob("pulling", digest, (*total, *completed)),
-            Step::Verifying => Progress::of("verifying sha256 digest"),
-            Step::Writing => Progress::of("writing manifest"),
-            Step::Removing => Progress::of("removing unused layers"),
+            Step::Verifying => Progress::new("verifying sha256 digest"),
+            Step::Writing => Progress::new("writing manifest"),
+            Step::Removing => Progress::new("removing unused layers"),
         }
     }
 }

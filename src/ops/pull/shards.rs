@@ -40,7 +40,7 @@ pub fn find(registry: &Registry, place: &Place) -> Result<Vec<HubFile>> {
 /// digests.
 pub fn origin(files: &[HubFile]) -> String {
     let digests: Vec<String> = files.iter().map(|file| file.digest.hex()).collect();
-    let all = Digest::of(digests.concat().as_bytes()).hex();
+    let all = Digest::compute(digests.concat().as_bytes()).hex();
     let first = files.first().map_or("", |file| file.path.as_str());
     format!("{first}@{}", &all[..12])
 }
@@ -74,7 +74,7 @@ pub fn pull(
     let limiter = Limiter::new(request.rate);
     let mut paths = Vec::new();
     for file in &files {
-        let mut tell = |completed| {
+        let mut report_bytes = |completed| {
             report(Step::Blob {
                 digest: file.digest,
                 total: file.size,
@@ -91,8 +91,8 @@ pub fn pull(
             limiter: &limiter,
             cancel: request.cancel,
         };
-        download.run(&mut tell)?;
-        tell(file.size);
+        download.run(&mut report_bytes)?;
+        report_bytes(file.size);
         paths.push(store.sound_blob(&file.digest, file.size)?);
     }
     report(Step::Verifying);
@@ -152,10 +152,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_set_that_a_tag_asks_for_is_taken() {
+    fn a_tag_selects_its_set_of_shards() {
         let file = |path: &str| HubFile {
             path: path.into(),
-            digest: Digest::of(path.as_bytes()),
+            digest: Digest::compute(path.as_bytes()),
             size: 1,
         };
         let files: Vec<HubFile> = [

@@ -195,10 +195,10 @@ impl Turn {
             Some(reader) => reader.push(text),
             None => vec![Piece::Text(text.to_string())],
         };
-        self.say(pieces);
+        self.emit(pieces);
     }
 
-    fn say(&mut self, pieces: Vec<Piece>) {
+    fn emit(&mut self, pieces: Vec<Piece>) {
         for piece in pieces {
             let delta = match piece {
                 Piece::Thinking(text) => Delta::Thinking(text),
@@ -224,7 +224,7 @@ impl Turn {
         let cut = reason == Reason::Length;
         let reader = self.reader.as_mut();
         let pieces = reader.map(|reader| reader.finish(cut)).unwrap_or_default();
-        self.say(pieces);
+        self.emit(pieces);
         self.usage.prompt = prompt;
         self.usage.answer = answer;
         self.usage.total = self.started.elapsed();

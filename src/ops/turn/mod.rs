@@ -98,14 +98,14 @@ fn job(
         (_, Some(tokens)) => tokens as usize * SHIFTED_CONTEXTS_MAX,
         (_, None) => ANSWER_TOKENS,
     };
-    let shift = turn.shift.then(|| prompt::kept_tokens(options, engine));
+    let shift = turn.shift.then(|| prompt::front_tokens(options, engine));
     let grammar = output_constraint::grammar(request, format, &prompt.text, engine)?;
     Ok(Job {
         prompt: prompt.tokens.clone(),
         answer_tokens,
         sampling: Sampling {
             bias: known(&turn.bias, engine.facts().vocabulary),
-            ..Sampling::of(options)
+            ..Sampling::from_options(options)
         },
         visible: match format {
             Some(format) => engine.specials()?.within(&format.tags()),
@@ -113,7 +113,13 @@ fn job(
         },
         logprobs: turn.logprobs,
         guide: grammar.map(|grammar| engine.guide(grammar)).transpose()?,
-        thinking_budget: output_constraint::budget(request, options, format, &prompt.text, engine),
+        thinking_budget: output_constraint::thinking_budget(
+            request,
+            options,
+            format,
+            &prompt.text,
+            engine,
+        ),
         shift: shift.flatten(),
         endless: false,
         stall_timeout: lease.stall_timeout(),

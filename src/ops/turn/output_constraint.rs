@@ -36,7 +36,7 @@ pub fn check(constraint: &OutputConstraint, text: &str) -> Result<()> {
                 Ok(value) => value,
                 Err(error) => return broken(error.to_string()),
             };
-            let compiler = Compiler::of_bytes()?;
+            let compiler = Compiler::for_bytes()?;
             // A schema that cannot be compiled was refused before the answer, or belongs to another server.
             let is_valid = |text: &str| compiler.accepts_json(schema, text).unwrap_or(true);
             // A server that is not ours may write the properties in another order than the schema has them.
@@ -124,22 +124,22 @@ pub(super) fn grammar(
         specials: engine.specials()?,
     };
     match &request.turn.constraint {
-        OutputConstraint::Json => held(grammar.answer(&json!({ "type": "object" }))),
+        OutputConstraint::Json => from_first_token(grammar.answer(&json!({ "type": "object" }))),
         OutputConstraint::Schema(schema) => {
             schema::check(schema)?;
-            held(grammar.answer(schema))
+            from_first_token(grammar.answer(schema))
         }
         OutputConstraint::Grammar(text) => Ok(Some(Grammar {
             text: Text::Gbnf(text.clone()),
             trigger: None,
             thought: None,
         })),
-        OutputConstraint::None => calls(request, grammar, engine),
+        OutputConstraint::None => call_grammar(request, grammar, engine),
     }
 }
 
 /// The thinking tags in an answer whose prompt ends like this.
-fn marks(format: &Format, thought: Thought) -> Option<ThinkingTags> {
+fn thinking_tags(format: &Format, thought: Thought) -> Option<ThinkingTags> {
     let (open, close) = format.think.clone()?;
     match thought {
         Thought::None => None,
@@ -152,7 +152,7 @@ fn marks(format: &Format, thought: Thought) -> Option<ThinkingTags> {
 }
 
 /// The thinking budget, if the request sets one and the model thinks.
-pub(super) fn budget(
+pub(super) fn thinking_budget(
     request: &Request,
     options: &Options,
     format: Option<&Format>,
@@ -164,19 +164,19 @@ pub(super) fn budget(
     if matches!(request.turn.constraint, OutputConstraint::Grammar(_)) {
         return None; // The user's grammar defines the entire answer.
     }
-    let marks = if format.channels {
+    let tags = if format.channels {
         let (open, close) = channel_thought(!request.turn.tools.is_empty());
         let (open, close) = (open.to_string(), close.to_string());
         ThinkingTags { open, close }
     } else {
-        marks(format, format.thought(prompt))?
+        thinking_tags(format, format.thought(prompt))?
     };
-    let closing = engine.tokens(&marks.close, false, true);
-    Some(ThinkingBudget::new(tokens, marks, closing))
+    let closing = engine.tokens(&tags.close, false, true);
+    Some(ThinkingBudget::new(tokens, tags, closing))
 }
 
 /// A grammar that applies from the first token.
-fn held(text: String) -> Result<Option<Grammar>> {
+fn from_first_token(text: String) -> Result<Option<Grammar>> {
     Ok(Some(Grammar {
         text: Text::Lark(text),
         trigger: None,
@@ -185,7 +185,11 @@ fn held(text: String) -> Result<Option<Grammar>> {
 }
 
 /// The grammar of the tool calls that an answer must or may contain.
-fn calls(request: &Request, grammar: ToolGrammar, engine: &Engine) -> Result<Option<Grammar>> {
+fn call_grammar(
+    request: &Request,
+    grammar: ToolGrammar,
+    engine: &Engine,
+) -> Result<Option<Grammar>> {
     let tools = request.turn.tool_choice.among(&request.turn.tools)?;
     if tools.is_empty() {
         return Ok(None);
@@ -193,9 +197,9 @@ fn calls(request: &Request, grammar: ToolGrammar, engine: &Engine) -> Result<Opt
     let required = request.turn.tool_choice.requires();
     if grammar.format.channels {
         return if required {
-            held(grammar.channel_call(&tools))
+            from_first_token(grammar.channel_call(&tools))
         } else {
-            offered(
+            optional(
                 Grammar {
                     text: Text::Lark(grammar.channel_call_behind_trigger(&tools)),
                     trigger: Some(CHANNEL_CALL.to_string()),
@@ -215,7 +219,7 @@ fn calls(request: &Request, grammar: ToolGrammar, engine: &Engine) -> Result<Opt
         };
     };
     if required {
-        return held(grammar.calls(shape, &tools));
+        return from_first_token(grammar.calls(shape, &tools));
     }
     // Without a trigger text, something that looks like a call may be an answer in JSON.
     if shape.trigger().is_empty() {
@@ -224,13 +228,13 @@ fn calls(request: &Request, grammar: ToolGrammar, engine: &Engine) -> Result<Opt
     let grammar = Grammar {
         text: Text::Lark(grammar.calls_behind_trigger(shape, &tools)),
         trigger: Some(shape.trigger().to_string()),
-        thought: marks(grammar.format, grammar.thought),
+        thought: thinking_tags(grammar.format, grammar.thought),
     };
-    offered(grammar, engine)
+    optional(grammar, engine)
 }
 
 /// A grammar for optional calls: if no grammar can express the tools' schemas, calls are unconstrained.
-fn offered(grammar: Grammar, engine: &Engine) -> Result<Option<Grammar>> {
+fn optional(grammar: Grammar, engine: &Engine) -> Result<Option<Grammar>> {
     let fits = engine.guide(grammar.clone()).is_ok();
     Ok(fits.then_some(grammar))
 }
@@ -240,7 +244,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_broken_promise_is_an_error() {
+    fn a_violated_constraint_is_an_error() {
         let schema =
             json!({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]});
         let constraint = OutputConstraint::Schema(schema);

@@ -71,7 +71,7 @@ impl Draft {
 }
 
 /// Tokens to keep at the front when others are dropped; `None` keeps as many as fit.
-pub(super) fn kept_tokens(options: &Options, engine: &Engine) -> Option<usize> {
+pub(super) fn front_tokens(options: &Options, engine: &Engine) -> Option<usize> {
     let keep = options.int_or_default("num_keep");
     let keep = usize::try_from(keep).ok()?;
     Some(keep + usize::from(engine.wants_begin()))
@@ -104,18 +104,18 @@ impl<'a> Prompter<'a> {
     /// If the template fails, the prompt is empty, or it is too long and may not be truncated.
     pub fn prompt(&self, context_tokens: Option<u32>) -> Result<Prompt> {
         let limit = context_tokens.map_or(self.engine.trained_tokens(), |tokens| tokens as usize);
-        let whole = self.draft(&self.request.input)?;
-        let tokens = self.tokens(&whole);
+        let full = self.draft(&self.request.input)?;
+        let tokens = self.tokens(&full);
         if tokens.is_empty() {
             return Err(Error::usage("the prompt is empty"));
         }
         let count = tokens.len();
         let fits = count < limit || limit < LIMIT_MIN;
         let (draft, tokens) = match self.request.turn.overflow {
-            _ if fits => (whole, tokens),
-            Overflow::Error => (whole, tokens),
-            Overflow::Truncate | Overflow::Whole => self.truncated(whole, tokens, limit)?,
-            Overflow::Keep(part) => self.kept(part, limit)?,
+            _ if fits => (full, tokens),
+            Overflow::Error => (full, tokens),
+            Overflow::Truncate | Overflow::WholeMessages => self.truncated(full, tokens, limit)?,
+            Overflow::Keep(part) => self.cut_to_part(part, limit)?,
         };
         Ok(Prompt {
             text: draft
@@ -153,13 +153,13 @@ impl<'a> Prompter<'a> {
 
     /// The prompt for a gap, with the vocabulary's fill-in-the-middle tokens.
     fn around_gap(&self, prompt: &str, suffix: &str) -> Result<Draft> {
-        let Some(marks) = self.engine.gap_tokens() else {
+        let Some(gap_tokens) = self.engine.gap_tokens() else {
             let model = self.request.model;
             let name = model.name.as_ref().map(|name| name.full());
             let name = name.unwrap_or_else(|| model.label.clone());
             return Err(Error::usage(format!("{name} does not support insert")));
         };
-        let marks = marks.map(|id| Segment {
+        let gap_tokens = gap_tokens.map(|id| Segment {
             text: self.engine.text(&[id]),
             special: true,
         });
@@ -167,7 +167,7 @@ impl<'a> Prompter<'a> {
             text: text.to_string(),
             special: false,
         };
-        let [before, behind, gap] = marks;
+        let [before, behind, gap] = gap_tokens;
         Ok(Draft {
             segments: vec![before, plain(prompt), behind, plain(suffix), gap],
             notes: Vec::new(),
@@ -233,14 +233,14 @@ impl<'a> Prompter<'a> {
     }
 
     /// Drops messages, then the middle of the prompt, until it fits.
-    fn truncated(&self, whole: Draft, tokens: Vec<i32>, limit: usize) -> Result<(Draft, Vec<i32>)> {
+    fn truncated(&self, full: Draft, tokens: Vec<i32>, limit: usize) -> Result<(Draft, Vec<i32>)> {
         let (draft, tokens) = match &self.request.input {
-            Input::Chat(messages) => self.shortened(messages, limit)?.unwrap_or((whole, tokens)),
-            Input::Raw(_) | Input::Insert(..) => (whole, tokens),
+            Input::Chat(messages) => self.shortened(messages, limit)?.unwrap_or((full, tokens)),
+            Input::Raw(_) | Input::Insert(..) => (full, tokens),
         };
         match tokens.len() < limit {
             true => Ok((draft, tokens)),
-            false if self.request.turn.overflow == Overflow::Whole => Err(Error::plain(
+            false if self.request.turn.overflow == Overflow::WholeMessages => Err(Error::plain(
                 Class::TooLong,
                 "the prompt is longer than the context length currently available to the model; shorten the prompt, \
                  adjust the context length in settings, or use a model with a longer context length",
@@ -264,8 +264,8 @@ impl<'a> Prompter<'a> {
                 .iter()
                 .filter(|message| message.role == "system")
                 .cloned();
-            let kept: Vec<Message> = systems.chain(rest.iter().cloned()).collect();
-            let draft = self.chat(&kept)?;
+            let remaining: Vec<Message> = systems.chain(rest.iter().cloned()).collect();
+            let draft = self.chat(&remaining)?;
             let tokens = self.tokens(&draft);
             let fits = tokens.len() < limit;
             if fits || best.is_none() || dropped == messages.len() - 1 {
@@ -282,7 +282,7 @@ impl<'a> Prompter<'a> {
 
     /// Keeps the first `num_keep` tokens and the end, leaving about half the context free.
     fn without_middle(&self, tokens: &[i32], limit: usize) -> Vec<i32> {
-        let keep = kept_tokens(self.options, self.engine).unwrap_or(limit);
+        let keep = front_tokens(self.options, self.engine).unwrap_or(limit);
         let keep = keep.min(limit.saturating_sub(2));
         let total = limit - ((limit - keep) / 2).max(1);
         let tail = tokens.len() - (total - keep);
@@ -291,7 +291,7 @@ impl<'a> Prompter<'a> {
 
     /// Cuts the longest message, or the raw text, so that the prompt fits and leaves room for
     /// `num_predict` tokens (at most half the context).
-    fn kept(&self, part: Part, limit: usize) -> Result<(Draft, Vec<i32>)> {
+    fn cut_to_part(&self, part: Part, limit: usize) -> Result<(Draft, Vec<i32>)> {
         let answer = self
             .options
             .int("num_predict")

@@ -60,14 +60,14 @@ impl<'a> Request<'a> {
             Some(GivenTemplate::Jinja(source)) => Choice::Gguf(source, None),
             None => return pool.template_choice(self.model),
         };
-        TemplateChoice::of(choice).map(Arc::new)
+        TemplateChoice::compile(choice).map(Arc::new)
     }
 }
 
 /// The whole conversation: the model's SYSTEM unless the request has a system message, the model's
 /// MESSAGEs unless the request continues an earlier answer's tokens, then the request's messages.
-fn conversation(model: &Model, asked: Vec<Message>, turn: &TurnRequest) -> Vec<Message> {
-    let brings_system = asked
+fn conversation(model: &Model, messages: Vec<Message>, turn: &TurnRequest) -> Vec<Message> {
+    let brings_system = messages
         .first()
         .is_some_and(|message| message.role == "system");
     let system = model
@@ -76,5 +76,5 @@ fn conversation(model: &Model, asked: Vec<Message>, turn: &TurnRequest) -> Vec<M
         .filter(|text| !brings_system && !text.is_empty());
     let system = system.map(|text| Message::new("system", text));
     let own = model.messages.iter().filter(|_| turn.context.is_empty());
-    system.chain(own.cloned()).chain(asked).collect()
+    system.chain(own.cloned()).chain(messages).collect()
 }

@@ -13,7 +13,7 @@ use crate::format::template::{GoTemplate, Template};
 use crate::ops::model::Model;
 
 /// Compiled templates to cache; a server rarely uses more models in turn.
-const KEPT_MAX: usize = 32;
+const COMPILED_MAX: usize = 32;
 
 /// Which template a model uses, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,10 +40,10 @@ impl TemplateChoice {
     ///
     /// # Errors
     /// The mistake in the template.
-    pub fn of(choice: Choice) -> Result<Self> {
+    pub fn compile(choice: Choice) -> Result<Self> {
         let (template, source) = match choice {
-            Choice::Go(source) => (Template::of_text(source)?, source),
-            Choice::Gguf(chat, tools) => (Template::of_gguf(chat, tools)?, tools.unwrap_or(chat)),
+            Choice::Go(source) => (Template::from_text(source)?, source),
+            Choice::Gguf(chat, tools) => (Template::from_gguf(chat, tools)?, tools.unwrap_or(chat)),
             Choice::None => (Template::Completion, ""),
         };
         Ok(TemplateChoice {
@@ -63,7 +63,7 @@ impl TemplateChoice {
     pub fn format(&self) -> Arc<Format> {
         let format = self
             .format
-            .get_or_init(|| Arc::new(Format::of(&self.template, &self.source)));
+            .get_or_init(|| Arc::new(Format::detect(&self.template, &self.source)));
         format.clone()
     }
 }
@@ -76,23 +76,25 @@ impl TemplateChoices {
     /// The compiled template of a choice; compiles it at the first call.
     ///
     /// # Errors
-    /// As [`TemplateChoice::of`].
-    pub fn of(&self, choice: Choice) -> Result<Arc<TemplateChoice>> {
+    /// As [`TemplateChoice::compile`].
+    pub fn compiled(&self, choice: Choice) -> Result<Arc<TemplateChoice>> {
         let key = match choice {
             Choice::Go(source) => format!("go {source}"),
             Choice::Gguf(chat, tools) => format!("gguf {chat}\0{}", tools.unwrap_or_default()),
             Choice::None => String::new(),
         };
-        let kept = || self.0.locked();
-        if let Some((_, template_choice)) = kept().iter().find(|(known, _)| *known == key) {
+        let compiled_choices = || self.0.locked();
+        if let Some((_, template_choice)) =
+            compiled_choices().iter().find(|(known, _)| *known == key)
+        {
             return Ok(template_choice.clone());
         }
-        let template_choice = Arc::new(TemplateChoice::of(choice)?);
-        let mut kept = kept();
-        if kept.len() >= KEPT_MAX {
-            kept.remove(0);
+        let template_choice = Arc::new(TemplateChoice::compile(choice)?);
+        let mut compiled_choices = compiled_choices();
+        if compiled_choices.len() >= COMPILED_MAX {
+            compiled_choices.remove(0);
         }
-        kept.push((key, template_choice.clone()));
+        compiled_choices.push((key, template_choice.clone()));
         Ok(template_choice)
     }
 }
@@ -114,7 +116,7 @@ pub struct Sources<'a> {
 
 impl<'a> Sources<'a> {
     /// The inputs from a model.
-    pub fn of(model: &'a Model) -> Self {
+    pub fn from_model(model: &'a Model) -> Self {
         Sources {
             header: &model.header,
             config: &model.config,
@@ -219,7 +221,7 @@ fn gguf_abilities(source: &str) -> Vec<&'static str> {
         "<|START_THINKING|>",
         "<seed:think>",
     ];
-    if tags || (splits && !reasons) || others.iter().any(|mark| source.contains(mark)) {
+    if tags || (splits && !reasons) || others.iter().any(|marker| source.contains(marker)) {
         words.push("thinking");
     }
     words
@@ -228,14 +230,17 @@ fn gguf_abilities(source: &str) -> Vec<&'static str> {
 /// True if the GGUF's own template can do more than the TEMPLATE, or as much and only it renders tool calls
 /// and their results.
 fn prefers_gguf(go: &str, gguf: &str) -> bool {
-    let (of_go, of_gguf) = (go_abilities(go), gguf_abilities(gguf));
-    let of_go: Vec<_> = of_go.into_iter().filter(|word| *word != "insert").collect();
+    let (go_words, from_gguf) = (go_abilities(go), gguf_abilities(gguf));
+    let go_words: Vec<_> = go_words
+        .into_iter()
+        .filter(|word| *word != "insert")
+        .collect();
     let within = |a: &[&str], b: &[&str]| a.iter().all(|word| b.contains(word));
     let round_go = go.contains(".ToolCalls") && go.contains("\"tool\"");
     let round_gguf =
         gguf.contains("tool_calls") && (gguf.contains("'tool'") || gguf.contains("\"tool\""));
-    let more = within(&of_go, &of_gguf) && of_gguf.len() > of_go.len();
-    let same = within(&of_go, &of_gguf) && of_gguf.len() == of_go.len();
+    let more = within(&go_words, &from_gguf) && from_gguf.len() > go_words.len();
+    let same = within(&go_words, &from_gguf) && from_gguf.len() == go_words.len();
     (more && (!round_go || round_gguf))
-        || (same && of_go.contains(&"tools") && round_gguf && !round_go)
+        || (same && go_words.contains(&"tools") && round_gguf && !round_go)
 }

@@ -104,7 +104,7 @@ impl Keys {
             after_s,
         };
         let key = key.ok_or(refused(401, "an API key is needed", None))?;
-        let hash = Digest::of(key.as_bytes());
+        let hash = Digest::compute(key.as_bytes());
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         // Every byte of every key is compared, so that the time taken reveals nothing.
         let mut found = None;
@@ -131,7 +131,7 @@ impl Keys {
                 Some(1),
             ));
         }
-        match pass.0.take(now) {
+        match pass.0.consume(now) {
             Ok(()) => Ok(pass),
             Err(seconds) => Err(refused(
                 429,
@@ -144,7 +144,7 @@ impl Keys {
 
 impl Key {
     /// Takes one request from the rate limit; else returns the seconds until one is available.
-    fn take(&self, now: Instant) -> Result<(), u64> {
+    fn consume(&self, now: Instant) -> Result<(), u64> {
         let Some(per_minute) = self.what.per_minute else {
             return Ok(());
         };
@@ -247,7 +247,7 @@ fn one(line: &str) -> Result<What, String> {
     let mut what = What {
         name: name.into(),
         manages,
-        hash: Digest::of(key.as_bytes()),
+        hash: Digest::compute(key.as_bytes()),
         per_minute: None,
         at_once: None,
     };
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_lines_are_told_without_their_keys() {
+    fn errors_about_lines_do_not_quote_keys() {
         for (text, words) in [
             ("", "no key"),
             ("a use short", "at least 16"),

@@ -47,7 +47,7 @@ pub fn create(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
     };
     let streams = request.stream.unwrap_or(true);
     let recipe = recipe(request, &name, (files, adapters), server);
-    let success = Progress::of("success");
+    let success = Progress::new("success");
     if !streams {
         let made = recipe.and_then(|(source, changes)| {
             create::create(&server.store, &name, &source, &changes, &mut |_| {})
@@ -111,10 +111,10 @@ fn progress(step: &Step) -> Option<Progress> {
             digest: NO_DIGEST.into(),
             total: *total,
             completed: *done,
-            ..Progress::of(format!("quantizing {from} model to {to}"))
+            ..Progress::new(format!("quantizing {from} model to {to}"))
         });
     }
-    Some(Progress::of(match step {
+    Some(Progress::new(match step {
         Step::Parsing => "parsing GGUF".to_string(),
         Step::Converted(0, 0) => "converting model".to_string(),
         Step::Template(name) => format!("using autodetected template {name}"),
@@ -219,7 +219,7 @@ fn made_of(store: &Store, name: &Name, mut files: Files) -> Result<(Source, Opti
     if is_folder(&files) {
         let at = |(path, digest): (String, Digest)| Ok((path, store.blob(&digest)?));
         let files: Vec<(String, PathBuf)> = files.into_iter().map(at).collect::<Result<_>>()?;
-        return Ok((Source::Folder(Folder::of(name.model(), files)), None));
+        return Ok((Source::Folder(Folder::new(name.model(), files)), None));
     }
     files.sort();
     let several = files.len() > 1;
@@ -273,18 +273,18 @@ fn files_of(map: &Option<Map<String, Json>>) -> Result<Files> {
 }
 
 /// Parses the type to quantise to; errors have the reference's wording.
-fn quantizing(asked: &str, pool: &Pool) -> Result<Option<Quantizing>> {
-    if asked.is_empty() {
+fn quantizing(requested: &str, pool: &Pool) -> Result<Option<Quantizing>> {
+    if requested.is_empty() {
         return Ok(None);
     }
     let already =
         |_: &str| Error::failed("quantization is only supported for F16, BF16 and F32 models");
-    let parsed = Quantizing::parse(asked, Some(already), pool).ok();
+    let parsed = Quantizing::parse(requested, Some(already), pool).ok();
     match parsed.filter(|to| QUANTS.contains(&to.name)) {
         Some(to) => Ok(Some(to)),
         None => Err(Error::failed(format!(
             "unsupported quantization type {} - supported types are {}",
-            asked.to_uppercase(),
+            requested.to_uppercase(),
             QUANTS[..5].join(", ")
         ))),
     }

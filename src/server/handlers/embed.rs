@@ -27,7 +27,7 @@ pub fn embed(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
         return;
     };
     let answer = request.and_then(|request| {
-        let embedded = of_request(server, &exchange, &request)?;
+        let embedded = embed_texts(server, &exchange, &request)?;
         let mut record = EmbedRecord {
             model: request.model.clone(),
             embeddings: embedded.vectors,
@@ -47,7 +47,7 @@ pub fn embed(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
 ///
 /// # Errors
 /// `Usage` or `TooLong` for an invalid request; `NoModel`; what the engine reports.
-pub fn of_request(
+pub fn embed_texts(
     server: &Server,
     exchange: &Exchange,
     request: &EmbedRequest,
@@ -58,14 +58,14 @@ pub fn of_request(
         return Err(Error::plain(Class::NoModel, text));
     }
     let model = find(server, &request.model)?;
-    let asked = Asked {
+    let input = Texts {
         texts,
         truncate: request.truncate.unwrap_or(true),
         dimensions: usize::try_from(request.dimensions).ok(),
         options: &request.options,
         keep_alive: request.keep_alive.as_ref(),
     };
-    vectors(server, exchange, &model, asked)
+    vectors(server, exchange, &model, input)
 }
 
 /// `POST /api/embeddings`.
@@ -80,14 +80,14 @@ pub fn embeddings(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
         } else {
             vec![request.prompt]
         };
-        let asked = Asked {
+        let input = Texts {
             texts,
             truncate: false,
             dimensions: None,
             options: &request.options,
             keep_alive: request.keep_alive.as_ref(),
         };
-        let embedded = vectors(server, &exchange, &model, asked).map_err(older)?;
+        let embedded = vectors(server, &exchange, &model, input).map_err(older)?;
         let vector = embedded.vectors.into_iter().next().unwrap_or_default();
         Ok(json::line(&EmbeddingRecord {
             embedding: vector.into_iter().map(f64::from).collect(),
@@ -97,7 +97,7 @@ pub fn embeddings(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
 }
 
 /// The request of either route.
-struct Asked<'a> {
+struct Texts<'a> {
     texts: Vec<String>,
     truncate: bool,
     dimensions: Option<usize>,
@@ -105,14 +105,14 @@ struct Asked<'a> {
     keep_alive: Option<&'a Json>,
 }
 
-fn vectors(server: &Server, exchange: &Exchange, model: &Model, asked: Asked) -> Result<Embedded> {
+fn vectors(server: &Server, exchange: &Exchange, model: &Model, input: Texts) -> Result<Embedded> {
     let request = Request {
         model,
-        texts: asked.texts,
-        truncate: asked.truncate,
-        dimensions: asked.dimensions.filter(|count| *count > 0),
-        options: from_json(asked.options)?,
-        keep_alive: keep_alive(asked.keep_alive)?,
+        texts: input.texts,
+        truncate: input.truncate,
+        dimensions: input.dimensions.filter(|count| *count > 0),
+        options: from_json(input.options)?,
+        keep_alive: keep_alive(input.keep_alive)?,
         cancel: exchange.watch().gone(),
     };
     embed::embed(&server.pool, &request, &mut |_| {})

@@ -90,21 +90,21 @@ fn by_engine(
     server: &Arc<Server>,
     exchange: Exchange,
     headers: Headers,
-    tell: impl Fn(&Lease, &Map<String, Json>) -> Result<Json>,
+    answer_with: impl Fn(&Lease, &Map<String, Json>) -> Result<Json>,
 ) {
     let Some((exchange, body)) = read(exchange, &headers, error_body) else {
         return;
     };
-    let told = body.and_then(|body| {
+    let answer = body.and_then(|body| {
         let model = named(server, &body)?;
         let gone = exchange.watch().gone();
         let options = options_in_force(&model, &Options::default());
         let lease = server
             .pool
             .acquire(&model, &options, None, &gone, &mut |_| {})?;
-        tell(&lease, &body)
+        answer_with(&lease, &body)
     });
-    turn::reply(exchange, told, &headers, error_body);
+    turn::reply(exchange, answer, &headers, error_body);
 }
 
 /// `POST /apply-template`: renders a conversation as a prompt.
@@ -112,12 +112,12 @@ pub fn apply_template(server: &Arc<Server>, exchange: Exchange, headers: Headers
     let Some((exchange, body)) = read(exchange, &headers, error_body) else {
         return;
     };
-    let told = body.and_then(|body| {
+    let answer = body.and_then(|body| {
         let resolved = resolve(server, openai::chat(&body)?, "chat")?;
         let prompt = turn::prompt(&exchange, &resolved, Instant::now())?;
         Ok(json!({ "prompt": prompt.text }))
     });
-    turn::reply(exchange, told, &headers, error_body);
+    turn::reply(exchange, answer, &headers, error_body);
 }
 
 /// `POST /infill`: generates the text between a prefix and a suffix.
@@ -165,7 +165,7 @@ struct InfillEncoder {
 }
 
 impl InfillEncoder {
-    fn told(&self, content: &str) -> Json {
+    fn record(&self, content: &str) -> Json {
         let usage = self
             .finish
             .as_ref()
@@ -191,11 +191,11 @@ impl Encoder for InfillEncoder {
         match delta {
             Delta::Text(text) => {
                 self.content += &text;
-                vec![Event::new(self.told(&text))]
+                vec![Event::new(self.record(&text))]
             }
             Delta::Finish(finish) => {
                 self.finish = Some(*finish);
-                vec![Event::new(self.told(""))]
+                vec![Event::new(self.record(""))]
             }
             _ => Vec::new(),
         }
@@ -206,7 +206,7 @@ impl Encoder for InfillEncoder {
     }
 
     fn complete(&mut self) -> Json {
-        self.told(&self.content)
+        self.record(&self.content)
     }
 }
 

@@ -59,8 +59,8 @@ pub fn show(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
         return;
     };
     let shown = request.and_then(|request| {
-        let name = asked(request.text())?;
-        let found = model::of_name(&server.store, request.text(), &name);
+        let name = to_show(request.text())?;
+        let found = model::open_name(&server.store, request.text(), &name);
         let model = found.map_err(|error| not_found(error, &name.to_string()))?;
         show::show(&model, request.verbose).map(|show| json::line(&show))
     });
@@ -105,8 +105,8 @@ pub fn delete(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
         if text.is_empty() {
             return Err(Error::usage("model is required"));
         }
-        let bare = match placed(text.trim()) {
-            (rest, Some(Place::Here)) => rest,
+        let bare = match split_place(text.trim()) {
+            (rest, Some(Place::Local)) => rest,
             _ => text,
         };
         let name =
@@ -141,12 +141,12 @@ const TO_SHOW: &str = "remote model details are unavailable";
 /// # Errors
 /// `Usage` for an invalid name, `Denied` for a cloud model.
 pub fn to_run(text: &str) -> Result<Name> {
-    named(here(text, TO_RUN)?)
+    named(without_local_suffix(text, TO_RUN)?)
 }
 
 /// The name of a model to show.
-fn asked(text: &str) -> Result<Name> {
-    named(here(text, TO_SHOW)?)
+fn to_show(text: &str) -> Result<Name> {
+    named(without_local_suffix(text, TO_SHOW)?)
 }
 
 /// Parses the name in a request.
@@ -165,25 +165,25 @@ pub fn named(text: &str) -> Result<Name> {
 /// # Errors
 /// As for [`to_run`].
 pub fn local(text: &str) -> Result<&str> {
-    here(text, TO_RUN)
+    without_local_suffix(text, TO_RUN)
 }
 
 /// The name without the suffix `:local`.
 ///
 /// # Errors
 /// `Denied` for a cloud suffix, `Usage` for two suffixes.
-fn here<'a>(text: &'a str, operation: &str) -> Result<&'a str> {
-    let (rest, place) = placed(text.trim());
+fn without_local_suffix<'a>(text: &'a str, operation: &str) -> Result<&'a str> {
+    let (rest, place) = split_place(text.trim());
     let Some(place) = place else {
         return Ok(rest);
     };
-    if placed(rest).1.is_some() {
+    if split_place(rest).1.is_some() {
         let text = format!("use either :local or :cloud, not both: \"{text}\"");
         return Err(Error::usage(text));
     }
     match place {
-        Place::Here => Ok(rest),
-        Place::Elsewhere => {
+        Place::Local => Ok(rest),
+        Place::Cloud => {
             let text = format!("ollama cloud is disabled: {operation}");
             Err(Error::plain(Class::Denied, text))
         }
@@ -191,20 +191,20 @@ fn here<'a>(text: &'a str, operation: &str) -> Result<&'a str> {
 }
 
 enum Place {
-    Here,
-    Elsewhere,
+    Local,
+    Cloud,
 }
 
 /// Splits off a name's last part if it is `local`, `cloud` or ends with `-cloud`.
-fn placed(text: &str) -> (&str, Option<Place>) {
+fn split_place(text: &str) -> (&str, Option<Place>) {
     let Some((rest, end)) = text.rsplit_once(':') else {
         return (text, None);
     };
     let end = end.to_ascii_lowercase();
     match end.as_str() {
-        "local" => (rest, Some(Place::Here)),
-        "cloud" => (rest, Some(Place::Elsewhere)),
-        end if end.ends_with("-cloud") => (rest, Some(Place::Elsewhere)),
+        "local" => (rest, Some(Place::Local)),
+        "cloud" => (rest, Some(Place::Cloud)),
+        end if end.ends_with("-cloud") => (rest, Some(Place::Cloud)),
         _ => (text, None),
     }
 }

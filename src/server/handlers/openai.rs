@@ -110,7 +110,7 @@ fn with_model(server: &Server, mut body: Map<String, Json>) -> Result<Map<String
     let loaded = loaded.iter().filter_map(|loaded| loaded.name.as_ref());
     let listing = server.store.list()?;
     let answers = |name: &&Name| {
-        let model = model::of_name(&server.store, &name.to_string(), name);
+        let model = model::open_name(&server.store, &name.to_string(), name);
         model.is_ok_and(|model| !model.header.is_embedding())
     };
     let mut names = loaded.chain(listing.entries.iter().map(|entry| &entry.name));
@@ -125,9 +125,9 @@ pub fn embeddings(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
     let Some((exchange, body)) = read(exchange, &headers, error_body) else {
         return;
     };
-    let told = body.and_then(|body| {
+    let answer = body.and_then(|body| {
         let (request, packed) = openai::embedding(&body)?;
-        let embedded = embed::of_request(server, &exchange, &request)?;
+        let embedded = embed::embed_texts(server, &exchange, &request)?;
         let item = |(index, vector): (usize, Vec<f32>)| {
             let embedding = if packed {
                 let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
@@ -145,12 +145,12 @@ pub fn embeddings(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
             "usage": { "prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens },
         }))
     });
-    turn::reply(exchange, told, &headers, error_body);
+    turn::reply(exchange, answer, &headers, error_body);
 }
 
 /// `GET /v1/models`: OpenAI's keys and Anthropic's, so that both libraries read it.
 pub fn models(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
-    let told = server.store.list().map(|listing| {
+    let answer = server.store.list().map(|listing| {
         let data: Vec<Json> = listing.entries.iter().map(entry_json).collect();
         let id = |model: Option<&Json>| model.map(|model| model["id"].clone());
         json!({
@@ -161,28 +161,28 @@ pub fn models(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
             "data": data,
         })
     });
-    turn::reply(exchange, told, &headers, error_body);
+    turn::reply(exchange, answer, &headers, error_body);
 }
 
 /// `GET /v1/models/NAME`; a name may hold slashes.
 pub fn model(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
-    let asked = exchange
+    let model_name = exchange
         .path()
         .trim_start_matches("/v1/models/")
         .to_string();
-    let asked = asked
+    let model_name = model_name
         .replace("%2F", "/")
         .replace("%2f", "/")
         .replace("%3A", ":")
         .replace("%3a", ":");
-    let told = named(&asked).and_then(|name| {
+    let answer = named(&model_name).and_then(|name| {
         let found = server.store.find(&name);
-        let entry = found.map_err(|error| not_found(error, &asked))?;
-        let mut told = entry_json(&entry);
-        told["id"] = asked.as_str().into();
-        Ok(told)
+        let entry = found.map_err(|error| not_found(error, &model_name))?;
+        let mut answer = entry_json(&entry);
+        answer["id"] = model_name.as_str().into();
+        Ok(answer)
     });
-    turn::reply(exchange, told, &headers, error_body);
+    turn::reply(exchange, answer, &headers, error_body);
 }
 
 fn entry_json(entry: &Entry) -> Json {

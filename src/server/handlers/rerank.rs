@@ -23,8 +23,8 @@ pub fn rerank(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
     let Some((exchange, body)) = read(exchange, &headers, error_body) else {
         return;
     };
-    let told = body.and_then(|body| ranked(server, &exchange, &body));
-    turn::reply(exchange, told, &headers, error_body);
+    let answer = body.and_then(|body| ranked(server, &exchange, &body));
+    turn::reply(exchange, answer, &headers, error_body);
 }
 
 fn ranked(server: &Server, exchange: &Exchange, body: &Map<String, Json>) -> Result<Json> {

@@ -23,13 +23,13 @@ pub fn pull(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
     let Some((exchange, request)) = names::<TransferRequest>(exchange) else {
         return;
     };
-    let asked = request.and_then(|request| {
+    let target = request.and_then(|request| {
         let bare = models::local(request.text());
         let bare = bare.map_err(|_| Error::usage("invalid model name"))?;
         Ok((models::named(bare)?, request))
     });
     let gone = exchange.watch().gone();
-    transfer(exchange, headers, asked, |(name, insecure), report| {
+    transfer(exchange, headers, target, |(name, insecure), report| {
         let request = Request {
             name,
             insecure,
@@ -48,8 +48,8 @@ pub fn push(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
     let Some((exchange, request)) = names::<TransferRequest>(exchange) else {
         return;
     };
-    let asked = request.and_then(|request| Ok((models::named(request.text())?, request)));
-    transfer(exchange, headers, asked, |name, report| {
+    let target = request.and_then(|request| Ok((models::named(request.text())?, request)));
+    transfer(exchange, headers, target, |name, report| {
         push::push(&server.store, server.registry()?, name, &mut |step| {
             report(step.record());
         })
@@ -60,17 +60,17 @@ pub fn push(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
 fn transfer(
     exchange: Exchange,
     headers: Headers,
-    asked: Result<(Name, TransferRequest)>,
-    deed: impl FnOnce((&Name, bool), &mut dyn FnMut(Progress)) -> Result<()>,
+    target: Result<(Name, TransferRequest)>,
+    operation: impl FnOnce((&Name, bool), &mut dyn FnMut(Progress)) -> Result<()>,
 ) {
-    let (name, request) = match asked {
-        Ok(asked) => asked,
+    let (name, request) = match target {
+        Ok(target) => target,
         Err(error) => return reply(exchange, Err(error), &headers),
     };
     let what = (&name, request.insecure);
-    let success = Progress::of("success");
+    let success = Progress::new("success");
     if !request.stream.unwrap_or(true) {
-        let answer = match deed(what, &mut |_| {}) {
+        let answer = match operation(what, &mut |_| {}) {
             Ok(()) => Reply {
                 status: 200,
                 body: json::line(&success),
@@ -86,7 +86,7 @@ fn transfer(
         return exchange.reply(Reply { kind, ..answer }, &headers);
     }
     let mut stream = Stream::new(exchange, headers);
-    let done = deed(what, &mut |record| {
+    let done = operation(what, &mut |record| {
         // The connection's watch reports a disconnected client.
         let _ = stream.send(&record);
     });

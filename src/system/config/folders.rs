@@ -13,7 +13,7 @@ pub struct Folders {
 }
 
 impl Folders {
-    pub(super) fn of_user() -> Self {
+    pub(super) fn for_user() -> Self {
         let by_user = || {
             let folder = PathBuf::from(format!("/run/user/{}", rustix::process::getuid().as_raw()));
             folder.is_dir().then_some(folder)

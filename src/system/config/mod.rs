@@ -243,7 +243,7 @@ impl Config {
     /// If the host or socket is invalid. Other invalid values fall back to the default, as in the
     /// reference.
     pub fn from_environment() -> Result<Self> {
-        Self::read(&|name| std::env::var(name).ok(), &Folders::of_user())
+        Self::read(&|name| std::env::var(name).ok(), &Folders::for_user())
     }
 
     /// The cache directory.

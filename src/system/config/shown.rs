@@ -24,15 +24,18 @@ impl Config {
             let origin = known.map_or("default", |(_, origin)| origin).to_string();
             Setting { key, value, origin }
         };
-        let values = self.own().into_iter().chain(self.of_network());
+        let values = self
+            .own_settings()
+            .into_iter()
+            .chain(self.network_settings());
         values.map(setting).collect()
     }
 
-    fn own(&self) -> Vec<(&'static str, String)> {
-        let path = |path: &Option<_>| path.as_deref().map_or(String::new(), shown);
+    fn own_settings(&self) -> Vec<(&'static str, String)> {
+        let path = |path: &Option<_>| path.as_deref().map_or(String::new(), path_text);
         let or_auto = |value: Option<String>| value.unwrap_or_else(|| "auto".into());
         vec![
-            ("models", shown(&self.models)),
+            ("models", path_text(&self.models)),
             ("ollama_models", path(&self.ollama_models)),
             ("cache", path(&self.cache)),
             (
@@ -47,7 +50,7 @@ impl Config {
                 self.api_key.as_ref().map_or("", |_| "(set)").to_string(),
             ),
             ("api_key_file", path(&self.api_key_file)),
-            ("keep_alive", kept(self.keep_alive)),
+            ("keep_alive", keep_alive_text(self.keep_alive)),
             ("context_length", self.context_tokens.to_string()),
             ("num_parallel", self.parallel.to_string()),
             ("deterministic", self.deterministic.to_string()),
@@ -85,7 +88,7 @@ impl Config {
         ]
     }
 
-    fn of_network(&self) -> Vec<(&'static str, String)> {
+    fn network_settings(&self) -> Vec<(&'static str, String)> {
         let network = &self.network;
         let mirrors = network.mirrors.iter();
         let mirrors = mirrors.map(|(name, host)| format!("{name}={host}"));
@@ -93,7 +96,10 @@ impl Config {
             ("registry", mirrors.collect::<Vec<_>>().join(",")),
             (
                 "ca_file",
-                network.certificates.as_deref().map_or(String::new(), shown),
+                network
+                    .certificates
+                    .as_deref()
+                    .map_or(String::new(), path_text),
             ),
             ("stall_time", duration::display(network.stall)),
             ("retry_pause", duration::display(network.pause)),
@@ -103,11 +109,11 @@ impl Config {
     }
 }
 
-fn shown(path: &Path) -> String {
+fn path_text(path: &Path) -> String {
     path.display().to_string()
 }
 
-fn kept(keep_alive: KeepAlive) -> String {
+fn keep_alive_text(keep_alive: KeepAlive) -> String {
     match keep_alive {
         KeepAlive::For(time) => duration::display(time),
         KeepAlive::Forever => "forever".into(),

@@ -150,11 +150,11 @@ mod tests {
     #[test]
     fn lines_are_keys_and_values() {
         let lines = parse("# mine\n\n models = /data \nHOST=\":1\"\n", &known()).unwrap();
-        let told: Vec<_> = lines
+        let parsed: Vec<_> = lines
             .iter()
             .map(|line| (line.number, line.key.as_str(), line.value.as_str()))
             .collect();
-        assert_eq!(told, [(3, "models", "/data"), (4, "host", ":1")]);
+        assert_eq!(parsed, [(3, "models", "/data"), (4, "host", ":1")]);
         for (text, why) in [
             ("models", "line 1: not 'key = value'"),
             ("\nmodel = x", "line 2: unknown key 'model': is it models?"),

@@ -13,7 +13,7 @@ use crate::core::error::{Error, Result};
 /// A job waits for a running job with the same prompt prefix if that saves at least this many tokens.
 const SHARED_TOKENS_MIN: usize = 64;
 /// Distance between checkpoints in a long prompt, in tokens.
-const MARK_TOKENS: usize = 1024;
+const CHECKPOINT_TOKENS: usize = 1024;
 
 /// The decision about a waiting job.
 enum Verdict {
@@ -120,29 +120,29 @@ impl Worker<'_> {
     }
 
     fn begin(&mut self, index: usize, found: Found, mut job: RunningJob) {
-        let wanted = job.tokens.len() + 1;
-        let kept = match self.restore(index, &job, found.tokens) {
-            Some(brought) => brought,
+        let needed = job.tokens.len() + 1;
+        let reused = match self.restore(index, &job, found.tokens) {
+            Some(restored) => restored,
             None => {
                 let jobs = &self.jobs;
                 if found.is_saved() {
                     let is_idle = |at: usize| jobs[at].is_none() && at != index;
-                    self.cache.free(wanted, is_idle);
+                    self.cache.free(needed, is_idle);
                 }
                 self.cache.begin(index, found)
             }
         };
-        let offered = job.candidate.take().map_or(0, |candidate| candidate.common);
-        let common = found.common.max(offered);
+        let candidate_common = job.candidate.take().map_or(0, |candidate| candidate.common);
+        let common = found.common.max(candidate_common);
         let jobs = &self.jobs;
         let is_idle = |at: usize| jobs[at].is_none() && at != index;
-        self.cache.free(wanted - kept, is_idle);
+        self.cache.free(needed - reused, is_idle);
         if let Some(start) = self.plan.answer_start {
             if let Err(error) = self.encode(&mut job, start) {
                 return job.send(Event::Failed(error));
             }
-        } else if self.cache.needs_checkpoints() && !(self.plan.once && wanted < TOKENS_MIN) {
-            job.checkpoints = checkpoints(job.tokens.len(), common, kept, self.cache.window());
+        } else if self.cache.needs_checkpoints() && !(self.plan.once && needed < TOKENS_MIN) {
+            job.checkpoints = checkpoints(job.tokens.len(), common, reused, self.cache.window());
         }
         let prompt = &job.tokens[..job.prompt_tokens];
         if job.sampler.is_none() {
@@ -150,7 +150,7 @@ impl Worker<'_> {
             let chain = job.request.sampling.chain(vocabulary, tokens_max, prompt);
             job.sampler = Some(chain);
         }
-        job.admit(kept);
+        job.admit(reused);
         self.cache.touch(index, self.step);
         self.jobs[index] = Some(job);
     }
@@ -173,18 +173,18 @@ impl Worker<'_> {
     }
 }
 
-/// Positions of the checkpoints in a prompt of this many tokens, of which `kept` are already computed: near
+/// Positions of the checkpoints in a prompt of this many tokens, of which `reused` are already computed: near
 /// its end, where it diverges from another prompt, and at regular distances before. A single checkpoint
 /// covers the first `window` tokens, taken once the prompt or its answer reaches their end.
-fn checkpoints(prompt_tokens: usize, common: usize, kept: usize, window: usize) -> Vec<usize> {
+fn checkpoints(prompt_tokens: usize, common: usize, reused: usize, window: usize) -> Vec<usize> {
     let last = prompt_tokens.saturating_sub(1) / GRID * GRID;
-    let on_the_way = (MARK_TOKENS..last).step_by(MARK_TOKENS);
+    let on_the_way = (CHECKPOINT_TOKENS..last).step_by(CHECKPOINT_TOKENS);
     let checkpoints = on_the_way.chain([last, common / GRID * GRID]);
     let checkpoints = checkpoints
         .filter(|checkpoint| *checkpoint > window)
         .chain([window]);
     let mut checkpoints: Vec<usize> = checkpoints
-        .filter(|checkpoint| *checkpoint > kept)
+        .filter(|checkpoint| *checkpoint > reused)
         .collect();
     checkpoints.sort_unstable();
     checkpoints.dedup();
@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn marks_stand_where_prompts_part() {
+    fn checkpoints_are_taken_where_prompts_diverge() {
         assert_eq!(checkpoints(100, 50, 0, 0), [48, 96]);
         assert_eq!(checkpoints(100, 50, 48, 0), [96]);
         assert_eq!(checkpoints(97, 96, 96, 0), [0; 0]);
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_whole_has_one_mark_at_its_end() {
+    fn prompts_within_the_window_have_one_checkpoint() {
         assert_eq!(checkpoints(100, 50, 0, 496), [496]);
         assert_eq!(checkpoints(600, 560, 0, 496), [496, 560, 592]);
         assert_eq!(checkpoints(600, 560, 496, 496), [560, 592]);

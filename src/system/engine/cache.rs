@@ -23,7 +23,7 @@ use super::saved_sequence::{Checkpoint, Cost, SavedSequence, SavedSequences};
 use super::sequence::{self, SequenceState};
 
 /// Most checkpoints of one sequence; a new one replaces the earliest.
-const MARKS_MAX: usize = 16;
+const CHECKPOINTS_MAX: usize = 16;
 /// A sequence that is cut by more than this many tokens is saved first.
 const TAIL_TOKENS: usize = 64;
 
@@ -31,7 +31,7 @@ const TAIL_TOKENS: usize = 64;
 pub struct Cache<'a> {
     context: LlamaContext<'a>,
     interrupt: &'a Interrupt,
-    lines: Vec<SequenceState>,
+    sequences: Vec<SequenceState>,
     cells: Cells,
     saved: SavedSequences,
     limits: Limits,
@@ -45,11 +45,11 @@ pub struct Limits {
     /// A sequence of at most this many tokens, or a checkpoint of one, can be cut after any token.
     pub window: usize,
     /// Bytes of all checkpoints together.
-    pub mark_bytes: usize,
+    pub checkpoint_bytes: usize,
     /// Cells that may be in use while some of them are idle; beyond that, idle sequences are saved.
     pub idle_cells: usize,
     /// Bytes of all saved sequences together.
-    pub parked_bytes: usize,
+    pub saved_bytes: usize,
 }
 
 /// The prefix of a prompt that is already computed.
@@ -96,10 +96,10 @@ impl<'a> Cache<'a> {
             cells: Cells::new(context.n_ctx() as usize),
             context,
             interrupt,
-            lines: (0..limits.sequences)
+            sequences: (0..limits.sequences)
                 .map(|_| SequenceState::default())
                 .collect(),
-            saved: SavedSequences::new(limits.parked_bytes),
+            saved: SavedSequences::new(limits.saved_bytes),
             limits,
         }
     }
@@ -137,17 +137,17 @@ impl<'a> Cache<'a> {
 
     /// The number of tokens in a sequence.
     pub fn count(&self, index: usize) -> usize {
-        self.lines[index].tokens.len()
+        self.sequences[index].tokens.len()
     }
 
     /// Records that a sequence is in use in this step.
     pub fn touch(&mut self, index: usize, step: u64) {
-        self.lines[index].used_at = step;
+        self.sequences[index].used_at = step;
     }
 
     /// The step in which a sequence was last used.
     pub fn used_at(&self, index: usize) -> u64 {
-        self.lines[index].used_at
+        self.sequences[index].used_at
     }
 
     /// True if a long sequence can only be cut at checkpoints.
@@ -164,7 +164,7 @@ impl<'a> Cache<'a> {
     /// logits select the next token.
     pub fn find(&self, prompt: &[LlamaToken]) -> Found {
         let prompt = &prompt[..prompt.len().saturating_sub(1)];
-        let lines = self.lines.iter().enumerate().map(|(index, line)| {
+        let sequences = self.sequences.iter().enumerate().map(|(index, line)| {
             let (tokens, common) = self.usable(&line.tokens, &line.checkpoints, prompt);
             let source = Source::SequenceState(index);
             Found {
@@ -173,7 +173,7 @@ impl<'a> Cache<'a> {
                 common,
             }
         });
-        let line = lines.max_by_key(|found| (found.tokens, found.common));
+        let line = sequences.max_by_key(|found| (found.tokens, found.common));
         let line = line.filter(|found| found.common > 0).unwrap_or(Found::NONE);
         let usable =
             |sequence: &SavedSequence| self.usable(&sequence.tokens, &sequence.checkpoints, prompt);
@@ -205,7 +205,7 @@ impl<'a> Cache<'a> {
 
     /// The checkpoint that a sequence is restored to before it is cut after this many tokens.
     fn checkpoint_for(&self, index: usize, tokens: usize) -> Option<Arc<Vec<u8>>> {
-        let checkpoints = &self.lines[index].checkpoints;
+        let checkpoints = &self.sequences[index].checkpoints;
         let is_in_window = |checkpoint: &&Checkpoint| {
             checkpoint.tokens > tokens && checkpoint.tokens <= self.window()
         };
@@ -225,7 +225,7 @@ impl<'a> Cache<'a> {
             }
             _ => {}
         }
-        let idle = (0..self.lines.len()).filter(|index| is_idle(*index));
+        let idle = (0..self.sequences.len()).filter(|index| is_idle(*index));
         idle.min_by_key(|index| (self.count(*index) > 0, self.used_at(*index)))
     }
 
@@ -234,7 +234,7 @@ impl<'a> Cache<'a> {
         if found.source != Source::SequenceState(index)
             || self.count(index) > found.tokens + TAIL_TOKENS
         {
-            self.keep(index);
+            self.save_copy(index);
         }
         let there = match found.source {
             _ if found.tokens == 0 => false,
@@ -253,11 +253,11 @@ impl<'a> Cache<'a> {
 
     /// Adds the tokens that were computed for a sequence.
     pub fn extend(&mut self, index: usize, tokens: &[LlamaToken]) {
-        let line = &mut self.lines[index];
+        let line = &mut self.sequences[index];
         line.tokens.extend_from_slice(tokens);
         // A single token belongs to an answer, which may never be part of a later prompt.
         line.cost.fresh += tokens.len().saturating_sub(1);
-        let cells = tokens.iter().map(|_| self.cells.take());
+        let cells = tokens.iter().map(|_| self.cells.allocate());
         line.cells.extend(cells);
     }
 
@@ -267,7 +267,7 @@ impl<'a> Cache<'a> {
         let _ = self
             .context
             .clear_kv_cache_seq(Some(index as u32), None, None);
-        self.lines[index].cut(0, &mut self.cells);
+        self.sequences[index].cut(0, &mut self.cells);
     }
 
     /// Takes a checkpoint at the current end of a sequence.
@@ -276,15 +276,15 @@ impl<'a> Cache<'a> {
         let Some(state) = self.state(index) else {
             return;
         };
-        let line = &mut self.lines[index];
+        let line = &mut self.sequences[index];
         line.checkpoints
             .retain(|checkpoint| checkpoint.tokens != tokens);
-        if line.checkpoints.len() == MARKS_MAX {
+        if line.checkpoints.len() == CHECKPOINTS_MAX {
             line.checkpoints.remove(0);
         }
         line.checkpoints.push(Checkpoint { tokens, state });
         line.checkpoints.sort_by_key(|checkpoint| checkpoint.tokens);
-        sequence::drop_checkpoints(&mut self.lines, self.limits.mark_bytes);
+        sequence::drop_checkpoints(&mut self.sequences, self.limits.checkpoint_bytes);
     }
 
     /// The number of cells in use.
@@ -294,7 +294,7 @@ impl<'a> Cache<'a> {
 
     /// The number of cells that these sequences use; a shared cell counts once.
     pub fn cells_of(&self, indexes: impl Iterator<Item = usize>) -> usize {
-        let cells = indexes.flat_map(|index| self.lines[index].cells.iter());
+        let cells = indexes.flat_map(|index| self.sequences[index].cells.iter());
         self.cells.distinct(cells)
     }
 
@@ -305,11 +305,11 @@ impl<'a> Cache<'a> {
 
     /// Saves and clears idle sequences, the least recently used first, until this many cells are free and
     /// no more than the limit are in use, or no idle sequence is left.
-    pub fn free(&mut self, wanted: usize, is_idle: impl Fn(usize) -> bool) {
-        while self.cells.limit.saturating_sub(self.cells.used) < wanted
+    pub fn free(&mut self, cells_needed: usize, is_idle: impl Fn(usize) -> bool) {
+        while self.cells.limit.saturating_sub(self.cells.used) < cells_needed
             || self.cells.used > self.limits.idle_cells
         {
-            let held = (0..self.lines.len()).filter(|index| self.count(*index) > 0);
+            let held = (0..self.sequences.len()).filter(|index| self.count(*index) > 0);
             let idle = held.filter(|index| is_idle(*index));
             let Some(oldest) = idle.min_by_key(|index| self.used_at(*index)) else {
                 return;
@@ -320,17 +320,17 @@ impl<'a> Cache<'a> {
 
     /// Saves a sequence to main memory and clears it.
     pub fn save(&mut self, index: usize) {
-        self.keep(index);
+        self.save_copy(index);
         self.clear(index);
     }
 
     /// Saves a sequence to main memory, if that may pay off later.
-    fn keep(&mut self, index: usize) {
+    fn save_copy(&mut self, index: usize) {
         let bytes = || ffi::state_bytes(&self.context, index, false);
         if self.saved.wants(self.count(index), bytes)
             && let Some(state) = ffi::state(&self.context, index, false)
         {
-            let line = &self.lines[index];
+            let line = &self.sequences[index];
             self.saved.put(SavedSequence {
                 tokens: line.tokens.clone(),
                 state,
@@ -349,10 +349,14 @@ impl<'a> Cache<'a> {
         if !ffi::set_state(&mut self.context, index, &sequence.state, false) {
             return false;
         }
-        let line = &mut self.lines[index];
+        let line = &mut self.sequences[index];
         line.tokens.clone_from(&sequence.tokens);
         line.checkpoints.clone_from(&sequence.checkpoints);
-        line.cells = sequence.tokens.iter().map(|_| self.cells.take()).collect();
+        line.cells = sequence
+            .tokens
+            .iter()
+            .map(|_| self.cells.allocate())
+            .collect();
         line.cost = Cost {
             fresh: 0,
             ..sequence.cost
@@ -370,8 +374,12 @@ impl<'a> Cache<'a> {
             tokens,
             state: Arc::new(bytes),
         };
-        let line = &mut self.lines[index];
-        line.cells = prefix.tokens.iter().map(|_| self.cells.take()).collect();
+        let line = &mut self.sequences[index];
+        line.cells = prefix
+            .tokens
+            .iter()
+            .map(|_| self.cells.allocate())
+            .collect();
         line.tokens = prefix.tokens.into_iter().map(LlamaToken).collect();
         line.checkpoints = prefix.checkpoints.into_iter().map(checkpoint).collect();
         line.cost = Cost {
@@ -383,11 +391,11 @@ impl<'a> Cache<'a> {
 
     /// A copy of a sequence for the prefix cache, once, if much of the sequence was computed here.
     pub fn prefix(&mut self, index: usize) -> Option<Prefix> {
-        if self.lines[index].cost.fresh < TOKENS_MIN {
+        if self.sequences[index].cost.fresh < TOKENS_MIN {
             return None;
         }
         let state = ffi::state(&self.context, index, false)?;
-        let line = &mut self.lines[index];
+        let line = &mut self.sequences[index];
         line.cost.fresh = 0;
         Some(sequence::prefix(
             &line.tokens,
@@ -412,7 +420,7 @@ impl<'a> Cache<'a> {
 
     /// Records the time per token of a sequence's prompt, in microseconds.
     pub fn note_pace(&mut self, index: usize, pace_us: f32) {
-        self.lines[index].cost.pace_us = pace_us;
+        self.sequences[index].cost.pace_us = pace_us;
     }
 
     /// Cuts a sequence to its first tokens; false if it cannot be cut there.
@@ -429,7 +437,7 @@ impl<'a> Cache<'a> {
             }
         }
         let cut = self.remove_behind(index, tokens);
-        self.lines[index].cut(tokens, &mut self.cells);
+        self.sequences[index].cut(tokens, &mut self.cells);
         cut
     }
 
@@ -469,7 +477,7 @@ impl<'a> Cache<'a> {
         {
             return false;
         }
-        let held = &self.lines[source];
+        let held = &self.sequences[source];
         let cells = held.cells[..tokens].to_vec();
         let checkpoints = held
             .checkpoints
@@ -480,7 +488,7 @@ impl<'a> Cache<'a> {
             held.tokens[..tokens].to_vec(),
         );
         cells.iter().for_each(|cell| self.cells.share(*cell));
-        let line = &mut self.lines[index];
+        let line = &mut self.sequences[index];
         (line.tokens, line.cells, line.checkpoints) = (held, cells, checkpoints);
         line.cost.fresh = 0;
         true
@@ -488,7 +496,7 @@ impl<'a> Cache<'a> {
 
     /// A copy of a sequence's memory, if it fits the limit for all checkpoints together.
     fn state(&self, index: usize) -> Option<Arc<Vec<u8>>> {
-        if ffi::state_bytes(&self.context, index, true) > self.limits.mark_bytes {
+        if ffi::state_bytes(&self.context, index, true) > self.limits.checkpoint_bytes {
             return None;
         }
         ffi::state(&self.context, index, true).map(Arc::new)

@@ -22,7 +22,7 @@ impl Cells {
     }
 
     /// Allocates a free cell.
-    pub fn take(&mut self) -> usize {
+    pub fn allocate(&mut self) -> usize {
         self.used += 1;
         match self.free.pop() {
             Some(cell) => {
@@ -42,7 +42,7 @@ impl Cells {
     }
 
     /// Counts one sequence fewer; the last one frees the cell.
-    pub fn let_go(&mut self, cell: usize) {
+    pub fn release(&mut self, cell: usize) {
         self.uses[cell] -= 1;
         if self.uses[cell] == 0 {
             self.used -= 1;
@@ -66,16 +66,20 @@ mod tests {
     #[test]
     fn shared_cells_count_once() {
         let mut cells = Cells::new(10);
-        let held: Vec<usize> = (0..4).map(|_| cells.take()).collect();
+        let held: Vec<usize> = (0..4).map(|_| cells.allocate()).collect();
         held[..2].iter().for_each(|cell| cells.share(*cell));
         assert_eq!(
             (cells.used, cells.distinct(held.iter().chain(&held[..2]))),
             (4, 4)
         );
-        held[1..].iter().for_each(|cell| cells.let_go(*cell));
+        held[1..].iter().for_each(|cell| cells.release(*cell));
         assert_eq!(cells.used, 2, "the second cell is still in use");
-        cells.let_go(held[1]);
+        cells.release(held[1]);
         assert_eq!(cells.used, 1);
-        assert_eq!((cells.take(), cells.used), (1, 2), "cells are used again");
+        assert_eq!(
+            (cells.allocate(), cells.used),
+            (1, 2),
+            "cells are used again"
+        );
     }
 }

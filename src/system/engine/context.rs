@@ -20,9 +20,9 @@ const CONTEXT_GRAIN: u32 = 256;
 /// Cells that may be in use on a CPU while some of them are idle: attention processes this many at once.
 const IDLE_CELLS: usize = 256;
 /// Saved sequences, and checkpoints, may each use 1/32 of the free memory...
-const PARKED_SHARE: u64 = 32;
+const SAVED_SHARE: u64 = 32;
 /// ...and at most this much.
-const PARKED_BYTES_MAX: u64 = 512 << 20;
+const SAVED_BYTES_MAX: u64 = 512 << 20;
 
 /// The parts that a new context refers to.
 #[derive(Clone, Copy)]
@@ -76,7 +76,7 @@ pub fn for_answers<'a>(
         .with_swa_full(false);
     let context = make(base, ready, params, cells)?;
     let once = spec.context == Context::FirstJob;
-    let bytes = (spec.memory_bytes / PARKED_SHARE).min(PARKED_BYTES_MAX) as usize;
+    let bytes = (spec.memory_bytes / SAVED_SHARE).min(SAVED_BYTES_MAX) as usize;
     // A context for a single job needs checkpoints only if the prefix cache stores what it computed.
     let window = if once && spec.prefixes.is_none() {
         usize::MAX
@@ -86,13 +86,13 @@ pub fn for_answers<'a>(
     let limits = Limits {
         sequences: sequences as usize,
         window,
-        mark_bytes: bytes,
+        checkpoint_bytes: bytes,
         idle_cells: if ready.gpu_layers > 0 {
             usize::MAX
         } else {
             IDLE_CELLS
         },
-        parked_bytes: if once { 0 } else { bytes },
+        saved_bytes: if once { 0 } else { bytes },
     };
     let plan = Plan {
         tokens_max: tokens as usize,

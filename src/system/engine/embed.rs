@@ -12,7 +12,7 @@ use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::token::LlamaToken;
 
 use super::interrupt::{INTERRUPTED, Interrupt};
-use super::tune::LINGER;
+use super::tune::IDLE_WAIT;
 use crate::core::error::{Error, Result};
 
 /// Most texts in one decode.
@@ -58,7 +58,7 @@ impl<'a> Embedder<'a> {
     /// Runs until the channel closes. Each busy period runs in its own thread: see the top of `thread.rs`.
     pub fn run(&mut self, texts: &mut Receiver<Texts>) {
         while let Ok(first) = texts.recv() {
-            self.take(first);
+            self.enqueue(first);
             let ended = thread::scope(|scope| scope.spawn(|| self.stretch(texts)).join());
             if ended.is_err() {
                 return; // It panicked: its requests see their channels close.
@@ -70,17 +70,17 @@ impl<'a> Embedder<'a> {
     fn stretch(&mut self, texts: &mut Receiver<Texts>) {
         loop {
             while !self.open.is_empty() {
-                texts.try_iter().for_each(|more| self.take(more));
+                texts.try_iter().for_each(|more| self.enqueue(more));
                 self.step();
             }
-            match texts.recv_timeout(LINGER) {
-                Ok(more) => self.take(more),
+            match texts.recv_timeout(IDLE_WAIT) {
+                Ok(more) => self.enqueue(more),
                 Err(_) => return,
             }
         }
     }
 
-    fn take(&mut self, texts: Texts) {
+    fn enqueue(&mut self, texts: Texts) {
         let vectors = Vec::with_capacity(texts.tokens.len());
         self.open.push_back(Open { texts, vectors });
     }
@@ -94,7 +94,7 @@ impl<'a> Embedder<'a> {
             && let Err(error) = self.decode(&owners)
         {
             for open in std::mem::take(&mut self.open) {
-                open.tell(Err(Error::failed(error.to_string())));
+                open.deliver(Err(Error::failed(error.to_string())));
             }
         }
         let done = |open: &Open| open.vectors.len() == open.texts.tokens.len();
@@ -102,7 +102,7 @@ impl<'a> Embedder<'a> {
         self.open = open.into();
         for mut open in done {
             let vectors = std::mem::take(&mut open.vectors);
-            open.tell(Ok(vectors));
+            open.deliver(Ok(vectors));
         }
         // Rotates, so that the first request does not block the others.
         self.open.rotate_left(usize::from(self.open.len() > 1));
@@ -161,7 +161,7 @@ impl<'a> Embedder<'a> {
 }
 
 impl Open {
-    fn tell(self, outcome: Result<Vec<Vec<f32>>>) {
+    fn deliver(self, outcome: Result<Vec<Vec<f32>>>) {
         // The requester may have gone.
         let _ = self.texts.vectors.send(outcome);
     }

@@ -206,7 +206,7 @@ pub fn quantize(job: &Quantize) -> bool {
     let mut c = unsafe { sys::llama_model_quantize_default_params() };
     c.nthread = i32::try_from(job.threads).unwrap_or(0);
     c.ftype = job.file_type as sys::llama_ftype;
-    c.allow_requantize = job.again;
+    c.allow_requantize = job.requantize;
     // SAFETY: both paths are NUL-terminated and `c` points at nothing; llama.cpp catches its own
     // exceptions and answers 0 when all is written.
     unsafe { sys::llama_model_quantize(source.as_ptr(), target.as_ptr(), &raw const c) == 0 }
@@ -332,7 +332,7 @@ pub struct Quantize<'a> {
     /// llama.cpp's number of the file type.
     pub file_type: u32,
     /// Accept weights that are already quantised.
-    pub again: bool,
+    pub requantize: bool,
     /// Threads to compute with.
     pub threads: usize,
 }

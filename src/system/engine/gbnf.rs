@@ -380,9 +380,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_of_texts_is_told_from_other_grammars() {
-        let told = choices("root ::= \"yes\" |\n \"n\\\"o\\n\"\n").unwrap();
-        assert_eq!(told, ["yes", "n\"o\n"]);
+    fn a_list_of_texts_is_recognised() {
+        let texts = choices("root ::= \"yes\" |\n \"n\\\"o\\n\"\n").unwrap();
+        assert_eq!(texts, ["yes", "n\"o\n"]);
         for other in [
             "root ::= \"a\" x\nx ::= \"b\"",
             "root ::= \"a\"?",
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn grammars_of_every_kind_are_taken() {
+    fn grammars_of_every_kind_are_accepted() {
         for source in [
             "root ::= \"a\"",
             "root ::= \"((((\" | [(] # ((\n",
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn what_llama_cpp_would_choke_on_is_refused() {
+    fn grammars_that_crash_llama_cpp_are_refused() {
         let deep = format!(
             "root ::= {}\"a\"{}",
             "(".repeat(100_000),

@@ -74,7 +74,7 @@ impl Compilers {
     }
 
     /// Builds it on first use.
-    fn of(&self, model: &LlamaModel) -> Result<Arc<Compiler>> {
+    fn get(&self, model: &LlamaModel) -> Result<Arc<Compiler>> {
         if let Some(compiler) = self.made.get() {
             return Ok(compiler.clone());
         }
@@ -139,18 +139,18 @@ impl Compiler {
     /// # Errors
     /// If the vocabulary cannot be read.
     pub fn new(model: &LlamaModel) -> Result<Self> {
-        Self::of(&LlamaSampler::llguidance_tok_env(model))
+        Self::for_vocabulary(&LlamaSampler::llguidance_tok_env(model))
     }
 
     /// A compiler for plain bytes, to check texts without a model.
     ///
     /// # Errors
     /// None are known.
-    pub fn of_bytes() -> Result<Self> {
-        Self::of(&ApproximateTokEnv::single_byte_env())
+    pub fn for_bytes() -> Result<Self> {
+        Self::for_vocabulary(&ApproximateTokEnv::single_byte_env())
     }
 
-    fn of(vocabulary: &TokEnv) -> Result<Self> {
+    fn for_vocabulary(vocabulary: &TokEnv) -> Result<Self> {
         let mut factory = ParserFactory::new_simple(vocabulary).map_err(refused)?;
         factory.quiet();
         factory.limits_mut().verbose_errors = false;
@@ -231,7 +231,7 @@ impl Guide {
         };
         let (source, state) = match text {
             Text::Lark(source) => {
-                let compiler = compilers.of(model)?;
+                let compiler = compilers.get(model)?;
                 let matcher = Box::new(compiler.matcher(&source)?);
                 let trigger = grammar.trigger.filter(|text| !text.is_empty());
                 let state = match trigger {
@@ -422,8 +422,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_grammar_tells_its_texts_from_others() {
-        let compiler = Compiler::of_bytes().unwrap();
+    fn a_grammar_accepts_only_its_texts() {
+        let compiler = Compiler::for_bytes().unwrap();
         let schema = r#"start: %json {"type":"object","properties":{"a":{"type":"integer"}},"required":["a"],"additionalProperties":false}"#;
         assert!(compiler.accepts(schema, r#"{"a": 1}"#).unwrap());
         for text in [r#"{"a": "1"}"#, r#"{"a": 1"#, "{}", "", r#"{"a":1,"b":2}"#] {
@@ -432,8 +432,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_grammar_is_refused() {
-        let compiler = Compiler::of_bytes().unwrap();
+    fn invalid_grammars_are_refused() {
+        let compiler = Compiler::for_bytes().unwrap();
         for source in ["nothing", r#"start: %json {"type":"bogus"}"#, "start: /(/"] {
             let error = compiler.accepts(source, "").unwrap_err();
             assert_eq!(error.class(), Class::Schema, "{source}");
@@ -443,8 +443,8 @@ mod tests {
     }
 
     #[test]
-    fn a_trigger_in_a_thought_is_none() {
-        let compiler = Compiler::of_bytes().unwrap();
+    fn triggers_inside_thinking_are_ignored() {
+        let compiler = Compiler::for_bytes().unwrap();
         let source = r#"start: "1" /[0-9]/"#;
         let begins = |open: &str, text: &str| {
             let mut wait = Wait {

@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_due_once_all_have_gone() {
+    fn an_interrupt_is_due_after_all_clients_left() {
         let interrupt = Interrupt::default();
         assert!(!interrupt.is_due());
         let cancels = [Arc::new(AtomicBool::new(true)), Arc::default()];

@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_counted_and_the_first_error_kept() {
+    fn lines_are_counted_and_the_first_error_is_recorded() {
         let log = Log::new(Level::Off, |_| {});
         log.record(sys::GGML_LOG_LEVEL_INFO, "[   3/ 272] blk.0.x - [64, 2]\n");
         log.record(sys::GGML_LOG_LEVEL_INFO, "[x] no count");

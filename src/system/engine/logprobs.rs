@@ -10,7 +10,7 @@ use crate::core::message::Logprob;
 const BLOCK: usize = 32;
 
 /// The logprob of the token that was chosen from `logits`, with the `count` likeliest.
-pub fn told(vocab: LlamaVocab, logits: &[f32], chosen: LlamaToken, count: usize) -> Logprob {
+pub fn describe(vocab: LlamaVocab, logits: &[f32], chosen: LlamaToken, count: usize) -> Logprob {
     let (logprob, top) = logprobs(logits, chosen.0, count);
     let one = |id, logprob| Logprob {
         id,
@@ -67,16 +67,16 @@ pub fn likeliest(logits: &[f32], count: usize) -> Vec<(i32, f32)> {
                 found.push((id, logit));
             }
             if found.len() == 2 * room {
-                floor = keep(&mut found, room);
+                floor = truncate(&mut found, room);
             }
         }
     }
-    keep(&mut found, room);
+    truncate(&mut found, room);
     found
 }
 
 /// Keeps that many of the likeliest, in order; returns the last one's logit.
-fn keep(found: &mut Vec<(i32, f32)>, count: usize) -> f32 {
+fn truncate(found: &mut Vec<(i32, f32)>, count: usize) -> f32 {
     found.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     found.truncate(count);
     found.last().map_or(f32::NEG_INFINITY, |(_, logit)| *logit)
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_is_passed_over() {
+    fn nan_and_infinite_logits_are_skipped() {
         let logits = [f32::NAN, f32::NEG_INFINITY, -3.0, f32::NAN];
         assert_eq!(likeliest(&logits, 3), [(2, -3.0)]);
         assert_eq!(likeliest(&[f32::NAN], 1), []);

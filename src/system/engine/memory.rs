@@ -45,7 +45,7 @@ pub struct Need {
 impl Need {
     /// The memory that the model with this header needs.
     /// `amx`: the processor has it, so that llama.cpp copies more of the weights.
-    pub fn of(header: &Header, kv: KvKind, amx: bool) -> Self {
+    pub fn estimate(header: &Header, kv: KvKind, amx: bool) -> Self {
         let weights_bytes = header
             .tensors
             .iter()
@@ -93,11 +93,11 @@ fn windowed(header: &Header, layers: u64) -> u64 {
     if header.arch_integer("attention.sliding_window").unwrap_or(0) == 0 {
         return 0;
     }
-    let told = header.arch_integer("attention.sliding_window_pattern");
+    let pattern = header.arch_integer("attention.sliding_window_pattern");
     let known = WINDOW_PATTERNS
         .iter()
         .find(|(name, _)| *name == header.architecture());
-    match told.or(known.map(|(_, pattern)| *pattern)) {
+    match pattern.or(known.map(|(_, pattern)| *pattern)) {
         Some(pattern @ 2..) => layers - layers / pattern,
         _ => 0, // Too high an answer errs on the safe side.
     }

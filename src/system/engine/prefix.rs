@@ -44,7 +44,7 @@ pub trait Prefixes: Debug + Send + Sync {
     /// Loads a candidate, if it still exists and is intact.
     fn load(&self, candidate: &Candidate) -> Option<Prefix>;
     /// Stores a prefix. A failure costs only time.
-    fn keep(&self, prefix: &Prefix);
+    fn store(&self, prefix: &Prefix);
 }
 
 /// How many of the `common` tokens a prompt can resume from, in a sequence of `held` tokens with these
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_whole_is_of_use_up_to_any_token() {
+    fn sequences_within_the_window_can_be_cut_anywhere() {
         let checkpoints = || [496, 1024].into_iter();
         assert_eq!(usable(2000, 2000, checkpoints(), 496), 2000);
         assert_eq!(usable(2000, 1500, checkpoints(), 496), 1024);
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_begins_alike_is_common() {
+    fn common_counts_the_shared_prefix() {
         assert_eq!(common(&[1, 2, 3], &[1, 2, 4, 5]), 2);
         assert_eq!(common(&[], &[1]), 0);
     }

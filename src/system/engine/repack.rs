@@ -119,7 +119,7 @@ mod tests {
     use crate::format::gguf::TensorKind;
 
     fn model(kind: &str, rows: u64) -> Header {
-        let known = (0..64).filter_map(TensorKind::of);
+        let known = (0..64).filter_map(TensorKind::from_id);
         let kind = known.into_iter().find(|known| known.name == kind).unwrap();
         Header {
             values: Vec::new(),

@@ -5,7 +5,7 @@ use super::running_job::RunningJob;
 use super::worker::Worker;
 
 /// Sequences that a server shares when it unloads a model: the most recently used.
-pub const KEPT_MAX: usize = 4;
+pub const SHARED_MAX: usize = 4;
 
 impl Worker<'_> {
     /// Restores a job's candidate into a sequence, if it saves much more than the `found` tokens that are
@@ -39,15 +39,15 @@ impl Worker<'_> {
         };
         let mut indexes: Vec<usize> = (0..self.jobs.len()).collect();
         indexes.sort_by_key(|index| std::cmp::Reverse(self.cache.used_at(*index)));
-        let mut kept = 0;
+        let mut shared = 0;
         for index in indexes {
-            let prefix = self.cache.prefix(index).filter(|_| kept < KEPT_MAX);
-            prefix.iter().for_each(|prefix| prefixes.keep(prefix));
-            kept += usize::from(prefix.is_some());
+            let prefix = self.cache.prefix(index).filter(|_| shared < SHARED_MAX);
+            prefix.iter().for_each(|prefix| prefixes.store(prefix));
+            shared += usize::from(prefix.is_some());
         }
-        while let Some(prefix) = self.cache.saved_prefix().filter(|_| kept < KEPT_MAX) {
-            prefixes.keep(&prefix);
-            kept += 1;
+        while let Some(prefix) = self.cache.saved_prefix().filter(|_| shared < SHARED_MAX) {
+            prefixes.store(&prefix);
+            shared += 1;
         }
     }
 }

@@ -20,7 +20,7 @@ pub struct RunningJob {
     /// How many tokens are the prompt's.
     pub prompt_tokens: usize,
     /// Tokens that needed no computation when it was admitted.
-    pub kept_tokens: usize,
+    pub cached_tokens: usize,
     /// Tokens generated.
     pub answer_tokens: usize,
     /// Tokens that were dropped because the context was full.
@@ -58,7 +58,7 @@ impl RunningJob {
         let tokens: Vec<LlamaToken> = job.prompt.iter().map(|id| LlamaToken(*id)).collect();
         RunningJob {
             prompt_tokens: tokens.len(),
-            kept_tokens: 0,
+            cached_tokens: 0,
             answer_tokens: 0,
             dropped_tokens: 0,
             checkpoints: Vec::new(),
@@ -78,7 +78,7 @@ impl RunningJob {
 
     /// Records that the prompt's computation starts; only the first call counts.
     pub fn admit(&mut self, cached_tokens: usize) {
-        self.kept_tokens = cached_tokens;
+        self.cached_tokens = cached_tokens;
         if self.admitted_at.is_none() {
             self.admitted_at = Some(Instant::now());
             self.send(Event::Admitted { cached_tokens });

@@ -48,13 +48,13 @@ fn folded(seed: i64) -> u32 {
 
 impl Default for Sampling {
     fn default() -> Self {
-        Sampling::of(&Options::default())
+        Sampling::from_options(&Options::default())
     }
 }
 
 impl Sampling {
     /// Reads the sampling options; missing ones get the default of the options table.
-    pub fn of(options: &Options) -> Self {
+    pub fn from_options(options: &Options) -> Self {
         let float = |name| options.float_or_default(name) as f32;
         let int = |name| {
             let value = options.int_or_default(name);

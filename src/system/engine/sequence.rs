@@ -27,7 +27,7 @@ impl SequenceState {
         self.tokens.truncate(tokens);
         self.cells
             .drain(tokens..)
-            .for_each(|cell| cells.let_go(cell));
+            .for_each(|cell| cells.release(cell));
         self.checkpoints
             .retain(|checkpoint| checkpoint.tokens <= tokens);
         self.cost.fresh = self.cost.fresh.min(tokens);
@@ -53,16 +53,18 @@ pub fn prefix(
 }
 
 /// Drops checkpoints, those of the least recently used sequence first, until the rest fits the limit.
-pub fn drop_checkpoints(lines: &mut [SequenceState], bytes_max: usize) {
-    let bytes = |lines: &[SequenceState]| -> usize {
-        let checkpoints = lines.iter().flat_map(|line| &line.checkpoints);
+pub fn drop_checkpoints(sequences: &mut [SequenceState], bytes_max: usize) {
+    let bytes = |sequences: &[SequenceState]| -> usize {
+        let checkpoints = sequences.iter().flat_map(|sequence| &sequence.checkpoints);
         // A shared checkpoint counts once per sequence, which errs on the safe side.
         checkpoints.map(|checkpoint| checkpoint.state.len()).sum()
     };
-    while bytes(lines) > bytes_max {
-        let marked = lines.iter_mut().filter(|line| !line.checkpoints.is_empty());
-        match marked.min_by_key(|line| line.used_at) {
-            Some(line) => drop(line.checkpoints.remove(0)),
+    while bytes(sequences) > bytes_max {
+        let with_checkpoints = sequences
+            .iter_mut()
+            .filter(|sequence| !sequence.checkpoints.is_empty());
+        match with_checkpoints.min_by_key(|sequence| sequence.used_at) {
+            Some(sequence) => drop(sequence.checkpoints.remove(0)),
             None => return,
         }
     }

@@ -10,7 +10,7 @@ use super::grammar::{ThinkingTags, find, keep_end};
 pub struct ThinkingBudget {
     /// Tokens of thinking that are left.
     left: usize,
-    checkpoints: ThinkingTags,
+    tags: ThinkingTags,
     /// The tokens of the closing tag.
     closing: Vec<i32>,
     state: State,
@@ -30,15 +30,15 @@ enum State {
 
 impl ThinkingBudget {
     /// At most `left` tokens between these tags; `closing` is the closing tag as tokens.
-    pub fn new(left: usize, checkpoints: ThinkingTags, closing: Vec<i32>) -> Self {
-        let state = if checkpoints.open.is_empty() {
+    pub fn new(left: usize, tags: ThinkingTags, closing: Vec<i32>) -> Self {
+        let state = if tags.open.is_empty() {
             State::Inside
         } else {
             State::Before
         };
         ThinkingBudget {
             left,
-            checkpoints,
+            tags,
             closing,
             state,
             tail: Vec::new(),
@@ -56,7 +56,7 @@ impl ThinkingBudget {
     }
 
     /// Records the next token by its bytes.
-    pub(super) fn took(&mut self, bytes: &[u8]) {
+    pub(super) fn record(&mut self, bytes: &[u8]) {
         let forced = self.forced().is_some();
         self.tail.extend_from_slice(bytes);
         self.state = match self.state {
@@ -64,7 +64,7 @@ impl ThinkingBudget {
             State::Inside if forced => self.closed(1),
             State::Inside => {
                 self.left = self.left.saturating_sub(1);
-                match find(&self.tail, self.checkpoints.close.as_bytes()) {
+                match find(&self.tail, self.tags.close.as_bytes()) {
                     Some(_) => State::Behind,
                     None => State::Inside,
                 }
@@ -72,11 +72,7 @@ impl ThinkingBudget {
             State::Before => self.before(),
             State::Behind => State::Behind,
         };
-        let longest = self
-            .checkpoints
-            .open
-            .len()
-            .max(self.checkpoints.close.len());
+        let longest = self.tags.open.len().max(self.tags.close.len());
         keep_end(&mut self.tail, longest);
     }
 
@@ -90,13 +86,13 @@ impl ThinkingBudget {
 
     /// Checks whether thinking starts: the opening tag comes first, after optional white space.
     fn before(&mut self) -> State {
-        let said = self.tail.trim_ascii_start();
-        let open = self.checkpoints.open.as_bytes();
-        if said.starts_with(open) {
+        let generated = self.tail.trim_ascii_start();
+        let open = self.tags.open.as_bytes();
+        if generated.starts_with(open) {
             self.tail.clear();
             return State::Inside;
         }
-        if open.starts_with(said) {
+        if open.starts_with(generated) {
             State::Before
         } else {
             State::Behind
@@ -121,12 +117,12 @@ mod tests {
 
     /// The text of a model that generates `words`, one token each.
     fn run(left: usize, open: &str, words: &[&[u8]]) -> String {
-        let checkpoints = ThinkingTags {
+        let tags = ThinkingTags {
             open: open.into(),
             close: "</think>".into(),
         };
-        let mut thinking_budget = ThinkingBudget::new(left, checkpoints, vec![7, 8]);
-        let mut said = Vec::new();
+        let mut thinking_budget = ThinkingBudget::new(left, tags, vec![7, 8]);
+        let mut generated = Vec::new();
         let mut words = words.iter();
         loop {
             let bytes = match thinking_budget.forced() {
@@ -134,17 +130,17 @@ mod tests {
                 Some(_) => &b"nk>"[..],
                 None => match words.next() {
                     Some(word) => word,
-                    None => return String::from_utf8_lossy(&said).into_owned(),
+                    None => return String::from_utf8_lossy(&generated).into_owned(),
                 },
             };
-            thinking_budget.took(bytes);
-            said.extend_from_slice(bytes);
+            thinking_budget.record(bytes);
+            generated.extend_from_slice(bytes);
         }
     }
 
     #[test]
     fn thinking_ends_when_its_tokens_are_spent() {
-        for (left, open, words, said) in [
+        for (left, open, words, generated) in [
             (2, "", &[&b"a"[..], b"b", b"c"][..], "ab</think>c"),
             (0, "", &[b"a"], "</think>a"),
             (9, "", &[b"a", b"b"], "ab"),
@@ -161,7 +157,7 @@ mod tests {
             // A character is never split.
             (1, "", &[&[0xc3], &[0xa9], b"b"], "é</think>b"),
         ] {
-            assert_eq!(run(left, open, words), said);
+            assert_eq!(run(left, open, words), generated);
         }
     }
 }

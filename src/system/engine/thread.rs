@@ -89,12 +89,12 @@ pub fn start(
             (Jobs::Answers(sender), Inbox::Answers(receiver))
         }
     };
-    let (tell, news) = sync_channel(1);
+    let (news_sender, news) = sync_channel(1);
     let stall_max = spec.stall_max.unwrap_or(Duration::MAX);
     let stop = Arc::new(AtomicBool::new(false));
     let run = {
         let stop = stop.clone();
-        move || run(&backend, &spec, inbox, &tell, &stop)
+        move || run(&backend, &spec, inbox, &news_sender, &stop)
     };
     let spawned = thread::Builder::new().name("engine".into()).spawn(run);
     let thread =
@@ -125,15 +125,21 @@ pub fn start(
     }
 }
 
-fn run(backend: &Backend, spec: &Spec, inbox: Inbox, tell: &SyncSender<News>, stop: &AtomicBool) {
+fn run(
+    backend: &Backend,
+    spec: &Spec,
+    inbox: Inbox,
+    news_sender: &SyncSender<News>,
+    stop: &AtomicBool,
+) {
     // The loading caller waits for this message; if it has gone, it sends no jobs either.
-    let tell_ready = |outcome| _ = tell.send(News::Ready(outcome));
-    let loading = || load(backend, spec, tell, stop);
+    let send_ready = |outcome| _ = news_sender.send(News::Ready(outcome));
+    let loading = || load(backend, spec, news_sender, stop);
     let loaded = thread::scope(|scope| scope.spawn(loading).join());
     let loaded = loaded.unwrap_or_else(|_| Err(Error::failed("the load stopped unexpectedly")));
     let (model, mut ready) = match loaded {
         Ok((model, ready)) => (Arc::new(model), ready),
-        Err(error) => return tell_ready(Err(error)),
+        Err(error) => return send_ready(Err(error)),
     };
     let shared = Loaded {
         model: model.clone(),
@@ -149,9 +155,9 @@ fn run(backend: &Backend, spec: &Spec, inbox: Inbox, tell: &SyncSender<News>, st
         Inbox::Answers(jobs) => jobs,
         Inbox::Texts(mut texts) => {
             return match context::for_texts(base, &mut ready, spec) {
-                Err(error) => tell_ready(Err(error)),
+                Err(error) => send_ready(Err(error)),
                 Ok(context) => {
-                    tell_ready(Ok(shared));
+                    send_ready(Ok(shared));
                     Embedder::new(context, &interrupt).run(&mut texts);
                 }
             };
@@ -159,14 +165,14 @@ fn run(backend: &Backend, spec: &Spec, inbox: Inbox, tell: &SyncSender<News>, st
     };
     if spec.context != Context::FirstJob {
         return match context::for_answers(base, &mut ready, spec, spec.context) {
-            Err(error) => tell_ready(Err(error)),
+            Err(error) => send_ready(Err(error)),
             Ok(made) => {
-                tell_ready(Ok(shared));
+                send_ready(Ok(shared));
                 Worker::new(&model, made, spec.prefixes.clone(), None).run(&mut jobs);
             }
         };
     }
-    tell_ready(Ok(shared));
+    send_ready(Ok(shared));
     let Ok(first) = jobs.recv() else { return };
     let mut job = RunningJob::new(first.request, first.events);
     if !ready.encodes {
@@ -183,7 +189,7 @@ fn run(backend: &Backend, spec: &Spec, inbox: Inbox, tell: &SyncSender<News>, st
 fn load(
     backend: &Backend,
     spec: &Spec,
-    tell: &SyncSender<News>,
+    news_sender: &SyncSender<News>,
     stop: &AtomicBool,
 ) -> Result<(LlamaModel, Ready)> {
     let params = ffi::LoadParams {
@@ -202,7 +208,7 @@ fn load(
     };
     let mut report = |fraction| {
         // If the channel is full, the receiver is still busy with the previous message and misses nothing.
-        let _ = tell.try_send(News::Progress(fraction));
+        let _ = news_sender.try_send(News::Progress(fraction));
         !stop.load(Ordering::Relaxed)
     };
     backend.log.take_error(); // Discards an earlier load's error.
@@ -245,10 +251,10 @@ fn load(
 /// The context that one job needs: its prompt and answer, at most what the model was trained for.
 fn size_for(job: &RunningJob, model: &LlamaModel, spec: &Spec) -> Result<Context> {
     let trained = model.n_ctx_train();
-    let wanted = job
+    let needed = job
         .prompt_tokens
         .saturating_add(job.request.answer_tokens.max(1));
-    let tokens = u32::try_from(wanted).unwrap_or(u32::MAX).min(trained);
+    let tokens = u32::try_from(needed).unwrap_or(u32::MAX).min(trained);
     if job.prompt_tokens >= trained as usize {
         return Err(Error::too_long(job.prompt_tokens, trained as usize));
     }
@@ -261,11 +267,16 @@ fn size_for(job: &RunningJob, model: &LlamaModel, spec: &Spec) -> Result<Context
         .candidate
         .as_ref()
         .filter(|candidate| candidate.usable > 0);
-    let kept = candidate.map_or(0, |candidate| candidate.tokens as u32 + 1);
-    let has_room = kept <= trained && spec.need.total_bytes(kept, 1) <= spec.memory_bytes;
+    let candidate_cells = candidate.map_or(0, |candidate| candidate.tokens as u32 + 1);
+    let has_room = candidate_cells <= trained
+        && spec.need.total_bytes(candidate_cells, 1) <= spec.memory_bytes;
     Ok(Context::Shared {
         tokens,
         sequences: 1,
-        cells: if has_room { tokens.max(kept) } else { tokens },
+        cells: if has_room {
+            tokens.max(candidate_cells)
+        } else {
+            tokens
+        },
     })
 }

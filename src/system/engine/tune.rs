@@ -176,7 +176,7 @@ pub fn slice(start: usize, pending: usize, limit: usize) -> usize {
 }
 
 /// How long a busy thread waits for another job before it exits.
-pub const LINGER: Duration = Duration::from_millis(20);
+pub const IDLE_WAIT: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
 mod tests {

@@ -24,7 +24,7 @@ use super::memory::MEMORY_HINT;
 use super::plan::Plan;
 use super::prefix::Prefixes;
 use super::running_job::RunningJob;
-use super::tune::{self, LINGER};
+use super::tune::{self, IDLE_WAIT};
 use super::{Event, Guide, ThinkingBudget, logprobs};
 use crate::core::error::{Error, Result};
 use crate::core::message::Reason;
@@ -84,7 +84,7 @@ impl<'a> Worker<'a> {
     fn wait(&mut self, jobs: &mut Receiver<Submission>) -> bool {
         if !self.is_busy() {
             match jobs.recv() {
-                Ok(submission) => self.take(submission),
+                Ok(submission) => self.enqueue(submission),
                 Err(_) => return false,
             }
         }
@@ -95,11 +95,12 @@ impl<'a> Worker<'a> {
     fn stretch(&mut self, jobs: &mut Receiver<Submission>) {
         loop {
             while self.is_busy() {
-                jobs.try_iter().for_each(|submission| self.take(submission));
+                jobs.try_iter()
+                    .for_each(|submission| self.enqueue(submission));
                 self.step();
             }
-            match jobs.recv_timeout(LINGER) {
-                Ok(submission) => self.take(submission),
+            match jobs.recv_timeout(IDLE_WAIT) {
+                Ok(submission) => self.enqueue(submission),
                 Err(_) => return,
             }
         }
@@ -131,7 +132,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn take(&mut self, submission: Submission) {
+    fn enqueue(&mut self, submission: Submission) {
         let mut job = RunningJob::new(submission.request, submission.events);
         job.look_up_prefix(self.prefixes.as_deref(), self.cache.window());
         self.waiting.push_back(job);
@@ -340,7 +341,7 @@ impl<'a> Worker<'a> {
         if place.count > 1
             && let Some(job) = &self.jobs[index]
         {
-            let pace = job.pace_us(count.saturating_sub(job.kept_tokens));
+            let pace = job.pace_us(count.saturating_sub(job.cached_tokens));
             self.cache.note_pace(index, pace);
         }
         if let Some(logits) = place.logits {
@@ -390,7 +391,7 @@ impl<'a> Worker<'a> {
         let visible = job.request.visible.binary_search(&token.0).is_ok();
         let bytes = vocab.token_to_piece(token, visible, None);
         if let Some(thinking_budget) = &mut job.request.thinking_budget {
-            thinking_budget.took(&bytes);
+            thinking_budget.record(&bytes);
         }
         if let Some(guide) = &mut job.request.guide
             && let Err(error) = guide.accept(token, &bytes)
@@ -400,7 +401,7 @@ impl<'a> Worker<'a> {
         let logprobs = job
             .request
             .logprobs
-            .map(|count| logprobs::told(vocab, logits, token, count));
+            .map(|count| logprobs::describe(vocab, logits, token, count));
         job.push(token, bytes, logprobs);
         if job.answer_tokens >= job.request.answer_tokens {
             return job.end(Reason::Length);

@@ -60,13 +60,13 @@ impl Registry {
         let header = match basic {
             Some(basic) => basic,
             None => {
-                let key = Key::of(&self.network.keys)?;
-                let empty = BASE64_STANDARD.encode(Digest::of(b"").hex());
+                let key = Key::load(&self.network.keys)?;
+                let empty = BASE64_STANDARD.encode(Digest::compute(b"").hex());
                 let message = format!("GET,{url},{empty}");
                 format!("{}:{}", key.public_text(), key.sign(&message))
             }
         };
-        let response = self.once("GET", &url, &[("Authorization", header)])?;
+        let response = self.send_without_body("GET", &url, &[("Authorization", header)])?;
         let status = response.status().as_u16();
         let mut text = Vec::new();
         let body = response.into_body().into_reader().take(TOKEN_BYTES_MAX);

@@ -30,7 +30,7 @@ impl Registry {
             ("Range", "bytes=0-0".to_string()),
             ("Accept-Encoding", "identity".to_string()),
         ];
-        self.patiently(|| {
+        self.with_retries(|| {
             let (response, _) = self.get(place, url, &headers)?;
             let total = match response.status().as_u16() {
                 206 => header(&response, "Content-Range").and_then(|text| parse(text)?.2),
@@ -94,8 +94,8 @@ impl Registry {
 
 /// True if the response is the requested range.
 fn fits(response: &Response<Body>, range: &Range<u64>, size: u64) -> bool {
-    let told = header(response, "Content-Range").and_then(parse);
-    told.is_some_and(|(start, end, total)| {
+    let content_range = header(response, "Content-Range").and_then(parse);
+    content_range.is_some_and(|(start, end, total)| {
         start == range.start && end < range.end && total.is_none_or(|total| total == size)
     })
 }

@@ -50,7 +50,7 @@ impl Registry {
         let mut files = Vec::new();
         for _ in 0..PAGES_MAX {
             let Some(url) = next else { break };
-            let (entries, following) = self.patiently(|| {
+            let (entries, following) = self.with_retries(|| {
                 let (response, url) = self.get(place, &url, &[])?;
                 if response.status().as_u16() != 200 {
                     return Err(failed(response));

@@ -25,7 +25,7 @@ impl Key {
     ///
     /// # Errors
     /// If a file contains no usable key, or a key cannot be created.
-    pub fn of(paths: &[PathBuf]) -> Result<Self> {
+    pub fn load(paths: &[PathBuf]) -> Result<Self> {
         if let Some(path) = paths.iter().find(|path| path.exists()) {
             let failed = |error| Error::io("read", path, error);
             let length = fs::metadata(path).map_err(failed)?.len();
@@ -38,13 +38,13 @@ impl Key {
                 let why = "it contains no ed25519 key in OpenSSH's format, without a passphrase";
                 Error::damaged(path, why)
             })?;
-            return Self::of_seed(&seed);
+            return Self::from_seed(&seed);
         }
         let none = || Error::failed("no folder for a key; set HOME");
         Self::make(paths.last().ok_or_else(none)?)
     }
 
-    fn of_seed(seed: &[u8]) -> Result<Self> {
+    fn from_seed(seed: &[u8]) -> Result<Self> {
         let pair = Ed25519KeyPair::from_seed_unchecked(seed);
         pair.map(Key)
             .map_err(|error| Error::failed(format!("the key cannot be used: {error}")))
@@ -54,7 +54,7 @@ impl Key {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed)
             .map_err(|error| Error::failed(format!("no random numbers: {error}")))?;
-        let key = Self::of_seed(&seed)?;
+        let key = Self::from_seed(&seed)?;
         let failed = |error| Error::io("write", path, error);
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(failed)?;
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_key_is_read_back_as_it_was_written() {
-        let key = Key::of_seed(&[5; 32]).unwrap();
+        let key = Key::from_seed(&[5; 32]).unwrap();
         let text = key.private_text(&[5; 32]);
         assert_eq!(seed(&text), Some([5; 32]));
         assert!(key.public_text().starts_with("AAAAC3NzaC1lZDI1NTE5AAAAI"));

@@ -139,7 +139,7 @@ impl Registry {
     pub fn manifest(&self, place: &Place) -> Result<Vec<u8>> {
         let url = place.url(&format!("manifests/{}", place.tag));
         let accept = [("Accept", MANIFEST_TYPE.to_string())];
-        self.patiently(|| {
+        self.with_retries(|| {
             let (response, _) = self.get(place, &url, &accept)?;
             match response.status().as_u16() {
                 200 => {}
@@ -231,14 +231,19 @@ impl Registry {
         self.tokens().insert(key, header.clone());
         let mut all = headers.to_vec();
         all.push(("Authorization", header));
-        let again = self.send(method, url, &all, body()?).map_err(passing)?;
-        match again.status().as_u16() {
+        let answer = self.send(method, url, &all, body()?).map_err(passing)?;
+        match answer.status().as_u16() {
             401 => Err(none()),
-            _ => Ok(again),
+            _ => Ok(answer),
         }
     }
 
-    fn once(&self, method: &str, url: &str, headers: &[(&str, String)]) -> Result<Response<Body>> {
+    fn send_without_body(
+        &self,
+        method: &str,
+        url: &str,
+        headers: &[(&str, String)],
+    ) -> Result<Response<Body>> {
         self.send(method, url, headers, ureq::SendBody::none())
     }
 
@@ -279,7 +284,7 @@ impl Registry {
     }
 
     /// Retries temporary failures with growing pauses.
-    fn patiently<T>(&self, mut attempt: impl FnMut() -> Result<T, Fault>) -> Result<T> {
+    fn with_retries<T>(&self, mut attempt: impl FnMut() -> Result<T, Fault>) -> Result<T> {
         let mut tries = 0;
         loop {
             match attempt() {
@@ -383,7 +388,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_body_is_told_in_one_short_line() {
+    fn error_bodies_become_one_short_line() {
         assert_eq!(one_line(b"<html>\n \x1b[31mno\n"), "<html> [31mno");
     }
 }

@@ -62,7 +62,7 @@ impl Place {
     ///
     /// # Errors
     /// `Usage` if it is not an http or https URL.
-    pub fn of_url(url: &str) -> Result<Self> {
+    pub fn from_url(url: &str) -> Result<Self> {
         let wrong = || Error::usage(format!("'{}' is not the URL of a file", shown(url)));
         Ok(Place {
             origin: Origin::parse(url).ok_or_else(wrong)?,

@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_domains_and_networks_are_told_apart() {
+    fn hosts_domains_and_networks_are_distinguished() {
         let list = [
             "example.com",
             ".inner.org",

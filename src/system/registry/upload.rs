@@ -60,7 +60,7 @@ impl Registry {
     ) -> Result<Uploaded> {
         let digest = upload.digest;
         let head = place.url(&format!("blobs/{digest}"));
-        let known = self.patiently(|| {
+        let known = self.with_retries(|| {
             let response = self.authorized("HEAD", place, &head, &[])?;
             match response.status().as_u16() {
                 200..300 => Ok(true),
@@ -82,7 +82,7 @@ impl Registry {
         let session = self.parts(place, upload.path, stand, progress)?;
         let sign = if session.contains('?') { '&' } else { '?' };
         let commit = format!("{session}{sign}digest={}", percent(&digest.to_string()));
-        self.patiently(|| {
+        self.with_retries(|| {
             let response = self.authorized("PUT", place, &commit, &no_body())?;
             match response.status().as_u16() {
                 200..300 => Ok(Uploaded::Sent),
@@ -98,7 +98,7 @@ impl Registry {
             format!("?from={from}&mount={digest}")
         });
         let open = place.url("blobs/uploads/") + &mount;
-        self.patiently(|| {
+        self.with_retries(|| {
             let response = self.authorized("POST", place, &open, &no_body())?;
             match response.status().as_u16() {
                 201 => Ok(None),
@@ -121,11 +121,11 @@ impl Registry {
         progress(stand.bytes, &stand.address);
         let mut setbacks = 0;
         while stand.bytes < size {
-            let (start, mut again) = (stand.bytes, false);
+            let (start, mut is_retry) = (stand.bytes, false);
             let end = (start + self.network.part_bytes).min(size);
-            let after = self.patiently(|| {
+            let after = self.with_retries(|| {
                 // After a failed attempt, some of the part may have arrived.
-                if std::mem::replace(&mut again, true)
+                if std::mem::replace(&mut is_retry, true)
                     && let Some(now) = self.stand(place, &stand.address)
                 {
                     stand.address.clone_from(&now.address);
@@ -172,7 +172,7 @@ impl Registry {
     pub fn put_manifest(&self, place: &Place, bytes: &[u8]) -> Result<()> {
         let url = place.url(&format!("manifests/{}", place.tag));
         let headers = [("Content-Type", MANIFEST_TYPE.to_string())];
-        self.patiently(|| {
+        self.with_retries(|| {
             let mut body = || {
                 Ok(SendBody::from_owned_reader(std::io::Cursor::new(
                     bytes.to_vec(),

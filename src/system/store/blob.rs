@@ -300,7 +300,7 @@ fn hash(file: impl Read, source: &Path, progress: &mut dyn FnMut(u64)) -> Result
             Ok(count)
         }
     }
-    Digest::of_reader(Counted(file, 0, progress)).map_err(|error| Error::io("read", source, error))
+    Digest::read_from(Counted(file, 0, progress)).map_err(|error| Error::io("read", source, error))
 }
 
 /// Shares the blocks of `source` with `target`, where the file system supports it.

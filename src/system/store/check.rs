@@ -71,7 +71,7 @@ impl Store {
     fn check_one(&self, digest: &Digest, size: u64) -> Result<()> {
         let path = self.sound_blob(digest, size)?;
         let file = File::open(&path).map_err(|error| Error::io("read", &path, error))?;
-        let hashed = Digest::of_reader(file);
+        let hashed = Digest::read_from(file);
         let (found, _) = hashed.map_err(|error| Error::io("read", &path, error))?;
         if found == *digest {
             Ok(())

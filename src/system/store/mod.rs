@@ -241,7 +241,7 @@ impl Store {
         Ok(Entry {
             name: name.clone(),
             manifest,
-            digest: Digest::of(&bytes),
+            digest: Digest::compute(&bytes),
             modified,
             origin,
         })

@@ -25,7 +25,7 @@ impl Store {
     /// The note for uploading a blob to `place`, empty if it is new. `None` if another process has it
     /// locked or it cannot be written: the blob is then sent without one.
     pub fn sending(&self, digest: &Digest, place: &str) -> Option<Sending> {
-        let place = Digest::of(place.as_bytes()).hex();
+        let place = Digest::compute(place.as_bytes()).hex();
         let name = format!("{}-partial-push-{}", digest.file_name(), &place[..12]);
         let path = self.blobs().ok()?.join(name);
         let mut options = File::options();

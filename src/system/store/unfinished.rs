@@ -1,4 +1,4 @@
-//! Files that are not whole yet: written beside their place, synced, renamed.
+//! Files that are not complete yet: written beside their place, synced, renamed.
 
 use std::fs::{self, File};
 use std::io::Write;

@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn what_llama_cpp_loads_stays_as_it_is() {
+    fn layouts_of_llama_cpp_stay_unchanged() {
         for architecture in [
             "gemma3", "llama", "llama4", "qwen35", "lfm2", "bert", "gpt-oss",
         ] {
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn narrow_experts_and_what_hears_are_known_by_their_tensors() {
+    fn narrow_experts_and_audio_are_detected_by_their_tensors() {
         let mut omni = with(
             "nemotron_h_omni",
             &[

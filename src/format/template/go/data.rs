@@ -32,7 +32,7 @@ pub struct Root {
 
 impl Root {
     /// Starts with the fields that every mode has: those about thinking.
-    pub fn of(input: &Input) -> Self {
+    pub fn new(input: &Input) -> Self {
         let entries = [
             (
                 "Think",
@@ -136,7 +136,7 @@ fn message_value(message: &Message) -> Value {
 fn call_value(index: usize, call: &ToolCall) -> Value {
     let arguments = serde_json::from_str(&call.arguments).unwrap_or(Json::Null);
     let arguments = match arguments {
-        Json::Object(_) => Value::of_json(&arguments, Print::Json),
+        Json::Object(_) => Value::from_json(&arguments, Print::Json),
         _ => Value::Map(Arc::default(), Print::Json),
     };
     let function = record([
@@ -172,14 +172,14 @@ fn tool_value(tool: &Tool) -> Value {
 /// Converts the parameters of a tool, or one property of them.
 fn schema_value(schema: &Json, whole: bool) -> Value {
     let text = |key: &str| optional_text(schema[key].as_str());
-    let any = |key: &str| Value::of_json(&schema[key], Print::Go);
+    let any = |key: &str| Value::from_json(&schema[key], Print::Go);
     let names = |key: &str, print| match &schema[key] {
         Json::String(name) => Value::List(Arc::new(vec![name.as_str().into()]), print),
         Json::Array(items) => Value::List(
             Arc::new(
                 items
                     .iter()
-                    .map(|item| Value::of_json(item, Print::Go))
+                    .map(|item| Value::from_json(item, Print::Go))
                     .collect(),
             ),
             print,

@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_has_its_line() {
+    fn errors_name_their_line() {
         for (source, error) in [
             ("{{", ":1: unclosed action"),
             ("a\n{{ (1 }}", ":2: unclosed left paren"),

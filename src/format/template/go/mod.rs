@@ -78,7 +78,7 @@ impl GoTemplate {
     pub fn render(&self, input: &Input) -> Result<String> {
         let messages = data::collate(input.messages);
         let outcome = if self.mentions("messages") {
-            let root = Root::of(input).messages(&messages).tools(input.tools);
+            let root = Root::new(input).messages(&messages).tools(input.tools);
             run::run(&self.tree, &self.tree.root, root.value(), input.now)
         } else {
             self.legacy(input, &messages)
@@ -97,7 +97,7 @@ impl GoTemplate {
             think: None,
             now,
         };
-        let root = Root::of(&input)
+        let root = Root::new(&input)
             .text("Prompt", prompt)
             .text("Suffix", suffix)
             .text("Response", "");
@@ -109,7 +109,7 @@ impl GoTemplate {
         let mut out = String::new();
         let (mut system, mut prompt, mut response) = ("", "", "");
         let root = |system: &str, prompt: &str, response: &str| {
-            let root = Root::of(input)
+            let root = Root::new(input)
                 .text("System", system)
                 .text("Prompt", prompt);
             root.text("Response", response).value()
@@ -186,12 +186,12 @@ fn name_pipe(pipe: &Pipe, names: &mut Vec<String>) {
 /// Returns the nodes up to and including the first action that prints `.Response`, and whether
 /// one was found.
 fn before_response(nodes: &Nodes) -> (Nodes, bool) {
-    let mut kept = Vec::new();
+    let mut remaining = Vec::new();
     for node in nodes.iter() {
         let (node, found) = match node {
             Node::Action(pipe) => match response_command(pipe) {
                 // The output of a later command would close the turn, so the whole action is dropped.
-                Some(at) if at + 1 < pipe.commands.len() => return (Arc::new(kept), true),
+                Some(at) if at + 1 < pipe.commands.len() => return (Arc::new(remaining), true),
                 found => (node.clone(), found.is_some()),
             },
             Node::Branch {
@@ -221,12 +221,12 @@ fn before_response(nodes: &Nodes) -> (Nodes, bool) {
             }
             other => (other.clone(), false),
         };
-        kept.push(node);
+        remaining.push(node);
         if found {
-            return (Arc::new(kept), true);
+            return (Arc::new(remaining), true);
         }
     }
-    (Arc::new(kept), false)
+    (Arc::new(remaining), false)
 }
 
 /// Returns the index of the command in a pipe that names `.Response` itself.
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_is_said_in_one_line() {
+    fn failures_are_reported_in_one_line() {
         let endless = "{{ range 99999 }}{{ range 99999 }}{{ end }}{{ end }}{{ .Messages }}";
         let recursive =
             "{{ define \"a\" }}{{ template \"a\" }}{{ end }}{{ template \"a\" }}{{ .Messages }}";

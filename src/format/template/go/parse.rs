@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_template_has_an_error() {
+    fn invalid_templates_are_refused() {
         for (source, error) in [
             ("{{ if .A }}x", "unexpected EOF"),
             ("{{ end }}", "unexpected {{end}}"),

@@ -78,7 +78,7 @@ impl Value {
     }
 
     /// Converts JSON; numbers become floats, as in Go.
-    pub fn of_json(json: &serde_json::Value, print: Print) -> Self {
+    pub fn from_json(json: &serde_json::Value, print: Print) -> Self {
         use serde_json::Value as Json;
         match json {
             Json::Null => Value::Nil,
@@ -86,13 +86,13 @@ impl Value {
             Json::Number(number) => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
             Json::String(text) => text.as_str().into(),
             Json::Array(items) => {
-                let items = items.iter().map(|item| Value::of_json(item, Print::Go));
+                let items = items.iter().map(|item| Value::from_json(item, Print::Go));
                 Value::List(Arc::new(items.collect()), print)
             }
             Json::Object(fields) => {
                 let fields = fields
                     .iter()
-                    .map(|(key, value)| (key.clone(), Value::of_json(value, Print::Go)));
+                    .map(|(key, value)| (key.clone(), Value::from_json(value, Print::Go)));
                 Value::Map(Arc::new(fields.collect()), print)
             }
         }
@@ -321,7 +321,7 @@ mod tests {
             serde_json::from_str(r#"{"b":[1,0.5,null,"<é>"],"a":{"z":1e21,"y":1e-7}}"#).unwrap();
         for (value, text, json) in [
             (
-                Value::of_json(&data, Print::Go),
+                Value::from_json(&data, Print::Go),
                 "map[a:map[y:1e-07 z:1e+21] b:[1 0.5 <nil> <é>]]",
                 r#"{"a":{"y":1e-7,"z":1e+21},"b":[1,0.5,null,"\u003cé\u003e"]}"#,
             ),

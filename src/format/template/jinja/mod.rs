@@ -123,7 +123,7 @@ impl Jinja {
 
     fn capabilities(&self) -> &Capabilities {
         self.capabilities.get_or_init(|| {
-            Capabilities::of(&self.source, &|chat, messages| self.run(chat, messages))
+            Capabilities::detect(&self.source, &|chat, messages| self.run(chat, messages))
         })
     }
 
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_template_raises_is_the_error() {
+    fn exceptions_of_templates_become_errors() {
         let error = render("{{ raise_exception('no system role') }}", &[]).unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_itself_is_an_error_and_no_overflow() {
+    fn cyclic_values_are_an_error_without_overflow() {
         let namespace = "{% set n = namespace() %}{% set l = [] %}{% set m = [] %}";
         for source in [
             "{% set n.x = n %}{{ n ~ 'a' }}",
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_expression_is_an_error_and_no_overflow() {
+    fn a_deeply_nested_expression_is_an_error_without_overflow() {
         for (front, link, back) in [
             ("{{ ", "not ", "1 }}"),
             ("{{ ", "-", "1 }}"),

@@ -191,19 +191,19 @@ fn representation(value: &Value, depth: usize, out: &mut String) {
 }
 
 fn quote(text: &str, out: &mut String) {
-    let mark = if text.contains('\'') && !text.contains('"') {
+    let delimiter = if text.contains('\'') && !text.contains('"') {
         '"'
     } else {
         '\''
     };
-    out.push(mark);
+    out.push(delimiter);
     for c in text.chars() {
         match c {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
             '\\' => out.push_str("\\\\"),
-            c if c == mark => {
+            c if c == delimiter => {
                 out.push('\\');
                 out.push(c);
             }
@@ -213,7 +213,7 @@ fn quote(text: &str, out: &mut String) {
             c => out.push(c),
         }
     }
-    out.push(mark);
+    out.push(delimiter);
 }
 
 /// Methods that minijinja's own Python layer lacks or does not bound.
@@ -248,12 +248,15 @@ fn method(
             } else {
                 text.rsplit_once(text_at(0))
             };
-            let (before, mark, after) = match (found, name) {
+            let (before, delimiter, after) = match (found, name) {
                 (Some((before, after)), _) => (before, text_at(0), after),
                 (None, "partition") => (text, "", ""),
                 (None, _) => ("", "", text),
             };
-            Ok([before, mark, after].into_iter().map(Value::from).collect())
+            Ok([before, delimiter, after]
+                .into_iter()
+                .map(Value::from)
+                .collect())
         }
         "replace" | "join" => {
             let filter: Vec<Value> = match name {
@@ -277,14 +280,14 @@ fn braces(format: &str, arguments: &[Value]) -> Result<Value, Error> {
     let mut rest = format;
     while let Some(at) = rest.find(['{', '}']) {
         out.push_str(&rest[..at]);
-        let mark = &rest[at..=at];
+        let delimiter = &rest[at..=at];
         rest = &rest[at + 1..];
-        if let Some(after) = rest.strip_prefix(mark) {
-            out.push_str(mark);
+        if let Some(after) = rest.strip_prefix(delimiter) {
+            out.push_str(delimiter);
             rest = after;
             continue;
         }
-        let closed = rest.split_once('}').filter(|_| mark == "{");
+        let closed = rest.split_once('}').filter(|_| delimiter == "{");
         let Some((number, after)) = closed else {
             return raise("a single brace in the text to format".into());
         };

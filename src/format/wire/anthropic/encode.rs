@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn blocks_open_and_close_in_turn() {
-        let mut telling = MessageEncoder::new("0".into(), "m".into());
+        let mut encoder = MessageEncoder::new("0".into(), "m".into());
         let mut names = Vec::new();
         let deltas = [
             Delta::Thinking("hm".into()),
@@ -222,7 +222,7 @@ mod tests {
         ];
         for delta in deltas {
             names.extend(
-                telling
+                encoder
                     .encode(0, delta)
                     .into_iter()
                     .filter_map(|event| event.name),
@@ -239,7 +239,7 @@ mod tests {
                 "stop", "delta", "stop"
             ]
         );
-        let whole = telling.complete();
+        let whole = encoder.complete();
         assert_eq!(whole["stop_reason"], "tool_use");
         assert_eq!(whole["content"][1]["text"], "ab");
         assert_eq!(whole["content"][0]["signature"], "");

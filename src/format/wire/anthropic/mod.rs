@@ -56,7 +56,7 @@ pub fn conversation(body: &Map<String, Json>) -> Result<TurnRequest> {
         think_if_able: true,
         constraint: decode::constraint(schema(body).as_ref(), "")?,
         tools: tools.iter().map(native::tool).collect::<Result<_>>()?,
-        tool_choice: ToolChoice::of_json(tool_choice(body.get("tool_choice")).as_ref())?,
+        tool_choice: ToolChoice::from_json(tool_choice(body.get("tool_choice")).as_ref())?,
         ..decode::truncating(model, decode::conversation(messages)?)
     };
     Ok(turn)
@@ -169,7 +169,8 @@ fn turn(given: &Json) -> Result<Vec<Message>> {
             _ => {} // Documents and other block types are not supported in prompts.
         }
     }
-    let said = !(content.is_empty() && images.is_empty() && calls.is_empty() && thinking.is_none());
+    let speaks =
+        !(content.is_empty() && images.is_empty() && calls.is_empty() && thinking.is_none());
     let own = message(json!({
         "role": role,
         "content": content,
@@ -177,7 +178,7 @@ fn turn(given: &Json) -> Result<Vec<Message>> {
         "images": images,
         "tool_calls": calls,
     }))?;
-    let own = said.then_some(own);
+    let own = speaks.then_some(own);
     Ok(match role.as_str() {
         "user" => results.into_iter().chain(own).collect(),
         _ => own.into_iter().chain(results).collect(),
@@ -250,17 +251,17 @@ mod tests {
         let turn = messages(body.as_object().unwrap()).unwrap();
         assert!(!turn.stream);
         let input = turn.input.unwrap();
-        let told = input.messages();
-        let roles: Vec<&str> = told.iter().map(|message| message.role.as_str()).collect();
+        let parsed = input.messages();
+        let roles: Vec<&str> = parsed.iter().map(|message| message.role.as_str()).collect();
         assert_eq!(roles, ["system", "user", "assistant", "tool", "user"]);
-        assert_eq!(told[2].thinking.as_deref(), Some("hm"));
-        assert_eq!(told[2].tool_calls[0].arguments, "{\"x\":1}");
-        assert_eq!(told[3].content, "Error: no");
+        assert_eq!(parsed[2].thinking.as_deref(), Some("hm"));
+        assert_eq!(parsed[2].tool_calls[0].arguments, "{\"x\":1}");
+        assert_eq!(parsed[3].content, "Error: no");
         assert_eq!(turn.options.int("num_predict"), Some(9));
     }
 
     #[test]
-    fn what_is_missing_is_named_in_order() {
+    fn missing_fields_are_named_in_order() {
         let wrong = |body: Json| messages(body.as_object().unwrap()).unwrap_err().to_string();
         assert_eq!(wrong(json!({})), "model is required");
         let text = "max_tokens is required and must be positive";

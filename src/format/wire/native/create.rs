@@ -85,7 +85,7 @@ pub struct Progress {
 
 impl Progress {
     /// A record with only a status.
-    pub fn of(status: impl Into<String>) -> Self {
+    pub fn new(status: impl Into<String>) -> Self {
         Progress {
             status: status.into(),
             ..Progress::default()

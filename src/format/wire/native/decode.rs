@@ -27,7 +27,7 @@ const LOGPROBS_MAX: i64 = 20;
 /// # Errors
 /// The first invalid field, in the reference's order.
 pub fn chat(request: ChatRequest) -> Result<TurnRequest> {
-    let tool_choice = ToolChoice::of_json(request.common.tool_choice.as_ref())?;
+    let tool_choice = ToolChoice::from_json(request.common.tool_choice.as_ref())?;
     let turn = common(request.common, request.messages.is_empty())?;
     let tools = request.tools.iter().map(tool).collect::<Result<Vec<_>>>()?;
     Ok(TurnRequest {
@@ -176,7 +176,7 @@ fn common(common: Common, is_empty: bool) -> Result<TurnRequest> {
 fn overflow(common: &Common) -> Result<Overflow> {
     match common.overflow.as_str() {
         "" if common.truncate == Some(false) => Ok(Overflow::Error),
-        "" if common.shift == Some(false) => Ok(Overflow::Whole),
+        "" if common.shift == Some(false) => Ok(Overflow::WholeMessages),
         "" => Ok(Overflow::Truncate),
         "error" => Ok(Overflow::Error),
         word => match Part::parse(word) {

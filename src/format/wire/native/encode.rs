@@ -210,7 +210,7 @@ impl Record for GenerateRecord {
 
     fn add(&mut self, delta: Delta) {
         match delta {
-            Delta::Logprob(likely) => self.logprobs.push(logprob_json(&likely)),
+            Delta::Logprob(logprob) => self.logprobs.push(logprob_json(&logprob)),
             Delta::Text(text) => self.response += &text,
             Delta::Thinking(text) => self.thinking += &text,
             Delta::Call { index, call } => self.tool_calls.push(call_json(&call, index)),
@@ -251,7 +251,7 @@ impl Record for ChatRecord {
 
     fn add(&mut self, delta: Delta) {
         match delta {
-            Delta::Logprob(likely) => self.logprobs.push(logprob_json(&likely)),
+            Delta::Logprob(logprob) => self.logprobs.push(logprob_json(&logprob)),
             Delta::Text(text) => self.message.content += &text,
             Delta::Thinking(text) => self.message.thinking += &text,
             Delta::Call { index, call } => self.message.tool_calls.push(call_json(&call, index)),
@@ -393,14 +393,14 @@ impl<R: Record> Encoder for NativeEncoder<R> {
 }
 
 /// A token's log probability in the wire format.
-fn logprob_json(likely: &Logprob) -> Json {
-    let token = String::from_utf8_lossy(&likely.bytes);
-    let mut json = json!({ "token": token, "logprob": likely.logprob });
-    if !likely.bytes.is_empty() {
-        json["bytes"] = likely.bytes.clone().into();
+fn logprob_json(logprob: &Logprob) -> Json {
+    let token = String::from_utf8_lossy(&logprob.bytes);
+    let mut json = json!({ "token": token, "logprob": logprob.logprob });
+    if !logprob.bytes.is_empty() {
+        json["bytes"] = logprob.bytes.clone().into();
     }
-    if !likely.top.is_empty() {
-        json["top_logprobs"] = likely.top.iter().map(logprob_json).collect();
+    if !logprob.top.is_empty() {
+        json["top_logprobs"] = logprob.top.iter().map(logprob_json).collect();
     }
     json
 }

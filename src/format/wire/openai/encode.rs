@@ -83,8 +83,12 @@ impl Answers {
     }
 
     /// The record of the complete answers.
-    fn whole(&self, object: &str, told: impl Fn((usize, &Choice)) -> Json) -> Json {
-        let choices = self.choices.iter().enumerate().map(told).collect();
+    fn complete_record(
+        &self,
+        object: &str,
+        choice_json: impl Fn((usize, &Choice)) -> Json,
+    ) -> Json {
+        let choices = self.choices.iter().enumerate().map(choice_json).collect();
         let mut record = self.record(object, choices);
         record["usage"] = usage_json(&usage_of(&self.choices));
         record
@@ -120,12 +124,12 @@ impl ChatEncoder {
             fields.for_each(|(key, value)| first[key] = value.take());
             delta = first;
         }
-        let mut told = json!({ "index": index, "delta": delta, "finish_reason": null });
+        let mut choice_json = json!({ "index": index, "delta": delta, "finish_reason": null });
         let pending = std::mem::take(&mut choice.pending);
         if !pending.is_empty() {
-            told["logprobs"] = json!({ "content": pending });
+            choice_json["logprobs"] = json!({ "content": pending });
         }
-        Event::new(self.0.record(CHUNK, json!([told])))
+        Event::new(self.0.record(CHUNK, json!([choice_json])))
     }
 
     fn ended(&mut self, index: usize) -> Vec<Event> {
@@ -144,10 +148,10 @@ impl ChatEncoder {
 
 impl Choice {
     /// Stores what the last chunk needs, and everything if the answer is not streamed.
-    fn keep(&mut self, delta: &Delta, streams: bool) {
+    fn store(&mut self, delta: &Delta, streams: bool) {
         match delta {
-            Delta::Logprob(likely) if streams => self.pending.push(logprob_json(likely)),
-            Delta::Logprob(likely) => self.logprobs.push(logprob_json(likely)),
+            Delta::Logprob(logprob) if streams => self.pending.push(logprob_json(logprob)),
+            Delta::Logprob(logprob) => self.logprobs.push(logprob_json(logprob)),
             Delta::Text(_) | Delta::Thinking(_) if streams => {}
             delta => self.message.add(delta),
         }
@@ -186,17 +190,17 @@ fn call_json(call: &ToolCall, index: usize) -> Json {
     })
 }
 
-fn logprob_json(likely: &Logprob) -> Json {
-    let one = |likely: &Logprob| {
+fn logprob_json(logprob: &Logprob) -> Json {
+    let one = |logprob: &Logprob| {
         json!({
-            "token": String::from_utf8_lossy(&likely.bytes),
-            "logprob": likely.logprob,
-            "bytes": likely.bytes,
+            "token": String::from_utf8_lossy(&logprob.bytes),
+            "logprob": logprob.logprob,
+            "bytes": logprob.bytes,
         })
     };
-    let mut told = one(likely);
-    told["top_logprobs"] = likely.top.iter().map(one).collect();
-    told
+    let mut choice_json = one(logprob);
+    choice_json["top_logprobs"] = logprob.top.iter().map(one).collect();
+    choice_json
 }
 
 impl Encoder for ChatEncoder {
@@ -206,7 +210,7 @@ impl Encoder for ChatEncoder {
 
     fn encode(&mut self, index: usize, delta: Delta) -> Vec<Event> {
         let choice = &mut self.0.choices[index];
-        choice.keep(&delta, self.0.head.streams);
+        choice.store(&delta, self.0.head.streams);
         match delta {
             Delta::Logprob(_) => Vec::new(),
             Delta::Thinking(text) => {
@@ -229,7 +233,7 @@ impl Encoder for ChatEncoder {
     }
 
     fn complete(&mut self) -> Json {
-        let told = |(index, choice): (usize, &Choice)| {
+        let choice_json = |(index, choice): (usize, &Choice)| {
             let mut message = json!({ "role": "assistant", "content": choice.message.content });
             if let Some(thinking) = &choice.message.thinking {
                 message["reasoning"] = thinking.as_str().into();
@@ -238,17 +242,17 @@ impl Encoder for ChatEncoder {
             if !choice.message.tool_calls.is_empty() {
                 message["tool_calls"] = calls.map(|(at, call)| call_json(call, at)).collect();
             }
-            let mut told = json!({
+            let mut choice_json = json!({
                 "index": index,
                 "message": message,
                 "finish_reason": choice.reason(),
             });
             if !choice.logprobs.is_empty() {
-                told["logprobs"] = json!({ "content": choice.logprobs });
+                choice_json["logprobs"] = json!({ "content": choice.logprobs });
             }
-            told
+            choice_json
         };
-        self.0.whole("chat.completion", told)
+        self.0.complete_record("chat.completion", choice_json)
     }
 
     fn end(&self) -> &'static str {
@@ -283,13 +287,17 @@ impl CompletionEncoder {
 }
 
 /// Logprobs in the format of completions: one list per field.
-fn likely_lists(logprobs: &[Json]) -> Json {
+fn logprob_lists(logprobs: &[Json]) -> Json {
     let mut offset = 0;
     let (mut offsets, mut tops) = (Vec::new(), Vec::new());
-    for likely in logprobs {
+    for logprob in logprobs {
         offsets.push(offset);
-        offset += likely["token"].as_str().unwrap_or_default().chars().count();
-        let top = likely["top_logprobs"].as_array().into_iter().flatten();
+        offset += logprob["token"]
+            .as_str()
+            .unwrap_or_default()
+            .chars()
+            .count();
+        let top = logprob["top_logprobs"].as_array().into_iter().flatten();
         let pair = |top: &Json| {
             (
                 top["token"].as_str().unwrap_or_default().to_string(),
@@ -301,7 +309,7 @@ fn likely_lists(logprobs: &[Json]) -> Json {
     let all = |key: &str| {
         logprobs
             .iter()
-            .map(|likely| likely[key].clone())
+            .map(|logprob| logprob[key].clone())
             .collect::<Vec<_>>()
     };
     json!({
@@ -319,16 +327,17 @@ impl Encoder for CompletionEncoder {
 
     fn encode(&mut self, index: usize, delta: Delta) -> Vec<Event> {
         let choice = &mut self.answers.choices[index];
-        choice.keep(&delta, self.answers.head.streams);
+        choice.store(&delta, self.answers.head.streams);
         match delta {
             Delta::Logprob(_) => Vec::new(),
             Delta::Text(text) => {
-                let mut told = json!({ "text": text, "index": index, "finish_reason": null });
+                let mut choice_json =
+                    json!({ "text": text, "index": index, "finish_reason": null });
                 let pending = std::mem::take(&mut choice.pending);
                 if !pending.is_empty() {
-                    told["logprobs"] = likely_lists(&pending);
+                    choice_json["logprobs"] = logprob_lists(&pending);
                 }
-                vec![Event::new(self.answers.record(TEXT, json!([told])))]
+                vec![Event::new(self.answers.record(TEXT, json!([choice_json])))]
             }
             // Completions have no field for thinking and calls.
             Delta::Thinking(_) | Delta::Call { .. } => Vec::new(),
@@ -348,19 +357,19 @@ impl Encoder for CompletionEncoder {
     }
 
     fn complete(&mut self) -> Json {
-        let told = |(index, choice): (usize, &Choice)| {
+        let choice_json = |(index, choice): (usize, &Choice)| {
             let reason = choice.finish.as_ref().map(|finish| self.reason(finish));
-            let mut told = json!({
+            let mut choice_json = json!({
                 "text": choice.message.content,
                 "index": index,
                 "finish_reason": reason,
             });
             if !choice.logprobs.is_empty() {
-                told["logprobs"] = likely_lists(&choice.logprobs);
+                choice_json["logprobs"] = logprob_lists(&choice.logprobs);
             }
-            told
+            choice_json
         };
-        self.answers.whole(TEXT, told)
+        self.answers.complete_record(TEXT, choice_json)
     }
 
     fn end(&self) -> &'static str {

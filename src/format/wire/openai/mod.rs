@@ -49,7 +49,7 @@ pub fn chat(body: &Map<String, Json>) -> Result<TurnRequest> {
         constraint: decode::constraint(format.as_ref(), grammar)?,
         options: from_json(&options)?,
         tools: tools.iter().map(native::tool).collect::<Result<_>>()?,
-        tool_choice: ToolChoice::of_json(tool_choice(body).as_ref())?,
+        tool_choice: ToolChoice::from_json(tool_choice(body).as_ref())?,
         render_only: body.get("_debug_render_only") == Some(&Json::Bool(true)),
         ..extras.turn(model, decode::conversation(messages)?)
     };

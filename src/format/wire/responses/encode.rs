@@ -48,7 +48,7 @@ pub struct ResponseEncoder {
     id: String,
     created: u64,
     completed: Option<u64>,
-    asked: Map<String, Json>,
+    request: Map<String, Json>,
     items: Vec<Json>,
     open: Option<Open>,
     finish: Option<Finish>,
@@ -57,13 +57,13 @@ pub struct ResponseEncoder {
 }
 
 impl ResponseEncoder {
-    /// Starts an answer; `asked` is the request's body, `now` returns Unix seconds.
-    pub fn new(id: String, asked: Map<String, Json>, now: fn() -> u64) -> Self {
+    /// Starts an answer; `request` is the request's body, `now` returns Unix seconds.
+    pub fn new(id: String, request: Map<String, Json>, now: fn() -> u64) -> Self {
         ResponseEncoder {
             id,
             created: now(),
             completed: None,
-            asked,
+            request,
             items: Vec::new(),
             open: None,
             finish: None,
@@ -86,7 +86,7 @@ impl ResponseEncoder {
             "completed_at": self.completed,
             "status": status,
             "incomplete_details": null,
-            "model": self.asked.get("model"),
+            "model": self.request.get("model"),
             "previous_response_id": null,
             "output": self.items,
             "error": null,
@@ -114,7 +114,7 @@ impl ResponseEncoder {
             "user": null,
         });
         for key in ECHOED {
-            if let Some(given) = self.asked.get(key).filter(|value| !value.is_null()) {
+            if let Some(given) = self.request.get(key).filter(|value| !value.is_null()) {
                 response[key] = given.clone();
             }
         }
@@ -344,10 +344,10 @@ mod tests {
 
     #[test]
     fn every_item_is_closed_before_the_next_begins() {
-        let asked = json!({ "model": "m" });
-        let mut telling =
-            ResponseEncoder::new("0".into(), asked.as_object().unwrap().clone(), || 7);
-        let mut events = telling.open(&Usage::default());
+        let request = json!({ "model": "m" });
+        let mut encoder =
+            ResponseEncoder::new("0".into(), request.as_object().unwrap().clone(), || 7);
+        let mut events = encoder.open(&Usage::default());
         let call = ToolCall {
             id: Some("c".into()),
             name: "f".into(),
@@ -365,7 +365,7 @@ mod tests {
             Delta::Call { index: 0, call },
             Delta::Finish(Box::new(finish)),
         ] {
-            events.extend(telling.encode(0, delta));
+            events.extend(encoder.encode(0, delta));
         }
         let numbers = events
             .iter()
@@ -382,12 +382,12 @@ mod tests {
         }
         let last = events.last().unwrap();
         assert_eq!(last.name, Some("response.incomplete"));
-        let kinds: Vec<&str> = telling
+        let kinds: Vec<&str> = encoder
             .items
             .iter()
             .filter_map(|item| item["type"].as_str())
             .collect();
         assert_eq!(kinds, ["reasoning", "message", "function_call"]);
-        assert_eq!(telling.complete()["completed_at"], 7);
+        assert_eq!(encoder.complete()["completed_at"], 7);
     }
 }

@@ -59,7 +59,7 @@ pub fn conversation(body: &Map<String, Json>) -> Result<TurnRequest> {
         think: native::think(think.as_ref())?,
         constraint: decode::constraint(format(body).as_ref(), "")?,
         tools: tools.iter().map(native::tool).collect::<Result<_>>()?,
-        tool_choice: ToolChoice::of_json(tool_choice(body.get("tool_choice")).as_ref())?,
+        tool_choice: ToolChoice::from_json(tool_choice(body.get("tool_choice")).as_ref())?,
         ..decode::truncating(model, decode::conversation(messages)?)
     };
     Ok(turn)
@@ -202,11 +202,11 @@ impl Turns {
                     .is_some_and(|calls| !calls.is_empty())
         });
         if let Some(turn) = calls {
-            let said = turn["content"].as_str().unwrap_or_default();
-            turn["content"] = if said.is_empty() {
+            let earlier = turn["content"].as_str().unwrap_or_default();
+            turn["content"] = if earlier.is_empty() {
                 content.into()
             } else {
-                format!("{said}\n{content}").into()
+                format!("{earlier}\n{content}").into()
             };
             return Ok(());
         }
@@ -297,14 +297,14 @@ mod tests {
     use super::*;
     use crate::core::message;
 
-    fn told(body: Json) -> Result<Vec<message::Message>> {
+    fn decoded(body: Json) -> Result<Vec<message::Message>> {
         let turn = request(body.as_object().unwrap())?;
         Ok(turn.input.unwrap().messages().to_vec())
     }
 
     #[test]
     fn items_become_a_conversation() {
-        let messages = told(json!({ "model": "m", "instructions": "s", "input": [
+        let messages = decoded(json!({ "model": "m", "instructions": "s", "input": [
             { "role": "user", "content": "hi" },
             { "type": "reasoning", "encrypted_content": "hm", "summary": [] },
             { "type": "function_call", "call_id": "c", "name": "f", "arguments": "{\"x\":1}" },
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused_by_its_place() {
+    fn invalid_items_are_refused_with_their_position() {
         for (body, words) in [
             (
                 json!({ "model": "m", "previous_response_id": "r" }),
@@ -347,7 +347,7 @@ mod tests {
                 "web_search",
             ),
         ] {
-            let error = told(body.clone()).unwrap_err().to_string();
+            let error = decoded(body.clone()).unwrap_err().to_string();
             assert!(error.contains(words), "{body}: {error}");
         }
     }
