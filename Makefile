@@ -9,8 +9,11 @@ SMOL = $(CACHE)/SmolLM2-135M-Instruct.Q4_1.gguf
 PUNA = target/release/puna
 PATCHES = $(shell sed -n 's/^GGML_PUNA_PATCHES = "\(.*\)"/\1/p' .cargo/config.toml)
 
+# The tests that need no long answers: rules, prompts, store, registries, usage, manuals, the API's cases.
+QUICK = meta:: format:: store:: registry:: cli::remote cli::usage_errors cli::settings cli::manual api::conformance api::keys
+
 .DEFAULT_GOAL := help
-.PHONY: help deps test-deps build model models clients demo test test-sdk check bench compare soak crowd fuzz portable cuda metal vulkan rocm install clean
+.PHONY: help deps test-deps build model models clients demo test quick test-sdk check bench compare soak crowd fuzz portable cuda metal vulkan rocm install clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z -]*\):.*## /  \1\t/p' Makefile | expand -t 28
@@ -45,6 +48,10 @@ demo: build model ## build, fetch the small model, answer a piped prompt
 test: test-deps models clients build ## run all tests
 	$(CARGO) test --release -- --skip timing::
 	$(CARGO) test --release --test puna timing:: -- --test-threads=1
+
+quick: test-deps models build ## run a minute of the tests
+	$(CARGO) test --release --lib
+	$(CARGO) test --release --test puna -- $(QUICK)
 
 test-sdk: build models ## run the suites of OpenAI's and Anthropic's SDKs against a server
 	$(CARGO) test --release --test puna -- minilm:: embed::

@@ -55,7 +55,7 @@ fn export(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         ));
     }
     let store = context.store();
-    let entries = entries(parsed, &store)?;
+    let entries = entries(&parsed.operands, &store)?;
     archive::export(&store, &entries, &mut out.bytes())
 }
 

@@ -42,24 +42,24 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
     let (way, names) = parsed.operands.split_first().expect("the arity is checked");
     match way.as_str() {
-        "ls" | "list" => list(parsed, config, names, out),
+        "ls" | "list" => list(parsed.has(&JSON), config, names, out),
         "rm" => remove(config, names),
-        "stat" => stat(parsed, config, out),
+        "stat" => stat(parsed.has(&JSON), config, out),
         other => Err(Error::usage(format!(
             "cache accepts ls, rm and stat, not '{other}'"
         ))),
     }
 }
 
-fn list(parsed: &Parsed, config: &Config, names: &[String], out: &mut Out) -> Result<()> {
+fn list(json: bool, config: &Config, names: &[String], out: &mut Out) -> Result<()> {
     let mut all = prefix_cache::list(config);
     all.retain(|listed| names.is_empty() || names.contains(&listed.name));
-    if parsed.has(&JSON) {
-        let json = |listed: &Listed| {
+    if json {
+        let record = |listed: &Listed| {
             serde_json::json!({ "name": listed.name, "model": listed.model, "tokens": listed.tokens,
                 "size": listed.bytes, "used_at": clock::rfc3339_seconds(listed.used) })
         };
-        return out.json(&all.iter().map(json).collect::<Vec<_>>());
+        return out.json(&all.iter().map(record).collect::<Vec<_>>());
     }
     let row = |listed: &Listed, bytes: fn(u64) -> String, used: fn(SystemTime) -> String| {
         vec![
@@ -109,14 +109,14 @@ fn remove(config: &Config, names: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn stat(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
+fn stat(json: bool, config: &Config, out: &mut Out) -> Result<()> {
     let cache = prefix_cache::cache(config)?;
     let files = cache.files();
     let bytes: u64 = files.iter().map(|file| file.bytes).sum();
     let most = prefix_cache::bytes_max(config, &cache);
-    if parsed.has(&JSON) {
-        let json = serde_json::json!({ "count": files.len(), "size": bytes, "max": most });
-        return out.json(&[json]);
+    if json {
+        let record = serde_json::json!({ "count": files.len(), "size": bytes, "max": most });
+        return out.json(&[record]);
     }
     out.records(&[vec![
         files.len().to_string(),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::context::{self, Context};
+use super::context::Context;
 use super::flag::{Flag, Group, HOST, QUIET, option, switch};
 use super::out::{self, Out};
 use super::parsed::Parsed;
@@ -26,6 +26,7 @@ use crate::core::turn::OutputConstraint;
 use crate::format::wire::native;
 use crate::ops::backend::Backend;
 use crate::ops::pool::Policy;
+use crate::system::client::Client;
 use crate::system::config::Config;
 
 pub const COMMAND: Command = Command {
@@ -96,9 +97,9 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let jsonl = parsed.has(&JSONL);
     let mut chat = Chat {
         ask: Ask::without_prompt(parsed, OVERFLOWS)?,
-        backend: backend(parsed, config)?,
+        backend: backend(&parsed.operands[0], context.named_server(parsed)?, config)?,
         deadline: Deadline::new(),
-        transcript: Transcript::open(parsed)?,
+        transcript: Transcript::open(transcript::path(parsed))?,
         calls: 0,
         turn: Vec::new(),
     };
@@ -141,11 +142,11 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     Ok(())
 }
 
-fn backend(parsed: &Parsed, config: &Config) -> Result<Backend> {
-    if let Some(client) = context::named_server(parsed, config)? {
+fn backend(model: &str, server: Option<Client>, config: &Config) -> Result<Backend> {
+    if let Some(client) = server {
         return Ok(Backend::Remote(Arc::new(client)));
     }
-    let local = answer::open(&parsed.operands[0], Policy::Session, parsed, config)?;
+    let local = answer::open(model, Policy::Session, out::log(None)?, config)?;
     if local.model().header.is_embedding() {
         let text = format!(
             "{} is an embedding model; use 'puna embed'",

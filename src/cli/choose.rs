@@ -75,26 +75,53 @@ const SURE: Flag = option(
     "print unsure below this probability, such as 0.8",
 );
 
+/// The flags of `choose`, read once.
+struct ChooseArgs<'a> {
+    choices: &'a [String],
+    question: Option<&'a str>,
+    /// The probability below which the answer is `unsure`.
+    sure: Option<f64>,
+    /// The choice is the exit status.
+    status: bool,
+    json: bool,
+    ask: Ask,
+}
+
+impl<'a> ChooseArgs<'a> {
+    fn read(parsed: &'a Parsed) -> Result<Self> {
+        let sure = parsed.value(&SURE).map(probability).transpose()?;
+        let choices = &parsed.operands[1..];
+        if let Some(twice) = (1..choices.len()).find(|at| choices[..*at].contains(&choices[*at])) {
+            let text = format!("duplicate choice '{}'", choices[twice]);
+            return Err(Error::usage(text));
+        }
+        Ok(ChooseArgs {
+            choices,
+            question: parsed.value(&QUESTION),
+            sure,
+            status: parsed.has(&STATUS),
+            json: parsed.has(&JSON),
+            ask: Ask::without_prompt(parsed, OVERFLOWS)?,
+        })
+    }
+}
+
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
-    let status = chosen(parsed, config, out)?;
-    if parsed.has(&STATUS) {
+    let args = ChooseArgs::read(parsed)?;
+    let is_status = args.status;
+    let status = chosen(args, config, out)?;
+    if is_status {
         context.end_with(status);
     }
     Ok(())
 }
 
 /// Prints the choice; returns its status.
-fn chosen(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<u8> {
-    let sure = parsed.value(&SURE).map(probability).transpose()?;
-    let choices = &parsed.operands[1..];
-    if let Some(twice) = (1..choices.len()).find(|at| choices[..*at].contains(&choices[*at])) {
-        let text = format!("duplicate choice '{}'", choices[twice]);
-        return Err(Error::usage(text));
-    }
-    let mut ask = Ask::without_prompt(parsed, OVERFLOWS)?;
+fn chosen(args: ChooseArgs, config: &Config, out: &mut Out) -> Result<u8> {
+    let (choices, mut ask) = (args.choices, args.ask);
     let text = stdin::read_text("-", super::run::turn_args::PROMPT_BYTES_MAX)?;
-    ask.prompt = prompt(text.trim_end(), parsed.value(&QUESTION), choices)?;
+    ask.prompt = prompt(text.trim_end(), args.question, choices)?;
     let model = model::open(&context::store(config), &ask.turn.model)?;
     if ask.turn.options.int("num_ctx").is_none() {
         // A token is at least one byte, so the context fits the prompt, the template and the choices.
@@ -116,24 +143,17 @@ fn chosen(parsed: &Parsed, config: &Config, out: &mut Out) -> Result<u8> {
     drop(progress);
     let likeliest = (0..shares.len()).max_by(|a, b| shares[*a].total_cmp(&shares[*b]));
     let likeliest = likeliest.expect("there are choices");
-    let is_sure = sure.is_none_or(|sure| shares[likeliest] >= sure);
+    let is_sure = args.sure.is_none_or(|sure| shares[likeliest] >= sure);
     let word = if is_sure {
         choices[likeliest].as_str()
     } else {
         "unsure"
     };
     let status = if is_sure { likeliest as u8 } else { UNSURE };
-    let printed = print_choice(
-        parsed.has(&JSON),
-        out,
-        word,
-        shares[likeliest],
-        choices,
-        &shares,
-    );
+    let printed = print_choice(args.json, out, word, shares[likeliest], choices, &shares);
     match printed {
         // The reader has closed the pipe; the exit status still gives the choice.
-        Err(error) if error.class() == Class::Closed && parsed.has(&STATUS) => Ok(status),
+        Err(error) if error.class() == Class::Closed && args.status => Ok(status),
         printed => printed.map(|()| status),
     }
 }

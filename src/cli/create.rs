@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::context::{self, Context};
+use super::context::Context;
 use super::flag::{Flag, HOST, QUIET, option, switch};
 use super::out::{self, Out, Unit};
 use super::parsed::Parsed;
@@ -14,7 +14,6 @@ use crate::format::modelfile::{self, MODELFILE_BYTES_MAX};
 use crate::ops::create::{Places, Quantizing, Step, create, parse_recipe};
 use crate::ops::pool::{Policy, Pool};
 use crate::system::client::Client;
-use crate::system::config::Config;
 use crate::system::store::Take;
 
 pub const COMMAND: Command = Command {
@@ -82,22 +81,55 @@ const REQUANTIZE: Flag = switch(
     "let --quantize read weights quantised already",
 );
 
+/// The flags of `create`, read once.
+struct CreateArgs<'a> {
+    name: Name,
+    /// The Modelfile; `-` is standard input.
+    file: &'a str,
+    /// Whether weights are copied into the store or linked.
+    take: Take,
+    /// The type to convert weights to.
+    quantize: Option<&'a str>,
+    /// Weights that are quantised already may be read.
+    requantize: bool,
+    /// The server that creates the model, if one is named.
+    server: Option<Client>,
+}
+
+impl<'a> CreateArgs<'a> {
+    fn read(parsed: &'a Parsed, context: &Context) -> Result<Self> {
+        let server = context.named_server(parsed)?;
+        let mut alone = [&LINK, &REQUANTIZE].into_iter();
+        if server.is_some()
+            && let Some(flag) = alone.find(|flag| parsed.has(flag))
+        {
+            let text = format!("--{} and --host cannot be used together", flag.long);
+            return Err(Error::usage(text));
+        }
+        Ok(CreateArgs {
+            name: Name::parse(&parsed.operands[0])?,
+            file: parsed.value(&FILE).unwrap_or("Modelfile"),
+            take: if parsed.has(&LINK) {
+                Take::Link
+            } else {
+                Take::Copy
+            },
+            quantize: parsed.value(&QUANTIZE),
+            requantize: parsed.has(&REQUANTIZE),
+            server,
+        })
+    }
+}
+
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
-    let name = Name::parse(&parsed.operands[0])?;
-    let server = maker(parsed, config)?;
-    let file = parsed.value(&FILE).unwrap_or("Modelfile");
-    let modelfile = modelfile::parse(&stdin::read_input(file, MODELFILE_BYTES_MAX)?)?;
-    let folder = folder(file)?;
-    let take = if parsed.has(&LINK) {
-        Take::Link
-    } else {
-        Take::Copy
-    };
+    let args = CreateArgs::read(parsed, context)?;
+    let modelfile = modelfile::parse(&stdin::read_input(args.file, MODELFILE_BYTES_MAX)?)?;
+    let folder = folder(args.file)?;
     let places = Places {
         folder: &folder,
         home: config.home.as_deref(),
-        take,
+        take: args.take,
     };
     let progress = out.progress("creating", Unit::Bytes);
     let mut notes = Vec::new();
@@ -112,36 +144,21 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         Step::Parsing | Step::Layer(..) | Step::Naming => {}
     };
     let (source, mut changes) = parse_recipe(&modelfile, places, &mut report)?;
-    if let Some(server) = server {
+    if let Some(server) = args.server {
         drop(progress);
         notes.iter().for_each(|text| out.note(text));
-        let quantize = parsed.value(&QUANTIZE);
-        return send::create(&server, &name, (&source, &changes), quantize, out);
+        return send::create(&server, &args.name, (&source, &changes), args.quantize, out);
     }
-    let refusal = (!parsed.has(&REQUANTIZE)).then_some(quantised_already as fn(&str) -> Error);
-    let quantize = parsed.value(&QUANTIZE);
+    let refusal = (!args.requantize).then_some(quantised_already as fn(&str) -> Error);
     let pool = Pool::new(config.clone(), Policy::OneShot, out::log(None)?);
-    let quantize = quantize.map(|text| Quantizing::parse(text, refusal, &pool));
+    let quantize = args
+        .quantize
+        .map(|text| Quantizing::parse(text, refusal, &pool));
     changes.quantize = quantize.transpose()?;
-    create(&context.store(), &name, &source, &changes, &mut report)?;
+    create(&context.store(), &args.name, &source, &changes, &mut report)?;
     drop(progress);
     notes.iter().for_each(|text| out.note(text));
     Ok(())
-}
-
-/// The server that creates the model, if one is named.
-fn maker(parsed: &Parsed, config: &Config) -> Result<Option<Client>> {
-    let server = context::named_server(parsed, config)?;
-    let alone = [&LINK, &REQUANTIZE]
-        .into_iter()
-        .find(|flag| parsed.has(flag));
-    match (&server, alone) {
-        (Some(_), Some(flag)) => {
-            let text = format!("--{} and --host cannot be used together", flag.long);
-            Err(Error::usage(text))
-        }
-        _ => Ok(server),
-    }
 }
 
 fn quantised_already(from: &str) -> Error {

@@ -86,7 +86,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     findings.extend(store(config));
     findings.push(cache(config));
     findings.push(settings(config));
-    findings.push(server(parsed, config)?);
+    findings.push(server(context.named_server(parsed)?, config));
     if parsed.has(&JSON) {
         let json = |finding: &Finding| {
             serde_json::json!({
@@ -312,10 +312,10 @@ fn settings(config: &Config) -> Finding {
     finding("configuration", State::Ok, text, "")
 }
 
-/// Whether a server answers, and which.
-fn server(parsed: &Parsed, config: &Config) -> Result<Finding> {
-    if let Some(client) = context::named_server(parsed, config)? {
-        return Ok(match client.greeting() {
+/// Whether a server answers, and which; `named` is the one that the user named.
+fn server(named: Option<Client>, config: &Config) -> Finding {
+    if let Some(client) = named {
+        return match client.greeting() {
             Some(line) => finding(
                 "server",
                 State::Ok,
@@ -331,18 +331,18 @@ fn server(parsed: &Parsed, config: &Config) -> Result<Finding> {
                     "puna serve, or unset PUNA_HOST and OLLAMA_HOST",
                 )
             }
-        });
+        };
     }
     if context::own_server(config).is_some() {
-        return Ok(finding(
+        return finding(
             "server",
             State::Ok,
             "puna's own server runs and reads this store",
             "",
-        ));
+        );
     }
     let other = Client::at(&config.address).greeting();
-    Ok(match other {
+    match other {
         Some(line) => {
             let text = format!("another server answers at {}: {line}", config.address);
             finding(
@@ -356,5 +356,5 @@ fn server(parsed: &Parsed, config: &Config) -> Result<Finding> {
             let text = "no server runs; 'puna run' does not need one";
             finding("server", State::Ok, text, "puna serve &")
         }
-    })
+    }
 }

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use super::context;
 use super::flag::{Flag, Group, maybe};
-use super::parsed::Parsed;
 use crate::core::duration::KeepAlive;
 use crate::core::error::{Class, Error, Result};
 use crate::system::client::Client;
@@ -27,13 +26,13 @@ const START_MAX: Duration = Duration::from_secs(20);
 /// Interval at which the server is probed while it starts.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Our own server if it runs, else one that is started now.
+/// Our own server if it runs, else one that is started now and exits after `stay` without a request; empty: after
+/// the default.
 ///
 /// # Errors
 /// `Usage` for an invalid duration or without a Unix socket; `Network` if the server does not start.
-pub fn server(parsed: &Parsed, config: &Config) -> Result<Client> {
-    let stay = parsed.value(&IDLE_EXIT).filter(|text| !text.is_empty());
-    let stay = stay.unwrap_or(STAY);
+pub fn server(stay: &str, config: &Config) -> Result<Client> {
+    let stay = if stay.is_empty() { STAY } else { stay };
     KeepAlive::parse_lenient(stay)?;
     if config.socket.is_none() {
         return Err(Error::usage(

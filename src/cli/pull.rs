@@ -23,6 +23,8 @@ use crate::system::store::{Origin, Store, Take};
 
 /// Largest lock file that is read.
 const LOCK_BYTES_MAX: u64 = 1 << 20;
+/// The lock file, where `--locked` names none.
+const LOCK_FILE: &str = "models.lock";
 
 pub const INSECURE: Flag = switch(
     "insecure",
@@ -118,37 +120,69 @@ const LOCKED: Flag = maybe(
     "fetch the digests in FILE (default models.lock)",
 );
 
+/// The flags of `pull`, read once.
+struct PullArgs<'a> {
+    models: &'a [String],
+    transfer: Transfer,
+    /// All models of the store.
+    all: bool,
+    /// Fetch nothing, and end with the status that says whether a model is outdated.
+    check: bool,
+    /// The lock file.
+    locked: Option<&'a str>,
+    /// The name for a GGUF file that is fetched by its URL.
+    name: Option<&'a str>,
+    /// The server that fetches, if the user named one.
+    server: Option<Client>,
+}
+
+impl<'a> PullArgs<'a> {
+    fn read(parsed: &'a Parsed, context: &Context) -> Result<Self> {
+        let locked = parsed.value(&LOCKED);
+        Ok(PullArgs {
+            models: &parsed.operands,
+            transfer: Transfer {
+                rate: parsed.value(&LIMIT_RATE).map(pull::rate).transpose()?,
+                json: parsed.has(&JSON),
+                ..Transfer::new(parsed)
+            },
+            all: parsed.has(&ALL),
+            check: parsed.has(&CHECK),
+            locked: locked.map(|path| if path.is_empty() { LOCK_FILE } else { path }),
+            name: parsed.value(&NAME),
+            server: context.named_server(parsed)?,
+        })
+    }
+}
+
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
     let store = context.store();
-    let transfer = Transfer {
-        rate: parsed.value(&LIMIT_RATE).map(pull::rate).transpose()?,
-        json: parsed.has(&JSON),
-        ..Transfer::new(parsed)
-    };
-    if let [url] = &parsed.operands[..]
-        && let Some(name) = file_name(url, parsed)?
+    let args = PullArgs::read(parsed, context)?;
+    let transfer = &args.transfer;
+    if let [url] = args.models
+        && let Some(name) = file_name(url, args.name)?
     {
-        return file(url, &name, &transfer, parsed, config, out);
+        return file(url, &name, &args, config, out);
     }
-    if parsed.has(&LOCKED) {
-        return locked(&store, &transfer, parsed, config, out);
+    if let Some(path) = args.locked {
+        return locked(&store, path, &args, config, out);
     }
-    let (names, known) = names(parsed, &store)?;
-    if names.is_empty() && !parsed.has(&ALL) {
+    let (names, known) = names(args.models, &store)?;
+    if names.is_empty() && !args.all {
         return Err(Error::usage("no model given: name one, or give --all"));
     }
-    if let Some(server) = context.named_server(parsed)? {
-        if parsed.has(&CHECK) || transfer.rate.is_some() {
+    if let Some(server) = &args.server {
+        if args.check || transfer.rate.is_some() {
             let text = "--check and --limit-rate cannot be used with a server: omit --host";
             return Err(Error::usage(text));
         }
         return each(&names, known, |name| {
-            by_server(&server, "/api/pull", name, &transfer, out)
+            by_server(server, "/api/pull", name, transfer, out)
         });
     }
     let registry = Registry::new(config.network.clone())?;
-    if parsed.has(&CHECK) {
+    if args.check {
         let mut differs = false;
         each(&names, known, |name| {
             differs |= pull::is_outdated(&store, &registry, name, transfer.insecure)?;
@@ -157,29 +191,25 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         return answer(context, differs);
     }
     each(&names, known, |name| {
-        one(&store, &registry, name, &transfer, out)
+        one(&store, &registry, name, transfer, out)
     })
 }
 
 /// Pulls the models that a lock file names.
 fn locked(
     store: &Store,
-    transfer: &Transfer,
-    parsed: &Parsed,
+    path: &str,
+    args: &PullArgs,
     config: &Config,
     out: &mut Out,
 ) -> Result<()> {
-    if [&ALL, &CHECK].iter().any(|flag| parsed.has(flag))
-        || context::named_server(parsed, config)?.is_some()
-    {
+    if args.all || args.check || args.server.is_some() {
         let text = "--locked cannot be used with a server, --all or --check";
         return Err(Error::usage(text));
     }
-    let path = parsed.value(&LOCKED).filter(|path| !path.is_empty());
-    let path = path.unwrap_or("models.lock");
     let mut locked = lock(path)?;
-    if !parsed.operands.is_empty() {
-        let (names, _) = names(parsed, store)?;
+    if !args.models.is_empty() {
+        let (names, _) = names(args.models, store)?;
         let there = |name: &Name| locked.iter().any(|(known, _)| known == name);
         if let Some(name) = names.iter().find(|name| !there(name)) {
             return Err(Error::usage(format!("{name} is not in {path}")));
@@ -197,7 +227,7 @@ fn locked(
         {
             return Ok(());
         }
-        shown(name, transfer, out, |request, report| {
+        shown(name, &args.transfer, out, |request, report| {
             let request = Request {
                 locked: digest,
                 ..*request
@@ -300,40 +330,28 @@ pub fn by_server(
 }
 
 /// The model name for a plain GGUF file; `None` if `url` is not the address of one.
-fn file_name(url: &str, parsed: &Parsed) -> Result<Option<Name>> {
+fn file_name(url: &str, given: Option<&str>) -> Result<Option<Name>> {
     let file = url.split(['?', '#']).next().unwrap_or_default();
     let plain = ["http://", "https://", "file:"];
     if !plain.iter().any(|start| url.starts_with(start)) || !file.ends_with(".gguf") {
-        return if parsed.has(&NAME) {
-            Err(Error::usage("--name needs the URL of a GGUF file"))
-        } else {
-            Ok(None)
+        return match given {
+            Some(_) => Err(Error::usage("--name needs the URL of a GGUF file")),
+            None => Ok(None),
         };
     }
-    if let Some(name) = parsed.value(&NAME) {
+    if let Some(name) = given {
         return Name::parse(name).map(Some);
     }
     let stem = file.rsplit('/').next().unwrap_or_default();
     let stem = stem.trim_end_matches(".gguf").to_lowercase();
-    let name = Name::parse(&stem);
-    name.map(Some).map_err(|_| {
-        Error::usage(format!(
-            "'{stem}' is not a valid model name: give one with --name"
-        ))
-    })
+    let text = format!("'{stem}' is not a valid model name: give one with --name");
+    Name::parse(&stem).map(Some).map_err(|_| Error::usage(text))
 }
 
 /// Pulls a GGUF file by its URL.
-fn file(
-    url: &str,
-    name: &Name,
-    transfer: &Transfer,
-    parsed: &Parsed,
-    config: &Config,
-    out: &mut Out,
-) -> Result<()> {
+fn file(url: &str, name: &Name, args: &PullArgs, config: &Config, out: &mut Out) -> Result<()> {
     let store = context::store(config);
-    if context::named_server(parsed, config)?.is_some() {
+    if args.server.is_some() {
         let text = "a server cannot fetch a file by its URL: omit --host";
         return Err(Error::usage(text));
     }
@@ -342,19 +360,19 @@ fn file(
         let source = Source::File(path.into(), Take::Copy);
         return create(&store, name, &source, &Changes::default(), &mut |_| {});
     }
-    if url.starts_with("http:") && !transfer.insecure {
+    if url.starts_with("http:") && !args.transfer.insecure {
         return Err(Error::usage("plain http is used only with --insecure"));
     }
     let registry = Registry::new(config.network.clone())?;
-    shown(name, transfer, out, |request, report| {
+    shown(name, &args.transfer, out, |request, report| {
         pull::pull_file(&store, &registry, (url, request), report)
     })
 }
 
 /// The names to pull, and whether they are all models of the store.
-fn names(parsed: &Parsed, store: &Store) -> Result<(Vec<Name>, bool)> {
-    if !parsed.operands.is_empty() {
-        let names = parsed.operands.iter().map(|text| Name::parse(text));
+fn names(models: &[String], store: &Store) -> Result<(Vec<Name>, bool)> {
+    if !models.is_empty() {
+        let names = models.iter().map(|text| Name::parse(text));
         return Ok((names.collect::<Result<_>>()?, false));
     }
     let entries = store.list()?.entries.into_iter();
@@ -392,7 +410,7 @@ fn outdated(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
     let store = context.store();
     let registry = Registry::new(config.network.clone())?;
-    let (names, known) = names(parsed, &store)?;
+    let (names, known) = names(&parsed.operands, &store)?;
     let mut differs = false;
     each(&names, known, |name| {
         if pull::is_outdated(&store, &registry, name, parsed.has(&INSECURE))? {

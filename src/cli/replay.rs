@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use super::context::Context;
-use super::flag::{Flag, Group, HOST, JSON, QUIET, option, switch};
-use super::out::Out;
+use super::flag::{Flag, Group, JSON, QUIET, option, switch};
+use super::out::{self, Out};
 use super::parsed::Parsed;
 use super::run::answer::{self, Printer};
 use super::run::turn_args::Ask;
@@ -110,18 +110,11 @@ struct Recording {
 /// Creates the file that `--record` writes; the request gets a fixed seed if it has none.
 ///
 /// # Errors
-/// If the file cannot be written; `Usage` with `--overflow=reduce`, or with a server, because it computes
-/// other answers at the same time.
-pub fn begin(parsed: &Parsed, ask: &mut Ask) -> Result<Option<File>> {
-    let Some(path) = parsed.value(&RECORD) else {
-        return Ok(None);
-    };
+/// If the file cannot be written; `Usage` with `--overflow=reduce`.
+pub fn begin(path: &str, ask: &mut Ask) -> Result<File> {
     if ask.reduces {
         let text = "--record and --overflow=reduce cannot be used together";
         return Err(Error::usage(text));
-    }
-    if parsed.has(&HOST) {
-        return Err(Error::usage("--record and --host cannot be used together"));
     }
     if ask.turn.options.int("seed").is_none_or(|seed| seed < 0) {
         let mut bytes = [0; 4];
@@ -130,8 +123,7 @@ pub fn begin(parsed: &Parsed, ask: &mut Ask) -> Result<Option<File>> {
         let seed = u32::from_le_bytes(bytes) >> 1; // The largest u32 means "random" to llama.cpp.
         ask.turn.options.set_text("seed", &seed.to_string())?;
     }
-    let file = File::create(path).map_err(|error| Error::io("write", path, error))?;
-    Ok(Some(file))
+    File::create(path).map_err(|error| Error::io("write", path, error))
 }
 
 /// Writes the request and its answer.
@@ -286,7 +278,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         context.end_with(NEGATIVE);
         Ok(())
     };
-    let local = answer::open(&recorded.model, Policy::OneShot, parsed, &config)?;
+    let local = answer::open(&recorded.model, Policy::OneShot, out::log(None)?, &config)?;
     if digest(local.model())? != recorded.digest {
         return no(
             out,

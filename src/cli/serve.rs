@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use std::{fs, io};
 
 use super::context::Context;
@@ -21,6 +22,7 @@ use crate::ops::sandbox;
 use crate::server::{AccessLog, AccessPolicy, Keys, Listeners, Signals, serve};
 use crate::system::client::Client;
 use crate::system::config::Config;
+use crate::system::engine::{Level, Sink};
 
 pub const COMMAND: Command = Command {
     name: "serve",
@@ -142,42 +144,70 @@ pub const LOG: Flag = option(
 )
 .in_group(Group::Output);
 
+/// The flags that are not settings, read once.
+struct ServeArgs {
+    /// Listen on TCP.
+    tcp: bool,
+    /// Serve without keys on an address that others can reach.
+    open: bool,
+    log: (Level, Sink),
+    /// How long the server stays without a request; `None`: for ever.
+    idle_exit: Option<Duration>,
+    /// The access log's file; `-` is standard error.
+    access_log: Option<String>,
+    sandbox: sandbox::When,
+}
+
+impl ServeArgs {
+    /// Reads the flags; those that are settings too go into `config`.
+    fn read(parsed: &Parsed, config: &mut Config) -> Result<Self> {
+        if let Some(host) = parsed.value(&HOST) {
+            config.address = Address::parse(host)?;
+        }
+        if let Some(path) = parsed.value(&API_KEY_FILE) {
+            config.api_key_file = Some(path.into());
+        }
+        config.deterministic |= parsed.has(&DETERMINISTIC);
+        match (parsed.has(&NO_SOCKET), parsed.value(&SOCKET)) {
+            (true, _) => config.socket = None,
+            (false, Some(path)) => config.socket = Some(path.into()),
+            (false, None) => {}
+        }
+        let idle_exit = parsed.value(&IDLE_EXIT).map(KeepAlive::parse_lenient);
+        Ok(ServeArgs {
+            tcp: !parsed.has(&NO_TCP),
+            open: parsed.has(&OPEN),
+            log: out::log(parsed.value(&LOG).or(config.debug.then_some("debug")))?,
+            idle_exit: match idle_exit.transpose()? {
+                None | Some(KeepAlive::Forever) => None,
+                Some(KeepAlive::For(time)) => Some(time),
+            },
+            access_log: parsed.value(&ACCESS_LOG).map(str::to_string),
+            sandbox: sandbox::When::parse(parsed.value(&SANDBOX).unwrap_or("auto"))?,
+        })
+    }
+}
+
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
-    let config = &context.config;
     reexec::with_short_spins();
-    let mut config = config.clone();
-    if let Some(host) = parsed.value(&HOST) {
-        config.address = Address::parse(host)?;
-    }
-    if let Some(path) = parsed.value(&API_KEY_FILE) {
-        config.api_key_file = Some(path.into());
-    }
-    config.deterministic |= parsed.has(&DETERMINISTIC);
-    match (parsed.has(&NO_SOCKET), parsed.value(&SOCKET)) {
-        (true, _) => config.socket = None,
-        (false, Some(path)) => config.socket = Some(path.into()),
-        (false, None) => {}
-    }
+    let mut config = context.config.clone();
+    let args = ServeArgs::read(parsed, &mut config)?;
     let stop = Stop::on_signals()?;
-    let pool = Pool::new(
-        config.clone(),
-        Policy::Server,
-        out::log(parsed.value(&LOG).or(config.debug.then_some("debug")))?,
-    );
+    let pool = Pool::new(config.clone(), Policy::Server, args.log);
     let reload = signals::on_hangup()?;
     fs::create_dir_all(&config.models).map_err(|error| Error::io("make", &config.models, error))?;
-    let policy = policy(parsed, &config)?;
+    let policy = policy(&args, &config)?;
     let handed = Listeners::inherited(config.inherited_sockets)?;
     let is_handed = handed.is_some();
-    let listeners = handed.map_or_else(|| listeners(parsed, &config), Ok)?;
-    if !listeners.are_near() && policy.keys.is_none() && !parsed.has(&OPEN) {
+    let listeners = handed.map_or_else(|| listeners(&args, &config), Ok)?;
+    if !listeners.are_near() && policy.keys.is_none() && !args.open {
         let text = format!(
             "{} is not a loopback address: give --api-key-file, or --open to serve without keys",
             config.address
         );
         return Err(Error::plain(Class::Denied, text));
     }
-    close(parsed, &config, out)?;
+    close(&args, &config, out)?;
     print_listeners(&listeners, &pool, out)?;
     let signals = Signals {
         stop: stop.flag_set(),
@@ -192,26 +222,20 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     stop.finish()
 }
 
-fn policy(parsed: &Parsed, config: &Config) -> Result<AccessPolicy> {
-    let idle_exit = parsed.value(&IDLE_EXIT).map(KeepAlive::parse_lenient);
+fn policy(args: &ServeArgs, config: &Config) -> Result<AccessPolicy> {
+    let open = |path: &str| AccessLog::open(path, out::complain);
     Ok(AccessPolicy {
         keys: config.api_key_file.as_deref().map(Keys::read).transpose()?,
-        access_log: parsed
-            .value(&ACCESS_LOG)
-            .map(|path| AccessLog::open(path, out::complain))
-            .transpose()?,
-        idle_exit: match idle_exit.transpose()? {
-            None | Some(KeepAlive::Forever) => None,
-            Some(KeepAlive::For(time)) => Some(time),
-        },
+        access_log: args.access_log.as_deref().map(open).transpose()?,
+        idle_exit: args.idle_exit,
     })
 }
 
 /// Binds the sockets that flags and settings name.
-fn listeners(parsed: &Parsed, config: &Config) -> Result<Listeners> {
-    let tcp = (!parsed.has(&NO_TCP)).then(|| bind(&config.address));
+fn listeners(args: &ServeArgs, config: &Config) -> Result<Listeners> {
+    let tcp = args.tcp.then(|| bind(&config.address));
     let unix = config.socket.as_deref().map(bind_socket).transpose()?;
-    if parsed.has(&NO_TCP) && unix.is_none() {
+    if !args.tcp && unix.is_none() {
         return Err(Error::usage(
             "--no-tcp and --no-socket leave nothing to listen on",
         ));
@@ -224,13 +248,12 @@ fn listeners(parsed: &Parsed, config: &Config) -> Result<Listeners> {
 }
 
 /// Enters the sandbox; after it the process can open only the files that it serves.
-fn close(parsed: &Parsed, config: &Config, out: &Out) -> Result<()> {
+fn close(args: &ServeArgs, config: &Config, out: &Out) -> Result<()> {
     let folder = |path: &Path| path.parent().map(Path::to_path_buf);
-    let log = parsed.value(&ACCESS_LOG).filter(|path| *path != "-");
+    let log = args.access_log.as_deref().filter(|path| *path != "-");
     let more = [config.socket.as_deref(), log.map(Path::new)];
     let more: Vec<PathBuf> = more.into_iter().flatten().filter_map(folder).collect();
-    let wanted = sandbox::When::parse(parsed.value(&SANDBOX).unwrap_or("auto"))?;
-    let note = sandbox::close(wanted, config, &more)?;
+    let note = sandbox::close(args.sandbox, config, &more)?;
     note.iter().for_each(|note| out.note(note));
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The store commands: `verify`, `gc`, `du` and `path`.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde_json::Value as Json;
 
@@ -17,10 +17,7 @@ use crate::core::name::Name;
 use crate::ops::{model, ollama_layout};
 use crate::system::machine;
 use crate::system::registry::Registry;
-use crate::system::store::{Entry, Origin, Store, Usage};
-
-/// Younger files may belong to an operation that is still running.
-const AGE: Duration = Duration::from_secs(3600);
+use crate::system::store::{Entry, GARBAGE_AGE, Origin, Store, Usage};
 
 pub const VERIFY: Command = Command {
     name: "verify",
@@ -118,25 +115,25 @@ const OLDER_THAN: Flag = option(
 const LOADED: Flag = switch("loaded", None, "print the file that llama.cpp loads");
 const PROJECTOR: Flag = switch("projector", None, "print the projector of a vision model");
 
-/// The models that the operands name, or all models of our own store.
+/// The models with these names, or all models of our own store if there are none.
 ///
 /// # Errors
 /// `NoModel` for an unknown name; if the store cannot be read.
-pub fn entries(parsed: &Parsed, store: &Store) -> Result<Vec<Entry>> {
-    if parsed.operands.is_empty() {
+pub fn entries(names: &[String], store: &Store) -> Result<Vec<Entry>> {
+    if names.is_empty() {
         let listing = store.list()?;
         listing.broken.iter().for_each(|line| out::complain(line));
         let ours = |entry: &Entry| entry.origin == Origin::Ours;
         return Ok(listing.entries.into_iter().filter(ours).collect());
     }
-    let names = parsed.operands.iter();
-    names.map(|text| store.find(&Name::parse(text)?)).collect()
+    let found = names.iter().map(|text| store.find(&Name::parse(text)?));
+    found.collect()
 }
 
 fn verify(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
     let store = context.store();
-    let entries = entries(parsed, &store)?;
+    let entries = entries(&parsed.operands, &store)?;
     let mut damaged = 0;
     let mut models = Vec::new();
     for checked in store.check(&entries, machine::cores()) {
@@ -173,7 +170,7 @@ fn verify(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
 fn gc(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
     let age = match parsed.value(&OLDER_THAN).map(KeepAlive::parse_lenient) {
-        None => AGE,
+        None => GARBAGE_AGE,
         Some(Ok(KeepAlive::For(age))) => age,
         Some(Ok(KeepAlive::Forever)) => {
             return Err(Error::usage("--older-than must be a duration"));

@@ -59,6 +59,11 @@ pub fn earlier(parsed: &Parsed) -> Result<Vec<Message>> {
         .collect()
 }
 
+/// The file that the flags name for turns to be added to, if any.
+pub fn path(parsed: &Parsed) -> Option<&str> {
+    parsed.value(&TRANSCRIPT).or(parsed.value(&CONTINUE))
+}
+
 /// The file that turns are appended to.
 pub struct Transcript {
     path: String,
@@ -66,13 +71,11 @@ pub struct Transcript {
 }
 
 impl Transcript {
-    /// The file that the flags name, if any. It is opened now, so that a wrong name is an error before
-    /// anything is computed.
+    /// Opens the file, if one is named, so that a wrong name is an error before anything is computed.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn open(parsed: &Parsed) -> Result<Option<Self>> {
-        let path = parsed.value(&TRANSCRIPT).or(parsed.value(&CONTINUE));
+    pub fn open(path: Option<&str>) -> Result<Option<Self>> {
         let open = |path: &str| {
             let wrong = |error| Error::io("write", path, error);
             let mut options = File::options();

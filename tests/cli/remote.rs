@@ -54,3 +54,51 @@ fn a_constraint_that_a_server_ignores_is_an_error() {
         );
     }
 }
+
+#[test]
+fn the_class_of_a_remote_error_is_in_a_header() {
+    let sandbox = Sandbox::with_smol();
+    let server = sandbox.serve(&[]);
+    let long = "word ".repeat(200);
+    let body = json!({"model": "smol", "prompt": long, "options": {"num_ctx": 64}, "truncate": false,
+        "stream": false});
+    let answer = server.ask("POST", "/api/generate", &body.to_string());
+    assert_eq!(answer.status, 400, "{answer:?}");
+    assert_eq!(answer.header("puna-error"), Some("context"), "{answer:?}");
+    for words in [vec!["--local"], vec!["--host", &server.at]] {
+        let ask = ["run", "smol", "--overflow", "error", "-o", "num_ctx=64"];
+        let done = sandbox.puna(&[&ask[..], &words].concat(), &long);
+        assert_eq!(done.status, Some(4), "{words:?} {done:?}");
+    }
+    let answer = server.ask("POST", "/v1/chat/completions", "{\"model\": \"none\"}");
+    assert!(answer.header("puna-error").is_some(), "{answer:?}");
+}
+
+#[test]
+fn a_status_decides_where_no_header_does() {
+    let sandbox = Sandbox::new();
+    let word = |word: &str| vec![("Puna-Error", word.to_string())];
+    for (status, headers, expected) in [
+        (400, vec![], 2),
+        (400, word("context"), 4),
+        (400, word("a word of a later version"), 2),
+        (404, vec![], 3),
+        (404, word("usage"), 2),
+        (500, vec![], 1),
+        (500, word("context"), 4),
+    ] {
+        let what = format!("{status} {headers:?}");
+        let server = Scripted::new(move |asked| match asked.line.as_str() {
+            "GET /api/version" => Say(200, vec![], br#"{"version":"0.0.0"}"#.to_vec()),
+            _ => Say(
+                status,
+                headers.clone(),
+                br#"{"error": "the context is the model"}"#.to_vec(),
+            ),
+        });
+        let host = server.address.to_string();
+        let done = sandbox.puna(&["run", "--host", &host, "m", "hi"], "");
+        done.fails(expected, "the context is the model");
+        println!("{what}: {expected}");
+    }
+}

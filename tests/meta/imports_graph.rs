@@ -111,11 +111,7 @@ impl Tree {
             child => {
                 let known = [&module[..], &[child.to_string()]].concat();
                 if !self.files.contains_key(&known) {
-                    return self
-                        .files
-                        .contains_key(&path[..1].to_vec())
-                        .then(|| path.clone())
-                        .filter(|_| false);
+                    return None;
                 }
             }
         }
@@ -129,7 +125,7 @@ impl Tree {
         for _ in 0..8 {
             let length = (1..=path.len())
                 .rev()
-                .find(|length| self.files.contains_key(&path[..*length].to_vec()))?;
+                .find(|length| self.files.contains_key(&path[..*length]))?;
             let module = path[..length].to_vec();
             let source = path
                 .get(length)

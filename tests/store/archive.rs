@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use puna::core::digest::Digest;
 
-use crate::store::store::assert_valid;
+use crate::store::stress::assert_valid;
 use crate::support::scripted_registry::Registry;
 use crate::support::{Done, Sandbox, smol, tiny_gguf};
 

@@ -4,4 +4,4 @@ pub mod archive;
 pub mod create;
 pub mod quantize;
 pub mod safetensors;
-pub mod store;
+pub mod stress;

@@ -1,7 +1,7 @@
 //! `puna map`: loads a model once and answers many records. Answers are printed in the order of the
 //! records, each as soon as it and all before it are complete.
 //!
-//! This file owns the flags and settings; `mapping.rs` reads, answers and prints the records.
+//! This file owns the flags and settings; `workers.rs` answers and prints the records.
 
 pub mod journal;
 pub mod template;
@@ -144,15 +144,51 @@ const NUM_CTX: Flag = option(
 )
 .in_group(Group::Limits);
 
+/// The flags of `map`, read once.
+struct MapArgs<'a> {
+    template: Template,
+    format: Format,
+    /// Answers computed at once.
+    jobs: usize,
+    ask: Ask,
+    /// The journal's file.
+    resume: Option<&'a str>,
+    retries: usize,
+    json: bool,
+    /// The flags that answers depend on, a line each.
+    settings: String,
+}
+
+impl<'a> MapArgs<'a> {
+    fn read(parsed: &'a Parsed) -> Result<Self> {
+        Ok(MapArgs {
+            template: Template::parse(parsed.value(&PROMPT).unwrap_or("{}"))?,
+            format: format(parsed)?,
+            jobs: parsed.number(&JOBS_FLAG, 1..=JOBS_MAX)?.unwrap_or(JOBS),
+            ask: ask(parsed)?,
+            resume: parsed.value(&RESUME),
+            retries: run_limits::retries(parsed)?,
+            json: parsed.has(&JSON),
+            settings: settings(parsed),
+        })
+    }
+}
+
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
-    let template = Template::parse(parsed.value(&PROMPT).unwrap_or("{}"))?;
-    let format = format(parsed)?;
-    let jobs = parsed.number(&JOBS_FLAG, 1..=JOBS_MAX)?.unwrap_or(JOBS);
-    let ask = ask(parsed)?;
-    let journal = parsed.value(&RESUME).map(Journal::open).transpose()?;
+    let MapArgs {
+        template,
+        format,
+        jobs,
+        ask,
+        resume,
+        retries,
+        json,
+        settings,
+    } = MapArgs::read(parsed)?;
+    let journal = resume.map(Journal::open).transpose()?;
     let model = model::open(&context.store(), &ask.turn.model)?;
-    let settings = settings(parsed, config, &ask, &model);
+    let settings = key(&settings, config, &ask, &model);
     // As in a server, several answers are computed at once in one context.
     let mut shared = config.clone();
     shared.parallel = jobs as u32;
@@ -164,7 +200,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         pool,
         model,
         ask,
-        retries: run_limits::retries(parsed)?,
+        retries,
         config: config.clone(),
         stop: AtomicBool::new(false),
         over: deadline.over.clone(),
@@ -174,7 +210,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         settings,
         format,
     };
-    let mapped = workers::map(job, source, (jobs, journal), parsed.has(&JSON), out);
+    let mapped = workers::map(job, source, (jobs, journal), json, out);
     lease.engine().leave_weights();
     match deadline.check(mapped)? {
         0 => return Ok(()),
@@ -253,12 +289,9 @@ fn quoted(text: &str) -> String {
     format!("\"{text}\"")
 }
 
-/// Everything that answers depend on besides their prompts, as text for the journal's key.
-fn settings(parsed: &Parsed, config: &Config, ask: &Ask, model: &Model) -> String {
-    let mut text = match model.digest {
-        Some(digest) => digest.to_string(),
-        None => format!("{} {:?}", model.weights.display(), model.modified),
-    };
+/// The flags that answers depend on, a line each.
+fn settings(parsed: &Parsed) -> String {
+    let mut text = String::new();
     for flag in [
         &OPTION,
         &SEED,
@@ -276,6 +309,18 @@ fn settings(parsed: &Parsed, config: &Config, ask: &Ask, model: &Model) -> Strin
             text += &format!("\n{}={value}", flag.long);
         }
     }
+    text
+}
+
+/// Everything that answers depend on besides their prompts, as text for the journal's key.
+fn key(settings: &str, config: &Config, ask: &Ask, model: &Model) -> String {
+    let weights = match model.digest {
+        Some(digest) => digest.to_string(),
+        None => format!("{} {:?}", model.weights.display(), model.modified),
+    };
     // A file's content counts, not its name. The context size counts, because it can cut an answer.
-    text + &format!("\n{:?}\n{}", ask.turn.constraint, config.context_tokens)
+    format!(
+        "{weights}{settings}\n{:?}\n{}",
+        ask.turn.constraint, config.context_tokens
+    )
 }

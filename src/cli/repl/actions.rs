@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use super::commands::{self, ReplCommand};
 use super::session::Session;
 use crate::cli::out::Out;
-use crate::cli::parsed::Parsed;
+use crate::cli::run::args::RunArgs;
 use crate::cli::run::{answer, turn_args};
 use crate::cli::{context, list, show};
 use crate::core::error::{Error, Result};
@@ -34,7 +34,7 @@ pub fn execute(
     command: ReplCommand,
     session: &mut Session,
     backend: &mut Backend,
-    parsed: &Parsed,
+    args: &RunArgs,
     config: &Config,
     out: &mut Out,
 ) -> Result<()> {
@@ -48,7 +48,7 @@ pub fn execute(
                 out.write(&names.map(|name| format!("{name}\n")).collect::<String>())
             }
         },
-        ReplCommand::Load(name) => load(name, session, backend, parsed, config, out),
+        ReplCommand::Load(name) => load(name, session, backend, args, config, out),
         ReplCommand::Save(name) => {
             save(&name, session, backend, config)?;
             out.write(&format!("Created new model '{name}'\n"))
@@ -92,13 +92,13 @@ fn load(
     name: String,
     session: &mut Session,
     backend: &mut Backend,
-    parsed: &Parsed,
+    args: &RunArgs,
     config: &Config,
     out: &mut Out,
 ) -> Result<()> {
     out.write(&format!("Loading model '{name}'\n"))?;
     match backend {
-        Backend::Local(local) => **local = answer::open(&name, Policy::Session, parsed, config)?,
+        Backend::Local(local) => **local = answer::open(&name, Policy::Session, args.log, config)?,
         Backend::Remote(client) => _ = fetch_details(client, &name)?,
     }
     session.ask.turn.model = name;

@@ -21,11 +21,9 @@ use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{ColorMode, CompletionType, Context, Editor, Helper};
 
 use super::out::{self, Out};
-use super::parsed::Parsed;
 use super::run::answer::{self, Printer};
+use super::run::args::RunArgs;
 use super::run::turn_args::{self, Ask};
-use super::run::turn_flags::{HIDETHINKING, NOWORDWRAP};
-use super::show::VERBOSE;
 use super::signals::Interrupt;
 use super::transcript::Transcript;
 use crate::core::error::{Class, Error, Result};
@@ -51,17 +49,17 @@ type Input = Editor<InputHelper, FileHistory>;
 pub fn talk(
     mut backend: Backend,
     ask: Ask,
-    parsed: &Parsed,
+    args: &RunArgs,
     config: &Config,
     out: &mut Out,
 ) -> Result<()> {
     let interrupt = Interrupt::on_signal()?;
-    let mut transcript = Transcript::open(parsed)?;
+    let mut transcript = Transcript::open(args.transcript.as_deref())?;
     let mut session = Session {
-        verbose: parsed.has(&VERBOSE),
-        wraps: !parsed.has(&NOWORDWRAP),
+        verbose: args.verbose,
+        wraps: args.wraps,
         keeps_history: config.history.is_some(),
-        shows_thinking: !parsed.has(&HIDETHINKING),
+        shows_thinking: args.shows_thinking,
         attached: Vec::new(),
         ask: forgetting(ask),
     };
@@ -101,8 +99,7 @@ pub fn talk(
                 None => out.note("no prompt to answer again"),
             },
             Ok(command) => {
-                let done =
-                    actions::execute(command, &mut session, &mut backend, parsed, config, out);
+                let done = actions::execute(command, &mut session, &mut backend, args, config, out);
                 done.or_else(|error| survive(&error, out))?;
             }
             Err(error) => out.report(&error.to_string()),

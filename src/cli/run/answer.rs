@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::cli::context;
 use crate::cli::out::{self, Out, Unit};
-use crate::cli::parsed::Parsed;
 use crate::cli::repl::wrap::Wrap;
-use crate::cli::serve::LOG;
 use crate::cli::shape::Shape;
 use crate::core::duration;
 use crate::core::error::{Class, Error, Result};
@@ -19,15 +17,14 @@ use crate::format::wire::native::encode::{GenerateRecord, Record};
 use crate::ops::backend::{Answer, Backend, Local};
 use crate::ops::pool::Policy;
 use crate::system::config::Config;
-use crate::system::engine::{BUILT_FOR_GPU, Level};
+use crate::system::engine::{BUILT_FOR_GPU, Level, Sink};
 use crate::system::machine;
 
 /// Finds the model of a command in the store; the first answer loads it.
 ///
 /// # Errors
-/// If the model's name or file, or the value of `--log`, is wrong.
-pub fn open(operand: &str, policy: Policy, parsed: &Parsed, config: &Config) -> Result<Local> {
-    let log = out::log(parsed.value(&LOG))?;
+/// If the model's name or file is wrong.
+pub fn open(operand: &str, policy: Policy, log: (Level, Sink), config: &Config) -> Result<Local> {
     Local::open(operand, &context::store(config), config, policy, log)
 }
 

@@ -1,6 +1,7 @@
 //! `puna run`: answers a prompt on standard output, or starts a session on a terminal.
 
 pub mod answer;
+pub mod args;
 pub mod reduce;
 pub mod turn_args;
 pub mod turn_flags;
@@ -11,17 +12,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::context::{self, Context};
-use super::flag::{Flag, Group, HOST, JSON, QUIET, maybe, option, switch};
+use super::flag::{HOST, JSON, QUIET};
 use super::idle_exit::{self, IDLE_EXIT};
-use super::out::{self, Out};
+use super::out::Out;
 use super::parsed::Parsed;
 use super::replay::{self, RECORD};
 use super::run_limits::{self, Deadline};
-use super::shape::{EXTRACT, FIELDS, ONE_LINE, STRIP, Shape};
+use super::shape::{EXTRACT, FIELDS, ONE_LINE, STRIP};
 use super::table::{Command, Completes, PLAIN};
 use super::transcript::{CONTINUE, TRANSCRIPT, Transcript};
 use super::{pull, repl};
-use crate::core::duration::KeepAlive;
 use crate::core::error::{Class, Error, Result};
 use crate::core::message::{Message, Reason};
 use crate::core::name::Name;
@@ -34,6 +34,7 @@ use crate::system::config::Config;
 use crate::system::engine::Level;
 use crate::system::registry::Registry;
 use answer::Printer;
+use args::{DETERMINISTIC, DIMENSIONS, LOCAL, LOG, PULL, Pull, RunArgs, TRUNCATE, VERBOSE};
 use turn_args::Ask;
 use turn_flags::{
     ATTACH, FORMAT, GRAMMAR, HIDETHINKING, KEEPALIVE, MESSAGES, NOWORDWRAP, NUM_CTX, NUM_PREDICT,
@@ -85,8 +86,8 @@ pub const COMMAND: Command = Command {
         KEEPALIVE,
         PULL,
         pull::INSECURE,
-        vector::DIMENSIONS,
-        vector::TRUNCATE,
+        DIMENSIONS,
+        TRUNCATE,
         LOG,
     ],
     about: &[
@@ -173,55 +174,14 @@ pub const COMMAND: Command = Command {
     ..PLAIN
 };
 
-const DETERMINISTIC: Flag = switch(
-    "deterministic",
-    None,
-    "same seed, same bytes: no server, no prefix cache",
-)
-.in_group(Group::Sampling);
-const VERBOSE: Flag = switch(
-    "verbose",
-    None,
-    "print timings and the device on standard error",
-)
-.in_group(Group::Output);
-
-const LOCAL: Flag = switch(
-    "local",
-    None,
-    "run in this process even if a server is running",
-)
-.in_group(Group::Where);
-
-const PULL: Flag = maybe(
-    "pull",
-    "WHEN",
-    "fetch the model first: missing, always or never",
-)
-.in_group(Group::Where);
-const LOG: Flag = option(
-    "log",
-    None,
-    "LEVEL",
-    "llama.cpp log: off, warn, debug; implies --local",
-)
-.in_group(Group::Output);
-
 /// Fetches the model first, if `--pull` says so, or if it is missing and a user is at the terminal.
-fn fetch(text: &str, parsed: &Parsed, config: &Config, out: &mut Out) -> Result<()> {
+fn fetch(text: &str, args: &RunArgs, config: &Config, out: &mut Out) -> Result<()> {
     let watched = out.shows_progress() && out.output_is_terminal;
-    let always = match parsed.value(&PULL) {
-        Some("always") => true,
-        Some("missing" | "") => false,
-        None if watched => false,
-        Some("never") | None => return Ok(()),
-        Some(other) => {
-            let text = format!("--pull must be missing, always or never, not '{other}'");
-            return Err(Error::usage(text));
-        }
-    };
+    if args.pull == Pull::Never || args.pull == Pull::Watched && !watched {
+        return Ok(());
+    }
     let (store, name) = (context::store(config), Name::parse(text)?);
-    if !always {
+    if args.pull != Pull::Always {
         match store.find(&name) {
             Ok(_) => return Ok(()),
             Err(error) if error.is_not_found() => {}
@@ -229,7 +189,7 @@ fn fetch(text: &str, parsed: &Parsed, config: &Config, out: &mut Out) -> Result<
         }
     }
     let registry = Registry::new(config.network.clone())?;
-    pull::one(&store, &registry, &name, &pull::Transfer::new(parsed), out)
+    pull::one(&store, &registry, &name, &args.transfer, out)
 }
 
 /// True if a session starts: on a terminal, without a prompt and without flags that need one.
@@ -247,17 +207,17 @@ fn is_session(parsed: &Parsed, out: &Out) -> bool {
 fn talk(
     server: Option<Client>,
     ask: Ask,
-    parsed: &Parsed,
+    args: &RunArgs,
     config: &Config,
     out: &mut Out,
 ) -> Result<()> {
-    let backend = backend(server, &ask, Policy::Session, parsed, config)?;
+    let backend = backend(server, &ask, Policy::Session, args, config)?;
     if matches!(&backend, Backend::Local(local) if local.model().header.is_embedding()) {
         return Err(Error::usage(
             "the model is an embedding model: give it a text",
         ));
     }
-    repl::talk(backend, ask, parsed, config, out)
+    repl::talk(backend, ask, args, config, out)
 }
 
 /// Where the turns of a command run.
@@ -265,61 +225,55 @@ fn backend(
     server: Option<Client>,
     ask: &Ask,
     policy: Policy,
-    parsed: &Parsed,
+    args: &RunArgs,
     config: &Config,
 ) -> Result<Backend> {
+    let local = || answer::open(&ask.turn.model, policy, args.log, config);
     Ok(match server {
         Some(client) => Backend::Remote(Arc::new(client)),
-        None => Backend::Local(Box::new(answer::open(
-            &ask.turn.model,
-            policy,
-            parsed,
-            config,
-        )?)),
+        None => Backend::Local(Box::new(local()?)),
     })
 }
 
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
-    let log = out::log(parsed.value(&LOG))?;
-    // A prompt from the prefix cache may give other bytes than one that is computed in one pass.
-    let alone = parsed.has(&DETERMINISTIC) || parsed.has(&RECORD);
+    let args = RunArgs::read(parsed)?;
     let mut config = config.clone();
-    config.deterministic |= alone;
+    config.deterministic |= args.alone;
     let config = &config;
     let talks = is_session(parsed, out);
-    Shape::read(parsed)?; // Before a model is loaded.
     let mut ask = if talks {
         Ask::without_prompt(parsed, OVERFLOWS)?
     } else {
         Ask::read(parsed, OVERFLOWS)?
     };
-    let keep_alive = parsed.value(&KEEPALIVE).map(KeepAlive::parse_lenient);
-    ask.turn.keep_alive = keep_alive.transpose()?;
+    ask.turn.keep_alive = args.keep_alive;
     // llama.cpp's log is available only in this process.
-    let local =
-        parsed.has(&LOCAL) || alone || log.0 != Level::Off || model::is_path(&ask.turn.model);
-    let server = match local {
-        true if parsed.has(&IDLE_EXIT) => {
+    let logs = args.log.0 != Level::Off;
+    let server = match args.local || args.alone || logs || model::is_path(&ask.turn.model) {
+        true if args.idle_exit.is_some() => {
             let text = "--linger uses a server: it needs a model of the store and cannot be used with --local, --deterministic, --record or --log";
             return Err(Error::usage(text));
         }
         true => None,
-        false if parsed.has(&IDLE_EXIT) => Some(idle_exit::server(parsed, config)?),
-        false => context.some_server(parsed)?,
+        false => match &args.idle_exit {
+            Some(stay) => Some(idle_exit::server(stay, config)?),
+            None => context.some_server(parsed)?,
+        },
     };
     if !model::is_path(&ask.turn.model) && context.named_server(parsed)?.is_none() {
-        fetch(&ask.turn.model, parsed, config, out)?;
+        fetch(&ask.turn.model, &args, config, out)?;
     }
     if talks {
-        return talk(server, ask, parsed, config, out);
+        return talk(server, ask, &args, config, out);
     }
-    let Some(mut file) = replay::begin(parsed, &mut ask)? else {
-        return answer_once(server, &ask, parsed, config, out).map(drop);
+    let Some(record) = &args.record else {
+        return answer_once(server, &ask, &args, config, out).map(drop);
     };
-    let reply = answer_once(None, &ask, parsed, config, out).inspect_err(|_| {
+    let mut file = replay::begin(record, &mut ask)?;
+    let reply = answer_once(None, &ask, &args, config, out).inspect_err(|_| {
         // After a failure no record is left behind.
-        let _ = parsed.value(&RECORD).map(std::fs::remove_file);
+        let _ = std::fs::remove_file(record);
     })?;
     let model = model::open(&context.store(), &ask.turn.model)?;
     replay::write(&mut file, &ask, &model, &reply, config)
@@ -329,19 +283,19 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
 fn answer_once(
     server: Option<Client>,
     ask: &Ask,
-    parsed: &Parsed,
+    args: &RunArgs,
     config: &Config,
     out: &mut Out,
 ) -> Result<Message> {
-    let mut transcript = Transcript::open(parsed)?;
-    let shows_thinking = ask.turn.think.is_some() && !parsed.has(&HIDETHINKING);
-    let mut printer = Printer::new(out, &ask.turn.model, parsed.has(&JSON), shows_thinking)
-        .shaped(Shape::read(parsed)?);
+    let mut transcript = Transcript::open(args.transcript.as_deref())?;
+    let shows_thinking = ask.turn.think.is_some() && args.shows_thinking;
+    let mut printer =
+        Printer::new(out, &ask.turn.model, args.json, shows_thinking).shaped(args.shape.clone());
     let deadline = Deadline::new();
     let started = Instant::now();
     let mut known = config.clone();
     known.work = Some(ask.work());
-    let mut backend = backend(server, ask, Policy::OneShot, parsed, &known)?;
+    let mut backend = backend(server, ask, Policy::OneShot, args, &known)?;
     let outcome = answered(&backend, ask, &deadline, started, &mut printer);
     let mut pieces = None;
     let outcome = match outcome {
@@ -349,7 +303,7 @@ fn answer_once(
             if let Backend::Local(local) = backend {
                 // The model has to stay loaded between the pieces; llama.cpp is started once at a time.
                 drop(local);
-                backend = self::backend(None, ask, Policy::Session, parsed, config)?;
+                backend = self::backend(None, ask, Policy::Session, args, config)?;
             }
             let reduced = reduce::answer(&backend, ask, config, &deadline, &mut printer);
             deadline.check(reduced).map(|count| {
@@ -364,13 +318,13 @@ fn answer_once(
             printer.cut()?;
             return Err(error);
         }
-        Err(error) if is_embedding(&error, &backend, ask) && !parsed.has(&RECORD) => {
+        Err(error) if is_embedding(&error, &backend, ask) && args.record.is_none() => {
             drop(printer);
             let server = match &backend {
                 Backend::Remote(client) => Some(&**client),
                 Backend::Local(_) => None,
             };
-            vector::print(server, ask, parsed, config, out)?;
+            vector::print(server, ask, args, config, out)?;
             return Ok(Message::default());
         }
         answered => answered?,
@@ -388,7 +342,7 @@ fn answer_once(
         let turn: Vec<Message> = prompt.into_iter().chain([reply.clone()]).collect();
         transcript.add(ask.system.as_deref(), &turn)?;
     }
-    if parsed.has(&VERBOSE) {
+    if args.verbose {
         answer::print_timings(out, &finish.usage, device.as_deref());
     }
     check_complete(ask, &reply, finish.reason)?;

@@ -42,6 +42,16 @@ pub fn to_json(options: &Options) -> Map<String, Json> {
         .collect()
 }
 
+/// `keep_alive` as a request gives it.
+pub fn keep_alive_json(keep_alive: KeepAlive) -> Json {
+    match keep_alive {
+        // Some servers read a number as whole seconds.
+        KeepAlive::For(time) if time.subsec_nanos() > 0 => format!("{}ms", time.as_millis()).into(),
+        KeepAlive::For(time) => time.as_secs().into(),
+        KeepAlive::Forever => (-1).into(),
+    }
+}
+
 /// Reads `keep_alive`: seconds as a number, or a duration.
 ///
 /// # Errors

@@ -165,12 +165,8 @@ impl Pool {
                 self.shared_context(model, tokens(requested.unwrap_or(default)), gpu_layers)
             }
         };
-        // Threads without a processor wait for each other at every step: a thousand on two would block a
-        // model for minutes.
-        let threads = options
-            .int("num_thread")
-            .filter(|count| *count > 0)
-            .map(|count| (count as usize).min(machine::processors()));
+        let (requested, setting) = (options.int("num_thread"), self.0.config.threads);
+        let threads = tune::threads(requested, setting, machine::cores(), machine::processors());
         Ok(Load {
             weights: model.weights.clone(),
             context,
@@ -183,9 +179,7 @@ impl Pool {
                 let scale = options.float_or_default("adapter_scale");
                 (path, scale as f32)
             }),
-            threads: threads
-                .or(self.0.config.threads)
-                .unwrap_or_else(machine::cores),
+            threads,
         })
     }
 

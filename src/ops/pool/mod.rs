@@ -4,6 +4,7 @@
 //! how long an idle engine stays. No lock is held while a model loads.
 
 mod load_spec;
+mod queue;
 mod state;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -143,11 +144,11 @@ impl Pool {
         let id = loop {
             match state.step(&load, self.0.config.loaded_max, ticket) {
                 Step::Use(index) => {
-                    state.leave(ticket);
+                    state.queue.leave(ticket);
                     return Ok(self.lease(&mut state, index, keep_alive));
                 }
                 Step::Load(evicted) => {
-                    state.leave(ticket);
+                    state.queue.leave(ticket);
                     let id =
                         state.reserve(&load, model, keep_alive.unwrap_or(self.0.config.keep_alive));
                     drop(state);
@@ -157,12 +158,12 @@ impl Pool {
                 Step::Wait => {}
             }
             if ticket.is_none() {
-                ticket = Some(state.queue(self.0.config.queue_max)?);
+                ticket = Some(state.queue.enter(self.0.config.queue_max)?);
             }
             let woken = self.0.changed.wait_timeout(state, LOOK);
             state = woken.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
             if cancel.load(Ordering::Relaxed) {
-                state.leave(ticket);
+                state.queue.leave(ticket);
                 return Err(Error::cancelled());
             }
         };

@@ -1,13 +1,12 @@
 //! The state of a pool: its entries, which one a request may use, and which one to evict.
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::queue::Queue;
 use crate::core::digest::Digest;
 use crate::core::duration::KeepAlive;
-use crate::core::error::{Class, Error, Result};
 use crate::core::name::Name;
 use crate::ops::model::Model;
 use crate::system::engine::memory::Need;
@@ -16,9 +15,7 @@ use crate::system::engine::{Context, Engine, Spec};
 #[derive(Default)]
 pub(super) struct State {
     pub(super) entries: Vec<Entry>,
-    /// Requests that wait to load, by their tickets.
-    waiting: VecDeque<u64>,
-    next_ticket: u64,
+    pub(super) queue: Queue,
     pub(super) next_id: u64,
 }
 
@@ -92,32 +89,10 @@ pub(super) enum Step {
 }
 
 impl State {
-    /// Queues a request. The first in the queue is about to load and does not count.
-    ///
-    /// # Errors
-    /// `Busy` if too many are waiting.
-    pub(super) fn queue(&mut self, places: usize) -> Result<u64> {
-        if self.waiting.len() > places {
-            let text = "server busy, please try again.  maximum pending requests exceeded";
-            return Err(Error::plain(Class::Busy, text));
-        }
-        self.next_ticket += 1;
-        self.waiting.push_back(self.next_ticket);
-        Ok(self.next_ticket)
-    }
-
-    /// Removes a request from the queue.
-    pub(super) fn leave(&mut self, ticket: Option<u64>) {
-        self.waiting.retain(|known| Some(*known) != ticket);
-    }
-
     /// The next step of a request for this load spec. A loaded engine is used at once; loads run in the
     /// order of the requests.
     pub(super) fn step(&mut self, load: &Load, loaded_max: usize, ticket: Option<u64>) -> Step {
-        let is_first = self
-            .waiting
-            .front()
-            .is_none_or(|first| Some(*first) == ticket);
+        let is_first = self.queue.is_first(ticket);
         if let Some(index) = self
             .entries
             .iter()

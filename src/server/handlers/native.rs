@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use serde_json::Value as Json;
 
+use crate::core::error::Result;
 use crate::format::wire::native::encode::{ChatRecord, GenerateRecord, NativeEncoder};
-use crate::format::wire::native::{ChatRequest, GenerateRequest, decode, error_json};
+use crate::format::wire::native::{ChatRequest, Common, GenerateRequest, decode, error_json};
 use crate::server::body::content;
 use crate::server::http::Exchange;
 use crate::server::resolve::known;
@@ -18,6 +19,12 @@ fn error_body(message: &str, _status: u16) -> Json {
     error_json(message)
 }
 
+/// The errors that the reference reports before any other invalid field.
+fn precedes(server: &Server, common: &Common) -> Result<()> {
+    decode::logprobs(common.logprobs, common.top_logprobs)?;
+    known(server, &common.model)
+}
+
 /// `POST /api/generate`.
 pub fn generate(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
     let started = Instant::now();
@@ -26,7 +33,7 @@ pub fn generate(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
     };
     let question = body.and_then(|request| {
         decode::named(&request.common.model)?;
-        known(server, &request.common.model)?;
+        precedes(server, &request.common)?;
         decode::generate(request)
     });
     let question = question.map(|turn| Question {
@@ -44,7 +51,7 @@ pub fn chat(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
         return;
     };
     let question = body.and_then(|request| {
-        known(server, &request.common.model)?;
+        precedes(server, &request.common)?;
         decode::chat(request)
     });
     let question = question.map(|turn| Question {

@@ -4,6 +4,7 @@
 //! win over the one optional file. Only this module names environment variables or looks up the
 //! user's folders.
 
+mod defaults;
 mod folders;
 mod network;
 mod shown;
@@ -21,21 +22,6 @@ use folders::{Folders, below, split_list};
 use sources::Sources;
 
 pub use shown::Setting;
-
-/// The store's folder for a user without a home.
-const MODELS_WITHOUT_HOME: &str = "/var/lib/puna/models";
-/// How long a model stays loaded after its last request.
-const KEEP_ALIVE: Duration = Duration::from_secs(300);
-/// How long a load may stall.
-const LOAD_STALL: Duration = Duration::from_secs(300);
-/// Requests that may wait for a model.
-const QUEUE_MAX: usize = 512;
-/// A server's context where nothing names one: the reference's on a machine without a large GPU.
-const CONTEXT_TOKENS: u32 = 4096;
-/// Answers that one model computes at once.
-const PARALLEL: u32 = 8;
-/// Models loaded at once on a CPU.
-const LOADED_MAX: usize = 3;
 
 /// Variables that puna reads, each with its line in the manual. `X` stands for both prefixes.
 const VARIABLES: &[(&str, &str)] = &[
@@ -277,6 +263,7 @@ impl Config {
             socket,
         } = Places::find(&sources, folders);
         let host = either("HOST");
+        let address = host.as_deref().map(Address::parse).transpose()?;
         let config = Config {
             file,
             found: Vec::new(),
@@ -286,11 +273,7 @@ impl Config {
             cache_max: plain("PUNA_CACHE_MAX").and_then(|text| bytes::parse(&text).ok()),
             history,
             plain: plain("NO_COLOR").is_some() || plain("TERM").is_some_and(|term| term == "dumb"),
-            address: host
-                .as_deref()
-                .map(Address::parse)
-                .transpose()?
-                .unwrap_or_default(),
+            address: address.unwrap_or_default(),
             address_named: host.is_some(),
             socket: checked_socket(socket)?,
             api_key: plain("PUNA_API_KEY"),
@@ -298,13 +281,14 @@ impl Config {
             inherited_sockets: inherited_sockets(variable),
             keep_alive: either("KEEP_ALIVE")
                 .and_then(|value| KeepAlive::parse_lenient(&value).ok())
-                .unwrap_or(KeepAlive::For(KEEP_ALIVE)),
-            context_tokens: number("CONTEXT_LENGTH").unwrap_or(CONTEXT_TOKENS),
-            parallel: number("NUM_PARALLEL").unwrap_or(PARALLEL),
+                .unwrap_or(KeepAlive::For(defaults::KEEP_ALIVE)),
+            context_tokens: number("CONTEXT_LENGTH").unwrap_or(defaults::CONTEXT_TOKENS),
+            parallel: number("NUM_PARALLEL").unwrap_or(defaults::PARALLEL),
             deterministic: plain("PUNA_DETERMINISTIC").and_then(|value| switched(&value))
                 == Some(true),
-            loaded_max: number("MAX_LOADED_MODELS").map_or(LOADED_MAX, |count| count as usize),
-            queue_max: number("MAX_QUEUE").map_or(QUEUE_MAX, |count| count as usize),
+            loaded_max: number("MAX_LOADED_MODELS")
+                .map_or(defaults::LOADED_MAX, |count| count as usize),
+            queue_max: number("MAX_QUEUE").map_or(defaults::QUEUE_MAX, |count| count as usize),
             load_stall: load_stall(either("LOAD_TIMEOUT").as_deref()),
             keeps_unused: is_on("NOPRUNE"),
             debug: is_on("DEBUG"),
@@ -341,7 +325,7 @@ impl Places {
     fn find(sources: &Sources, folders: &Folders) -> Self {
         let named = |name: &str| sources.plain(name).map(PathBuf::from);
         let models = named("PUNA_MODELS").or_else(|| below(&folders.data, "puna/models"));
-        let models = models.unwrap_or_else(|| MODELS_WITHOUT_HOME.into());
+        let models = models.unwrap_or_else(|| defaults::MODELS_WITHOUT_HOME.into());
         // An empty variable means no socket, an unset one the usual path.
         let socket = sources
             .raw("PUNA_SOCKET")
@@ -404,7 +388,7 @@ fn load_stall(value: Option<&str>) -> Option<Duration> {
     match value.map(KeepAlive::parse_lenient) {
         Some(Ok(KeepAlive::For(Duration::ZERO) | KeepAlive::Forever)) => None,
         Some(Ok(KeepAlive::For(time))) => Some(time),
-        Some(Err(_)) | None => Some(LOAD_STALL),
+        Some(Err(_)) | None => Some(defaults::LOAD_STALL),
     }
 }
 
@@ -461,7 +445,7 @@ mod tests {
     #[test]
     fn without_a_home_there_is_still_a_store() {
         let config = read(&[("PUNA_SOCKET", "")], None);
-        assert_eq!(config.models, PathBuf::from(MODELS_WITHOUT_HOME));
+        assert_eq!(config.models, PathBuf::from(defaults::MODELS_WITHOUT_HOME));
         assert_eq!((config.ollama_models, config.socket), (None, None));
     }
 }

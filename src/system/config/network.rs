@@ -3,20 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::defaults;
 use super::folders::{Folders, split_list};
 use crate::core::duration::KeepAlive;
 use crate::core::network::Network;
-
-/// A connection that receives nothing for this long is dropped and opened again.
-const STALL: Duration = Duration::from_secs(30);
-/// Pause before the second try; each further one is twice as long.
-const PAUSE: Duration = Duration::from_millis(500);
-/// A blob is fetched in parts of this size.
-const PART_BYTES: u64 = 32 << 20;
-/// Parts fetched at once.
-const STREAMS: usize = 8;
-/// The bundle of certificates of most Linux systems.
-const SYSTEM_CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// Variables, each with its line in the manual.
 pub const VARIABLES: &[(&str, &str)] = &[
@@ -62,7 +52,7 @@ pub(super) fn read(plain: &dyn Fn(&str) -> Option<String>, folders: &Folders) ->
         }
     };
     let number = |name: &str| plain(name).and_then(|text| text.parse::<u64>().ok());
-    let system = || Some(PathBuf::from(SYSTEM_CERTIFICATES)).filter(|path| path.exists());
+    let system = || Some(PathBuf::from(defaults::SYSTEM_CERTIFICATES)).filter(|path| path.exists());
     let certificates = plain("PUNA_CA_FILE").or_else(|| plain("SSL_CERT_FILE"));
     let own = folders
         .data
@@ -88,10 +78,13 @@ pub(super) fn read(plain: &dyn Fn(&str) -> Option<String>, folders: &Folders) ->
             .map(PathBuf::from)
             .or_else(|| folders.home.as_ref().map(|home| home.join(".netrc"))),
         keys: theirs.into_iter().chain(own).collect(),
-        stall: duration("PUNA_STALL_TIME", STALL),
-        pause: duration("PUNA_RETRY_PAUSE", PAUSE),
-        part_bytes: number("PUNA_PART_BYTES").unwrap_or(PART_BYTES).max(1),
-        streams: number("PUNA_PULL_STREAMS").map_or(STREAMS, |count| count.clamp(1, 64) as usize),
+        stall: duration("PUNA_STALL_TIME", defaults::STALL),
+        pause: duration("PUNA_RETRY_PAUSE", defaults::PAUSE),
+        part_bytes: number("PUNA_PART_BYTES")
+            .unwrap_or(defaults::PART_BYTES)
+            .max(1),
+        streams: number("PUNA_PULL_STREAMS")
+            .map_or(defaults::STREAMS, |count| count.clamp(1, 64) as usize),
     }
 }
 

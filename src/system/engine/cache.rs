@@ -453,13 +453,11 @@ impl<'a> Cache<'a> {
     fn copy(&mut self, source: usize, tokens: usize, index: usize) -> bool {
         self.clear(index);
         let state = if self.needs_checkpoints() {
-            match self
-                .checkpoint_for(source, tokens)
-                .or_else(|| self.state(source))
-            {
-                None => return false,
-                state => state,
-            }
+            let saved = self.checkpoint_for(source, tokens);
+            let Some(state) = saved.or_else(|| self.state(source)) else {
+                return false;
+            };
+            Some(state)
         } else {
             None
         };
@@ -483,14 +481,12 @@ impl<'a> Cache<'a> {
             .checkpoints
             .iter()
             .filter(|checkpoint| checkpoint.tokens <= tokens);
-        let (checkpoints, held) = (
-            checkpoints.cloned().collect(),
-            held.tokens[..tokens].to_vec(),
-        );
+        let checkpoints = checkpoints.cloned().collect();
+        let tokens = held.tokens[..tokens].to_vec();
         cells.iter().for_each(|cell| self.cells.share(*cell));
-        let line = &mut self.sequences[index];
-        (line.tokens, line.cells, line.checkpoints) = (held, cells, checkpoints);
-        line.cost.fresh = 0;
+        let sequence = &mut self.sequences[index];
+        (sequence.tokens, sequence.cells, sequence.checkpoints) = (tokens, cells, checkpoints);
+        sequence.cost.fresh = 0;
         true
     }
 

@@ -87,11 +87,7 @@ pub fn for_answers<'a>(
         sequences: sequences as usize,
         window,
         checkpoint_bytes: bytes,
-        idle_cells: if ready.gpu_layers > 0 {
-            usize::MAX
-        } else {
-            IDLE_CELLS
-        },
+        idle_cells: if gpu { usize::MAX } else { IDLE_CELLS },
         saved_bytes: if once { 0 } else { bytes },
     };
     let plan = Plan {
@@ -109,7 +105,9 @@ pub fn for_answers<'a>(
     Ok((Cache::new((context, base.interrupt), limits), plan))
 }
 
-/// Parameters that are multiplied for each token: all but the embedding table, which is a lookup.
+/// Parameters that are multiplied for each token: all but the embedding table, which is a lookup. Two thirds of
+/// gemma-3-270m are that table; with it slices were half as long, and a prompt's ratio to the raw loop 0.93
+/// instead of 1.07 (EPYC AVX-512).
 pub fn multiplied(model: &LlamaModel) -> u64 {
     let table = (model.n_vocab().max(0) as u64).saturating_mul(model.n_embd().max(0) as u64);
     model.n_params().saturating_sub(table)

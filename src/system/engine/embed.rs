@@ -55,7 +55,7 @@ impl<'a> Embedder<'a> {
         }
     }
 
-    /// Runs until the channel closes. Each busy period runs in its own thread: see the top of `thread.rs`.
+    /// Runs until the channel closes. Each busy period runs in its own thread: see the top of `engine_thread.rs`.
     pub fn run(&mut self, texts: &mut Receiver<Texts>) {
         while let Ok(first) = texts.recv() {
             self.enqueue(first);

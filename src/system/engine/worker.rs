@@ -69,7 +69,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Runs until the channel closes. Each busy period runs in its own thread: see the top of `thread.rs`.
+    /// Runs until the channel closes. Each busy period runs in its own thread: see the top of `engine_thread.rs`.
     pub fn run(&mut self, jobs: &mut Receiver<Submission>) {
         while self.wait(jobs) {
             let ended = thread::scope(|scope| scope.spawn(|| self.stretch(jobs)).join());

@@ -15,6 +15,9 @@ use crate::core::error::{Class, Error, Result};
 use crate::core::name::Name;
 use crate::format::manifest::Manifest;
 
+/// `gc` leaves younger files: they may belong to an operation that is still running.
+pub const GARBAGE_AGE: Duration = Duration::from_secs(3600);
+
 /// A file that no model needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Garbage {

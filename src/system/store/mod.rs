@@ -26,7 +26,7 @@ use unfinished::{UNFINISHED, sync_folder, write_whole};
 
 pub use blob::Take;
 pub use check::Checked;
-pub use collect::{Garbage, Usage};
+pub use collect::{GARBAGE_AGE, Garbage, Usage};
 pub use lock::Guard;
 pub use partial::{Hashing, Partial};
 pub use sending::Sending;

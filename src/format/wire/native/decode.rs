@@ -16,7 +16,7 @@ use crate::core::turn::{
     GivenTemplate, Input, OutputConstraint, Overflow, Part, ToolChoice, TurnRequest,
 };
 use crate::format::template::GoTemplate;
-use crate::format::wire::options::{from_json, keep_alive, to_json};
+use crate::format::wire::options::{from_json, keep_alive, keep_alive_json, to_json};
 
 const NO_MEDIA: &str = "Multimodal data provided, but model does not support multimodal requests.";
 /// Most alternatives to a token that are reported, as in the reference.
@@ -302,13 +302,4 @@ pub fn tool_json(tool: &Tool) -> Json {
         "description": tool.description,
         "parameters": tool.parameters,
     }})
-}
-
-fn keep_alive_json(keep_alive: KeepAlive) -> Json {
-    match keep_alive {
-        // Some servers read a number as whole seconds.
-        KeepAlive::For(time) if time.subsec_nanos() > 0 => format!("{}ms", time.as_millis()).into(),
-        KeepAlive::For(time) => time.as_secs().into(),
-        KeepAlive::Forever => (-1).into(),
-    }
 }
