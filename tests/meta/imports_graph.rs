@@ -123,10 +123,8 @@ impl Tree {
     fn owner(&self, path: &Names) -> Option<Names> {
         let mut path = path.clone();
         for _ in 0..8 {
-            let length = (1..=path.len())
-                .rev()
-                .find(|length| self.files.contains_key(&path[..*length]))?;
-            let module = path[..length].to_vec();
+            let module = self.named(&path)?;
+            let length = module.len();
             let source = path
                 .get(length)
                 .and_then(|item| self.reexports.get(&module)?.get(item));
@@ -138,11 +136,23 @@ impl Tree {
         None
     }
 
-    /// The arrows from each module to the modules whose items it uses.
+    /// The module that a path names, whatever it hands on.
+    fn named(&self, path: &Names) -> Option<Names> {
+        (1..=path.len())
+            .rev()
+            .find(|length| self.files.contains_key(&path[..*length]))
+            .map(|length| path[..length].to_vec())
+    }
+
+    /// The arrows from each module to the modules whose items it uses, and to those through which it takes
+    /// them, but for the folders it lies in: they hand on what their files have.
     fn arrows(&self) -> BTreeMap<Names, BTreeSet<Names>> {
         let targets = |module: &Names, paths: &BTreeSet<Names>| -> BTreeSet<Names> {
             let owners = paths.iter().filter_map(|path| self.owner(path));
-            owners.filter(|owner| owner != module).collect()
+            let named = paths.iter().filter_map(|path| self.named(path));
+            let named = named.filter(|named| !module.starts_with(named));
+            let targets = owners.chain(named);
+            targets.filter(|target| target != module).collect()
         };
         self.imports
             .iter()

@@ -1,6 +1,5 @@
 //! Renders messages as prompt text with the model's own template, or as plain completion without one.
 
-pub mod capabilities;
 pub mod escape;
 pub mod go;
 mod jinja;

@@ -6,6 +6,7 @@ use crate::core::error::Result;
 use crate::core::options::Options;
 use crate::ops::measured_settings::MeasuredSettings;
 use crate::ops::model::Model;
+use crate::system::engine::kv::KvKind;
 use crate::system::engine::memory::Need;
 use crate::system::engine::{BUILT_FOR_GPU, Context, Spec, repack, tune};
 use crate::system::machine;
@@ -98,12 +99,7 @@ impl Pool {
     }
 
     fn attention(&self, model: &Model, layers: Option<i32>) -> tune::Attention {
-        let kv = self
-            .0
-            .config
-            .kv_cache
-            .as_deref()
-            .and_then(tune::KvKind::parse);
+        let kv = self.0.config.kv_cache.as_deref().and_then(KvKind::parse);
         let config = &self.0.config;
         let (on_gpu, several) = (
             self.gpu_free_bytes(layers).is_some(),

@@ -9,9 +9,10 @@ use llama_cpp_2::model::LlamaModel;
 use super::cache::{Cache, Limits};
 use super::embed::TEXTS_MAX;
 use super::interrupt::Interrupt;
+use super::kv::KvKind;
 use super::plan::Plan;
 use super::ready::Ready;
-use super::tune::{self, KvKind};
+use super::tune;
 use super::{Backend, Context, Spec, ffi};
 use crate::core::error::{Error, Result};
 

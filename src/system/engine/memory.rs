@@ -1,7 +1,7 @@
 //! Estimates a model's memory from its GGUF header alone: weights, cache cells, compute buffers.
 
+use super::kv::KvKind;
 use super::repack;
-use super::tune::KvKind;
 use crate::format::gguf::{Header, Value};
 
 /// Buffers of a decode beside the logits: activations of a slice, measured at about 60 MiB for

@@ -18,7 +18,7 @@ mod gbnf;
 mod grammar;
 mod interrupt;
 mod job;
-mod kv;
+pub mod kv;
 mod log;
 mod logprobs;
 pub mod memory;

@@ -1,9 +1,10 @@
 //! Renders a GGUF's chat template with minijinja. The template is untrusted code: its fuel, recursion
 //! and text lengths are limited, and it sees only the conversation.
 
+mod capabilities;
 mod dumps;
 mod list;
-pub(crate) mod python;
+mod python;
 mod rewrite;
 mod values;
 
@@ -13,14 +14,14 @@ use minijinja::Environment;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
 
-use super::capabilities::Capabilities;
 use super::{Chat, Rendered};
 use crate::core::error::{self, Result};
 use crate::core::message::Tool;
 
-pub(crate) use values::{from_json, tool_value};
+use capabilities::Capabilities;
+use values::tool_value;
 
-pub use super::capabilities::CALLS_AS_TEXT;
+pub use capabilities::CALLS_AS_TEXT;
 
 /// Instructions that one rendering may execute; a chat of 100 messages needs about 10 000.
 const FUEL: u64 = 2_000_000;
@@ -92,11 +93,7 @@ impl Jinja {
             });
         };
         // Some templates assume that every argument has a description.
-        let described: Vec<Tool> = chat
-            .tools
-            .iter()
-            .map(super::capabilities::described)
-            .collect();
+        let described: Vec<Tool> = chat.tools.iter().map(capabilities::described).collect();
         let chat = &Chat {
             tools: &described,
             ..*chat
@@ -108,7 +105,7 @@ impl Jinja {
             return Ok(Rendered { text, notes });
         }
         // Many templates require that roles alternate.
-        let merged = super::capabilities::alternating(&messages);
+        let merged = capabilities::alternating(&messages);
         if merged.len() == messages.len() {
             return Err(error);
         }

@@ -4,10 +4,11 @@
 use minijinja::context;
 use minijinja::value::Value;
 
-use super::Chat;
-use super::jinja::{from_json, python, tool_value};
+use super::python;
+use super::values::{from_json, tool_value};
 use crate::core::error::Result;
 use crate::core::message::{Message, Tool, ToolCall};
+use crate::format::template::Chat;
 
 /// Texts that occur in no template.
 const NEEDLE: &str = "nEEdle1";
