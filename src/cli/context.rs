@@ -53,7 +53,13 @@ impl Context {
     /// # Errors
     /// `Usage` for an address that cannot be read.
     pub fn named_server(&self, parsed: &Parsed) -> Result<Option<Client>> {
-        named_server(parsed, &self.config)
+        let config = &self.config;
+        let address = match parsed.value(&HOST) {
+            Some(host) => Address::parse(host)?,
+            None if config.address_named => config.address.clone(),
+            None => return Ok(None),
+        };
+        Ok(Some(Client::at(&address).keyed(config.api_key.clone())))
     }
 
     /// The server that a command may use: the named one, else our own, else none.
@@ -61,7 +67,8 @@ impl Context {
     /// # Errors
     /// As [`Context::named_server`].
     pub fn some_server(&self, parsed: &Parsed) -> Result<Option<Client>> {
-        some_server(parsed, &self.config)
+        let named = self.named_server(parsed)?;
+        Ok(named.or_else(|| own_server(&self.config)))
     }
 }
 
@@ -69,19 +76,6 @@ impl Context {
 pub fn store(config: &Config) -> Store {
     Store::new(config.models.clone(), config.ollama_models.clone())
         .keeping_unused(config.keeps_unused)
-}
-
-/// The server that the user named: by `--host` or in the environment.
-pub fn named_server(parsed: &Parsed, config: &Config) -> Result<Option<Client>> {
-    match parsed.value(&HOST) {
-        Some(host) => Ok(Some(
-            Client::at(&Address::parse(host)?).keyed(config.api_key.clone()),
-        )),
-        None if config.address_named => Ok(Some(
-            Client::at(&config.address).keyed(config.api_key.clone()),
-        )),
-        None => Ok(None),
-    }
 }
 
 /// Our own server, if its socket exists and belongs to this user, and it reads the same store.
@@ -95,9 +89,4 @@ pub fn own_server(config: &Config) -> Option<Client> {
     let theirs = Client::on_socket(path, Some(PROBE_MAX)).store()?;
     let same = fs::canonicalize(&config.models).ok()? == theirs;
     same.then(|| Client::on_socket(path, None))
-}
-
-/// The server that a command may use: the named one, else our own, else none.
-pub fn some_server(parsed: &Parsed, config: &Config) -> Result<Option<Client>> {
-    Ok(named_server(parsed, config)?.or_else(|| own_server(config)))
 }

@@ -7,7 +7,7 @@ use crate::core::options::Options;
 use crate::ops::measured_settings::MeasuredSettings;
 use crate::ops::model::Model;
 use crate::system::engine::kv::KvKind;
-use crate::system::engine::memory::Need;
+use crate::system::engine::memory::{self, Need};
 use crate::system::engine::{BUILT_FOR_GPU, Context, Spec, repack, tune};
 use crate::system::machine;
 
@@ -39,11 +39,13 @@ const TEXTS_TOKENS: u32 = 512;
 impl Pool {
     pub(super) fn spec(&self, model: &Model, load: &Load) -> Spec {
         let attention = self.attention(model, load.gpu_layers);
-        let mut need = Need::estimate(&model.header, attention.kv, machine::has_amx());
         let repack = self.repacks(model);
-        if !repack {
-            need.repacked_bytes = 0;
-        }
+        let repacked_bytes = if repack {
+            repack::bytes(&model.header, machine::has_amx())
+        } else {
+            0
+        };
+        let need = Need::estimate(&model.header, attention.kv, repacked_bytes);
         Spec {
             path: load.weights.clone(),
             gpu_layers: load.gpu_layers,
@@ -79,15 +81,10 @@ impl Pool {
             avx512: machine::has("avx512f"),
         };
         let one_shot = self.0.policy == Policy::OneShot;
-        let work = one_shot.then(|| self.0.config.work.unwrap_or(WORK));
-        let said = self.0.config.repack;
-        said.unwrap_or_else(|| {
-            repack::pays(
-                &model.header,
-                processor,
-                work.map(|(prompt, answer)| repack::Work { prompt, answer }),
-            )
-        })
+        let (prompt, answer) = self.0.config.work.unwrap_or(WORK);
+        let work = one_shot.then_some(repack::Work { prompt, answer });
+        let setting = self.0.config.repack;
+        setting.unwrap_or_else(|| repack::pays(&model.header, processor, work))
     }
 
     /// Free memory of the GPUs that take part in a load; `None` if none does.
@@ -98,8 +95,12 @@ impl Pool {
         self.backend().ok()?.gpu_free_bytes()
     }
 
+    /// The cache type that the user chose, if it has one of the known names.
+    fn kv(&self) -> Option<KvKind> {
+        self.0.config.kv_cache.as_deref().and_then(KvKind::parse)
+    }
+
     fn attention(&self, model: &Model, layers: Option<i32>) -> tune::Attention {
-        let kv = self.0.config.kv_cache.as_deref().and_then(KvKind::parse);
         let config = &self.0.config;
         let (on_gpu, several) = (
             self.gpu_free_bytes(layers).is_some(),
@@ -118,7 +119,12 @@ impl Pool {
             (false, true) => tune::Processor::SharedCpu,
             (false, false) => tune::Processor::Cpu,
         };
-        tune::attention(&model.header, processor, config.flash.or(measured), kv)
+        tune::attention(
+            &model.header,
+            processor,
+            config.flash.or(measured),
+            self.kv(),
+        )
     }
 
     /// The load spec of a request, from the options in force.
@@ -158,7 +164,7 @@ impl Pool {
             (Policy::OneShot, Some(requested)) => one(tokens(requested)),
             (Policy::Session, requested) => one(tokens(requested.unwrap_or(default))),
             (Policy::Server, requested) => {
-                self.shared_context(model, tokens(requested.unwrap_or(default)), gpu_layers)
+                self.shared_context(model, tokens(requested.unwrap_or(default)))
             }
         };
         let (requested, setting) = (options.int("num_thread"), self.0.config.threads);
@@ -181,18 +187,14 @@ impl Pool {
 
     /// Cells for several answers at once: as many as their share of memory allows, never fewer
     /// than one answer may need. Total memory decides, so that equal requests give equal contexts.
-    fn shared_context(&self, model: &Model, tokens: u32, layers: Option<i32>) -> Context {
+    fn shared_context(&self, model: &Model, tokens: u32) -> Context {
         let sequences = if self.0.config.deterministic {
             1
         } else {
             self.0.config.parallel.min(SEQUENCES_MAX)
         };
-        let need = Need::estimate(
-            &model.header,
-            self.attention(model, layers).kv,
-            machine::has_amx(),
-        );
-        let allowed = machine::total_bytes() / CACHE_SHARE / need.cell_bytes.max(1);
+        let cell_bytes = memory::cell_bytes(&model.header, self.kv().unwrap_or_default());
+        let allowed = machine::total_bytes() / CACHE_SHARE / cell_bytes.max(1);
         let of_many = sequences.div_ceil(FILLED_SHARE_OF_MANY).max(FILLED_MIN);
         let filled = sequences.div_ceil(FILLED_SHARE).min(of_many);
         let cells = u64::from(tokens) * u64::from(filled);

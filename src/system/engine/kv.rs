@@ -1,9 +1,10 @@
 //! The types that cache cells can have.
 
 /// The type in which the cache stores keys and values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum KvKind {
     /// 16-bit floats.
+    #[default]
     F16,
     /// Blocks of 32 in 8 bits.
     Q8,

@@ -1,7 +1,6 @@
 //! Estimates a model's memory from its GGUF header alone: weights, cache cells, compute buffers.
 
 use super::kv::KvKind;
-use super::repack;
 use crate::format::gguf::{Header, Value};
 
 /// Buffers of a decode beside the logits: activations of a slice, measured at about 60 MiB for
@@ -43,9 +42,8 @@ pub struct Need {
 }
 
 impl Need {
-    /// The memory that the model with this header needs.
-    /// `amx`: the processor has it, so that llama.cpp copies more of the weights.
-    pub fn estimate(header: &Header, kv: KvKind, amx: bool) -> Self {
+    /// The memory that the model with this header needs, with so many bytes of copies.
+    pub fn estimate(header: &Header, kv: KvKind, repacked_bytes: u64) -> Self {
         let weights_bytes = header
             .tensors
             .iter()
@@ -55,21 +53,15 @@ impl Need {
             Some(Value::Array(array)) => array.count,
             _ => 0,
         };
-        let layers = header.arch_integer("block_count").unwrap_or(0);
-        let state_bytes = layers.saturating_mul(state_bytes(header));
-        let attending = match header.arch_integer("attention.head_count") {
-            None | Some(0) if state_bytes > 0 => 0,
-            _ => layers,
-        };
-        let windowed = windowed(header, attending);
+        let (whole, windowed) = attending_layers(header);
         let layer_bytes = layer_bytes(header, kv);
         Need {
             weights_bytes,
-            repacked_bytes: repack::bytes(header, amx),
-            cell_bytes: layer_bytes.saturating_mul(attending - windowed),
+            repacked_bytes,
+            cell_bytes: layer_bytes.saturating_mul(whole),
             window_cell_bytes: layer_bytes.saturating_mul(windowed),
             window_tokens: header.arch_integer("attention.sliding_window").unwrap_or(0),
-            state_bytes,
+            state_bytes: layers(header).saturating_mul(state_bytes(header)),
             fixed_bytes: COMPUTE_BYTES.saturating_add(vocabulary.saturating_mul(4 * 64)),
         }
     }
@@ -86,6 +78,25 @@ impl Need {
             .saturating_add(self.state_bytes.saturating_mul(sequences))
             .saturating_add(self.fixed_bytes)
     }
+}
+
+/// Bytes of one cell of the cache, in all layers without a sliding window.
+pub fn cell_bytes(header: &Header, kv: KvKind) -> u64 {
+    layer_bytes(header, kv).saturating_mul(attending_layers(header).0)
+}
+
+fn layers(header: &Header) -> u64 {
+    header.arch_integer("block_count").unwrap_or(0)
+}
+
+/// How many layers attend to the whole context, and how many to a sliding window.
+fn attending_layers(header: &Header) -> (u64, u64) {
+    let attending = match header.arch_integer("attention.head_count") {
+        None | Some(0) if state_bytes(header) > 0 => 0,
+        _ => layers(header),
+    };
+    let windowed = windowed(header, attending);
+    (attending - windowed, windowed)
 }
 
 /// How many of the layers use a sliding window.

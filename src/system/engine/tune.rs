@@ -126,7 +126,7 @@ pub fn attention(
     flash: Option<bool>,
     kv: Option<KvKind>,
 ) -> Attention {
-    let kv = kv.unwrap_or(KvKind::F16);
+    let kv = kv.unwrap_or_default();
     let faster = processor != Processor::Cpu || head_size(header) > SMALL_HEAD;
     let flash = if kv == KvKind::F16 {
         flash.unwrap_or(faster)
