@@ -217,8 +217,8 @@ fn settings(facts: &Facts) -> Vec<(&'static str, String)> {
         ("threads", facts.threads.to_string()),
         ("flash attention", facts.attention.flash.to_string()),
         ("cache", facts.attention.kv.name().to_string()),
-        ("slice", facts.slice_tokens.to_string()),
-        ("lone slice", facts.lone_tokens.to_string()),
+        ("slice", facts.slices.shared.to_string()),
+        ("lone slice", facts.slices.lone.to_string()),
         ("repacked", facts.repacked.to_string()),
     ];
     if let Context::Shared { tokens, cells, .. } = facts.context {

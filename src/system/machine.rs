@@ -118,11 +118,6 @@ pub fn features() -> Vec<(&'static str, bool, bool)> {
         .collect()
 }
 
-/// True if the processor multiplies 8-bit integers in AMX tiles.
-pub fn has_amx() -> bool {
-    has("amx_int8")
-}
-
 /// True if the processor has a feature of [`features`]. They are looked up once.
 pub fn has(feature: &str) -> bool {
     static FEATURES: OnceLock<Vec<&'static str>> = OnceLock::new();

@@ -39,9 +39,14 @@ const TEXTS_TOKENS: u32 = 512;
 impl Pool {
     pub(super) fn spec(&self, model: &Model, load: &Load) -> Spec {
         let attention = self.attention(model, load.gpu_layers);
-        let repack = self.repacks(model);
+        let processor = repack::Processor {
+            amx: machine::has("amx_int8"),
+            avx2: machine::has("avx2"),
+            avx512: machine::has("avx512f"),
+        };
+        let repack = self.repacks(model, processor);
         let repacked_bytes = if repack {
-            repack::bytes(&model.header, machine::has_amx())
+            repack::bytes(&model.header, processor)
         } else {
             0
         };
@@ -75,11 +80,7 @@ impl Pool {
 
     /// Whether the model's weights are copied into the processor's own layout: as the user says, else if that
     /// pays for the work that is known.
-    fn repacks(&self, model: &Model) -> bool {
-        let processor = repack::Processor {
-            amx: machine::has_amx(),
-            avx512: machine::has("avx512f"),
-        };
+    fn repacks(&self, model: &Model, processor: repack::Processor) -> bool {
         let one_shot = self.0.policy == Policy::OneShot;
         let (prompt, answer) = self.0.config.work.unwrap_or(WORK);
         let work = one_shot.then_some(repack::Work { prompt, answer });

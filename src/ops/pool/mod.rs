@@ -179,9 +179,10 @@ impl Pool {
         cancel: &AtomicBool,
         progress: Progress,
     ) -> Result<Lease> {
+        let spec = self.spec(model, &load);
         let made = self
-            .make_room(id, model, &load)
-            .and_then(|()| self.load(model, &load, cancel, progress));
+            .make_room(id, &spec)
+            .and_then(|()| self.load(model, spec, cancel, progress));
         let mut state = self.state();
         let index = state
             .entries
@@ -208,7 +209,7 @@ impl Pool {
     fn load(
         &self,
         model: &Model,
-        load: &Load,
+        spec: Spec,
         cancel: &AtomicBool,
         progress: Progress,
     ) -> Result<(Engine, Spec)> {
@@ -219,7 +220,8 @@ impl Pool {
         };
         let spec = Spec {
             path: ollama_layout::weights(&self.0.config, model, &mut report)?,
-            ..self.spec(model, load)
+            memory_bytes: self.free_bytes(), // Idle engines may have been evicted since.
+            ..spec
         };
         model.check_vocabulary()?;
         let prefix_cache =
@@ -238,11 +240,10 @@ impl Pool {
     }
 
     /// Evicts idle engines until the model fits the free memory.
-    fn make_room(&self, id: u64, model: &Model, load: &Load) -> Result<()> {
-        let spec = self.spec(model, load);
-        let needed_bytes = least_bytes(&spec.need, load.context);
+    fn make_room(&self, id: u64, spec: &Spec) -> Result<()> {
+        let needed_bytes = least_bytes(&spec.need, spec.context);
         loop {
-            let gpu_bytes = self.gpu_free_bytes(load.gpu_layers).unwrap_or(0);
+            let gpu_bytes = self.gpu_free_bytes(spec.gpu_layers).unwrap_or(0);
             let reserved_bytes = self.state().reserve_bytes(id, needed_bytes);
             // Layers that do not fit the GPU stay on the CPU.
             let both_bytes = self.free_bytes().saturating_add(gpu_bytes);

@@ -55,18 +55,13 @@ pub fn for_answers<'a>(
     // The encoder's output is in the context once, for one answer.
     let sequences = if ready.encodes { 1 } else { sequences };
     let (work, gpu) = (multiplied(base.model), ready.gpu_layers > 0);
-    let slice = tune::slice_tokens(work, spec.threads, gpu);
-    let lone = if spec.deterministic {
-        slice
-    } else {
-        slice.max(tune::lone_tokens(work, spec.threads, gpu))
-    };
+    let slices = tune::Slices::new(work, spec.threads, gpu, spec.deterministic);
     // A slice of prompts and one token of each sequence: a larger batch would only cost memory and setup
     // time. A model with an encoder reads a prompt in one batch.
     let batch = if ready.encodes {
         cells.next_multiple_of(CONTEXT_GRAIN) as usize
     } else {
-        (lone.min(tokens as usize) + sequences as usize)
+        (slices.lone.min(tokens as usize) + sequences as usize)
             .next_multiple_of(tune::GRID)
             .min(spec.batch_tokens)
     };
@@ -94,8 +89,7 @@ pub fn for_answers<'a>(
     let plan = Plan {
         tokens_max: tokens as usize,
         sequences: sequences as usize,
-        slice_tokens: slice.min(batch),
-        lone_tokens: lone.min(batch),
+        slices: slices.within(batch),
         batch_tokens: batch,
         has_tiles: ready.gpu_layers == 0 && spec.attention.flash,
         answer_start: ready.encodes.then(|| start(base.model)),

@@ -87,9 +87,11 @@ impl Engine {
     ) -> Result<Self> {
         let (threads, attention, context) = (spec.threads, spec.attention, spec.context);
         let (strips_accents, repacked) = (spec.strips_accents, spec.repack);
+        let (deterministic, batch_tokens) = (spec.deterministic, spec.batch_tokens);
         let (worker, loaded) = engine_thread::start(backend.clone(), spec, progress)?;
         let model = loaded.model;
-        let on_gpu = loaded.gpu_layers > 0;
+        let (parameters, on_gpu) = (context::multiplied(&model), loaded.gpu_layers > 0);
+        let slices = tune::Slices::new(parameters, threads, on_gpu, deterministic);
         let facts = Facts {
             trained_tokens: model.n_ctx_train(),
             device: device_name(loaded.gpu_layers),
@@ -100,8 +102,7 @@ impl Engine {
             attention,
             context,
             repacked,
-            slice_tokens: tune::slice_tokens(context::multiplied(&model), threads, on_gpu),
-            lone_tokens: tune::lone_tokens(context::multiplied(&model), threads, on_gpu),
+            slices: slices.within(batch_tokens),
         };
         Ok(Engine {
             model,

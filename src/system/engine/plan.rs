@@ -2,6 +2,8 @@
 
 use llama_cpp_2::token::LlamaToken;
 
+use super::tune::Slices;
+
 /// The settings of a context, the same for all its jobs.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
@@ -9,10 +11,8 @@ pub struct Plan {
     pub tokens_max: usize,
     /// Answers computed at once.
     pub sequences: usize,
-    /// Tokens of prompts in one decode while others generate, until the engine knows its own speed.
-    pub slice_tokens: usize,
-    /// Tokens of prompts in one decode while nobody generates.
-    pub lone_tokens: usize,
+    /// Tokens of prompts in one decode.
+    pub slices: Slices,
     /// Most tokens of one decode.
     pub batch_tokens: usize,
     /// True if attention may be computed in tiles, over the cells of all sequences.

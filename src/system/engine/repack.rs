@@ -18,18 +18,33 @@ const AMX: &[(&str, u64)] = &[
 ];
 /// Rows that an AMX tile pair takes at once.
 const AMX_ROWS: u64 = 32;
-/// Types that are interleaved by rows for AVX2.
-const AVX2: &[&str] = &["Q4_0", "Q4_K", "IQ4_NL"];
+/// Types whose rows are interleaved for AVX2.
+const INTERLEAVED: &[&str] = &["Q4_0", "Q4_K", "IQ4_NL", "MXFP4"];
+/// The type whose rows are interleaved only for AVX-512.
+const INTERLEAVED_AVX512: &str = "Q2_K";
 /// Rows that are interleaved.
-const AVX2_ROWS: u64 = 8;
+const ROWS: u64 = 8;
+/// The rules of x86 are known here. Elsewhere llama.cpp copies as it does by itself, and no copy is counted.
+const KNOWN: bool = cfg!(any(target_arch = "x86_64", target_arch = "x86")) && !BUILT_FOR_GPU;
 
-/// A processor, as far as it decides what copies are worth.
+/// A processor, as far as it decides what is copied and what copies are worth.
 #[derive(Debug, Clone, Copy)]
 pub struct Processor {
     /// It multiplies 8-bit integers in AMX tiles.
     pub amx: bool,
+    /// It has AVX2.
+    pub avx2: bool,
     /// It has AVX-512.
     pub avx512: bool,
+}
+
+/// The layout of a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    /// Tiles for AMX.
+    Tiles,
+    /// Eight rows interleaved.
+    Rows,
 }
 
 /// Picoseconds per byte that copying takes, once. Llama-3.2-1B's shape in Q4_K_M, 0.78 GB: 0.5 s longer, and
@@ -49,68 +64,88 @@ pub struct Work {
 /// slower.
 type Gain = (f64, f64);
 
-/// The gain for a type on a processor.
+/// The gain of a layout for a type.
 ///
 /// AMX, K types: Llama-3.2-1B's shape in Q4_K_M, prompts 199 tokens/s with copies and 180 without, answers 14.6
 /// and 13.3; Q4_1: SmolLM2-135M, prompts 908 and 312, answers 94 and 75 (two cores of Xeons). AVX2, K types: a
 /// Llama of 1.1 billion in Q4_K_M, prompts 49 with copies and 58 to 67 without (two cores of an EPYC). What was
 /// not measured counts as a small gain, as llama.cpp's authors say.
-fn gain(kind: &str, processor: Processor) -> Gain {
-    match (kind.ends_with("_K"), processor) {
-        (true, Processor { amx: true, .. }) => (0.7, 7.0),
-        (true, Processor { avx512: true, .. }) => (0.5, 0.5),
-        (true, _) => (-8.0, 0.0),
-        (false, Processor { amx: true, .. }) => (22.0, 27.0),
-        (false, _) => (1.0, 1.0),
+fn gain(layout: Layout, kind: &str, avx512: bool) -> Gain {
+    match (layout, kind.ends_with("_K")) {
+        (Layout::Tiles, true) => (0.7, 7.0),
+        (Layout::Tiles, false) => (22.0, 27.0),
+        (Layout::Rows, true) if !avx512 => (-8.0, 0.0),
+        (Layout::Rows, true) => (0.5, 0.5),
+        (Layout::Rows, false) => (1.0, 1.0),
     }
 }
 
 /// Whether copies are worth their cost for this work; `None`: so much that only the gain counts.
 pub fn pays(header: &Header, processor: Processor, work: Option<Work>) -> bool {
+    if !KNOWN {
+        return true;
+    }
     let (mut bytes, mut prompt, mut answer) = (0.0, 0.0, 0.0);
-    for tensor in copied(header, processor.amx) {
+    for (tensor, layout) in copied(header, processor) {
         let size = tensor.size_bytes as f64;
-        let (each_prompt, each_answer) = gain(tensor.kind.name, processor);
+        let computed = size * computed_share(header, tensor);
+        let (each_prompt, each_answer) = gain(layout, tensor.kind.name, processor.avx512);
         bytes += size;
-        prompt += size * each_prompt;
-        answer += size * each_answer;
+        prompt += computed * each_prompt;
+        answer += computed * each_answer;
     }
     work.map_or(prompt + answer > 0.0, |work| {
         prompt * work.prompt as f64 + answer * work.answer as f64 > bytes * COST_PS
     })
 }
 
-/// Bytes of the weights that are copied on a processor with (`amx`) or without AMX.
-pub fn bytes(header: &Header, amx: bool) -> u64 {
-    copied(header, amx)
-        .map(|tensor| tensor.size_bytes)
+/// Bytes of the weights that are copied on this processor.
+pub fn bytes(header: &Header, processor: Processor) -> u64 {
+    copied(header, processor)
+        .map(|(tensor, _)| tensor.size_bytes)
         .fold(0, u64::saturating_add)
 }
 
-fn copied(header: &Header, amx: bool) -> impl Iterator<Item = &Tensor> {
+fn copied(header: &Header, processor: Processor) -> impl Iterator<Item = (&Tensor, Layout)> {
     let tied = header.tensor("output.weight").is_none();
     let is_looked_up = |tensor: &Tensor| tensor.name == "token_embd.weight";
     header
         .tensors
         .iter()
-        .filter(|_| !BUILT_FOR_GPU)
+        .filter(|_| KNOWN)
         // A row of this one is looked up by its token; a model without another uses it for its output too.
         .filter(move |tensor| tied || !is_looked_up(tensor))
-        .filter(move |tensor| is_copied(tensor, amx))
+        .filter_map(move |tensor| Some((tensor, layout(tensor, processor)?)))
 }
 
-fn is_copied(tensor: &Tensor, amx: bool) -> bool {
+/// The layout into which a tensor is copied, if it is.
+fn layout(tensor: &Tensor, processor: Processor) -> Option<Layout> {
     let [columns, rows, ..] = tensor.shape[..] else {
-        return false;
+        return None;
     };
-    if tensor.shape.iter().skip(2).any(|more| *more != 1) {
-        return false; // Experts stay as they are.
+    let kind = tensor.kind.name;
+    let tiled = AMX.iter().find(|(name, _)| *name == kind);
+    let fits = tiled.is_some_and(|(_, values)| columns % values == 0 && rows % AMX_ROWS == 0);
+    if processor.amx && fits && !has_experts(tensor) {
+        return Some(Layout::Tiles);
     }
-    let tiled = AMX.iter().find(|(name, _)| *name == tensor.kind.name);
-    if amx && tiled.is_some_and(|(_, values)| columns % values == 0 && rows % AMX_ROWS == 0) {
-        return true;
+    let interleaved = (processor.avx2 && INTERLEAVED.contains(&kind))
+        || (processor.avx512 && kind == INTERLEAVED_AVX512);
+    (interleaved && rows % ROWS == 0).then_some(Layout::Rows)
+}
+
+/// True for the weights of several experts, which AMX does not take.
+fn has_experts(tensor: &Tensor) -> bool {
+    tensor.shape.iter().skip(2).any(|more| *more != 1)
+}
+
+/// The share of a tensor that is computed with each token: of experts only some.
+fn computed_share(header: &Header, tensor: &Tensor) -> f64 {
+    if !has_experts(tensor) {
+        return 1.0;
     }
-    cfg!(target_feature = "avx2") && AVX2.contains(&tensor.kind.name) && rows % AVX2_ROWS == 0
+    let count = |key| header.arch_integer(key).map_or(1.0, |count| count as f64);
+    (count("expert_used_count") / count("expert_count").max(1.0)).min(1.0)
 }
 
 #[cfg(test)]
@@ -136,15 +171,18 @@ mod tests {
         }
     }
 
+    fn processor(amx: bool, avx512: bool) -> Processor {
+        Processor {
+            amx,
+            avx2: true,
+            avx512,
+        }
+    }
+
     #[test]
     fn copies_pay_by_type_processor_and_work() {
-        let (amx, avx512) = (true, true);
         let (q4_k, q4_1) = (model("Q4_K", 8192), model("Q4_1", 8192));
-        let new = Processor { amx, avx512 };
-        let old = Processor {
-            amx: false,
-            avx512: false,
-        };
+        let (new, old) = (processor(true, true), processor(false, false));
         // A server computes many tokens, a one-shot with a short prompt few.
         assert!(pays(&q4_k, new, None) && !pays(&q4_k, old, None));
         let work = |prompt, answer| Some(Work { prompt, answer });
@@ -154,9 +192,38 @@ mod tests {
     }
 
     #[test]
-    fn only_whole_tiles_are_copied() {
-        assert_eq!(bytes(&model("Q4_1", 8192), true), 2048 * 8192 / 2);
-        assert_eq!(bytes(&model("Q4_1", 8192), false), 0);
-        assert_eq!(bytes(&model("Q4_K", 12), false), 0);
+    fn only_whole_tiles_and_rows_are_copied() {
+        let (amx, avx2) = (processor(true, true), processor(false, false));
+        let copied = |kind, rows, processor| bytes(&model(kind, rows), processor);
+        assert_eq!(copied("Q4_1", 8192, amx), 2048 * 8192 / 2);
+        assert_eq!(copied("Q4_1", 8192, avx2), 0);
+        assert_eq!(copied("Q4_K", 8, avx2), 2048 * 8 / 2);
+        assert_eq!(copied("Q4_K", 12, avx2), 0);
+        assert_eq!(copied("Q2_K", 12, amx), 0);
+    }
+
+    #[test]
+    fn a_copy_is_worth_what_its_own_layout_is() {
+        // Eight rows are no tile: the gain measured with tiles does not count.
+        let (tiles, rows) = (model("Q4_0", 32), model("Q4_0", 8));
+        let amx = processor(true, true);
+        let work = Some(Work {
+            prompt: 100,
+            answer: 1,
+        });
+        assert!(pays(&tiles, amx, work) && !pays(&rows, amx, work));
+    }
+
+    #[test]
+    fn experts_are_interleaved_and_not_tiled() {
+        let mut experts = model("Q4_1", 8192);
+        experts.tensors[0].shape.push(8);
+        assert_eq!(bytes(&experts, processor(true, true)), 0);
+        let mut experts = model("Q4_K", 8192);
+        experts.tensors[0].shape.push(8);
+        let [tensor] = &experts.tensors[..] else {
+            panic!("one tensor");
+        };
+        assert_eq!(layout(tensor, processor(true, true)), Some(Layout::Rows));
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::memory::Need;
 use super::prefix::Prefixes;
-use super::tune::Attention;
+use super::tune::{Attention, Slices};
 
 /// Jobs that may wait in the queue of one engine; the pool limits requests long before.
 pub const JOBS_MAX: usize = 1024;
@@ -98,8 +98,6 @@ pub struct Facts {
     pub context: Context,
     /// True if weights were copied into the processor's own layout.
     pub repacked: bool,
-    /// Tokens of prompts in one decode while others generate, at first.
-    pub slice_tokens: usize,
-    /// Tokens of prompts in one decode while nobody generates.
-    pub lone_tokens: usize,
+    /// Tokens of prompts in one decode.
+    pub slices: Slices,
 }

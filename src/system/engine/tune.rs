@@ -153,9 +153,40 @@ pub fn threads(
         .unwrap_or(cores)
 }
 
+/// Tokens of prompts in one decode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slices {
+    /// While others generate, until the engine knows its own speed.
+    pub shared: usize,
+    /// While nobody generates.
+    pub lone: usize,
+}
+
+impl Slices {
+    /// The slices for a model of which so many parameters are multiplied for each token. In a deterministic
+    /// engine they do not depend on other jobs.
+    pub fn new(parameters: u64, threads: usize, gpu: bool, deterministic: bool) -> Self {
+        let shared = slice_tokens(parameters, threads, gpu);
+        let lone = if deterministic {
+            shared
+        } else {
+            shared.max(lone_tokens(parameters, threads, gpu))
+        };
+        Slices { shared, lone }
+    }
+
+    /// The same, in batches of at most so many tokens.
+    pub fn within(self, batch_tokens: usize) -> Self {
+        Slices {
+            shared: self.shared.min(batch_tokens),
+            lone: self.lone.min(batch_tokens),
+        }
+    }
+}
+
 /// How many tokens of a prompt go into one decode, by the parameters that are multiplied for each token:
 /// a multiple of [`GRID`].
-pub fn slice_tokens(parameters: u64, threads: usize, gpu: bool) -> usize {
+fn slice_tokens(parameters: u64, threads: usize, gpu: bool) -> usize {
     if gpu {
         return BATCH_TOKENS;
     }
@@ -170,7 +201,7 @@ pub fn slice_tokens(parameters: u64, threads: usize, gpu: bool) -> usize {
 /// Large decodes read each weight less often: a Llama of 1.1 billion in Q4_K_M, prompt of 256, computes 44.5
 /// tokens/s in decodes of 16, 48.5 of 64 and 56.5 of 256 (two cores of an EPYC, AVX2). It depends on parameters
 /// and not on a clock, so that equal prompts are computed in equal decodes.
-pub fn lone_tokens(parameters: u64, threads: usize, gpu: bool) -> usize {
+fn lone_tokens(parameters: u64, threads: usize, gpu: bool) -> usize {
     if gpu {
         return BATCH_TOKENS;
     }

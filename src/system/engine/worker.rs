@@ -204,10 +204,10 @@ impl<'a> Worker<'a> {
     fn slice_tokens(&self, order: &[usize]) -> usize {
         let generates = order.iter().any(|index| self.pending(*index).len() == 1);
         match self.pace_us {
-            _ if self.plan.deterministic => self.plan.slice_tokens,
-            _ if !generates => self.plan.lone_tokens,
-            Some(pace_us) => tune::paced_tokens(pace_us).min(self.plan.lone_tokens),
-            None => self.plan.slice_tokens,
+            _ if self.plan.deterministic => self.plan.slices.shared,
+            _ if !generates => self.plan.slices.lone,
+            Some(pace_us) => tune::paced_tokens(pace_us).min(self.plan.slices.lone),
+            None => self.plan.slices.shared,
         }
     }
 
