@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use super::tidy::sources;
+
 /// The folders of `src` in the order in which they may import: each itself and those before it.
 const LAYERS: &[&str] = &["core", "format", "system", "ops", "server", "cli"];
 
@@ -22,22 +24,14 @@ struct Tree {
 
 impl Tree {
     fn read() -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-        let mut paths = Vec::new();
-        list(&root, &mut paths);
         let mut tree = Tree {
             files: BTreeMap::new(),
             imports: BTreeMap::new(),
             reexports: BTreeMap::new(),
         };
         let mut texts = Vec::new();
-        for path in paths {
-            let relative = path
-                .strip_prefix(&root)
-                .unwrap()
-                .to_str()
-                .unwrap()
-                .to_string();
+        for (path, text) in sources("src") {
+            let relative = path["src/".len()..].to_string();
             let mut module: Names = relative[..relative.len() - 3]
                 .split('/')
                 .map(String::from)
@@ -48,7 +42,7 @@ impl Tree {
             {
                 module.pop();
             }
-            texts.push((module.clone(), code(&fs::read_to_string(&path).unwrap())));
+            texts.push((module.clone(), code(&text)));
             if !relative.ends_with("main.rs") {
                 tree.files.insert(module, relative);
             }
@@ -161,36 +155,43 @@ impl Tree {
     }
 }
 
-fn list(folder: &Path, paths: &mut Vec<std::path::PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            list(&path, paths);
-        } else if path.extension().is_some_and(|end| end == "rs") {
-            paths.push(path);
-        }
-    }
-}
-
 /// A file's code up to its tests, without comments and without the contents of strings.
 fn code(text: &str) -> String {
     let text = text.split("#[cfg(test)]\nmod ").next().unwrap();
-    let lines = text.lines().map(|line| match line.find("//") {
-        Some(at) if !line[..at].contains('"') => &line[..at],
-        _ => line,
-    });
-    let mut quoted = false;
-    let mut last = ' ';
     let mut remaining = String::new();
-    for letter in lines.collect::<Vec<_>>().join("\n").chars() {
-        if letter == '"' && last != '\\' && last != '\'' {
-            quoted = !quoted;
-        } else if !quoted {
+    let mut rest = text;
+    while let Some(letter) = rest.chars().next() {
+        let skipped = if rest.starts_with("//") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if rest.starts_with("r#\"") {
+            3 + rest[3..].find("\"#").expect("a raw string ends") + 2
+        } else if letter == '"' {
+            string_length(rest)
+        } else if rest.starts_with("'\"'") {
+            3
+        } else if rest.starts_with("'\\") {
+            2 + rest[2..].find('\'').expect("a character ends").max(1) + 1
+        } else {
             remaining.push(letter);
-        }
-        last = if last == '\\' { ' ' } else { letter };
+            letter.len_utf8()
+        };
+        rest = &rest[skipped..];
     }
     remaining
+}
+
+/// The length of the string that begins here, with its quotes.
+fn string_length(text: &str) -> usize {
+    let mut is_escaped = false;
+    for (at, letter) in text.char_indices().skip(1) {
+        match letter {
+            _ if is_escaped => is_escaped = false,
+            '\\' => is_escaped = true,
+            '"' => return at + 1,
+            _ => {}
+        }
+    }
+    panic!("a string does not end: {}", text.lines().next().unwrap());
 }
 
 /// The text before `use` in a statement, and the tree after it.
@@ -258,13 +259,20 @@ fn inline_paths(text: &str) -> Vec<Names> {
 #[test]
 fn imports_go_up_the_list_of_layers_only() {
     let tree = Tree::read();
-    for (module, targets) in tree.arrows() {
+    let passed_on = |module: &Names| {
+        let items = tree.reexports.get(module).into_iter();
+        items.flat_map(BTreeMap::values)
+    };
+    let arrows = tree.arrows();
+    for module in tree.files.keys() {
+        let mut targets = arrows.get(module).cloned().unwrap_or_default();
+        targets.extend(passed_on(module).filter_map(|path| tree.owner(path)));
         let layer = |module: &Names| {
             LAYERS
                 .iter()
                 .position(|layer| module.first().is_some_and(|own| own == layer))
         };
-        let Some(own) = layer(&module) else {
+        let Some(own) = layer(module) else {
             assert!(module.is_empty(), "{} is in no layer", module.join("/"));
             continue;
         };
@@ -275,14 +283,14 @@ fn imports_go_up_the_list_of_layers_only() {
             assert!(
                 used <= own,
                 "{} imports {}",
-                tree.files[&module],
+                tree.files[module],
                 tree.files[&target]
             );
             let system = LAYERS[own] == "system" && used == own;
             assert!(
                 !system || module.get(1) == target.get(1),
                 "{} imports another part of system: {}",
-                tree.files[&module],
+                tree.files[module],
                 tree.files[&target]
             );
         }

@@ -47,7 +47,8 @@ const OWNED: &[(&str, &[&str])] = &[
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 
-fn sources(folder: &str) -> Vec<(String, String)> {
+/// The Rust files below a folder of the repository: their paths and texts.
+pub fn sources(folder: &str) -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
     collect(&root.join(folder), &mut files);
