@@ -223,11 +223,13 @@ impl Choices<'_> {
     /// Starts an answer. The prompt is computed once: later answers share it.
     fn start(&self, index: usize) -> Result<Turn> {
         let mut turn = self.resolved.turn.clone();
-        if let Some(seed) = turn.options.int("seed") {
-            let own = seed.wrapping_add(index as i64).to_string();
-            turn.options.set_text("seed", &own)?; // The answers must differ.
-        }
         let local = &self.resolved.local;
+        // The answers must differ; without a seed they do by themselves.
+        let seed = turn::options_in_force(local.model(), &turn.options).int("seed");
+        if let (Some(seed), 1..) = (seed.filter(|seed| *seed >= 0), index) {
+            let own = (seed.wrapping_add(index as i64) & i64::MAX).to_string();
+            turn.options.set_text("seed", &own)?;
+        }
         local.start(turn, &self.cancel, self.started, &mut |_| {})
     }
 

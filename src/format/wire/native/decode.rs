@@ -228,7 +228,10 @@ pub fn body(turn: &TurnRequest) -> Body {
         stream: Some(true),
         options: to_json(&turn.options),
         keep_alive: turn.keep_alive.map(keep_alive_json),
-        truncate: Some(turn.overflow == Overflow::Truncate),
+        truncate: Some(matches!(
+            turn.overflow,
+            Overflow::Truncate | Overflow::WholeMessages
+        )),
         shift: Some(false),
         think: turn.think.map(think_json),
         format,
