@@ -22,7 +22,6 @@ use super::transcript::{self, CONTINUE, TRANSCRIPT, Transcript};
 use crate::core::error::{Class, Error, Result};
 use crate::core::json;
 use crate::core::message::{Delta, Message, Reason};
-use crate::core::turn::OutputConstraint;
 use crate::format::wire::native;
 use crate::ops::backend::Backend;
 use crate::ops::pool::Policy;
@@ -222,20 +221,16 @@ impl Chat {
 
     fn answer(&self, out: &Out) -> Result<Message> {
         let mut reply = Message::new("assistant", "");
-        let mut is_cut = false;
+        let mut reason = Reason::Stop;
         let cancel = self.deadline.flag();
         for delta in answer::start(&self.backend, self.ask.turn(), &cancel, Instant::now(), out)? {
             let delta = delta?;
             reply.add(&delta);
-            is_cut = matches!(&delta, Delta::Finish(finish) if finish.reason == Reason::Length);
+            if let Delta::Finish(finish) = &delta {
+                reason = finish.reason;
+            }
         }
-        if is_cut && self.ask.turn.constraint != OutputConstraint::None {
-            Err(Error::plain(
-                Class::Cut,
-                "the token limit cut the answer before it was complete: see --num-predict",
-            ))
-        } else {
-            Ok(reply)
-        }
+        self.ask.turn.check_complete(&reply, reason)?;
+        Ok(reply)
     }
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::context::{self, Context};
 use super::flag::{Flag, JSON, QUIET, option, switch};
-use super::out::{self, Out, Unit};
+use super::out::{self, Out};
 use super::parsed::Parsed;
 use super::run::turn_args::{Ask, OVERFLOWS};
 use super::run::turn_flags::{OPTION, SYSTEM};
@@ -23,7 +23,7 @@ use crate::system::config::Config;
 const CONTEXT_TOKENS_MORE: usize = 2048;
 /// Exit statuses with `--status`: no choice is probable enough, and any failure.
 const UNSURE: u8 = 120;
-pub const FAILED: u8 = 121;
+const FAILED: u8 = 121;
 
 pub const COMMAND: Command = Command {
     name: "choose",
@@ -129,18 +129,16 @@ fn chosen(args: ChooseArgs, config: &Config, out: &mut Out) -> Result<u8> {
         ask.turn.options.set_text("num_ctx", &tokens)?;
     }
     let pool = Pool::new(config.clone(), Policy::OneShot, out::log(None)?);
-    let progress = out.progress("loading", Unit::Percent);
+    let mut loading = out.loading();
     let deadline = Deadline::new();
     let mut request = Request::new(&model, ask.turn(), deadline.flag(), Instant::now())?;
     if request.template_choice(&pool)?.can("thinking") {
         // Otherwise a choice would be scored as thinking.
         request.turn.think.get_or_insert(Think::Off);
     }
-    let shares = choose(&pool, request, choices, &mut |fraction| {
-        progress.show((fraction * 100.0) as u64, 100)
-    });
+    let shares = choose(&pool, request, choices, &mut loading);
     let shares = deadline.check(shares)?;
-    drop(progress);
+    drop(loading);
     let likeliest = (0..shares.len()).max_by(|a, b| shares[*a].total_cmp(&shares[*b]));
     let likeliest = likeliest.expect("there are choices");
     let is_sure = args.sure.is_none_or(|sure| shares[likeliest] >= sure);

@@ -1,4 +1,4 @@
-//! `run --idle_exit`: starts a server that exits when idle, so that the next call finds the model loaded.
+//! `run --linger`: starts a server that exits when idle, so that the next call finds the model loaded.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};

@@ -9,6 +9,7 @@ use super::parsed::Parsed;
 use super::table::{Command, Completes, PLAIN, Section};
 use crate::core::clock;
 use crate::core::error::Result;
+use crate::core::name::begins;
 use crate::ops::list;
 use crate::system::config::Config;
 use crate::system::store::Entry;
@@ -43,16 +44,17 @@ pub const COMMAND: Command = Command {
 
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
-    let prefix = parsed.operands.first().map(|text| text.to_lowercase());
-    let prefix = prefix.unwrap_or_default();
+    let prefix = parsed.operands.first().map_or("", String::as_str);
     if parsed.has(&JSON) {
-        let begins = |name: &str| name.to_lowercase().starts_with(&prefix);
         let (tags, broken) = list::tags(&context.store())?;
         broken.iter().for_each(|line| out.note(line));
-        let tags: Vec<_> = tags.into_iter().filter(|tag| begins(&tag.name)).collect();
+        let tags: Vec<_> = tags
+            .into_iter()
+            .filter(|tag| begins(&tag.name, prefix))
+            .collect();
         return out.json(&tags);
     }
-    print(&prefix, config, out)
+    print(prefix, config, out)
 }
 
 /// Prints the models whose names begin with `prefix`, in any case.
@@ -62,9 +64,10 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
 pub fn print(prefix: &str, config: &Config, out: &mut Out) -> Result<()> {
     let listing = context::store(config).list()?;
     listing.broken.iter().for_each(|line| out.note(line));
-    let prefix = prefix.to_lowercase();
-    let begins = |entry: &&Entry| entry.name.to_string().to_lowercase().starts_with(&prefix);
-    let entries: Vec<&Entry> = listing.entries.iter().filter(begins).collect();
+    let entries = listing.entries.iter();
+    let entries: Vec<&Entry> = entries
+        .filter(|entry| begins(&entry.name.to_string(), prefix))
+        .collect();
     if out.output_is_terminal {
         let rows: Vec<Vec<String>> = entries.iter().map(|entry| row(entry)).collect();
         return out.table(&["NAME", "ID", "SIZE", "MODIFIED"], &rows);

@@ -181,6 +181,12 @@ impl Out {
         }
     }
 
+    /// A progress bar for a load, which gets 0 to 1; it is cleared when this is dropped.
+    pub fn loading(&self) -> impl FnMut(f32) + use<> {
+        let progress = self.progress("loading", Unit::Percent);
+        move |fraction| progress.show((fraction * 100.0) as u64, 100)
+    }
+
     /// True if bars are shown: if standard error is a terminal, unless quiet.
     pub fn shows_progress(&self) -> bool {
         !self.quiet && self.error_is_terminal

@@ -6,6 +6,7 @@ use super::out::{Out, human_bytes};
 use super::parsed::Parsed;
 use super::table::{Command, PLAIN, Section};
 use crate::core::error::Result;
+use crate::core::name::begins;
 use crate::format::wire::native::listing::{Process, Processes};
 
 pub const COMMAND: Command = Command {
@@ -32,13 +33,9 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let Some(server) = context.some_server(parsed)? else {
         return Ok(());
     };
-    let prefix = parsed
-        .operands
-        .first()
-        .map(|text| text.to_lowercase())
-        .unwrap_or_default();
+    let prefix = parsed.operands.first().map_or("", String::as_str);
     let mut models = server.get::<Processes>("/api/ps")?.models;
-    models.retain(|process| process.name.to_lowercase().starts_with(&prefix));
+    models.retain(|process| begins(&process.name, prefix));
     if parsed.has(&JSON) {
         return out.json(&models);
     }

@@ -274,8 +274,7 @@ impl Transfer {
     }
 }
 
-/// Pulls a model in this process and shows the progress. `what` is its name and the rate limit in bytes
-/// per second.
+/// Pulls a model in this process and shows the progress.
 ///
 /// # Errors
 /// As [`pull::pull`].

@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::flag::{Flag, JSON, QUIET, option};
-use super::out::{self, Out, Unit};
+use super::out::{self, Out};
 use super::parsed::Parsed;
 use super::records::{Format, Records};
 use super::run::turn_args::options;
@@ -46,6 +46,7 @@ const LINES: usize = 64;
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
     let top = parsed.number(&TOP, 1..=usize::MAX)?;
+    let options = options(parsed)?;
     let model = model::open(&context.store(), &parsed.operands[0])?;
     let pool = Pool::new(config.clone(), Policy::Server, out::log(None)?);
     let deadline = Deadline::new();
@@ -68,15 +69,13 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
             model: &model,
             query: parsed.operands[1].clone(),
             texts: texts.clone(),
-            options: options(parsed)?,
+            options: options.clone(),
             cancel: deadline.flag(),
         };
-        let progress = out.progress("loading", Unit::Percent);
-        let ranked = rerank(&pool, &request, &mut |fraction| {
-            progress.show((fraction * 100.0) as u64, 100)
-        });
+        let mut loading = out.loading();
+        let ranked = rerank(&pool, &request, &mut loading);
         let ranked = deadline.check(ranked)?;
-        drop(progress);
+        drop(loading);
         let numbers = count..;
         count += texts.len();
         let lines = texts.into_iter().zip(ranked.scores).zip(numbers);

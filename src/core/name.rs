@@ -200,6 +200,11 @@ fn is_part(text: &str, length_max: usize, further: &[u8]) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || further.contains(b) || *b == b'_')
 }
 
+/// True if a model's name begins with `prefix`, in any case.
+pub fn begins(name: &str, prefix: &str) -> bool {
+    name.to_lowercase().starts_with(&prefix.to_lowercase())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

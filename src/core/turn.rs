@@ -3,8 +3,8 @@
 use serde_json::Value as Json;
 
 use super::duration::KeepAlive;
-use super::error::{Error, Result};
-use super::message::{Message, Think, Tool};
+use super::error::{Class, Error, Result};
+use super::message::{Message, Reason, Think, Tool};
 use super::options::Options;
 
 /// One turn: what every API and every command decodes its request into.
@@ -136,6 +136,23 @@ pub enum OutputConstraint {
     Schema(Json),
     /// Text that matches this GBNF grammar.
     Grammar(String),
+}
+
+impl TurnRequest {
+    /// Checks that a reply which ended for this reason is what the request asked for.
+    ///
+    /// # Errors
+    /// `Cut` if the token limit cut an answer that has an output constraint, or a call that was required.
+    pub fn check_complete(&self, reply: &Message, reason: Reason) -> Result<()> {
+        let text = if self.constraint != OutputConstraint::None && reason == Reason::Length {
+            "the token limit cut the answer before it was complete: see --num-predict and --num-ctx"
+        } else if self.tool_choice.requires() && reply.tool_calls.is_empty() {
+            "the token limit cut the call before it was complete: see --num-predict"
+        } else {
+            return Ok(());
+        };
+        Err(Error::plain(Class::Cut, text))
+    }
 }
 
 /// Which functions the model must call.

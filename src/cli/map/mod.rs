@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::context::Context;
 use super::flag::{Flag, Group, JSON, QUIET, option, switch};
-use super::out::{self, Out, Unit};
+use super::out::{self, Out};
 use super::parsed::Parsed;
 use super::records::Format;
 use super::run::turn_args::{Ask, OVERFLOWS};
@@ -227,15 +227,9 @@ fn load(pool: &Pool, model: &Model, ask: &Ask, out: &Out) -> Result<Lease> {
         return Err(Error::usage(text));
     }
     let options = options_in_force(model, &ask.turn.options);
-    let progress = out.progress("loading", Unit::Percent);
     let stays = Some(KeepAlive::Forever);
-    pool.acquire(
-        model,
-        &options,
-        stays,
-        &AtomicBool::new(false),
-        &mut |fraction| progress.show((fraction * 100.0) as u64, 100),
-    )
+    let cancel = AtomicBool::new(false);
+    pool.acquire(model, &options, stays, &cancel, &mut out.loading())
 }
 
 fn format(parsed: &Parsed) -> Result<Format> {

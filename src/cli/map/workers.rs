@@ -20,7 +20,7 @@ use crate::cli::run::turn_args::Ask;
 use crate::cli::run_limits;
 use crate::core::error::{Class, Error, Result};
 use crate::core::lock::LockExt;
-use crate::core::message::{Delta, Finish, Message, Reason, Think};
+use crate::core::message::{Delta, Finish, Message, Think};
 use crate::core::turn::OutputConstraint;
 use crate::ops::model::Model;
 use crate::ops::pool::Pool;
@@ -296,13 +296,7 @@ impl Job {
         };
         outcome.tokens = finish.usage.answer_tokens;
         outcome.dropped = finish.usage.truncated_tokens;
-        if self.ask.turn.constraint != OutputConstraint::None && finish.reason == Reason::Length {
-            return Err(Error::plain(
-                Class::Cut,
-                "the token limit cut the answer before it was complete",
-            ));
-        }
-        Ok(())
+        self.ask.turn.check_complete(&message, finish.reason)
     }
 
     /// Adds the answer's deltas to the message, up to an error or the end.

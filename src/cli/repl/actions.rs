@@ -13,7 +13,7 @@ use crate::cli::run::{answer, turn_args};
 use crate::cli::{context, list, show};
 use crate::core::error::{Error, Result};
 use crate::core::message::Message;
-use crate::core::name::Name;
+use crate::core::name::{Name, begins};
 use crate::format::wire::native;
 use crate::format::wire::native::listing::Tags;
 use crate::format::wire::native::show::parameters_text;
@@ -44,7 +44,7 @@ pub fn execute(
             Backend::Remote(client) => {
                 let tags = client.get::<Tags>("/api/tags")?.models;
                 let names = tags.iter().map(|tag| &tag.name);
-                let names = names.filter(|name| name.starts_with(&prefix));
+                let names = names.filter(|name| begins(name, &prefix));
                 out.write(&names.map(|name| format!("{name}\n")).collect::<String>())
             }
         },
@@ -77,7 +77,7 @@ pub fn execute(
             fs::write(&path, text).map_err(|error| Error::io("write", &path, error))?;
             out.write(&format!("Wrote {path}.\n"))
         }
-        ReplCommand::Bye | ReplCommand::Retry => Ok(()), // The loop in repl.rs executes these two.
+        ReplCommand::Bye | ReplCommand::Retry => Ok(()), // The loop in mod.rs executes these two.
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crate::cli::context;
-use crate::cli::out::{self, Out, Unit};
+use crate::cli::out::{self, Out};
 use crate::cli::repl::wrap::Wrap;
 use crate::cli::shape::Shape;
 use crate::core::duration;
@@ -39,11 +39,7 @@ pub fn start(
     started: Instant,
     out: &Out,
 ) -> Result<Answer> {
-    let progress = out.progress("loading", Unit::Percent);
-    let answer = backend.start(turn, cancel, started, &mut |fraction| {
-        progress.show((fraction * 100.0) as u64, 100)
-    })?;
-    drop(progress);
+    let answer = backend.start(turn, cancel, started, &mut out.loading())?;
     if matches!(backend, Backend::Local(local) if local.level() == Level::Debug) {
         answer.notes().iter().for_each(|note| out.note(note));
     }

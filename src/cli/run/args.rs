@@ -126,6 +126,9 @@ impl RunArgs {
         if parsed.has(&RECORD) && parsed.has(&HOST) {
             return Err(Error::usage("--record and --host cannot be used together"));
         }
+        if parsed.has(&IDLE_EXIT) && parsed.has(&HOST) {
+            return Err(Error::usage("--linger and --host cannot be used together"));
+        }
         let keep_alive = parsed.value(&KEEPALIVE).map(KeepAlive::parse_lenient);
         Ok(RunArgs {
             // A prompt from the prefix cache may give other bytes than one that is computed in one pass.

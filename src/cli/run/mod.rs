@@ -23,9 +23,8 @@ use super::table::{Command, Completes, PLAIN};
 use super::transcript::{CONTINUE, TRANSCRIPT, Transcript};
 use super::{pull, repl};
 use crate::core::error::{Class, Error, Result};
-use crate::core::message::{Message, Reason};
+use crate::core::message::Message;
 use crate::core::name::Name;
-use crate::core::turn::OutputConstraint;
 use crate::ops::backend::Backend;
 use crate::ops::model;
 use crate::ops::pool::Policy;
@@ -250,18 +249,24 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     ask.turn.keep_alive = args.keep_alive;
     // llama.cpp's log is available only in this process.
     let logs = args.log.0 != Level::Off;
-    let server = match args.local || args.alone || logs || model::is_path(&ask.turn.model) {
-        true if args.idle_exit.is_some() => {
+    let is_path = model::is_path(&ask.turn.model);
+    let here = args.local || args.alone || logs || is_path;
+    let named = if here {
+        None
+    } else {
+        context.named_server(parsed)?
+    };
+    let fetches = !is_path && named.is_none();
+    let server = match &args.idle_exit {
+        Some(_) if here => {
             let text = "--linger uses a server: it needs a model of the store and cannot be used with --local, --deterministic, --record or --log";
             return Err(Error::usage(text));
         }
-        true => None,
-        false => match &args.idle_exit {
-            Some(stay) => Some(idle_exit::server(stay, config)?),
-            None => context.some_server(parsed)?,
-        },
+        Some(stay) => Some(idle_exit::server(stay, config)?),
+        None if here => None,
+        None => named.or_else(|| context::own_server(config)),
     };
-    if !model::is_path(&ask.turn.model) && context.named_server(parsed)?.is_none() {
+    if fetches {
         fetch(&ask.turn.model, &args, config, out)?;
     }
     if talks {
@@ -345,7 +350,7 @@ fn answer_once(
     if args.verbose {
         answer::print_timings(out, &finish.usage, device.as_deref());
     }
-    check_complete(ask, &reply, finish.reason)?;
+    ask.turn.check_complete(&reply, finish.reason)?;
     Ok(reply)
 }
 
@@ -374,18 +379,4 @@ fn is_embedding(error: &Error, backend: &Backend, ask: &Ask) -> bool {
         (Class::Usage, Backend::Remote(client)) => client.only_embeds(&ask.turn.model),
         _ => false,
     }
-}
-
-/// Refuses an answer that the token limit cut, if it has an output constraint or must call a tool.
-fn check_complete(ask: &Ask, reply: &Message, reason: Reason) -> Result<()> {
-    if ask.turn.constraint != OutputConstraint::None && reason == Reason::Length {
-        let text = "the token limit cut the answer before it was complete: see --num-predict and --num-ctx";
-        return Err(Error::plain(Class::Cut, text));
-    }
-    let must_call = ask.turn.tool_choice.requires();
-    if must_call && reply.tool_calls.is_empty() {
-        let text = "the token limit cut the call before it was complete: see --num-predict";
-        return Err(Error::plain(Class::Cut, text));
-    }
-    Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::args::{RunArgs, VectorArgs};
 use super::turn_args::Ask;
 use crate::cli::context;
-use crate::cli::out::{Out, Unit};
+use crate::cli::out::Out;
 use crate::core::error::{Class, Error, Result};
 use crate::format::wire::native::EmbedRequest;
 use crate::format::wire::native::encode::{EmbedRecord, nanos};
@@ -72,10 +72,7 @@ fn embed_locally(ask: &Ask, args: &RunArgs, config: &Config, out: &Out) -> Resul
         cancel: Arc::default(),
     };
     let pool = Pool::new(config.clone(), Policy::OneShot, args.log);
-    let progress = out.progress("loading", Unit::Percent);
-    let embedded = embed::embed(&pool, &request, &mut |fraction| {
-        progress.show((fraction * 100.0) as u64, 100)
-    })?;
+    let embedded = embed::embed(&pool, &request, &mut out.loading())?;
     Ok(EmbedRecord {
         model: ask.turn.model.clone(),
         embeddings: embedded.vectors,
