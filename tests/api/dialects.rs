@@ -111,7 +111,7 @@ fn a_chat_completion_is_the_same_with_and_without_streaming() {
 
 #[test]
 fn several_choices_share_their_prompt_and_differ() {
-    let (_sandbox, server) = with_server();
+    let (sandbox, server) = with_server();
     let body = hello(json!({ "n": 4, "temperature": 1.5, "seed": 5 }));
     let computed = || {
         let text = server.ask("GET", "/metrics", "").body;
@@ -145,6 +145,17 @@ fn several_choices_share_their_prompt_and_differ() {
         .map(|(_, data)| data["choices"][0]["index"].as_u64().unwrap())
         .collect::<std::collections::BTreeSet<_>>();
     assert_eq!(ends, [0, 1, 2].into());
+    // The model's own seed makes the answers repeatable, not equal.
+    sandbox.create("seeded", "FROM smol\nPARAMETER seed 7\n");
+    let seeded = hello(json!({ "model": "seeded", "n": 3, "temperature": 1.5 }));
+    let texts = || -> Vec<String> {
+        let whole = post(&server, "/v1/chat/completions", &seeded);
+        let choices = whole["choices"].as_array().unwrap().iter();
+        let text = |choice: &Json| choice["message"]["content"].as_str().unwrap().to_string();
+        choices.map(text).collect()
+    };
+    let first = texts();
+    assert!(first[1] != first[0] && first[2] != first[0], "{first:?}");
 }
 
 #[test]

@@ -97,8 +97,8 @@ fn a_status_decides_where_no_header_does() {
             ),
         });
         let host = server.address.to_string();
+        println!("{what}: {expected}");
         let done = sandbox.puna(&["run", "--host", &host, "m", "hi"], "");
         done.fails(expected, "the context is the model");
-        println!("{what}: {expected}");
     }
 }

@@ -161,6 +161,10 @@ fn wrong_options_are_2_and_name_the_nearest() {
         ),
         (&["run", "smol", "hi", "--keepalive", "1d"], "unknown unit"),
         (&["run", "a b", "hi"], "invalid model name 'a b'"),
+        (
+            &["run", "smol", "hi", "--linger", "--host", "127.0.0.1:1"],
+            "--linger and --host cannot be used together",
+        ),
         (&["run"], "too few operands"),
         (&["rnu", "smol"], "unknown command 'rnu': is it run?"),
         (&[], "no command"),
