@@ -7,7 +7,6 @@ use super::parsed::Parsed;
 use super::table::{Command, Completes, PLAIN, Section};
 use crate::core::error::Result;
 use crate::ops::model::{self, Model};
-use crate::ops::turn::template_choice::Sources;
 use crate::ops::{list, show};
 use crate::system::store::Origin;
 
@@ -139,7 +138,7 @@ fn rows(model: &Model, human: bool) -> Vec<Vec<String>> {
         ("embedding", number(header.arch_integer("embedding_length"))),
         (
             "capabilities",
-            Some(list::capabilities(Sources::from_model(model)).join(",")),
+            Some(list::model_capabilities(model).join(",")),
         ),
         ("template", Some(show::template_origin(model))),
         ("system", model.system.clone()),

@@ -1,6 +1,6 @@
 //! The models in the store, as the API lists them.
 
-use super::model;
+use super::model::{self, Model};
 use super::turn::template_choice::{Choice, Sources};
 use crate::core::clock;
 use crate::core::error::Result;
@@ -78,8 +78,14 @@ pub fn details(config: &Config, parent: String) -> Details {
     }
 }
 
+/// The capabilities of an open model. Its templates are compiled for it once.
+pub fn model_capabilities(model: &Model) -> &[String] {
+    let find = || capabilities(Sources::from_model(model));
+    model.capabilities.get_or_init(find)
+}
+
 /// A model's capabilities, by its config, its header and the template in force.
-pub fn capabilities(sources: Sources) -> Vec<String> {
+fn capabilities(sources: Sources) -> Vec<String> {
     let mut found = sources.config.capabilities.clone();
     let mut add = |word: &str| {
         if !found.iter().any(|known| known == word) {

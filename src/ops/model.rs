@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use crate::core::digest::Digest;
@@ -62,6 +63,8 @@ pub struct Model {
     pub licenses: Vec<String>,
     /// The model it was made from.
     pub parent: String,
+    /// Its capabilities, once [`list::model_capabilities`](super::list::model_capabilities) has looked.
+    pub capabilities: OnceLock<Vec<String>>,
 }
 
 impl Model {
@@ -141,6 +144,7 @@ pub fn open_name(store: &Store, label: &str, name: &Name) -> Result<Model> {
         adapter,
         projector,
         header,
+        capabilities: OnceLock::new(),
     })
 }
 
@@ -175,6 +179,7 @@ fn open_file(path: &Path) -> Result<Model> {
         licenses: Vec::new(),
         parent: String::new(),
         header,
+        capabilities: OnceLock::new(),
     })
 }
 

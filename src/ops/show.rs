@@ -41,7 +41,7 @@ pub fn show(model: &Model, verbose: bool) -> Result<Show> {
         messages: messages.collect(),
         model_info: model_info(model, verbose)?,
         tensors: tensors.collect(),
-        capabilities: list::capabilities(Sources::from_model(model)),
+        capabilities: list::model_capabilities(model).to_vec(),
         modified_at: clock::rfc3339(model.modified),
         requires: model.config.requires.clone(),
     })

@@ -13,7 +13,6 @@ use crate::core::turn::TurnRequest;
 use crate::ops::backend::Local;
 use crate::ops::list;
 use crate::ops::model::Model;
-use crate::ops::turn::template_choice::Sources;
 
 /// A turn that can run.
 pub struct Resolved {
@@ -30,7 +29,7 @@ impl Resolved {
     }
 }
 
-/// Checks that the model of a request exists, before the rest of the request is decoded, as the reference does.
+/// Checks that the model of a request exists.
 ///
 /// # Errors
 /// `NoModel`; `Usage` for an invalid name.
@@ -58,7 +57,7 @@ pub fn resolve(server: &Server, mut turn: TurnRequest, verb: &str) -> Result<Res
         )),
         _ => not_found(error, &turn.model),
     })?;
-    let abilities = list::capabilities(Sources::from_model(&model));
+    let abilities = list::model_capabilities(&model);
     let can = |word: &str| abilities.iter().any(|ability| ability == word);
     let only_unloads = turn.input.is_none() && is_zero(turn.keep_alive);
     let think = turn

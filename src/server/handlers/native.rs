@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde_json::Value as Json;
 
 use crate::core::error::Result;
+use crate::core::turn::TurnRequest;
 use crate::format::wire::native::encode::{ChatRecord, GenerateRecord, NativeEncoder};
 use crate::format::wire::native::{ChatRequest, Common, GenerateRequest, decode, error_json};
 use crate::server::body::content;
@@ -19,10 +20,21 @@ fn error_body(message: &str, _status: u16) -> Json {
     error_json(message)
 }
 
-/// The errors that the reference reports before any other invalid field.
-fn precedes(server: &Server, common: &Common) -> Result<()> {
-    decode::logprobs(common.logprobs, common.top_logprobs)?;
-    known(server, &common.model)
+/// Decodes a request. Of its errors the reference reports an unknown model before all but the one in `top_logprobs`.
+fn decoded<T>(
+    server: &Server,
+    request: T,
+    common: fn(&T) -> &Common,
+    decode: fn(T) -> Result<TurnRequest>,
+) -> Result<TurnRequest> {
+    let fields = common(&request);
+    let (model, logprobs) = (fields.model.clone(), fields.logprobs);
+    let top = fields.top_logprobs;
+    decode(request).or_else(|error| {
+        decode::logprobs(logprobs, top)?;
+        known(server, &model)?;
+        Err(error)
+    })
 }
 
 /// `POST /api/generate`.
@@ -33,8 +45,7 @@ pub fn generate(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
     };
     let question = body.and_then(|request| {
         decode::named(&request.common.model)?;
-        precedes(server, &request.common)?;
-        decode::generate(request)
+        decoded(server, request, |request| &request.common, decode::generate)
     });
     let question = question.map(|turn| Question {
         encoder: NativeEncoder::<GenerateRecord>::new(&turn),
@@ -50,10 +61,8 @@ pub fn chat(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
     let Some((exchange, body)) = content::<ChatRequest>(exchange) else {
         return;
     };
-    let question = body.and_then(|request| {
-        precedes(server, &request.common)?;
-        decode::chat(request)
-    });
+    let question =
+        body.and_then(|request| decoded(server, request, |request| &request.common, decode::chat));
     let question = question.map(|turn| Question {
         encoder: NativeEncoder::<ChatRecord>::new(&turn),
         verb: "chat",
