@@ -20,18 +20,18 @@ impl Parsed {
         self.values.iter().any(|(known, _)| *known == flag.long)
     }
 
-    /// The one that was given of some flags that exclude each other.
+    /// What the one that was given stands for, of some flags that exclude each other.
     ///
     /// # Errors
     /// `Usage` if there are two.
-    pub fn only_one<'a>(&self, flags: &[&'a Flag]) -> Result<Option<&'a Flag>> {
-        let mut given = flags.iter().copied().filter(|flag| self.has(flag));
+    pub fn only_one<T: Copy>(&self, flags: &[(&Flag, T)]) -> Result<Option<T>> {
+        let mut given = flags.iter().filter(|(flag, _)| self.has(flag));
         match (given.next(), given.next()) {
-            (Some(one), Some(other)) => Err(Error::usage(format!(
+            (Some((one, _)), Some((other, _))) => Err(Error::usage(format!(
                 "--{} and --{} cannot be used together",
                 one.long, other.long
             ))),
-            (one, _) => Ok(one),
+            (one, _) => Ok(one.map(|(_, meaning)| *meaning)),
         }
     }
 

@@ -10,7 +10,7 @@ use super::parsed::Parsed;
 use super::run::turn_args::{self, Ask, OVERFLOWS};
 use super::run::turn_flags::{MESSAGES, OPTION, OVERFLOW, RAW, SYSTEM, THINK, TOOLS};
 use super::table::{Command, Completes, PLAIN};
-use crate::core::error::{Error, Result};
+use crate::core::error::Result;
 use crate::core::turn::{GivenTemplate, TurnRequest};
 use crate::ops::model;
 use crate::ops::pool::{Policy, Pool};
@@ -75,13 +75,9 @@ const TOKENS: Flag = switch(
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
     let ask = Ask::read(parsed, OVERFLOWS)?;
+    parsed.only_one(&[(&TEMPLATE, ()), (&JINJA, ())])?;
     let given = match (parsed.value(&TEMPLATE), parsed.value(&JINJA)) {
-        (Some(_), Some(_)) => {
-            return Err(Error::usage(
-                "--template and --jinja cannot be used together",
-            ));
-        }
-        (Some(path), None) => Some(GivenTemplate::Go(turn_args::file(path)?)),
+        (Some(path), _) => Some(GivenTemplate::Go(turn_args::file(path)?)),
         (None, Some(path)) => Some(GivenTemplate::Jinja(turn_args::file(path)?)),
         (None, None) => None,
     };

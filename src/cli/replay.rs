@@ -22,7 +22,7 @@ use crate::core::digest::Digest;
 use crate::core::error::{Error, Result};
 use crate::core::json;
 use crate::core::message::{Message, Think};
-use crate::core::turn::{Input, OutputConstraint, Overflow, Part, ToolChoice, TurnRequest};
+use crate::core::turn::{Input, Overflow, Part, ToolChoice, TurnRequest};
 use crate::format::wire::native::{self, decode};
 use crate::format::wire::options::{from_json, to_json};
 use crate::ops::backend::Backend;
@@ -233,12 +233,10 @@ impl Recording {
             tools: self.tools.iter().map(native::tool).collect::<Result<_>>()?,
             tool_choice: ToolChoice::from_json(self.tool_choice.as_ref())?,
             think: self.think.as_deref().and_then(Think::parse),
-            constraint: match (self.format, self.grammar) {
-                (_, Some(grammar)) => OutputConstraint::Grammar(grammar),
-                (Some(Json::String(_)), _) => OutputConstraint::Json,
-                (Some(schema), _) => OutputConstraint::Schema(schema),
-                (None, None) => OutputConstraint::None,
-            },
+            constraint: decode::constraint(
+                self.format.as_ref(),
+                self.grammar.as_deref().unwrap_or_default(),
+            )?,
             overflow: overflow.map_or(Overflow::Error, Overflow::Keep),
             ..TurnRequest::new(model, Some(input))
         })

@@ -60,7 +60,14 @@ const SYSTEM: Flag = switch("system", None, "print only its system text").in_gro
 const TEMPLATE: Flag = switch("template", None, "print only the template in force");
 const LICENSE: Flag = switch("license", None, "print only its licences");
 
-const SECTIONS: [&Flag; 5] = [&MODELFILE, &PARAMETERS, &SYSTEM, &TEMPLATE, &LICENSE];
+/// The flags that print one section, with its name.
+const SECTIONS: [(&Flag, &str); 5] = [
+    (&MODELFILE, "modelfile"),
+    (&PARAMETERS, "parameters"),
+    (&SYSTEM, "system"),
+    (&TEMPLATE, "template"),
+    (&LICENSE, "license"),
+];
 
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let model = model::open(&context.store(), &parsed.operands[0])?;
@@ -69,7 +76,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         return out.json(&[show::show(&model, parsed.has(&VERBOSE))?]);
     }
     if let Some(section) = section {
-        let text = section_text(&model, section.long)?;
+        let text = section_text(&model, section)?;
         return if text.is_empty() {
             Ok(())
         } else {

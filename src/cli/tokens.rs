@@ -68,13 +68,32 @@ const SPLIT: Flag = option(
     "print pieces of at most N tokens, one per line",
 );
 
+/// What is printed of the tokens, in place of their number.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Ids,
+    Pieces,
+    /// At most so many tokens from the start.
+    Head(usize),
+    /// At most so many tokens from the end.
+    Tail(usize),
+    /// Pieces of at most so many tokens.
+    Split(usize),
+}
+
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
-    let way = parsed.only_one(&[&IDS, &PIECES, &HEAD, &TAIL, &SPLIT])?;
-    let mut most = 0;
-    for way in [&HEAD, &TAIL, &SPLIT] {
-        most = parsed.number(way, 1..=usize::MAX)?.unwrap_or(most);
-    }
+    let number = |flag| -> Result<usize> {
+        let number = parsed.number(flag, 1..=usize::MAX)?;
+        Ok(number.unwrap_or_default())
+    };
+    let way = parsed.only_one(&[
+        (&IDS, Way::Ids),
+        (&PIECES, Way::Pieces),
+        (&HEAD, Way::Head(number(&HEAD)?)),
+        (&TAIL, Way::Tail(number(&TAIL)?)),
+        (&SPLIT, Way::Split(number(&SPLIT)?)),
+    ])?;
     let model = model::open(&context.store(), &parsed.operands[0])?;
     let pool = Pool::new(config.clone(), Policy::OneShot, out::log(None)?);
     let lease = pool.acquire(
@@ -97,10 +116,10 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         text = read("-")?;
     }
     let json = parsed.has(&JSON);
-    match way.long {
-        "head" => print(head(engine, &text, most), json, out),
-        "tail" => print(tail(engine, &text, most), json, out),
-        "split" => {
+    match way {
+        Way::Head(most) => print(head(engine, &text, most), json, out),
+        Way::Tail(most) => print(tail(engine, &text, most), json, out),
+        Way::Split(most) => {
             let pieces = split(engine, &text, most);
             if json {
                 out.json(&pieces)
@@ -109,11 +128,11 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
                 out.records(&lines.collect::<Vec<_>>())
             }
         }
-        way => {
+        Way::Ids | Way::Pieces => {
             let ids = engine.tokens(&text, false, false);
             let row = |id: &i32| match way {
-                "ids" => vec![(*id).into()],
-                _ => vec![(*id).into(), engine.text(&[*id]).into()],
+                Way::Pieces => vec![(*id).into(), engine.text(&[*id]).into()],
+                _ => vec![(*id).into()],
             };
             let rows: Vec<_> = ids.iter().map(row).collect();
             out.named(json, &["id", "text"], &rows)

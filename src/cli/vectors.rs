@@ -118,9 +118,7 @@ impl Maker {
 
 fn embed(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
-    if parsed.has(&F32) && parsed.has(&JSON) {
-        return Err(Error::usage("--f32 and --json cannot be used together"));
-    }
+    parsed.only_one(&[(&F32, ()), (&JSON, ())])?;
     let maker = Maker::open(parsed, config)?;
     let mut input = Records::new(Input::new(), Format::Lines);
     let mut ended = None;

@@ -1,5 +1,7 @@
 //! One turn with a model: what every dialect and every command decodes its request into.
 
+use std::time::Duration;
+
 use serde_json::Value as Json;
 
 use super::duration::KeepAlive;
@@ -76,9 +78,7 @@ impl TurnRequest {
             render_only: false,
         }
     }
-}
 
-impl TurnRequest {
     /// Checks that every tool has a name, and that the tool choice is among them. It comes after the check that
     /// the model can call tools, as in the reference.
     ///
@@ -91,6 +91,26 @@ impl TurnRequest {
             ));
         }
         self.tool_choice.among(&self.tools).map(drop)
+    }
+
+    /// True if the turn only unloads its model.
+    pub fn only_unloads(&self) -> bool {
+        self.input.is_none() && self.keep_alive == Some(KeepAlive::For(Duration::ZERO))
+    }
+
+    /// Checks that a reply which ended for this reason is what the request asked for.
+    ///
+    /// # Errors
+    /// `Cut` if the token limit cut an answer that has an output constraint, or a call that was required.
+    pub fn check_complete(&self, reply: &Message, reason: Reason) -> Result<()> {
+        let text = if self.constraint != OutputConstraint::None && reason == Reason::Length {
+            "the token limit cut the answer before it was complete: see --num-predict and --num-ctx"
+        } else if self.tool_choice.requires() && reply.tool_calls.is_empty() {
+            "the token limit cut the call before it was complete: see --num-predict"
+        } else {
+            return Ok(());
+        };
+        Err(Error::plain(Class::Cut, text))
     }
 }
 
@@ -136,23 +156,6 @@ pub enum OutputConstraint {
     Schema(Json),
     /// Text that matches this GBNF grammar.
     Grammar(String),
-}
-
-impl TurnRequest {
-    /// Checks that a reply which ended for this reason is what the request asked for.
-    ///
-    /// # Errors
-    /// `Cut` if the token limit cut an answer that has an output constraint, or a call that was required.
-    pub fn check_complete(&self, reply: &Message, reason: Reason) -> Result<()> {
-        let text = if self.constraint != OutputConstraint::None && reason == Reason::Length {
-            "the token limit cut the answer before it was complete: see --num-predict and --num-ctx"
-        } else if self.tool_choice.requires() && reply.tool_calls.is_empty() {
-            "the token limit cut the call before it was complete: see --num-predict"
-        } else {
-            return Ok(());
-        };
-        Err(Error::plain(Class::Cut, text))
-    }
 }
 
 /// Which functions the model must call.

@@ -2,11 +2,9 @@
 //! order and wording.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::handlers::models::{not_found, to_run};
 use super::shared::Server;
-use crate::core::duration::KeepAlive;
 use crate::core::error::{Class, Error, Result};
 use crate::core::message::Think;
 use crate::core::turn::TurnRequest;
@@ -20,13 +18,6 @@ pub struct Resolved {
     pub local: Local,
     /// The turn; its thinking is decided.
     pub turn: TurnRequest,
-}
-
-impl Resolved {
-    /// True if the turn only unloads its model.
-    pub fn unloads(&self) -> bool {
-        self.turn.input.is_none() && is_zero(self.turn.keep_alive)
-    }
 }
 
 /// Checks that the model of a request exists.
@@ -59,7 +50,7 @@ pub fn resolve(server: &Server, mut turn: TurnRequest, verb: &str) -> Result<Res
     })?;
     let abilities = list::model_capabilities(&model);
     let can = |word: &str| abilities.iter().any(|ability| ability == word);
-    let only_unloads = turn.input.is_none() && is_zero(turn.keep_alive);
+    let only_unloads = turn.only_unloads();
     let think = turn
         .think
         .filter(|think| can("thinking") || !(think.is_on() && turn.think_if_able));
@@ -89,8 +80,4 @@ fn lacks(model: &Arc<Model>, what: &str) -> Error {
         "{} does not support {what}",
         name.unwrap_or_default()
     ))
-}
-
-fn is_zero(keep_alive: Option<KeepAlive>) -> bool {
-    keep_alive == Some(KeepAlive::For(Duration::ZERO))
 }

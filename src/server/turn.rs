@@ -141,7 +141,7 @@ fn only_load<E: Encoder>(
     encoder: &mut E,
     errors: Errors,
 ) {
-    let loaded = if resolved.unloads() {
+    let loaded = if resolved.turn.only_unloads() {
         server.pool.unload(resolved.local.model());
         Ok("unload")
     } else {

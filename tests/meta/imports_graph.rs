@@ -163,14 +163,14 @@ fn code(text: &str) -> String {
     while let Some(letter) = rest.chars().next() {
         let skipped = if rest.starts_with("//") {
             rest.find('\n').unwrap_or(rest.len())
-        } else if rest.starts_with("r#\"") {
-            3 + rest[3..].find("\"#").expect("a raw string ends") + 2
+        } else if let Some(inner) = rest.strip_prefix("r#\"") {
+            3 + inner.find("\"#").expect("a raw string ends") + 2
         } else if letter == '"' {
             string_length(rest)
         } else if rest.starts_with("'\"'") {
             3
-        } else if rest.starts_with("'\\") {
-            2 + rest[2..].find('\'').expect("a character ends").max(1) + 1
+        } else if let Some(inner) = rest.strip_prefix("'\\") {
+            2 + inner.find('\'').expect("a character ends").max(1) + 1
         } else {
             remaining.push(letter);
             letter.len_utf8()

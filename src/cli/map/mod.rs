@@ -233,22 +233,12 @@ fn load(pool: &Pool, model: &Model, ask: &Ask, out: &Out) -> Result<Lease> {
 }
 
 fn format(parsed: &Parsed) -> Result<Format> {
-    let given = [
+    let given = parsed.only_one(&[
         (&JSONL, Format::Json),
         (&TSV, Format::Tabs),
         (&NULL, Format::Nul),
-    ];
-    let given: Vec<_> = given
-        .into_iter()
-        .filter(|(flag, _)| parsed.has(flag))
-        .collect();
-    match given[..] {
-        [] => Ok(Format::Lines),
-        [(_, format)] => Ok(format),
-        _ => Err(Error::usage(
-            "--jsonl, --tsv and --null cannot be used together",
-        )),
-    }
+    ])?;
+    Ok(given.unwrap_or(Format::Lines))
 }
 
 /// The request of every record, without its prompt.

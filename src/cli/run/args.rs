@@ -123,12 +123,8 @@ impl RunArgs {
     /// # Errors
     /// `Usage` for an invalid value, or for flags that cannot be used together.
     pub fn read(parsed: &Parsed) -> Result<Self> {
-        if parsed.has(&RECORD) && parsed.has(&HOST) {
-            return Err(Error::usage("--record and --host cannot be used together"));
-        }
-        if parsed.has(&IDLE_EXIT) && parsed.has(&HOST) {
-            return Err(Error::usage("--linger and --host cannot be used together"));
-        }
+        parsed.only_one(&[(&RECORD, ()), (&HOST, ())])?;
+        parsed.only_one(&[(&IDLE_EXIT, ()), (&HOST, ())])?;
         let keep_alive = parsed.value(&KEEPALIVE).map(KeepAlive::parse_lenient);
         Ok(RunArgs {
             // A prompt from the prefix cache may give other bytes than one that is computed in one pass.

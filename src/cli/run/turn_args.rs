@@ -225,12 +225,7 @@ fn constraint(parsed: &Parsed) -> Result<OutputConstraint> {
         parsed.value(&SCHEMA),
         parsed.value(&GRAMMAR),
     );
-    let given = [format, schema, grammar].into_iter().flatten().count();
-    if given > 1 {
-        return Err(Error::usage(
-            "--format, --schema and --grammar cannot be used together",
-        ));
-    }
+    parsed.only_one(&[(&FORMAT, ()), (&SCHEMA, ()), (&GRAMMAR, ())])?;
     if let Some(path) = grammar {
         return Ok(OutputConstraint::Grammar(file(path)?));
     }
