@@ -20,7 +20,7 @@ impl Parsed {
         self.values.iter().any(|(known, _)| *known == flag.long)
     }
 
-    /// What the one that was given stands for, of some flags that exclude each other.
+    /// The meaning of the one that was given, among flags that exclude each other.
     ///
     /// # Errors
     /// `Usage` if there are two.

@@ -68,7 +68,7 @@ const SPLIT: Flag = option(
     "print pieces of at most N tokens, one per line",
 );
 
-/// What is printed of the tokens, in place of their number.
+/// The forms in which tokens are printed in place of their number.
 #[derive(Debug, Clone, Copy)]
 enum Way {
     Ids,
