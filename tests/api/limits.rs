@@ -2,11 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::{Sandbox, Server, eventually, gemma};
+use crate::support::{PUNA, Sandbox, Server, eventually, gemma};
 
 /// A field of /proc/PID/status, in bytes.
 fn memory(server: &Server, key: &str) -> u64 {
@@ -230,5 +231,40 @@ fn few_descriptors_do_not_end_the_server() {
                 && stream.read_to_string(&mut answer).is_ok()
                 && answer.starts_with("HTTP/1.1 200")
         })
+    });
+}
+
+#[test]
+fn a_request_without_a_thread_is_not_counted_for_ever() {
+    let sandbox = Sandbox::new();
+    let own = sandbox.file("puna", std::fs::read(PUNA).unwrap());
+    sandbox.shell("chmod 755 puna . && chown -R 54321 .").ok();
+    // As a user of its own, whose threads are counted apart from everyone's.
+    let start = |threads_max: usize| {
+        let mut command = Command::new("setpriv");
+        let limit = format!("--nproc={threads_max}:{threads_max}");
+        command
+            .args(["--reuid=54321", "--clear-groups", "prlimit", &limit])
+            .arg(&own)
+            .args(["serve", "--host", "127.0.0.1:0", "--no-socket"])
+            .args(["--sandbox=off", "--linger", "2s"])
+            .env_clear()
+            .env("HOME", &sandbox.home)
+            .env("PATH", "/usr/bin:/bin");
+        Server::start(command)
+    };
+    let unlimited = start(4096);
+    unlimited.ask("GET", "/api/version", "");
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", unlimited.pid()));
+    let threads = tasks.unwrap().count();
+    unlimited.end("-KILL");
+    // The most threads with which a request gets none of its own: a server alone has that many.
+    let starved = (threads.saturating_sub(3)..=threads + 1)
+        .rev()
+        .map(start)
+        .find(|server| server.ask("GET", "/api/version", "").status == 500);
+    let mut server = starved.expect("a limit leaves a request without a thread");
+    eventually("the idle server ends", Duration::from_secs(20), || {
+        server.child.try_wait().unwrap().is_some()
     });
 }
