@@ -21,9 +21,13 @@ pub fn cores() -> usize {
     *CORES
 }
 
-/// Logical processors that we may use.
+/// Logical processors that we may use, within the quota of our cgroup.
 pub fn processors() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
+    static PROCESSORS: LazyLock<usize> = LazyLock::new(|| {
+        // Each call of it reads the files of the cgroup again.
+        std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
+    });
+    *PROCESSORS
 }
 
 /// Memory that a load may use, in bytes: what the system has available, at most what the cgroup
