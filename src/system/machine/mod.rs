@@ -1,41 +1,37 @@
 //! The machine: cores, free memory, GPUs that a CPU build leaves idle. Values that do not change are
 //! read once.
 
-use std::collections::HashSet;
+mod cgroup;
+mod processors;
+
 use std::fs;
 use std::path::Path;
 use std::sync::{LazyLock, OnceLock};
 
+/// Where the kernel's files are.
+const ROOT: &str = "/";
 /// The part of the free memory that puna leaves to others.
 const RESERVE_BYTES: u64 = 128 << 20;
 
-/// How many threads are useful for computing: physical cores, within the quota of our cgroup.
+/// How many threads are useful for computing: one for each fast physical core that we may use, within the quotas of our
+/// control groups.
 pub fn cores() -> usize {
-    static CORES: LazyLock<usize> = LazyLock::new(|| {
-        let allowed = processors();
-        match physical_cores() {
-            Some(physical) if physical > 0 => physical.min(allowed),
-            _ => allowed,
-        }
-    });
+    static CORES: LazyLock<usize> = LazyLock::new(|| processors::useful(Path::new(ROOT)));
     *CORES
 }
 
-/// Logical processors that we may use, within the quota of our cgroup.
+/// Logical processors that we may use, within the quotas of our control groups.
 pub fn processors() -> usize {
-    static PROCESSORS: LazyLock<usize> = LazyLock::new(|| {
-        // Each call of it reads the files of the cgroup again.
-        std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
-    });
+    static PROCESSORS: LazyLock<usize> = LazyLock::new(|| processors::logical(Path::new(ROOT)));
     *PROCESSORS
 }
 
-/// Memory that a load may use, in bytes: what the system has available, at most what the cgroup
-/// and `ulimit -v` still allow. `u64::MAX` if unknown.
+/// Memory that a load may use, in bytes: what the system has available, at most what our control
+/// groups and `ulimit -v` still allow. `u64::MAX` if unknown.
 pub fn free_bytes() -> u64 {
     let available = meminfo("MemAvailable:").unwrap_or(u64::MAX);
     let free = available
-        .min(cgroup_bytes().unwrap_or(u64::MAX))
+        .min(cgroup::memory_free(Path::new(ROOT)).unwrap_or(u64::MAX))
         .min(limit_bytes().unwrap_or(u64::MAX));
     if free == u64::MAX {
         free
@@ -44,12 +40,10 @@ pub fn free_bytes() -> u64 {
     }
 }
 
-/// Memory of the machine, or of our cgroup if that has less, in bytes.
+/// Memory of the machine, or of our control groups if they have less, in bytes.
 pub fn total_bytes() -> u64 {
     static TOTAL: LazyLock<u64> = LazyLock::new(|| {
-        let own = fs::read_to_string("/sys/fs/cgroup/memory.max")
-            .ok()
-            .and_then(|text| text.trim().parse().ok());
+        let own = cgroup::memory_max(Path::new(ROOT));
         meminfo("MemTotal:")
             .unwrap_or(8 << 30)
             .min(own.unwrap_or(u64::MAX))
@@ -141,14 +135,6 @@ fn cpuinfo(keys: &[&str]) -> Option<String> {
     pairs.find_map(|(key, value)| keys.contains(&key.trim()).then(|| value.trim().to_string()))
 }
 
-fn physical_cores() -> Option<usize> {
-    let entries = fs::read_dir("/sys/devices/system/cpu").ok()?;
-    let siblings = entries.filter_map(Result::ok).filter_map(|entry| {
-        fs::read_to_string(entry.path().join("topology/thread_siblings_list")).ok()
-    });
-    Some(siblings.collect::<HashSet<_>>().len())
-}
-
 fn meminfo(key: &str) -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find(|line| line.starts_with(key))?;
@@ -157,26 +143,6 @@ fn meminfo(key: &str) -> Option<u64> {
         .parse::<u64>()
         .ok()
         .map(|kib| kib * 1024)
-}
-
-/// Bytes that our cgroup (version 2) still allows; file cache can be reclaimed and counts as free.
-fn cgroup_bytes() -> Option<u64> {
-    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let path = own.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let folder = Path::new("/sys/fs/cgroup").join(path.trim_start_matches('/'));
-    let number = |file: &str| {
-        fs::read_to_string(folder.join(file))
-            .ok()?
-            .trim()
-            .parse::<u64>()
-            .ok()
-    };
-    let stat = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
-    let cached = stat
-        .lines()
-        .find_map(|line| line.strip_prefix("file ")?.parse::<u64>().ok())
-        .unwrap_or(0);
-    Some(number("memory.max")?.saturating_sub(number("memory.current")?.saturating_sub(cached)))
 }
 
 fn limit_bytes() -> Option<u64> {
