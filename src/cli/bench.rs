@@ -68,7 +68,9 @@ const TUNE: Flag = switch(
 );
 
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
-    let config = &context.config;
+    // Its rows say what a decode costs, not what a text that repeats itself saves.
+    let mut config = context.config.clone();
+    config.speculate = false;
     reexec::with_short_spins();
     let number = |flag: &Flag, default, least| {
         let number = parsed.number(flag, least..=usize::MAX)?;
@@ -100,8 +102,8 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
                 "--tune chooses its own lengths: --prompt and --num-predict cannot be used with it",
             ));
         }
-        return bench::tune(config, log, &model, (&options, plan.runs), &mut print_row);
+        return bench::tune(&config, log, &model, (&options, plan.runs), &mut print_row);
     }
-    let pool = Pool::new(config.clone(), Policy::Server, log);
+    let pool = Pool::new(config, Policy::Server, log);
     bench::bench(&pool, &model, &options, plan, &mut print_row)
 }

@@ -195,6 +195,10 @@ pub struct Usage {
     pub shifted_tokens: usize,
     /// Tokens generated, the end token not counted.
     pub answer_tokens: usize,
+    /// Tokens that were guessed and computed in advance.
+    pub draft_tokens: usize,
+    /// Those of them that the answer kept.
+    pub draft_tokens_kept: usize,
     /// Time from the request to the end.
     pub total: Duration,
     /// Time from the request until the model was ready.

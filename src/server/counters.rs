@@ -21,6 +21,8 @@ struct Counts {
     cached_tokens: u64,
     answer_tokens: u64,
     dropped_tokens: u64,
+    draft_tokens: u64,
+    draft_tokens_kept: u64,
     wait_s: f64,
     prompt_s: f64,
     answer_s: f64,
@@ -48,6 +50,16 @@ const COLUMNS: &[Column] = &[
         "puna_dropped_tokens_total",
         "Tokens dropped to fit the context.",
         |counts| counts.dropped_tokens as f64,
+    ),
+    (
+        "puna_draft_tokens_total",
+        "Tokens guessed and computed in advance.",
+        |counts| counts.draft_tokens as f64,
+    ),
+    (
+        "puna_draft_tokens_kept_total",
+        "Tokens computed in advance that an answer kept.",
+        |counts| counts.draft_tokens_kept as f64,
     ),
     (
         "puna_wait_seconds_total",
@@ -105,6 +117,8 @@ impl Counters {
         counts.cached_tokens += usage.cached_tokens as u64;
         counts.answer_tokens += usage.answer_tokens as u64;
         counts.dropped_tokens += (usage.truncated_tokens + usage.shifted_tokens) as u64;
+        counts.draft_tokens += usage.draft_tokens as u64;
+        counts.draft_tokens_kept += usage.draft_tokens_kept as u64;
         counts.wait_s += usage.load.as_secs_f64();
         counts.prompt_s += usage.prompt.as_secs_f64();
         counts.answer_s += usage.answer.as_secs_f64();

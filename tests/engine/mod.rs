@@ -8,4 +8,5 @@ pub mod ollama_layouts;
 pub mod prefix_cache;
 pub mod reuse;
 pub mod scheduling;
+pub mod speculation;
 pub mod timing;

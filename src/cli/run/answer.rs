@@ -264,6 +264,10 @@ pub fn print_timings(out: &Out, usage: &Usage, device: Option<&str>) {
     line("prompt eval duration:", duration::display(usage.prompt));
     line("prompt eval rate:", rate(usage.prompt_tokens, usage.prompt));
     line("eval count:", format!("{} token(s)", usage.answer_tokens));
+    if usage.draft_tokens > 0 {
+        let (kept, all) = (usage.draft_tokens_kept, usage.draft_tokens);
+        line("drafts kept:", format!("{kept} of {all} token(s)"));
+    }
     line("eval duration:", duration::display(usage.answer));
     line("eval rate:", rate(usage.answer_tokens, usage.answer));
     if let Some(device) = device {

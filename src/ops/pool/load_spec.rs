@@ -64,6 +64,7 @@ impl Pool {
             batch_tokens: load.batch_tokens,
             attention,
             context: load.context,
+            speculate: self.0.config.speculate,
             repack,
             need,
             memory_bytes: self.free_bytes(),

@@ -169,8 +169,11 @@ impl Turn {
                 prompt,
                 answer,
                 dropped_tokens,
+                drafts,
             } => {
                 self.usage.shifted_tokens = dropped_tokens;
+                self.usage.draft_tokens = drafts.computed;
+                self.usage.draft_tokens_kept = drafts.kept;
                 let held = self.utf8.finish(reason == Reason::Length);
                 let (text, found) = self.stops.push(&held);
                 self.read(&text);

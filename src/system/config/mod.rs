@@ -123,6 +123,10 @@ const VARIABLES: &[(&str, &str)] = &[
         "copy weights into the processor's own layout when a model is loaded: auto, on or off (default: auto)",
     ),
     (
+        "PUNA_SPECULATE",
+        "compute tokens in advance where an answer repeats its prompt or itself: on or off (default: on)",
+    ),
+    (
         "PUNA_TENSOR_SPLIT",
         "proportions of a model for each GPU, comma-separated, such as 3,1 (default: as it fits)",
     ),
@@ -210,6 +214,8 @@ pub struct Config {
     pub work: Option<(usize, usize)>,
     /// Copy weights into the processor's own layout; `None` lets the engine decide.
     pub repack: Option<bool>,
+    /// Compute tokens in advance where an answer repeats its prompt or itself.
+    pub speculate: bool,
     /// Most memory beside the file of the weights, in bytes, if the user chose.
     pub memory_max: Option<u64>,
     /// Proportions of a model for each GPU; empty: as it fits.
@@ -301,6 +307,7 @@ impl Config {
                 .and_then(|value| value.parse().ok())
                 .filter(|count| *count > 0),
             repack: plain("PUNA_REPACK").and_then(|value| switched(&value)),
+            speculate: plain("PUNA_SPECULATE").and_then(|value| switched(&value)) != Some(false),
             work: None,
             memory_max: None,
             network: network::read(&plain, folders),

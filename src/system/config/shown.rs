@@ -70,6 +70,7 @@ impl Config {
                 or_auto(self.threads.map(|count| count.to_string())),
             ),
             ("repack", or_auto(self.repack.map(|on| on.to_string()))),
+            ("speculate", self.speculate.to_string()),
             (
                 "tensor_split",
                 self.tensor_split

@@ -441,8 +441,8 @@ impl<'a> Cache<'a> {
         cut
     }
 
-    /// Removes all but a sequence's first tokens from llama.cpp's memory.
-    fn remove_behind(&mut self, index: usize, tokens: usize) -> bool {
+    /// Removes all but a sequence's first tokens from llama.cpp's memory; false if it cannot. Behind its end it can.
+    pub fn remove_behind(&mut self, index: usize, tokens: usize) -> bool {
         let (sequence, from) = (Some(index as u32), Some(tokens as u32));
         let removed = self.context.clear_kv_cache_seq(sequence, from, None);
         matches!(removed, Ok(true))

@@ -93,6 +93,9 @@ pub fn for_answers<'a>(
         batch_tokens: batch,
         has_tiles: ready.gpu_layers == 0 && spec.attention.flash,
         answer_start: ready.encodes.then(|| start(base.model)),
+        // Recurrent memory cannot forget a draft that was wrong.
+        draft_cost: (spec.speculate && !spec.deterministic && ready.window_tokens > 0)
+            .then(|| tune::draft_cost(work, gpu)),
         once,
         deterministic: spec.deterministic,
         memory_max: spec.memory_max,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::grammar::Guide;
 use super::sampler::Sampling;
+use super::speculation::Drafts;
 use super::thinking_budget::ThinkingBudget;
 use crate::core::error::Error;
 use crate::core::message::{Logprob, Reason};
@@ -66,6 +67,8 @@ pub enum Event {
         answer: Duration,
         /// Tokens that were dropped to continue with a full context.
         dropped_tokens: usize,
+        /// Tokens that were guessed and computed in advance.
+        drafts: Drafts,
     },
     /// The job stopped without an answer.
     Failed(Error),

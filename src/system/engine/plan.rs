@@ -19,6 +19,8 @@ pub struct Plan {
     pub has_tiles: bool,
     /// The token that answers start with, for a model with an encoder.
     pub answer_start: Option<LlamaToken>,
+    /// The time of a draft in a decode, in units of the time of a lone token; `None`: nothing is drafted.
+    pub draft_cost: Option<f32>,
     /// True if the context serves only its first job.
     pub once: bool,
     /// True if no earlier computation may be reused.

@@ -9,6 +9,7 @@ use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
 
 use super::prefix::{Candidate, Prefixes, TOKENS_MIN};
+use super::speculation::Speculation;
 use super::{Event, Job};
 use crate::core::error::Error;
 use crate::core::message::{Logprob, Reason};
@@ -31,6 +32,8 @@ pub struct RunningJob {
     pub candidate: Option<Candidate>,
     /// The sampler, once the job was admitted.
     pub sampler: Option<LlamaSampler>,
+    /// Guesses of its next tokens.
+    pub speculation: Speculation,
     /// The job as submitted.
     pub request: Job,
     events: SyncSender<Event>,
@@ -65,6 +68,7 @@ impl RunningJob {
             candidate: None,
             tokens,
             sampler: None,
+            speculation: Speculation::default(),
             request: job,
             events,
             outbox: VecDeque::new(),
@@ -121,6 +125,7 @@ impl RunningJob {
             prompt,
             answer: now - first,
             dropped_tokens: self.dropped_tokens,
+            drafts: self.speculation.drafts,
         });
     }
 

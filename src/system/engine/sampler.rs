@@ -1,9 +1,15 @@
-//! Translates sampling options to llama.cpp's chain of samplers, in llama.cpp's own order.
+//! Picks tokens: sampling options become llama.cpp's chain of samplers, in llama.cpp's own order, and a grammar
+//! checks what the chain selected.
 
 use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
+use llama_cpp_2::token::data::LlamaTokenData;
+use llama_cpp_2::token::data_array::LlamaTokenDataArray;
 use llama_cpp_2::token::logit_bias::LlamaLogitBias;
 
+use super::grammar::Guide;
+use super::logprobs;
+use crate::core::error::{Error, Result};
 use crate::core::options::Options;
 
 /// llama.cpp's LLAMA_DEFAULT_SEED: take the seed from the system.
@@ -152,11 +158,56 @@ impl Sampling {
     }
 }
 
+/// Selects the next token. The grammar checks only the sampled token, which costs little; only if it
+/// rejects that one does it check every token.
+pub(super) fn pick(
+    (sampler, shortlist): (&mut LlamaSampler, Option<usize>),
+    guide: Option<&mut Guide>,
+    logits: &[f32],
+    ends: impl Fn(LlamaToken) -> bool,
+) -> Result<LlamaToken> {
+    let lost = || Error::failed("the sampler chose no token");
+    let mut tokens = candidates(logits, shortlist);
+    if tokens.data.is_empty() {
+        return Err(Error::failed(
+            "the model's logits are not numbers: its weights are damaged or need other settings",
+        ));
+    }
+    tokens.apply_sampler(sampler);
+    let mut token = tokens.selected_token().ok_or_else(lost)?;
+    // A grammar has one end-of-generation token; a model may have several.
+    if let Some(guide) = guide
+        && !(ends(token) && guide.may_end())
+        && !guide.allows(token)?
+    {
+        tokens = candidates(logits, None);
+        guide.mask(&mut tokens)?;
+        tokens.apply_sampler(sampler);
+        token = tokens.selected_token().ok_or_else(lost)?;
+    }
+    sampler.accept(token);
+    Ok(token)
+}
+
+/// The tokens to choose from: this many of the likeliest, or all whose logits are not NaN.
+fn candidates(logits: &[f32], shortlist: Option<usize>) -> LlamaTokenDataArray {
+    let entry = |(id, logit)| LlamaTokenData::new(LlamaToken(id), logit, 0.0);
+    match shortlist {
+        Some(count) => {
+            let tokens = logprobs::likeliest(logits, count).into_iter().map(entry);
+            LlamaTokenDataArray::from_iter(tokens, true)
+        }
+        None => {
+            let tokens = (0..).zip(logits.iter().copied());
+            // NaN would make llama.cpp sort without a total order.
+            let tokens = tokens.filter(|(_, logit)| !logit.is_nan()).map(entry);
+            LlamaTokenDataArray::from_iter(tokens, false)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use llama_cpp_2::token::data::LlamaTokenData;
-    use llama_cpp_2::token::data_array::LlamaTokenDataArray;
-
     use super::*;
 
     #[test]

@@ -57,6 +57,8 @@ pub struct Spec {
     pub threads: usize,
     /// Copy weights into the processor's own layout when they are loaded.
     pub repack: bool,
+    /// Guess tokens that repeat the text and compute them in advance.
+    pub speculate: bool,
     /// Tokens in one decode, at most.
     pub batch_tokens: usize,
     /// Attention and cache.

@@ -98,6 +98,14 @@ const TILE_TOKENS: usize = 64;
 /// prompt's own.
 const TILE_GAIN: usize = 3;
 
+/// The time of a draft by the parameters that are multiplied for each token (at most so many), in units of a lone
+/// token's. Large models read their weights from memory once for all tokens of a decode, small ones compute.
+const DRAFT_COSTS: [(u64, f32); 2] = [(300_000_000, 0.5), (u64::MAX, 0.3)];
+/// The same on a GPU, where a decode of few tokens takes as long as one of one.
+const GPU_DRAFT_COST: f32 = 0.1;
+/// Two logits that differ by less than this may change places when several tokens are computed in one decode.
+pub const ROUNDING: f32 = 0.1;
+
 /// Attention and cache of a context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Attention {
@@ -214,6 +222,23 @@ fn lone_tokens(parameters: u64, threads: usize, gpu: bool) -> usize {
 pub fn paced_tokens(pace_us: f32) -> usize {
     let tokens = (SLICE_S * 1e6) as f32 / pace_us.max(1.0);
     (tokens as usize).clamp(GRID, BATCH_TOKENS) / GRID * GRID
+}
+
+/// The time that one more token adds to a decode of one, in units of that decode's: what a draft costs.
+pub fn draft_cost(parameters: u64, gpu: bool) -> f32 {
+    let costs = DRAFT_COSTS.iter().find(|(most, _)| parameters <= *most);
+    match costs {
+        _ if gpu => GPU_DRAFT_COST,
+        Some((_, cost)) => *cost,
+        None => GPU_DRAFT_COST,
+    }
+}
+
+/// The same in units of the time of a token while so many sequences generate: several in one decode share what a
+/// decode costs by itself.
+pub fn draft_cost_among(cost: f32, generating: usize) -> f32 {
+    let count = generating as f32;
+    cost * count / (1.0 - cost + cost * count)
 }
 
 /// Most tokens of a decode with at least `least`, each of a sequence with about `own` of the `all` cells in

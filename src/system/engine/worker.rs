@@ -13,10 +13,7 @@ use std::time::{Duration, Instant};
 use llama_cpp_2::DecodeError;
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
-use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
-use llama_cpp_2::token::data::LlamaTokenData;
-use llama_cpp_2::token::data_array::LlamaTokenDataArray;
 
 use super::cache::Cache;
 use super::job::Submission;
@@ -24,9 +21,10 @@ use super::memory::MEMORY_HINT;
 use super::plan::Plan;
 use super::prefix::Prefixes;
 use super::running_job::RunningJob;
+use super::sampler::pick;
 use super::tune::{self, IDLE_WAIT};
-use super::{Event, Guide, ThinkingBudget, logprobs};
-use crate::core::error::{Error, Result};
+use super::{Event, ThinkingBudget, logprobs};
+use crate::core::error::Error;
 use crate::core::message::Reason;
 
 /// How long to sleep when every reader is slow.
@@ -160,7 +158,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Tokens of a sequence's job that are not computed yet, if the job can continue.
-    fn pending(&self, index: usize) -> &[LlamaToken] {
+    pub(super) fn pending(&self, index: usize) -> &[LlamaToken] {
         match &self.jobs[index] {
             Some(job) if job.is_open() => &job.tokens[self.cache.count(index)..],
             _ => &[],
@@ -175,6 +173,9 @@ impl<'a> Worker<'a> {
         let order = self.order();
         let mut slice_left = self.slice_tokens(&order);
         let most = self.decode_tokens(&order);
+        let one = |index: &&usize| self.pending(**index).len() == 1;
+        let mut generating = order.iter().filter(one).count();
+        let draft_cost = self.draft_cost(generating, &order);
         for index in order {
             let pending = self.pending(index).len();
             let room = most - self.batch.n_tokens() as usize;
@@ -190,10 +191,19 @@ impl<'a> Worker<'a> {
                 slice_left -= count;
             }
             self.add(index, count, count == pending);
+            let logits = (count == pending).then(|| self.batch.n_tokens() - 1);
+            let drafts = match draft_cost {
+                Some(cost) if pending == 1 => {
+                    generating -= 1;
+                    self.add_drafts(index, room.saturating_sub(1 + generating), cost)
+                }
+                _ => Vec::new(),
+            };
             places.push(Place {
                 index,
                 count,
-                logits: (count == pending).then(|| self.batch.n_tokens() - 1),
+                logits,
+                drafts,
             });
         }
         places
@@ -330,6 +340,9 @@ impl<'a> Worker<'a> {
 
     fn advance(&mut self, place: &Place) {
         let index = place.index;
+        if !place.drafts.is_empty() {
+            return self.advance_drafted(place);
+        }
         let done = self.pending(index)[..place.count].to_vec();
         self.cache.extend(index, &done);
         let count = self.cache.count(index);
@@ -346,10 +359,11 @@ impl<'a> Worker<'a> {
         }
         if let Some(logits) = place.logits {
             self.sample(index, logits);
+            self.learn(index, count);
         }
     }
 
-    fn sample(&mut self, index: usize, logits: i32) {
+    pub(super) fn sample(&mut self, index: usize, logits: i32) {
         let Some(job) = &mut self.jobs[index] else {
             return;
         };
@@ -419,56 +433,13 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// Selects the next token. The grammar checks only the sampled token, which costs little; only if it
-/// rejects that one does it check every token.
-fn pick(
-    (sampler, shortlist): (&mut LlamaSampler, Option<usize>),
-    guide: Option<&mut Guide>,
-    logits: &[f32],
-    ends: impl Fn(LlamaToken) -> bool,
-) -> Result<LlamaToken> {
-    let lost = || Error::failed("the sampler chose no token");
-    let mut tokens = candidates(logits, shortlist);
-    if tokens.data.is_empty() {
-        return Err(Error::failed(
-            "the model's logits are not numbers: its weights are damaged or need other settings",
-        ));
-    }
-    tokens.apply_sampler(sampler);
-    let mut token = tokens.selected_token().ok_or_else(lost)?;
-    // A grammar has one end-of-generation token; a model may have several.
-    if let Some(guide) = guide
-        && !(ends(token) && guide.may_end())
-        && !guide.allows(token)?
-    {
-        tokens = candidates(logits, None);
-        guide.mask(&mut tokens)?;
-        tokens.apply_sampler(sampler);
-        token = tokens.selected_token().ok_or_else(lost)?;
-    }
-    sampler.accept(token);
-    Ok(token)
-}
-
-/// The tokens to choose from: this many of the likeliest, or all whose logits are not NaN.
-fn candidates(logits: &[f32], shortlist: Option<usize>) -> LlamaTokenDataArray {
-    let entry = |(id, logit)| LlamaTokenData::new(LlamaToken(id), logit, 0.0);
-    match shortlist {
-        Some(count) => {
-            let tokens = logprobs::likeliest(logits, count).into_iter().map(entry);
-            LlamaTokenDataArray::from_iter(tokens, true)
-        }
-        None => {
-            let tokens = (0..).zip(logits.iter().copied());
-            // NaN would make llama.cpp sort without a total order.
-            let tokens = tokens.filter(|(_, logit)| !logit.is_nan()).map(entry);
-            LlamaTokenDataArray::from_iter(tokens, false)
-        }
-    }
-}
-
-struct Place {
-    index: usize,
+/// The part of one sequence in a batch.
+pub struct Place {
+    pub(super) index: usize,
+    /// Tokens of prompt or answer.
     count: usize,
-    logits: Option<i32>,
+    /// The position of the last one's logits in the batch, if they are needed.
+    pub(super) logits: Option<i32>,
+    /// Tokens behind it that the answer may continue with.
+    pub(super) drafts: Vec<LlamaToken>,
 }

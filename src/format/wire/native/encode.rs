@@ -35,6 +35,12 @@ pub struct Metrics {
     /// Ours: tokens dropped because the context was full; absent if 0.
     #[serde(skip_serializing_if = "is_zero")]
     context_shifted_count: u64,
+    /// Ours: tokens guessed and computed in advance; absent if 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    draft_count: u64,
+    /// Ours: those of them that the answer kept; absent if 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    draft_accepted_count: u64,
 }
 
 /// A duration in nanoseconds, the API's unit.
@@ -53,6 +59,8 @@ impl From<message::Usage> for Metrics {
             eval_duration: nanos(usage.answer),
             prompt_truncated_count: usage.truncated_tokens as u64,
             context_shifted_count: usage.shifted_tokens as u64,
+            draft_count: usage.draft_tokens as u64,
+            draft_accepted_count: usage.draft_tokens_kept as u64,
         }
     }
 }
@@ -66,6 +74,8 @@ impl From<Metrics> for message::Usage {
             truncated_tokens: metrics.prompt_truncated_count as usize,
             shifted_tokens: metrics.context_shifted_count as usize,
             answer_tokens: metrics.eval_count as usize,
+            draft_tokens: metrics.draft_count as usize,
+            draft_tokens_kept: metrics.draft_accepted_count as usize,
             total: duration(metrics.total_duration),
             load: duration(metrics.load_duration),
             prompt: duration(metrics.prompt_eval_duration),

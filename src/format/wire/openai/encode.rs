@@ -168,15 +168,14 @@ impl Choice {
 
 /// The usage of all choices: the prompt counts once, the answers are summed.
 fn usage_of(choices: &[Choice]) -> Usage {
-    let all = choices.iter().filter_map(|choice| choice.finish.as_ref());
-    let first = all
-        .clone()
-        .next()
-        .map(|finish| finish.usage)
-        .unwrap_or_default();
+    let finishes = choices.iter().filter_map(|choice| choice.finish.as_ref());
+    let all: Vec<Usage> = finishes.map(|finish| finish.usage).collect();
+    let sum = |count: fn(&Usage) -> usize| all.iter().map(count).sum();
     Usage {
-        answer_tokens: all.map(|finish| finish.usage.answer_tokens).sum(),
-        ..first
+        answer_tokens: sum(|usage| usage.answer_tokens),
+        draft_tokens: sum(|usage| usage.draft_tokens),
+        draft_tokens_kept: sum(|usage| usage.draft_tokens_kept),
+        ..all.first().copied().unwrap_or_default()
     }
 }
 

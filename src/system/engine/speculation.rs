@@ -1,0 +1,184 @@
+//! Speculative decoding with drafts from the text itself: where the last tokens occurred before in prompt or answer,
+//! the tokens that followed them there are a guess of what comes next. Guesses that are likely enough are computed in the
+//! same decode as the next token; the sampler then reads the logits of each position in order, and those that it chooses too
+//! are kept.
+//!
+//! Nothing is lost by it: a guess is accepted if the sampler chose the same token from the model's own
+//! distribution, which is rejection sampling for a draft that is certain of itself. Grammars, penalties and
+//! logprobs see one position at a time, as ever.
+
+use llama_cpp_2::token::LlamaToken;
+
+use super::tune;
+
+/// The last tokens have to occur before, at least as many as these, to be a guess.
+const MATCH_MIN: usize = 3;
+/// A longer match says nothing more.
+const MATCH_MAX: usize = 16;
+/// Tokens that are searched, from the end on.
+const SEARCHED_TOKENS: usize = 1 << 15;
+/// Most tokens of a guess.
+pub const DRAFT_MAX: usize = 16;
+/// The weight of the last guess in the share of right ones.
+const WEIGHT: f32 = 1.0 / 12.0;
+
+/// Guesses by the length of their match: from so many tokens on, and the share of right tokens among them before one is known.
+/// Low enough that a text without repetitions starts without drafts on a small model.
+const CLASSES: [(usize, f32); 3] = [(3, 0.4), (5, 0.6), (9, 0.9)];
+
+/// The guesses of one answer.
+pub struct Speculation {
+    /// The share of right tokens, for each of the classes.
+    rates: [f32; CLASSES.len()],
+    guess: Vec<LlamaToken>,
+    class: usize,
+    /// The next token is computed alone: its logits decide between tokens that are almost equally likely.
+    pub alone: bool,
+    /// What the drafts brought.
+    pub drafts: Drafts,
+}
+
+/// The drafts of one answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Drafts {
+    /// Tokens that were computed as drafts.
+    pub computed: usize,
+    /// Those of them that the answer kept.
+    pub kept: usize,
+}
+
+impl Default for Speculation {
+    fn default() -> Self {
+        Speculation {
+            rates: CLASSES.map(|(_, rate)| rate),
+            guess: Vec::new(),
+            class: 0,
+            alone: false,
+            drafts: Drafts::default(),
+        }
+    }
+}
+
+impl Speculation {
+    /// Guesses how `tokens` continues. Returns the part of the guess, at most `room` tokens, of which each is right often
+    /// enough for what it costs: `cost` is the time of one more token in a decode, in units of the time that a token
+    /// takes without drafts.
+    pub fn draft(&mut self, tokens: &[LlamaToken], room: usize, cost: f32) -> &[LlamaToken] {
+        self.guess.clear();
+        if let Some((length, start)) = longest_match(tokens) {
+            let class = CLASSES.iter().rposition(|(from, _)| length >= *from);
+            self.class = class.unwrap_or(0);
+            for at in start..start + DRAFT_MAX {
+                // A text that repeats itself does so on.
+                let next = tokens.get(at).or_else(|| self.guess.get(at - tokens.len()));
+                self.guess.extend(next.copied());
+            }
+        }
+        let rate = self.rates[self.class];
+        let likely = |count: &usize| rate.powi(*count as i32) > cost;
+        let count = (1..=self.guess.len().min(room)).take_while(likely).count();
+        if std::mem::take(&mut self.alone) {
+            return &[];
+        }
+        &self.guess[..count]
+    }
+
+    /// Learns how the text really went on, also where nothing was drafted.
+    pub fn learn(&mut self, chosen: &[LlamaToken]) {
+        let rate = &mut self.rates[self.class];
+        for (guess, chosen) in self.guess.iter().zip(chosen) {
+            let right = guess == chosen;
+            *rate += (f32::from(u8::from(right)) - *rate) * WEIGHT;
+            if !right {
+                return;
+            }
+        }
+    }
+}
+
+/// Where the last tokens occurred before: the length of the longest match, the latest of equally long ones,
+/// and the position behind it.
+fn longest_match(tokens: &[LlamaToken]) -> Option<(usize, usize)> {
+    let (last, before) = tokens.split_last()?;
+    let mut best = (MATCH_MIN - 1, 0);
+    for end in (before.len().saturating_sub(SEARCHED_TOKENS)..before.len()).rev() {
+        if before[end] != *last {
+            continue;
+        }
+        let backwards = before.iter().rev().zip(before[..end].iter().rev());
+        let equal = backwards.take(MATCH_MAX - 1).take_while(|(a, b)| a == b);
+        let length = equal.count() + 1;
+        if length > best.0 {
+            best = (length, end + 1);
+        }
+        if length == MATCH_MAX {
+            break;
+        }
+    }
+    (best.0 >= MATCH_MIN).then_some(best)
+}
+
+/// Whether the two likeliest tokens are so close that rounding may decide between them: one decode of several
+/// tokens does not compute the very numbers of several decodes of one.
+pub fn is_close(logits: &[f32]) -> bool {
+    match super::logprobs::likeliest(logits, 2)[..] {
+        [(_, first), (_, second)] => first - second < tune::ROUNDING,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokens(ids: &[i32]) -> Vec<LlamaToken> {
+        ids.iter().copied().map(LlamaToken).collect()
+    }
+
+    #[test]
+    fn the_longest_match_wins_then_the_latest() {
+        let text = tokens(&[1, 2, 3, 4, 9, 2, 3, 4, 7, 8, 2, 3, 4]);
+        assert_eq!(longest_match(&text), Some((3, 8)));
+        let text = tokens(&[1, 2, 3, 4, 9, 2, 3, 4, 7, 8, 1, 2, 3, 4]);
+        assert_eq!(longest_match(&text), Some((4, 4)));
+        assert_eq!(longest_match(&tokens(&[1, 2, 7, 1, 2])), None);
+        assert_eq!(longest_match(&[]), None);
+    }
+
+    #[test]
+    fn a_draft_is_as_long_as_it_pays() {
+        let text: Vec<LlamaToken> = tokens(&(0..100).chain(0..12).collect::<Vec<_>>());
+        let mut speculation = Speculation::default();
+        // 0.9³ > 0.7 > 0.9⁴.
+        assert_eq!(speculation.draft(&text, 99, 0.7), &text[12..15]);
+        assert_eq!(speculation.draft(&text, 2, 0.7).len(), 2);
+        assert_eq!(speculation.draft(&text, 99, 0.01).len(), DRAFT_MAX);
+        // Wrong guesses are remembered, and so are right ones that were never drafted.
+        for _ in 0..8 {
+            speculation.draft(&text, 0, 0.7);
+            speculation.learn(&tokens(&[500]));
+        }
+        assert_eq!(speculation.draft(&text, 99, 0.7).len(), 0);
+        for _ in 0..40 {
+            speculation.draft(&text, 0, 0.7);
+            speculation.learn(&text[12..13]);
+        }
+        assert!(speculation.draft(&text, 99, 0.7).len() > 3);
+        speculation.alone = true;
+        assert_eq!(speculation.draft(&text, 99, 0.7).len(), 0);
+    }
+
+    #[test]
+    fn a_repetition_is_continued() {
+        let text = tokens(&[9, 1, 2, 1, 2, 1, 2, 1, 2]);
+        let mut speculation = Speculation::default();
+        let draft = speculation.draft(&text, 5, 0.1).to_vec();
+        assert_eq!(draft, tokens(&[1, 2, 1, 2, 1]));
+    }
+
+    #[test]
+    fn a_near_tie_is_close() {
+        assert!(is_close(&[1.0, 0.99, -3.0]));
+        assert!(!is_close(&[1.0, 3.0, -3.0]));
+    }
+}
