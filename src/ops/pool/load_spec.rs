@@ -65,6 +65,7 @@ impl Pool {
             attention,
             context: load.context,
             speculate: self.0.config.speculate,
+            amx: processor.amx,
             repack,
             need,
             memory_bytes: self.free_bytes(),

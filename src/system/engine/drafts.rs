@@ -2,21 +2,28 @@
 
 use llama_cpp_2::token::LlamaToken;
 
-use super::speculation;
-use super::tune;
+use super::speculation::{self, Price};
 use super::worker::{Place, Worker};
 
 impl Worker<'_> {
-    /// The cost of a draft while these sequences generate, in units of a token's; `None`: nothing is drafted, as
-    /// also beside a slice of a prompt, which fills the time that streams may stall.
-    pub(super) fn draft_cost(&self, generating: usize, order: &[usize]) -> Option<f32> {
+    /// The worth of drafts while so many of these sequences generate; `None`: nothing is drafted, as also beside a slice
+    /// of a prompt, which fills the time that streams may stall.
+    pub(super) fn draft_price(&self, generating: usize, order: &[usize]) -> Option<Price> {
         let reads = order.iter().any(|index| self.pending(*index).len() > 1);
         let cost = self.plan.draft_cost.filter(|_| !reads)?;
-        Some(tune::draft_cost_among(cost, generating))
+        Some(Price {
+            token: 1.0 / generating.max(1) as f32,
+            cost: cost.among(generating),
+        })
     }
 
     /// Adds the draft of a sequence to the batch, behind its next token: at most so many tokens.
-    pub(super) fn add_drafts(&mut self, index: usize, room: usize, cost: f32) -> Vec<LlamaToken> {
+    pub(super) fn add_drafts(
+        &mut self,
+        index: usize,
+        room: usize,
+        price: Price,
+    ) -> Vec<LlamaToken> {
         let Some(job) = &mut self.jobs[index] else {
             return Vec::new();
         };
@@ -33,7 +40,7 @@ impl Worker<'_> {
                     .saturating_sub(job.answer_tokens + 1),
             )
             .min(checkpoints.min().map_or(usize::MAX, |at| at - start));
-        let drafts = job.speculation.draft(&job.tokens, room, cost).to_vec();
+        let drafts = job.speculation.draft(&job.tokens, room, price).to_vec();
         job.speculation.drafts.computed += drafts.len();
         for (position, draft) in (start as i32..).zip(&drafts) {
             let added = self.batch.add(*draft, position, &[index as i32], true);

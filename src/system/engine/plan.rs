@@ -2,7 +2,7 @@
 
 use llama_cpp_2::token::LlamaToken;
 
-use super::tune::Slices;
+use super::tune::{DraftCost, Slices};
 
 /// The settings of a context, the same for all its jobs.
 #[derive(Debug, Clone, Copy)]
@@ -19,8 +19,8 @@ pub struct Plan {
     pub has_tiles: bool,
     /// The token that answers start with, for a model with an encoder.
     pub answer_start: Option<LlamaToken>,
-    /// The time of a draft in a decode, in units of the time of a lone token; `None`: nothing is drafted.
-    pub draft_cost: Option<f32>,
+    /// The cost of drafts; `None`: nothing is drafted.
+    pub draft_cost: Option<DraftCost>,
     /// True if the context serves only its first job.
     pub once: bool,
     /// True if no earlier computation may be reused.

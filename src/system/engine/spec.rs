@@ -59,6 +59,8 @@ pub struct Spec {
     pub repack: bool,
     /// Guess tokens that repeat the text and compute them in advance.
     pub speculate: bool,
+    /// The processor multiplies 8-bit integers in AMX tiles.
+    pub amx: bool,
     /// Tokens in one decode, at most.
     pub batch_tokens: usize,
     /// Attention and cache.

@@ -9,7 +9,7 @@
 
 use llama_cpp_2::token::LlamaToken;
 
-use super::tune;
+use super::tune::{self, DraftCost};
 
 /// The last tokens have to occur before, at least as many as these, to be a guess.
 const MATCH_MIN: usize = 3;
@@ -19,12 +19,40 @@ const MATCH_MAX: usize = 16;
 const SEARCHED_TOKENS: usize = 1 << 15;
 /// Most tokens of a guess.
 pub const DRAFT_MAX: usize = 16;
+/// Drafts that bring less are not worth it: their costs are known roughly.
+const GAIN_MIN: f32 = 1.05;
 /// The weight of the last guess in the share of right ones.
 const WEIGHT: f32 = 1.0 / 12.0;
 
 /// Guesses by the length of their match: from so many tokens on, and the share of right tokens among them before one is known.
 /// Low enough that a text without repetitions starts without drafts on a small model.
 const CLASSES: [(usize, f32); 3] = [(3, 0.4), (5, 0.6), (9, 0.9)];
+
+/// The worth and the cost of drafts.
+#[derive(Debug, Clone, Copy)]
+pub struct Price {
+    /// A token of this answer, in units of all tokens of a decode without drafts.
+    pub token: f32,
+    /// In units of the time of that decode.
+    pub cost: DraftCost,
+}
+
+impl Price {
+    /// How many drafts bring most, at most `limit`, if each is right with this probability.
+    fn best(self, rate: f32, limit: usize) -> usize {
+        let (mut best, mut count) = (GAIN_MIN, 0);
+        let (mut tokens, mut right) = (1.0, 1.0);
+        for drafts in 1..=limit {
+            right *= rate;
+            tokens += right * self.token;
+            let pace = tokens / (1.0 + self.cost.first + self.cost.each * drafts as f32);
+            if pace > best {
+                (best, count) = (pace, drafts);
+            }
+        }
+        count
+    }
+}
 
 /// The guesses of one answer.
 pub struct Speculation {
@@ -34,7 +62,7 @@ pub struct Speculation {
     class: usize,
     /// The next token is computed alone: its logits decide between tokens that are almost equally likely.
     pub alone: bool,
-    /// What the drafts brought.
+    /// The drafts so far.
     pub drafts: Drafts,
 }
 
@@ -60,10 +88,9 @@ impl Default for Speculation {
 }
 
 impl Speculation {
-    /// Guesses how `tokens` continues. Returns the part of the guess, at most `room` tokens, of which each is right often
-    /// enough for what it costs: `cost` is the time of one more token in a decode, in units of the time that a token
-    /// takes without drafts.
-    pub fn draft(&mut self, tokens: &[LlamaToken], room: usize, cost: f32) -> &[LlamaToken] {
+    /// Guesses how `tokens` continues. Returns the part of the guess, at most `room` tokens, with which most tokens come in the
+    /// same time; none if they do not bring more than they cost.
+    pub fn draft(&mut self, tokens: &[LlamaToken], room: usize, price: Price) -> &[LlamaToken] {
         self.guess.clear();
         if let Some((length, start)) = longest_match(tokens) {
             let class = CLASSES.iter().rposition(|(from, _)| length >= *from);
@@ -74,9 +101,7 @@ impl Speculation {
                 self.guess.extend(next.copied());
             }
         }
-        let rate = self.rates[self.class];
-        let likely = |count: &usize| rate.powi(*count as i32) > cost;
-        let count = (1..=self.guess.len().min(room)).take_while(likely).count();
+        let count = price.best(self.rates[self.class], self.guess.len().min(room));
         if std::mem::take(&mut self.alone) {
             return &[];
         }
@@ -145,34 +170,53 @@ mod tests {
         assert_eq!(longest_match(&[]), None);
     }
 
+    fn price(first: f32, each: f32) -> Price {
+        let cost = DraftCost { first, each };
+        Price { token: 1.0, cost }
+    }
+
     #[test]
     fn a_draft_is_as_long_as_it_pays() {
         let text: Vec<LlamaToken> = tokens(&(0..100).chain(0..12).collect::<Vec<_>>());
         let mut speculation = Speculation::default();
-        // 0.9³ > 0.7 > 0.9⁴.
-        assert_eq!(speculation.draft(&text, 99, 0.7), &text[12..15]);
-        assert_eq!(speculation.draft(&text, 2, 0.7).len(), 2);
-        assert_eq!(speculation.draft(&text, 99, 0.01).len(), DRAFT_MAX);
+        // With 0.9: 1.9 tokens in 1.8, 2.71 in 2.5, 3.44 in 3.2, 4.1 in 3.9 times.
+        assert_eq!(speculation.draft(&text, 99, price(0.1, 0.7)), &text[12..14]);
+        assert_eq!(speculation.draft(&text, 1, price(0.1, 0.7)), &text[12..13]);
+        assert_eq!(
+            speculation.draft(&text, 99, price(0.0, 0.01)).len(),
+            DRAFT_MAX
+        );
+        assert_eq!(speculation.draft(&text, 99, price(0.1, 0.9)).len(), 0);
         // Wrong guesses are remembered, and so are right ones that were never drafted.
         for _ in 0..8 {
-            speculation.draft(&text, 0, 0.7);
+            speculation.draft(&text, 0, price(0.1, 0.7));
             speculation.learn(&tokens(&[500]));
         }
-        assert_eq!(speculation.draft(&text, 99, 0.7).len(), 0);
+        assert_eq!(speculation.draft(&text, 99, price(0.1, 0.7)).len(), 0);
         for _ in 0..40 {
-            speculation.draft(&text, 0, 0.7);
+            speculation.draft(&text, 0, price(0.1, 0.7));
             speculation.learn(&text[12..13]);
         }
-        assert!(speculation.draft(&text, 99, 0.7).len() > 3);
+        assert!(speculation.draft(&text, 99, price(0.1, 0.7)).len() > 3);
         speculation.alone = true;
-        assert_eq!(speculation.draft(&text, 99, 0.7).len(), 0);
+        assert_eq!(speculation.draft(&text, 99, price(0.1, 0.7)).len(), 0);
+    }
+
+    #[test]
+    fn drafts_of_one_answer_among_many_bring_little() {
+        let cost = DraftCost {
+            first: 0.0,
+            each: 0.1,
+        };
+        assert!(Price { token: 1.0, cost }.best(0.9, 16) > 4);
+        assert_eq!(Price { token: 0.1, cost }.best(0.9, 16), 0);
     }
 
     #[test]
     fn a_repetition_is_continued() {
         let text = tokens(&[9, 1, 2, 1, 2, 1, 2, 1, 2]);
         let mut speculation = Speculation::default();
-        let draft = speculation.draft(&text, 5, 0.1).to_vec();
+        let draft = speculation.draft(&text, 5, price(0.1, 0.1)).to_vec();
         assert_eq!(draft, tokens(&[1, 2, 1, 2, 1]));
     }
 

@@ -98,11 +98,58 @@ const TILE_TOKENS: usize = 64;
 /// prompt's own.
 const TILE_GAIN: usize = 3;
 
-/// The time of a draft by the parameters that are multiplied for each token (at most so many), in units of a lone
-/// token's. Large models read their weights from memory once for all tokens of a decode, small ones compute.
-const DRAFT_COSTS: [(u64, f32); 2] = [(300_000_000, 0.5), (u64::MAX, 0.3)];
-/// The same on a GPU, where a decode of few tokens takes as long as one of one.
-const GPU_DRAFT_COST: f32 = 0.1;
+/// The cost of drafts, in units of the time of a lone token: more weights are read and more is computed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DraftCost {
+    /// For the first one: several tokens are multiplied by other code than one.
+    pub first: f32,
+    /// For each.
+    pub each: f32,
+}
+
+/// The costs of drafts by the parameters that are multiplied for each token (at most so many), with AMX and without. Fixed
+/// and not timed, so that equal prompts are answered in equal decodes.
+///
+/// Decodes of so many tokens of one sequence, ms (`cargo bench --bench steps`, two cores of a Xeon with AMX):
+///
+/// | tokens | 1 | 2 | 4 | 8 | 16 |
+/// |---|---|---|---|---|---|
+/// | SmolLM2 Q4_1 | 3.5 | 6.1 | 7.3 | 9.9 | 13.4 |
+/// | gemma-3-270m Q4_K_M | 13.8 | 15.9 | 18.5 | 28.5 | 40.3 |
+/// | Llama-3.2-1B's shape Q4_K_M | 57.8 | 79.3 | 89.5 | 118.7 | 137.6 |
+/// | Qwen2.5-3B's shape Q4_K_M | 111 | 168 | 196 | 267 | 329 |
+///
+/// Without AMX from the table at `TILE_TOKENS` (SmolLM2 on an EPYC) and the speed of prompts (1.1 billion, AVX2: 58 to
+/// 67 tokens/s).
+const DRAFT_COSTS: [(u64, DraftCost, DraftCost); 2] = [
+    (
+        300_000_000,
+        DraftCost {
+            first: 0.5,
+            each: 0.15,
+        },
+        DraftCost {
+            first: 0.1,
+            each: 0.5,
+        },
+    ),
+    (
+        u64::MAX,
+        DraftCost {
+            first: 0.4,
+            each: 0.1,
+        },
+        DraftCost {
+            first: 0.1,
+            each: 0.3,
+        },
+    ),
+];
+/// The same on a GPU, where a decode of few tokens takes about as long as one of one. Not measured.
+const GPU_DRAFT_COST: DraftCost = DraftCost {
+    first: 0.1,
+    each: 0.03,
+};
 /// Two logits that differ by less than this may change places when several tokens are computed in one decode.
 pub const ROUNDING: f32 = 0.1;
 
@@ -224,21 +271,28 @@ pub fn paced_tokens(pace_us: f32) -> usize {
     (tokens as usize).clamp(GRID, BATCH_TOKENS) / GRID * GRID
 }
 
-/// The time that one more token adds to a decode of one, in units of that decode's: what a draft costs.
-pub fn draft_cost(parameters: u64, gpu: bool) -> f32 {
-    let costs = DRAFT_COSTS.iter().find(|(most, _)| parameters <= *most);
+/// The cost of drafts with a model of which so many parameters are multiplied for each token.
+pub fn draft_cost(parameters: u64, gpu: bool, amx: bool) -> DraftCost {
+    let costs = DRAFT_COSTS.iter().find(|(most, ..)| parameters <= *most);
     match costs {
-        _ if gpu => GPU_DRAFT_COST,
-        Some((_, cost)) => *cost,
-        None => GPU_DRAFT_COST,
+        Some((_, with_amx, _)) if !gpu && amx => *with_amx,
+        Some((_, _, without)) if !gpu => *without,
+        _ => GPU_DRAFT_COST,
     }
 }
 
-/// The same in units of the time of a token while so many sequences generate: several in one decode share what a
-/// decode costs by itself.
-pub fn draft_cost_among(cost: f32, generating: usize) -> f32 {
-    let count = generating as f32;
-    cost * count / (1.0 - cost + cost * count)
+impl DraftCost {
+    /// The same in units of the time of a decode with so many tokens, each of another answer.
+    pub fn among(self, answers: usize) -> Self {
+        let more = answers.saturating_sub(1) as f32;
+        // Several tokens are multiplied together anyway.
+        let shared = if answers > 1 { self.first } else { 0.0 };
+        let decode = 1.0 + shared + self.each * more;
+        DraftCost {
+            first: (self.first - shared) / decode,
+            each: self.each / decode,
+        }
+    }
 }
 
 /// Most tokens of a decode with at least `least`, each of a sequence with about `own` of the `all` cells in
@@ -299,6 +353,16 @@ mod tests {
         assert_eq!(paced_tokens(20_000.0), GRID);
         assert_eq!(paced_tokens(1_000.0), 80);
         assert_eq!(paced_tokens(0.0), BATCH_TOKENS);
+    }
+
+    #[test]
+    fn drafts_are_cheap_among_others() {
+        let cost = draft_cost(1_000_000_000, false, true);
+        assert_eq!(cost.among(1), cost);
+        let among = cost.among(8);
+        assert!(among.first == 0.0 && among.each < cost.each && among.each > cost.each / 3.0);
+        assert!(draft_cost(1_000_000_000, false, false).each > cost.each);
+        assert_eq!(draft_cost(1, true, true), GPU_DRAFT_COST);
     }
 
     #[test]

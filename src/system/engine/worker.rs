@@ -175,7 +175,7 @@ impl<'a> Worker<'a> {
         let most = self.decode_tokens(&order);
         let one = |index: &&usize| self.pending(**index).len() == 1;
         let mut generating = order.iter().filter(one).count();
-        let draft_cost = self.draft_cost(generating, &order);
+        let price = self.draft_price(generating, &order);
         for index in order {
             let pending = self.pending(index).len();
             let room = most - self.batch.n_tokens() as usize;
@@ -192,10 +192,10 @@ impl<'a> Worker<'a> {
             }
             self.add(index, count, count == pending);
             let logits = (count == pending).then(|| self.batch.n_tokens() - 1);
-            let drafts = match draft_cost {
-                Some(cost) if pending == 1 => {
+            let drafts = match price {
+                Some(price) if pending == 1 => {
                     generating -= 1;
-                    self.add_drafts(index, room.saturating_sub(1 + generating), cost)
+                    self.add_drafts(index, room.saturating_sub(1 + generating), price)
                 }
                 _ => Vec::new(),
             };
