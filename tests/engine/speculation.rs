@@ -26,7 +26,7 @@ fn both(servers: &[Server; 2], path: &str, body: &Json) -> ([Json; 2], (u64, u64
 /// A text that a small model copies on and on.
 fn lines() -> String {
     let line = "The cat sat on the mat and looked at the moon. ";
-    line.repeat(6)
+    line.repeat(6).trim_end().to_string()
 }
 
 fn greedy(model: &str, prompt: &str, tokens: u64) -> Json {
@@ -83,7 +83,7 @@ fn a_seed_picks_the_same_tokens() {
     // Rounding may tip a choice; the distribution is the same if nearly every sample is.
     assert!(same >= 22, "{same} of 24 answers are the same");
     // Both happened: guesses that the sampler made too, and such that it did not.
-    assert!(kept > 100 && guessed > kept + 10, "{kept} of {guessed}");
+    assert!(kept > 20 && guessed > kept + 10, "{kept} of {guessed}");
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn grammars_stops_logprobs_and_limits_hold() {
     stopped["options"]["stop"] = json!(["moon"]);
     let mut described = greedy("smol", &lines(), 30);
     (described["logprobs"], described["top_logprobs"]) = (json!(true), json!(2));
-    let short = greedy("smol", &lines(), 7);
+    let short = greedy("smol", &lines(), 11);
     // The context is full after a few of them and continues with the younger half.
     let mut shifted = greedy("smol", &lines(), 90);
     shifted["options"]["num_ctx"] = json!(96);

@@ -90,7 +90,7 @@ pub const BATCH_TOKENS: usize = 512;
 ///
 /// 32 records of 300 words with `map -j 8`, before and after: gemma-3-270m 1.15 and 1.84 records/s, SmolLM2
 /// 0.90 and 1.18.
-const TILE_TOKENS: usize = 64;
+pub const TILE_TOKENS: usize = 64;
 
 /// A cell in a tile costs about 1/3 of what it costs otherwise: SmolLM2 on the EPYC, after 1000 cells of
 /// its own, 1.2 to 1.6 µs instead of 2.5 to 3.1; among 2304 of others, 0.8. One prompt of 2000 tokens alone
@@ -150,9 +150,6 @@ const GPU_DRAFT_COST: DraftCost = DraftCost {
     first: 0.1,
     each: 0.03,
 };
-/// Two logits that differ by less than this may change places when several tokens are computed in one decode.
-pub const ROUNDING: f32 = 0.1;
-
 /// Attention and cache of a context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Attention {
