@@ -81,6 +81,23 @@ enum Kind {
 }
 
 impl Error {
+    /// The message for a client on another machine: files without their folders.
+    pub fn public_text(&self) -> String {
+        let name = |path: &Path| {
+            let name = path.file_name().unwrap_or_default();
+            name.to_string_lossy().into_owned()
+        };
+        match &*self.0 {
+            Kind::Io {
+                operation,
+                path,
+                source,
+            } => format!("cannot {operation} {}: {}", name(path), cause(source)),
+            Kind::Damaged { path, why } => format!("{} is damaged: {why}", name(path)),
+            _ => self.to_string(),
+        }
+    }
+
     /// An operation on a file failed: `cannot <operation> <path>: <cause>`.
     pub fn io(operation: &'static str, path: impl AsRef<Path>, source: io::Error) -> Self {
         Kind::Io {
@@ -289,6 +306,16 @@ fn gibibytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_client_learns_no_folder() {
+        let error = Error::damaged("/secret/blobs/sha256-12", "it is cut");
+        assert_eq!(error.public_text(), "sha256-12 is damaged: it is cut");
+        let denied = io::ErrorKind::PermissionDenied.into();
+        let error = Error::io("read", "/secret/file", denied);
+        assert!(error.public_text().starts_with("cannot read file: "));
+        assert_eq!(Error::usage("a/b").public_text(), "a/b");
+    }
 
     #[test]
     fn an_io_error_names_operation_path_and_cause() {

@@ -1,4 +1,4 @@
-//! The vocabulary of the crate: plain values without I/O.
+//! The vocabulary of the crate: plain values, and the one way to open a file that has to be regular.
 //!
 //! Everything else may import from here; nothing here imports from another layer.
 
@@ -14,5 +14,6 @@ pub mod message;
 pub mod name;
 pub mod network;
 pub mod options;
+pub mod regular_file;
 pub mod special_tokens;
 pub mod turn;

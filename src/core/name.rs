@@ -8,6 +8,8 @@ use super::error::{Error, Result};
 const HOST: &str = "registry.ollama.ai";
 const NAMESPACE: &str = "library";
 const TAG: &str = "latest";
+/// Longest text of a name with scheme and blanks: its parts have at most 590 bytes together.
+const TEXT_BYTES_MAX: usize = 1024;
 
 /// A complete model name: `host/namespace/model:tag`, every part checked.
 ///
@@ -27,6 +29,12 @@ impl Name {
     /// # Errors
     /// `invalid model name` if a part is empty, too long or contains an invalid character.
     pub fn parse(text: &str) -> Result<Self> {
+        if text.len() > TEXT_BYTES_MAX {
+            return Err(Error::usage(format!(
+                "invalid model name: {} bytes, at most {TEXT_BYTES_MAX}",
+                text.len()
+            )));
+        }
         let invalid = || Error::usage(format!("invalid model name '{text}'"));
         let trimmed = text.trim();
         let (rest, tag) = split_tag(trimmed);

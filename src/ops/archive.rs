@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::fmt::Display;
-use std::fs::File;
 use std::io::{Read, Write};
 
 use serde_json::{Value as Json, json};
@@ -11,6 +10,7 @@ use tar::{Archive, Builder, EntryType, Header};
 use crate::core::digest::Digest;
 use crate::core::error::{Class, Error, Result};
 use crate::core::name::Name;
+use crate::core::regular_file;
 use crate::format::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use crate::system::store::{Entry, Store};
 
@@ -58,7 +58,8 @@ pub fn export(store: &Store, entries: &[Entry], out: &mut dyn Write) -> Result<(
                 continue;
             }
             let path = store.sound_layer(layer)?;
-            let mut file = File::open(&path).map_err(|error| Error::io("read", &path, error))?;
+            let mut file =
+                regular_file::open(&path).map_err(|error| Error::io("read", &path, error))?;
             put(&member(&digest), layer.size_bytes(), &mut file)?;
         }
     }

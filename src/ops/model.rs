@@ -1,6 +1,6 @@
 //! Opens a model: finds it by name or path, reads its header and its layers.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::SystemTime;
@@ -10,6 +10,7 @@ use crate::core::error::{Error, Result};
 use crate::core::message::Message;
 use crate::core::name::Name;
 use crate::core::options::Options;
+use crate::core::regular_file;
 use crate::format::gguf::{self, Header, Value};
 use crate::format::manifest::{Config, Layer};
 use crate::format::template::named::{self, Named};
@@ -74,7 +75,7 @@ impl Model {
     /// `Damaged` with the reason.
     pub fn check_vocabulary(&self) -> Result<()> {
         let path = &self.weights;
-        let file = File::open(path).map_err(|error| Error::io("read", path, error))?;
+        let file = regular_file::open(path).map_err(|error| Error::io("read", path, error))?;
         let checked = self.header.check_vocabulary(file);
         checked.map_err(|why| Error::damaged(path, why))
     }
@@ -198,7 +199,7 @@ fn missing(path: &Path, error: std::io::Error) -> Error {
 /// # Errors
 /// `Damaged` with the reason.
 pub fn header(path: &Path) -> Result<Header> {
-    let file = File::open(path).map_err(|error| Error::io("read", path, error))?;
+    let file = regular_file::open(path).map_err(|error| Error::io("read", path, error))?;
     let meta = file
         .metadata()
         .map_err(|error| Error::io("read", path, error))?;
@@ -220,7 +221,7 @@ pub fn detected(path: &Path, header: &Header, names: &[&str]) -> Result<Option<&
     let Some(Value::Array(tokens)) = header.value("tokenizer.ggml.tokens") else {
         return Ok(None);
     };
-    let file = File::open(path).map_err(|error| Error::io("read", path, error))?;
+    let file = regular_file::open(path).map_err(|error| Error::io("read", path, error))?;
     let tokens = header.elements(file, tokens)?;
     let texts = tokens.iter().filter_map(|token| match token {
         Value::Text(text) => Some(text.as_str()),

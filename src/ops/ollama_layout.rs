@@ -8,6 +8,7 @@ use std::time::UNIX_EPOCH;
 use super::model::Model;
 use crate::core::digest::Digest;
 use crate::core::error::{Error, Result};
+use crate::core::regular_file;
 use crate::format::gguf::{Header, Plan, RULES};
 use crate::system::cache_dir::{Cache, Cached};
 use crate::system::config::Config;
@@ -50,7 +51,7 @@ pub fn projector(config: &Config, model: &Model) -> Result<Option<PathBuf>> {
 }
 
 fn opened(path: &Path) -> Result<File> {
-    File::open(path).map_err(|error| Error::io("read", path, error))
+    regular_file::open(path).map_err(|error| Error::io("read", path, error))
 }
 
 /// A file derived from a model's, from the cache or created now.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::model;
 use crate::core::digest::Digest;
 use crate::core::error::{Error, Result};
+use crate::core::regular_file;
 use crate::format::gguf::{self, Header, Run, Shard};
 use crate::system::store::Store;
 
@@ -75,7 +76,7 @@ pub fn put(
 }
 
 fn open(path: &Path) -> Result<File> {
-    File::open(path).map_err(|error| Error::io("read", path, error))
+    regular_file::open(path).map_err(|error| Error::io("read", path, error))
 }
 
 /// A reader of the joined file.

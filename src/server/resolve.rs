@@ -43,8 +43,9 @@ pub fn resolve(server: &Server, mut turn: TurnRequest, verb: &str) -> Result<Res
     let model = found.map_err(|error| match error.class() {
         // Like the reference: the capabilities of a damaged file are unknown.
         Class::Damaged => Error::usage(format!(
-            "\"{}\" does not support {verb}: {error}",
-            turn.model
+            "\"{}\" does not support {verb}: {}",
+            turn.model,
+            error.public_text()
         )),
         _ => not_found(error, &turn.model),
     })?;

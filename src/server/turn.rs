@@ -287,13 +287,16 @@ impl Choices<'_> {
 
     /// Counts a finished answer, and logs the tokens that were dropped.
     fn counted(&self, deltas: Vec<Delta>) -> Vec<Delta> {
-        let model = &self.resolved.turn.model;
+        let model = self.resolved.local.model();
+        // One series for each model, however a request spells its name.
+        let name = model.name.as_ref();
+        let model = name.map_or_else(|| model.label.clone(), ToString::to_string);
         for delta in &deltas {
             let Delta::Finish(finish) = delta else {
                 continue;
             };
             let usage = &finish.usage;
-            self.server.counters.answer(model, usage);
+            self.server.counters.answer(&model, usage);
             if usage.truncated_tokens + usage.shifted_tokens > 0 {
                 (self.server.log)(&format!(
                     "{model}: dropped {} tokens of the prompt and {} of the context to fit the context length",

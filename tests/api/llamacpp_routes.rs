@@ -119,8 +119,8 @@ fn llamacpp_routes_answer() {
     post(&server, "/v1/chat/completions", &hello(json!({})));
     let metrics = server.ask("GET", "/metrics", "").body;
     for line in [
-        "puna_answers_total{model=\"smol\"} 1\n",
-        "puna_answer_tokens_total{model=\"smol\"} 6\n",
+        "puna_answers_total{model=\"smol:latest\"} 1\n",
+        "puna_answer_tokens_total{model=\"smol:latest\"} 6\n",
     ] {
         assert!(metrics.contains(line), "{line}: {metrics}");
     }

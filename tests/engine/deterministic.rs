@@ -67,7 +67,7 @@ fn a_run_can_be_alone_with_its_seed() {
     assert_eq!(run(&["--deterministic"]), alone);
     let answered = || {
         let metrics = server.ask("GET", "/metrics", "").body;
-        metrics.contains("puna_answers_total{model=\"smol\"} ")
+        metrics.contains("puna_answers_total{model=\"smol:latest\"} ")
     };
     assert!(!answered(), "no server computes it");
     run(&[]);

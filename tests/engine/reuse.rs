@@ -109,7 +109,7 @@ fn a_window_goes_back_to_any_place_before_it_slid() {
     let (_another, fresh) = started();
     let counter = |what: &str| -> u64 {
         let metrics = server.ask("GET", "/metrics", "").body;
-        let start = format!("puna_{what}_tokens_total{{model=\"gemma\"}} ");
+        let start = format!("puna_{what}_tokens_total{{model=\"gemma:latest\"}} ");
         let mut values = metrics.lines().filter_map(|line| line.strip_prefix(&start));
         values.next().unwrap().parse().unwrap()
     };

@@ -276,6 +276,57 @@ fn broken_files_hide_nothing() {
 }
 
 #[test]
+fn files_that_are_no_files_block_nothing() {
+    let sandbox = Sandbox::new();
+    sandbox.file("tiny.gguf", tiny_gguf());
+    let good = ["create", "good", "-q", "-f", "-"];
+    sandbox.puna(&good, "FROM ./tiny.gguf\n").ok();
+    let folder = sandbox
+        .models()
+        .join("manifests/registry.ollama.ai/library");
+    fs::create_dir_all(folder.join("pipe")).unwrap();
+    fs::create_dir_all(folder.join("socket")).unwrap();
+    let mut mkfifo = std::process::Command::new("mkfifo");
+    let made = mkfifo.arg(folder.join("pipe/latest")).status();
+    assert!(made.unwrap().success());
+    let _listener = std::os::unix::net::UnixListener::bind(folder.join("socket/latest")).unwrap();
+    // A command that blocks is ended with 124.
+    let timed =
+        |words: &str| sandbox.shell(&format!("timeout 20 {} {words}", crate::support::PUNA));
+    for (words, status, text) in [
+        ("ls", 0, "good:latest"),
+        ("ls --json", 0, "good:latest"),
+        ("du", 0, ""),
+        ("show good", 0, ""),
+        ("cp good other", 0, ""),
+        ("rm other", 0, ""),
+        ("show pipe", 8, ""),
+        ("run pipe hi", 8, ""),
+        ("show socket", 8, ""),
+        ("run ./pipe.gguf hi", 8, ""),
+    ] {
+        if words.contains("./pipe.gguf") {
+            sandbox.shell("mkfifo pipe.gguf").ok();
+        }
+        let done = timed(words);
+        assert_eq!(done.status, Some(status), "{words}: {done:?}");
+        assert!(done.stdout.contains(text), "{words}: {done:?}");
+        let told = ["not a regular file", "a special file"];
+        let told = told.iter().any(|text| done.stderr.contains(text));
+        assert!(told || status == 0, "{words}: {done:?}");
+    }
+    for words in ["gc", "verify"] {
+        assert_ne!(timed(words).status, Some(124), "{words}");
+    }
+    sandbox.shell("mkfifo keys && chmod 600 keys").ok();
+    timed("serve --host 127.0.0.1:0 --api-key-file keys").fails(1, "not a regular file");
+    sandbox
+        .shell("mkdir -p .config/puna && mkfifo .config/puna/config")
+        .ok();
+    timed("ls").fails(1, "not a regular file");
+}
+
+#[test]
 fn a_blob_of_the_wrong_length_is_8() {
     let sandbox = Sandbox::new();
     sandbox.file("tiny.gguf", tiny_gguf());

@@ -2,7 +2,6 @@
 
 mod recipe;
 
-use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +13,7 @@ use crate::core::error::{Error, Result};
 use crate::core::json;
 use crate::core::name::Name;
 use crate::core::options::Options;
+use crate::core::regular_file;
 use crate::format::gguf::{self, Header};
 use crate::format::manifest::{Config, Layer, Manifest};
 use crate::format::template::GoTemplate;
@@ -477,6 +477,6 @@ fn file_name(path: &Path) -> String {
 
 fn starts_as_gguf(path: &Path) -> bool {
     let mut magic = [0; 4];
-    let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic));
+    let read = regular_file::open(path).and_then(|mut file| file.read_exact(&mut magic));
     read.is_ok() && magic == *b"GGUF"
 }

@@ -1,7 +1,7 @@
 //! The files of a safetensors model: from a folder, or from a list of names and paths.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,7 @@ use serde_json::{Map, Value as Json};
 
 use super::weights::{Located, Source};
 use crate::core::error::{Error, Result};
+use crate::core::regular_file;
 use crate::format::safetensors;
 
 /// Size limit of a file beside the weights, in bytes; the largest known tokenizer is 33 MB.
@@ -91,8 +92,8 @@ impl Folder {
             return Ok(None);
         };
         let mut bytes = Vec::new();
-        let read =
-            File::open(path).and_then(|file| file.take(BYTES_MAX + 1).read_to_end(&mut bytes));
+        let read = regular_file::open(path)
+            .and_then(|file| file.take(BYTES_MAX + 1).read_to_end(&mut bytes));
         read.map_err(|error| Error::io("read", path, error))?;
         if bytes.len() as u64 > BYTES_MAX {
             Err(self.wrong(&format!("{name} is too large")))
@@ -183,7 +184,7 @@ impl Folder {
     pub fn located(&self, paths: &[PathBuf]) -> Result<Source> {
         let mut tensors = BTreeMap::new();
         for (index, path) in paths.iter().enumerate() {
-            let file = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
+            let file = regular_file::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
             let (length, file) = file.map_err(|error| Error::io("read", path, error))?;
             let read = safetensors::read(file, length);
             let read = read.map_err(|why| Error::damaged(path, why))?;

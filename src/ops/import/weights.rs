@@ -12,6 +12,7 @@ use super::family::Family;
 use super::keys::Keys;
 use super::names;
 use crate::core::error::{Error, Result};
+use crate::core::regular_file;
 use crate::format::gguf::{ALIGNMENT, Writer};
 use crate::format::safetensors::Tensor;
 
@@ -359,7 +360,7 @@ pub fn write(
         total += output.size_bytes().next_multiple_of(ALIGNMENT);
     }
     let files = source.paths.iter().map(|path| {
-        let file = File::open(path);
+        let file = regular_file::open(path);
         file.map_err(|error| Error::io("read", path, error))
     });
     let mut files: Vec<File> = files.collect::<Result<_>>()?;

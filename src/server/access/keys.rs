@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::core::digest::Digest;
 use crate::core::error::{Class, Error, Result};
 use crate::core::lock::LockExt;
+use crate::core::regular_file;
 
 /// Largest key file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -195,7 +196,7 @@ fn parsed(path: &Path) -> Result<Vec<What>> {
             path.display()
         )));
     }
-    let text = std::fs::read_to_string(path).map_err(failed)?;
+    let text = regular_file::text(path).map_err(failed)?;
     lines(&text)
         .map_err(|(line, why)| Error::usage(format!("{}, line {line}: {why}", path.display())))
 }

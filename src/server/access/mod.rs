@@ -166,13 +166,19 @@ fn is_port(text: &str) -> bool {
     })
 }
 
+/// The name of a host without its port, and an IPv6 address without its brackets. What has no port of digits, or no closing
+/// bracket, is returned as it is: no name is equal to it.
 fn without_port(host: &str) -> &str {
-    if let Some(rest) = host.strip_prefix('[') {
-        return rest.split(']').next().unwrap_or(rest);
-    }
-    match host.rsplit_once(':') {
-        Some((name, _)) if !name.contains(':') => name,
-        _ => host,
+    let bracketed = host.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    let (name, port) = match (bracketed, host.find(':')) {
+        (Some(parts), _) => parts,
+        (None, Some(colon)) => host.split_at(colon),
+        (None, None) => return host,
+    };
+    if port.is_empty() || is_port(port) {
+        name
+    } else {
+        host
     }
 }
 
@@ -215,6 +221,13 @@ mod tests {
             "local",
             "foo.local.",
             "localhost.evil.com",
+            "127.0.0.1:28080@evil.com",
+            "127.0.0.1:evil",
+            "127.0.0.1:",
+            "[::1",
+            "[::1]x",
+            "[::1]:x",
+            "localhost:1:2",
         ] {
             assert!(!access.allows_host(bad), "{bad}");
         }

@@ -136,7 +136,7 @@ fn find(server: &Server, text: &str) -> Result<Arc<Model>> {
 /// The older route answers an invalid text with status 500, like the reference.
 fn older(error: Error) -> Error {
     match error.class() {
-        Class::TooLong | Class::Usage => Error::failed(error.to_string()),
+        Class::TooLong | Class::Usage => Error::failed(error.public_text()),
         _ => error,
     }
 }

@@ -202,7 +202,7 @@ impl Encoder for InfillEncoder {
     }
 
     fn fail(&mut self, error: &Error) -> Vec<Event> {
-        vec![Event::new(error_body(&error.to_string(), 500))]
+        vec![Event::new(error_body(&error.public_text(), 500))]
     }
 
     fn complete(&mut self) -> Json {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::core::error::{Error, Result};
 use crate::core::name;
+use crate::core::regular_file;
 
 /// A larger configuration file is an error.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -42,7 +43,7 @@ impl<'a> Sources<'a> {
                 return Err(Error::usage(format!("{} is too large", path.display())));
             }
             Ok(_) => {
-                let text = std::fs::read_to_string(&path);
+                let text = regular_file::text(&path);
                 let text = text.map_err(|error| Error::io("read", &path, error))?;
                 parse(&text, &known()).map_err(wrong)?
             }

@@ -13,7 +13,7 @@ mod sending;
 mod unfinished;
 
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -21,6 +21,7 @@ use std::time::SystemTime;
 use crate::core::digest::Digest;
 use crate::core::error::{Error, Result};
 use crate::core::name::{self, Name};
+use crate::core::regular_file;
 use crate::format::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use unfinished::{UNFINISHED, sync_folder, write_whole};
 
@@ -177,6 +178,8 @@ impl Store {
         };
         match self.entry(root, &name, origin) {
             Ok(entry) => listing.entries.push(entry),
+            // It was removed since the folder was read.
+            Err(error) if error.is_not_found() && file.symlink_metadata().is_err() => {}
             Err(error) => listing.broken.push(error.to_string()),
         }
     }
@@ -280,11 +283,8 @@ impl Store {
 /// reads hundreds of them.
 fn manifest_bytes(path: &Path) -> Result<(Vec<u8>, SystemTime)> {
     let read = || -> io::Result<(Vec<u8>, SystemTime)> {
-        let mut file = File::open(path)?;
+        let mut file = regular_file::open(path)?;
         let meta = file.metadata()?;
-        if meta.is_dir() {
-            return Err(io::ErrorKind::IsADirectory.into());
-        }
         if meta.len() > MANIFEST_BYTES_MAX {
             return Err(io::Error::other("too large for a manifest"));
         }
@@ -293,9 +293,13 @@ fn manifest_bytes(path: &Path) -> Result<(Vec<u8>, SystemTime)> {
         Ok((bytes, meta.modified()?))
     };
     read().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
             Error::no_model(path.display().to_string(), vec![])
         }
+        io::ErrorKind::InvalidData if path.is_dir() => {
+            Error::no_model(path.display().to_string(), vec![])
+        }
+        io::ErrorKind::InvalidData => Error::damaged(path, error.to_string()),
         _ => Error::io("read", path, error),
     })
 }

@@ -176,7 +176,7 @@ impl Encoder for MessageEncoder {
     }
 
     fn fail(&mut self, error: &Error) -> Vec<Event> {
-        let body = error_body(&error.to_string(), 500, &self.id);
+        let body = error_body(&error.public_text(), 500, &self.id);
         vec![Event::named("error", body)]
     }
 

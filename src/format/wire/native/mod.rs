@@ -378,7 +378,7 @@ pub fn tool(json: &Json) -> Result<Tool> {
 pub fn error_text(error: &Error) -> String {
     match error.class() {
         Class::Cancelled => "request canceled".into(), // The reference's words.
-        _ => error.to_string(),
+        _ => error.public_text(),
     }
 }
 

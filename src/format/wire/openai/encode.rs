@@ -228,7 +228,7 @@ impl Encoder for ChatEncoder {
     }
 
     fn fail(&mut self, error: &Error) -> Vec<Event> {
-        vec![Event::new(error_body(&error.to_string(), 500))]
+        vec![Event::new(error_body(&error.public_text(), 500))]
     }
 
     fn complete(&mut self) -> Json {
@@ -352,7 +352,7 @@ impl Encoder for CompletionEncoder {
     }
 
     fn fail(&mut self, error: &Error) -> Vec<Event> {
-        vec![Event::new(error_body(&error.to_string(), 500))]
+        vec![Event::new(error_body(&error.public_text(), 500))]
     }
 
     fn complete(&mut self) -> Json {

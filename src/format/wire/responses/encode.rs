@@ -328,7 +328,7 @@ impl Encoder for ResponseEncoder {
     fn fail(&mut self, error: &Error) -> Vec<Event> {
         let mut events = self.close();
         let mut response = self.response("failed");
-        response["error"] = json!({ "code": "server_error", "message": error.to_string() });
+        response["error"] = json!({ "code": "server_error", "message": error.public_text() });
         events.push(self.event("response.failed", json!({ "response": response })));
         events
     }
