@@ -252,7 +252,8 @@ fn close(args: &ServeArgs, config: &Config, out: &Out) -> Result<()> {
     let folder = |path: &Path| path.parent().map(Path::to_path_buf);
     let log = args.access_log.as_deref().filter(|path| *path != "-");
     let more = [config.socket.as_deref(), log.map(Path::new)];
-    let more: Vec<PathBuf> = more.into_iter().flatten().filter_map(folder).collect();
+    let more = more.into_iter().flatten().filter_map(folder);
+    let more: Vec<PathBuf> = more.chain(config.runtime.first().cloned()).collect();
     let note = sandbox::close(args.sandbox, config, &more)?;
     note.iter().for_each(|note| out.note(note));
     Ok(())

@@ -1,7 +1,8 @@
-//! The wrapper around tiny_http, which no other file names: serves listening sockets and returns one
-//! [`Exchange`] per request.
+//! The wrapper around tiny_http, which no other file names: returns one [`Exchange`] for each request that the
+//! front hands on.
 
 use std::io::{self, Read, Write};
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -10,46 +11,31 @@ use std::time::{Duration, Instant};
 use tiny_http::{Header, Request, Response, Server, StatusCode};
 
 use super::context::RequestContext;
-use super::listener::Socket;
-use super::sockets::{Sockets, Watch, waiting};
+use super::front::head::{Framing, NUMBER_HEADER};
+use super::front::{Requests, Watch};
 use crate::core::error::{Error, Result};
 
-/// A listening socket with tiny_http's threads behind it.
+/// tiny_http behind the front.
 pub struct Listener {
     server: Server,
-    spare: Socket,
-    sockets: Sockets,
+    spare: UnixListener,
+    requests: Requests,
     bodies: Bodies,
-    /// When connections began to wait without any being accepted, and the count accepted by then.
-    waiting: Option<(Instant, u64)>,
 }
 
 impl Listener {
-    /// Serves a listening socket. Accepted TCP connections inherit its no-delay option.
+    /// Serves the front's private socket.
     ///
     /// # Errors
     /// If the socket cannot be used.
-    pub fn open(socket: Socket, sockets: Sockets) -> Result<Self> {
-        if let Socket::Tcp(listener) = &socket {
-            // Without it a streamed record waits up to 40 ms for the previous one; a failure costs
-            // only that delay.
-            let _ = rustix::net::sockopt::set_tcp_nodelay(listener, true);
-        }
-        let spare = socket
-            .try_clone()
-            .map_err(|error| Error::failed(format!("cannot serve: {error}")))?;
+    pub fn open(socket: UnixListener, requests: Requests) -> Result<Self> {
+        let spare = socket.try_clone().map_err(|error| failed(&error))?;
         Ok(Listener {
             server: start(socket)?,
             spare,
-            sockets,
+            requests,
             bodies: Bodies::default(),
-            waiting: None,
         })
-    }
-
-    /// Leaves inherited sockets open: on close, tiny_http would remove the file of a Unix socket.
-    pub fn leave(self) {
-        std::mem::forget(self);
     }
 
     /// Returns the next request, or `None` after `wait`. tiny_http stops accepting after an error
@@ -58,86 +44,46 @@ impl Listener {
     /// # Errors
     /// If it cannot be restarted.
     pub fn next(&mut self, wait: Duration) -> Result<Option<Exchange>> {
-        if self.sockets.has_unread(self.spare.is_unix()) {
-            // tiny_http counts a thread as free although it has assigned it a connection, and the
-            // next connection waits behind one that may stay open for hours. A connection of our own
-            // makes it start one more thread, which serves the waiting one. The connection fails if
-            // no descriptor is left.
-            let _ = self.spare.visit();
-        }
         match self.server.recv_timeout(wait) {
-            Ok(None) => {
-                if self.has_lost_acceptor() {
-                    self.waiting = None;
-                    self.restart()?;
-                }
-                Ok(None)
-            }
-            Ok(Some(request)) => {
-                let watch = self.sockets.watch(request.remote_addr().copied());
-                let unread_bytes = request.body_length().unwrap_or(0);
-                self.waiting = None;
-                let chunked = |header: &Header| header.field.equiv("Transfer-Encoding");
-                let chunks_left = request.headers().iter().any(chunked);
-                Ok(Some(Exchange {
-                    context: context(&request),
-                    request,
-                    watch,
-                    unread_bytes,
-                    chunks_left,
-                    held: Held(self.bodies.clone(), 0),
-                }))
-            }
+            Ok(request) => Ok(request.and_then(|request| self.exchange(request))),
             Err(_) => {
                 thread::sleep(wait);
-                self.restart().map(|()| None)
+                let socket = self.spare.try_clone().map_err(|error| failed(&error))?;
+                let old = std::mem::replace(&mut self.server, start(socket)?);
+                std::mem::forget(old); // Dropping it would remove the socket's file.
+                Ok(None)
             }
         }
     }
 
-    /// True if connections wait and none is accepted: the accepting thread panics when no descriptor
-    /// is left.
-    fn has_lost_acceptor(&mut self) -> bool {
-        let has_waiting = match &self.spare {
-            Socket::Tcp(listener) => waiting(listener) > 0,
-            Socket::Unix(_) => false,
-        };
-        if !has_waiting {
-            self.waiting = None;
-            return false;
-        }
-        let accepted = self.sockets.accepted();
-        match self.waiting {
-            Some((since, before)) if before == accepted => since.elapsed() >= ACCEPT_MAX,
-            _ => {
-                self.waiting = Some((Instant::now(), accepted));
-                false
-            }
-        }
-    }
-
-    /// Restarts tiny_http on a copy of the socket.
-    fn restart(&mut self) -> Result<()> {
-        let socket = self
-            .spare
-            .try_clone()
-            .map_err(|error| Error::failed(format!("cannot serve: {error}")))?;
-        let old = std::mem::replace(&mut self.server, start(socket)?);
-        // It stops by connecting to itself, which takes long if many connections wait.
-        let ended = thread::Builder::new().spawn(move || drop(old));
-        ended
-            .map(drop)
-            .map_err(|error| Error::failed(format!("cannot serve: {error}")))
+    /// The request with what the front knows of it; `None` if the front has not handed it on.
+    fn exchange(&self, request: Request) -> Option<Exchange> {
+        let mut headers = request.headers().iter();
+        let number = headers.find(|header| header.field.equiv(NUMBER_HEADER))?;
+        let watch = self.requests.take(number.value.as_str().parse().ok()?)?;
+        let chunked = |header: &Header| header.field.equiv("Transfer-Encoding");
+        Some(Exchange {
+            context: context(&request, &watch),
+            unread_bytes: match watch.framing {
+                Framing::Length(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
+                Framing::Chunked | Framing::ToEnd => 0,
+            },
+            chunks_left: request.headers().iter().any(chunked),
+            request,
+            watch,
+            held: Held(self.bodies.clone(), 0),
+        })
     }
 }
 
 /// Starts tiny_http on a socket.
-fn start(socket: Socket) -> Result<Server> {
-    let server = match socket {
-        Socket::Tcp(listener) => Server::from_listener(listener, None),
-        Socket::Unix(listener) => Server::from_listener(listener, None),
-    };
-    server.map_err(|error| Error::failed(format!("cannot serve: {error}")))
+fn start(socket: UnixListener) -> Result<Server> {
+    Server::from_listener(socket, None)
+        .map_err(|error| Error::failed(format!("cannot serve: {error}")))
+}
+
+fn failed(error: &io::Error) -> Error {
+    Error::failed(format!("cannot serve: {error}"))
 }
 
 /// One request, and the methods that answer it.
@@ -194,16 +140,9 @@ const PIECE_BYTES: usize = 16 << 10;
 const BODIES_BYTES_MAX: usize = 80 << 20;
 /// Space for a body larger than this is reserved before it is read.
 const LARGE_BYTES: usize = 1 << 20;
-/// If connections wait this long and none is accepted, the accepting thread is considered dead.
-const ACCEPT_MAX: Duration = Duration::from_millis(500);
 /// An unread body up to this length is read and discarded after the answer; a connection with a
 /// longer one is closed instead.
 const DRAIN_BYTES_MAX: usize = 1 << 20;
-/// tiny_http allocates the whole unread body when it drops a request. Up to this length that is only
-/// address space, which the closed connection never fills; a request that declares more is leaked
-/// instead of dropped.
-const DROP_BYTES_MAX: usize = 1 << 30;
-
 /// A complete answer, sent in one piece.
 #[derive(Debug, Clone, Default)]
 pub struct Reply {
@@ -238,31 +177,7 @@ impl Exchange {
 
     /// True if it arrived over the Unix socket.
     pub fn is_local(&self) -> bool {
-        self.request.remote_addr().is_none()
-    }
-
-    /// True if `Content-Length` is not a number, or the body's length or the host is given twice: two
-    /// parsers could then see different requests (request smuggling).
-    pub fn is_ambiguous(&self) -> bool {
-        let headers = self.request.headers().iter();
-        let of = |name: &'static str| {
-            headers
-                .clone()
-                .filter(move |header| header.field.as_str().as_str().eq_ignore_ascii_case(name))
-        };
-        let number = |header: &Header| {
-            header
-                .value
-                .as_str()
-                .bytes()
-                .all(|byte| byte.is_ascii_digit())
-        };
-        // tiny_http treats every transfer coding as chunked.
-        let chunked = |header: &Header| header.value.as_str().eq_ignore_ascii_case("chunked");
-        of("Content-Length").count() + of("Transfer-Encoding").count() > 1
-            || !of("Content-Length").all(number)
-            || !of("Transfer-Encoding").all(chunked)
-            || of("Host").count() > 1
+        self.watch.peer.is_none()
     }
 
     /// The connection of the request.
@@ -282,9 +197,9 @@ impl Exchange {
         if self.unread_bytes > LARGE_BYTES && !self.held.grow(self.unread_bytes) {
             return Err(NoBody::Full);
         }
-        self.watch.limit_reads(Some(STALL_MAX));
+        self.watch.limit_body(true);
         let body = self.read_body(bytes_max);
-        self.watch.limit_reads(None);
+        self.watch.limit_body(false);
         body
     }
 
@@ -297,11 +212,15 @@ impl Exchange {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 read => read,
             };
-            let count = read.map_err(|error| match error.kind() {
-                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => NoBody::Slow,
-                _ => NoBody::Broken,
-            })?;
+            let cut = || match self.watch.has_stalled() {
+                true => NoBody::Slow,
+                false => NoBody::Broken,
+            };
+            let count = read.map_err(|_| cut())?;
             self.unread_bytes = self.unread_bytes.saturating_sub(count);
+            if count == 0 && self.unread_bytes > 0 {
+                return Err(cut());
+            }
             if count == 0 {
                 self.chunks_left = false;
                 return Ok(body);
@@ -357,10 +276,11 @@ impl Exchange {
             reply.body.len(),
             reply.body
         );
-        self.watch.end_with(text.as_bytes());
-        if self.unread_bytes > DROP_BYTES_MAX {
-            std::mem::forget(self.request);
-        }
+        let mut writer = self.request.into_writer();
+        // A failure means that the client has disconnected; nothing is left to do.
+        let _ = writer
+            .write_all(text.as_bytes())
+            .and_then(|()| writer.flush());
     }
 
     /// Starts a chunked answer; the connection is watched until the writer is dropped.
@@ -396,11 +316,12 @@ impl Exchange {
     }
 }
 
-fn context(request: &Request) -> RequestContext {
+fn context(request: &Request, watch: &Watch) -> RequestContext {
     let headers = request.headers().iter();
     let mut ids = headers.filter(|header| header.field.equiv("X-Request-Id"));
-    let from = request.remote_addr();
-    let from = from.map_or("unix".to_string(), ToString::to_string);
+    let from = watch
+        .peer
+        .map_or("unix".to_string(), |peer| peer.to_string());
     let path = request.url().split('?').next().unwrap_or_default();
     let id = ids.next().map(|header| header.value.as_str());
     RequestContext::new(id, from, request.method().to_string(), path)
@@ -411,14 +332,11 @@ struct Body<'a>(&'a mut Exchange);
 
 impl Read for Body<'_> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        // The first access to the body sends `100 Continue` to a client that waits for it.
-        let _ = self.0.request.as_reader();
-        if self.0.unread_bytes > DROP_BYTES_MAX {
-            // If a body ends too early, tiny_http drops its reader and allocates the missing bytes.
-            self.0.watch.await_bytes()?;
-        }
         let count = self.0.request.as_reader().read(bytes)?;
         self.0.unread_bytes = self.0.unread_bytes.saturating_sub(count);
+        if count == 0 && self.0.unread_bytes > 0 && !bytes.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         self.0.chunks_left &= count > 0 || bytes.is_empty();
         Ok(count)
     }

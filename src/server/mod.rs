@@ -4,10 +4,10 @@ mod access;
 mod body;
 mod context;
 mod counters;
+mod front;
 mod handlers;
 mod http;
 mod ids;
-mod limits;
 mod listener;
 mod reply;
 mod resolve;
@@ -32,10 +32,10 @@ use crate::system::config::Config;
 use crate::system::store::Store;
 use access::Access;
 use counters::Counters;
+use front::{Front, Inner, Requests};
 use http::{Exchange, Listener};
 use listener::Socket;
 use shared::{Count, Server};
-use sockets::Sockets;
 
 pub use access::keys::Keys;
 pub use context::AccessLog;
@@ -145,33 +145,27 @@ pub fn serve(
         requests: AtomicUsize::new(0),
         counters: Counters::default(),
     });
-    let handed = listeners.handed;
-    let unix_path = listeners.unix.as_ref().map(|(_, path)| path.clone());
-    let tcp_port = listeners
-        .tcp
-        .as_ref()
-        .and_then(|tcp| tcp.local_addr().ok())
-        .map(|at| at.port());
-    let sockets = Sockets::new(unix_path, tcp_port)
-        .map_err(|error| Error::failed(format!("cannot start a thread: {error}")))?;
+    let requests = Requests::default();
+    let (inner, socket) = Inner::bind(&config.runtime)?;
+    let mut listener = Listener::open(socket, requests.clone())?;
+    let front = Front::new(inner, requests.clone(), sockets::raise_limit());
     let tcp = listeners.tcp.map(Socket::Tcp);
     let unix = listeners.unix.map(|(listener, _)| Socket::Unix(listener));
-    let mut listeners_ = Vec::new();
+    let mut threads = Vec::new();
     for socket in tcp.into_iter().chain(unix) {
-        let listener = Listener::open(socket, sockets.clone())?;
+        let (front, stop) = (front.clone(), stop.clone());
+        threads.push(thread::spawn(move || front.accept(&socket, &stop)));
+    }
+    {
         let (server, stop) = (server.clone(), stop.clone());
-        listeners_.push(thread::spawn(move || {
-            let listener = watch_listener(listener, &server, &stop);
-            if handed {
-                listener.leave();
-            }
-        }));
+        threads.push(thread::spawn(move || answer(&mut listener, &server, &stop)));
     }
     server.watch(signals, policy.idle_exit);
-    finish(&sockets);
-    for listener in listeners_ {
-        // A listener's thread returns once `stop` is set; a panic in it was already printed.
-        let _ = listener.join();
+    requests.close();
+    finish(&requests);
+    for thread in threads {
+        // They return once `stop` is set; a panic was already printed.
+        let _ = thread.join();
     }
     Ok(())
 }
@@ -206,7 +200,8 @@ impl Server {
     }
 }
 
-fn watch_listener(mut listener: Listener, server: &Arc<Server>, stop: &AtomicBool) -> Listener {
+/// Answers requests until `stop` is set.
+fn answer(listener: &mut Listener, server: &Arc<Server>, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         match listener.next(LOOK) {
             Ok(Some(exchange)) => spawn(server, exchange),
@@ -214,7 +209,6 @@ fn watch_listener(mut listener: Listener, server: &Arc<Server>, stop: &AtomicBoo
             Err(error) => (server.log)(&error.to_string()),
         }
     }
-    listener
 }
 
 fn spawn(server: &Arc<Server>, exchange: Exchange) {
@@ -237,14 +231,14 @@ fn spawn(server: &Arc<Server>, exchange: Exchange) {
 }
 
 /// Waits for running answers, then cancels those that remain.
-fn finish(sockets: &Sockets) {
+fn finish(requests: &Requests) {
     let wait = |limit: Duration| {
         let started = Instant::now();
-        while sockets.count() > 0 && started.elapsed() < limit {
+        while requests.count() > 0 && started.elapsed() < limit {
             thread::sleep(LOOK);
         }
     };
     wait(FINISH_MAX);
-    sockets.end_all();
+    requests.end_all();
     wait(CUT_MAX);
 }

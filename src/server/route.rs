@@ -9,9 +9,8 @@ use super::handlers::{
     anthropic, create, embed, llamacpp, models, native, openai, rerank, transfer,
 };
 use super::http::{Exchange, Reply};
-use super::reply::{JSON_KIND, error_reply, reply};
+use super::reply::{JSON_KIND, reply};
 use super::shared::Server;
-use crate::core::error::Error;
 use crate::core::json;
 use crate::core::network::AGENT;
 use crate::format::wire::native::ErrorBody;
@@ -86,10 +85,6 @@ const MANAGES: &[&str] = &[
 /// Checks a request's framing, origin and key, then calls the handler of its route.
 pub fn route(server: &Arc<Server>, mut exchange: Exchange) {
     exchange.context.logged(server.access_log.clone());
-    if exchange.is_ambiguous() {
-        let error = Error::usage("Content-Length is not a number, or was given twice");
-        return exchange.refuse(&error_reply(&error));
-    }
     let mut headers = match server.access.judge(&exchange) {
         Verdict::Pass(headers) => headers,
         Verdict::Answer(reply) => return exchange.reply(reply, &[]),

@@ -168,3 +168,194 @@ fn an_upload_that_is_cut_leaves_nothing() {
     assert_eq!(server.ask("HEAD", &path, "").status, 404);
     assert!(resident_kib(&server) < RESIDENT_KIB_MAX);
 }
+
+/// Threads and open descriptors of the server.
+fn held(server: &Server) -> (usize, usize) {
+    let count = |what: &str| {
+        let folder = std::fs::read_dir(format!("/proc/{}/{what}", server.child.id()));
+        folder.unwrap().count()
+    };
+    (count("task"), count("fd"))
+}
+
+fn resident_now_kib(server: &Server) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
+    let mut lines = status.lines();
+    let line = lines.find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn requests_that_nobody_reads_wait_for_their_answers() {
+    let (_sandbox, server) = started();
+    assert_eq!(server.ask("GET", "/api/version", "").status, 200);
+    let (threads, _) = held(&server);
+    let resident_kib = resident_now_kib(&server);
+    let request = b"GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut flood = connect(&server);
+    let many = request.repeat(200_000);
+    // The server stops reading, so that not everything can be sent.
+    flood
+        .set_write_timeout(Some(Duration::from_secs(1)))
+        .unwrap();
+    assert!(flood.write_all(&many).is_err(), "all was read");
+    for _ in 0..20 {
+        let begun = Instant::now();
+        assert_eq!(server.ask("GET", "/api/version", "").status, 200);
+        let took_ms = begun.elapsed().as_millis();
+        assert!(took_ms <= 100, "{took_ms} ms");
+    }
+    let (threads_now, _) = held(&server);
+    assert!(threads_now <= threads + 32, "{threads}, then {threads_now}");
+    let grown_kib = resident_now_kib(&server).saturating_sub(resident_kib);
+    assert!(grown_kib <= 10 << 10, "{grown_kib} KiB");
+    // Those that are read are all answered, in order.
+    let mut reader = connect(&server);
+    let count = 2000;
+    let sender = {
+        let mut writer = reader.try_clone().unwrap();
+        let last = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        let all = [request.repeat(count).as_slice(), last].concat();
+        std::thread::spawn(move || writer.write_all(&all).unwrap())
+    };
+    let mut answers = String::new();
+    reader.read_to_string(&mut answers).unwrap();
+    sender.join().unwrap();
+    assert_eq!(answers.matches("HTTP/1.1 200").count(), count + 1);
+    assert!(answers.ends_with("Ollama is running"), "{answers:?}");
+}
+
+#[test]
+fn prefaces_of_other_protocols_leave_nothing() {
+    let (_sandbox, server) = started();
+    assert_eq!(server.ask("GET", "/api/version", "").status, 200);
+    let before = held(&server);
+    let resident_kib = resident_now_kib(&server);
+    for number in 0..100_000 {
+        let mut stream = TcpStream::connect(&server.at).unwrap();
+        // Closed at once, so that this machine does not run out of ports.
+        let zero = Some(Duration::ZERO);
+        rustix::net::sockopt::set_socket_linger(&stream, zero).unwrap();
+        stream
+            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            .unwrap();
+        if number % 1000 == 0 {
+            let mut answer = [0; 12];
+            stream.read_exact(&mut answer).unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 505");
+        }
+    }
+    eventually("nothing is held", Duration::from_secs(10), || {
+        let now = held(&server);
+        now.0 <= before.0 && now.1 <= before.1
+    });
+    let grown_kib = resident_now_kib(&server).saturating_sub(resident_kib);
+    assert!(grown_kib <= 10 << 10, "{grown_kib} KiB");
+    assert_eq!(server.ask("GET", "/api/version", "").status, 200);
+}
+
+#[test]
+fn one_request_is_one_request_to_every_parser() {
+    let (_sandbox, server) = started();
+    // What follows a request that is refused is never read as the next one.
+    let hidden = "GET /api/version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    for head in [
+        "POST /api/show HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999999999999999\r\n\r\n",
+        "POST /api/show HTTP/1.1\r\nHost: localhost\r\nContent-Length: 18446744073709551616\r\n\r\n",
+        "POST /api/show HTTP/1.1\r\nHost: localhost\r\nContent-Length: \r\n\r\n",
+        "POST /api/show HTTP/1.1\r\nHost: localhost\r\nContent-Length: +2\r\n\r\n{}",
+        "POST /api/show HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n+2\r\n{}\r\n0\r\n\r\n",
+        "GET /api/version HTTP/1.1\r\nHost: localhost\r\nHost: evil.com\r\n\r\n",
+        "GET /api/version HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\nOrigin: http://evil.com\r\n\r\n",
+        "GET /api/version HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: \u{e9}\r\n\r\n",
+        "GET /api/version HTTP/1.1\nHost: localhost\n\n",
+    ] {
+        let answer = exchange(&server, format!("{head}{hidden}").as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{head}: {answer}");
+        assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{head}: {answer}");
+        assert!(answer.contains(r#"{"error":""#), "{head}: {answer}");
+    }
+    for (head, status) in [
+        (
+            "GET http://localhost/api/version HTTP/1.1\r\nHost: evil.com\r\n",
+            200,
+        ),
+        (
+            "GET http://evil.com/api/version HTTP/1.1\r\nHost: localhost\r\n",
+            403,
+        ),
+        (
+            "GET /api/version HTTP/1.1\r\nHost: 127.0.0.1:1@evil.com\r\n",
+            403,
+        ),
+        ("GET /api/version HTTP/1.1\r\nHost: [::1\r\n", 403),
+        ("GET /api/version HTTP/1.0\r\n", 200),
+        ("\r\nGET /api/version HTTP/1.1\r\nHost: localhost\r\n", 200),
+    ] {
+        let answer = exchange(
+            &server,
+            format!("{head}Connection: close\r\n\r\n").as_bytes(),
+        );
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{head}: {answer}"
+        );
+    }
+    // Trailers are read and dropped; an extension may be a kilobyte.
+    let body = r#"{"model":"smol"}"#;
+    let chunked = |extension: &str, trailer: &str| {
+        let head =
+            "POST /api/show HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let chunk = format!(
+            "{:x}{extension}\r\n{body}\r\n0\r\n{trailer}\r\n",
+            body.len()
+        );
+        exchange(&server, format!("{head}{chunk}{hidden}").as_bytes())
+    };
+    let answer = chunked(";a=b", "X-T: a\r\nX-U: b\r\n");
+    assert_eq!(answer.matches("HTTP/1.1 200").count(), 2, "{answer}");
+    let answer = chunked(&format!(";{}", "x".repeat(3 << 20)), "");
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer:.200}");
+    assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer:.200}");
+}
+
+#[test]
+fn one_model_is_one_series_however_it_is_spelt() {
+    let (_sandbox, server) = started();
+    let ask = |name: &str| {
+        let body = serde_json::json!({"model": name, "prompt": "a", "stream": false,
+            "options": {"num_predict": 1}});
+        server.ask("POST", "/api/generate", &body.to_string())
+    };
+    let spellings = [
+        "smol",
+        "smol:latest",
+        "library/smol",
+        "registry.ollama.ai/library/smol",
+        " smol\n",
+        "sMOL",
+    ];
+    for name in spellings {
+        assert_eq!(ask(name).status, 200, "{name:?}");
+    }
+    for name in [
+        "smol".to_string() + &" ".repeat(900_000),
+        "x".repeat(900_000),
+    ] {
+        let answer = ask(&name);
+        assert_eq!(
+            (answer.status, answer.error().as_str()),
+            (400, "invalid model name")
+        );
+    }
+    let metrics = server.ask("GET", "/metrics", "").body;
+    let series = "puna_answers_total{model=";
+    let all: Vec<&str> = metrics
+        .lines()
+        .filter(|line| line.starts_with(series))
+        .collect();
+    assert_eq!(
+        all,
+        [format!("{series}\"smol:latest\"}} {}", spellings.len())]
+    );
+}

@@ -182,6 +182,8 @@ pub struct Config {
     pub api_key: Option<String>,
     /// The file of keys that our server accepts.
     pub api_key_file: Option<PathBuf>,
+    /// Folders in which the server may make a private socket, the best first.
+    pub runtime: Vec<PathBuf>,
     /// Listening sockets inherited from the parent process.
     pub inherited_sockets: usize,
     /// How long models stay loaded.
@@ -284,6 +286,7 @@ impl Config {
             socket: checked_socket(socket)?,
             api_key: plain("PUNA_API_KEY"),
             api_key_file: plain("PUNA_API_KEY_FILE").map(PathBuf::from),
+            runtime: private_folders(folders, &models),
             inherited_sockets: inherited_sockets(variable),
             keep_alive: either("KEEP_ALIVE")
                 .and_then(|value| KeepAlive::parse_lenient(&value).ok())
@@ -358,6 +361,9 @@ impl Places {
 /// The longest path a Unix socket may have on every system puna runs on (macOS: 104 with its NUL).
 const SOCKET_PATH_BYTES_MAX: usize = 103;
 
+/// The longest name of a private socket below its folder.
+const PRIVATE_NAME_BYTES_MAX: usize = "/puna-http-4294967295/http.sock".len();
+
 fn checked_socket(socket: Option<PathBuf>) -> Result<Option<PathBuf>> {
     match socket {
         Some(path) if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX => {
@@ -372,6 +378,16 @@ fn checked_socket(socket: Option<PathBuf>) -> Result<Option<PathBuf>> {
 
 fn beside(models: &Path) -> PathBuf {
     models.parent().unwrap_or(models).join("run")
+}
+
+/// Folders for a private socket: those whose path leaves room for its name, and the one for temporary files.
+fn private_folders(folders: &Folders, models: &Path) -> Vec<PathBuf> {
+    let own = folders.runtime.clone().into_iter().chain([beside(models)]);
+    let has_room =
+        |path: &PathBuf| path.as_os_str().len() + PRIVATE_NAME_BYTES_MAX <= SOCKET_PATH_BYTES_MAX;
+    let mut folders: Vec<PathBuf> = own.filter(has_room).collect();
+    folders.push(std::env::temp_dir());
+    folders
 }
 
 /// Parses a switch as the reference does; `None`: automatic.
