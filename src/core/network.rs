@@ -6,6 +6,9 @@ use std::time::Duration;
 /// Our name in requests and answers.
 pub const AGENT: &str = concat!("puna/", env!("CARGO_PKG_VERSION"));
 
+/// Content type of a JSON answer that is not streamed.
+pub const JSON_KIND: &str = "application/json; charset=utf-8";
+
 /// Settings for connections to registries.
 #[derive(Debug, Clone, Default)]
 pub struct Network {

@@ -3,11 +3,8 @@
 use super::http::{Exchange, Reply};
 use crate::core::error::{Class, Error, Result};
 use crate::core::json;
-use crate::core::network::ERROR_HEADER;
+use crate::core::network::{ERROR_HEADER, JSON_KIND};
 use crate::format::wire::native::{self, ErrorBody};
-
-/// Content type of a JSON answer that is not streamed.
-pub const JSON_KIND: &str = "application/json; charset=utf-8";
 
 /// Answers with a JSON body, or with the error.
 pub fn reply(exchange: Exchange, result: Result<String>, headers: &[(&'static str, String)]) {

@@ -9,10 +9,10 @@ use super::handlers::{
     anthropic, create, embed, llamacpp, models, native, openai, rerank, transfer,
 };
 use super::http::{Exchange, Reply};
-use super::reply::{JSON_KIND, reply};
+use super::reply::reply;
 use super::shared::Server;
 use crate::core::json;
-use crate::core::network::AGENT;
+use crate::core::network::{AGENT, JSON_KIND};
 use crate::format::wire::native::ErrorBody;
 use crate::format::wire::openai::encode::error_body as openai_error;
 use crate::system::client::STORE_HEADER;

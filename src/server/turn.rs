@@ -11,12 +11,13 @@ use serde_json::{Map, Value as Json};
 
 use super::body::content_of;
 use super::http::{Chunks, Exchange, Reply};
-use super::reply::{JSON_KIND, error_body, error_reply};
+use super::reply::{error_body, error_reply};
 use super::resolve::{Resolved, resolve};
 use super::shared::Server;
 use crate::core::error::{Error, Result};
 use crate::core::json;
 use crate::core::message::Delta;
+use crate::core::network::JSON_KIND;
 use crate::core::turn::TurnRequest;
 use crate::format::wire::encoder::{Encoder, Event, Framing};
 use crate::ops::pool::Lease;

@@ -39,6 +39,32 @@ fn each_setting_shows_its_value_and_origin() {
         2,
         "config, line 1: unknown key 'keepalive': is it keep_alive?",
     );
+    // So it is with values, here and in the environment.
+    sandbox.file(".config/puna/config", "\nrepack = perhaps\n");
+    run("", "ls").fails(
+        2,
+        "config, line 2: repack needs auto, on or off, not 'perhaps'",
+    );
+    run("PUNA_REPACK=off", "ls").ok();
+    for (variable, words) in [
+        (
+            "PUNA_NUM_THREADS=0",
+            "PUNA_NUM_THREADS needs a whole number from 1 on, not '0'",
+        ),
+        ("PUNA_KEEP_ALIVE=soon", "PUNA_KEEP_ALIVE needs a time"),
+        (
+            "PUNA_CACHE_MAX=lots",
+            "PUNA_CACHE_MAX needs a number of bytes",
+        ),
+        (
+            "PUNA_KV_CACHE_TYPE=q5",
+            "PUNA_KV_CACHE_TYPE needs f16, q8_0, q4_0, not 'q5'",
+        ),
+        ("PUNA_SPECULATE=perhaps", "PUNA_SPECULATE needs on or off"),
+        ("PUNA_TENSOR_SPLIT=a", "PUNA_TENSOR_SPLIT needs numbers"),
+    ] {
+        run(&format!("PUNA_CONFIG= {variable}"), "doctor").fails(2, words);
+    }
     run("PUNA_CONFIG=", "ls").ok();
     run("PUNA_CONFIG=/nowhere", "ls").ok();
 }

@@ -1,4 +1,4 @@
-//! One connection: reads a head, hands the request to tiny_http, and passes body and answer on until both are complete.
+//! One connection: reads a head, hands the request to the HTTP library, and passes body and answer on until both are complete.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::{self, Shutdown};
 
-use super::Front;
 use super::body::Body;
 use super::connections::Seat;
 use super::head::{self, AnswerHead, Framing, HEAD_BYTES_MAX, Refusal, RequestHead};
-use super::requests::Watch;
+use super::inner::Inner;
+use super::requests::{Requests, Watch};
 use super::wire::{end, pass, receive, refuse, refuse_busy, shut, wait};
 
 /// How long a client may take to send the head of a request.
@@ -27,11 +27,11 @@ const SEND_MAX: Duration = Duration::from_secs(30);
 const BUFFER_BYTES: usize = 64 << 10;
 /// Bytes of a head are read in pieces of this size: what follows it stays in the system's buffer.
 const PIECE_BYTES: usize = 16 << 10;
-/// A longer body is handed on in chunks: tiny_http allocates all of a body that its handler does not read.
+/// A longer body is handed on in chunks: the HTTP library allocates all of a body that its handler does not read.
 const LENGTH_BYTES_MAX: u64 = 1 << 20;
-/// tiny_http reads a body of at most this length before its handler gets the request.
+/// The HTTP library reads a body of at most this length before its handler gets the request.
 const FIRST_BYTES: u64 = 1 << 10;
-/// tiny_http counts a thread as free although it has assigned it a connection, and the next connection waits behind one
+/// The HTTP library counts a thread as free although it has assigned it a connection, and the next connection waits behind one
 /// that may stay open for hours. After this time a further connection makes it start one more thread.
 const KICK: Duration = Duration::from_millis(20);
 /// How often the limits of time are checked.
@@ -39,11 +39,12 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// A connection of a client.
 pub struct Relay<'a> {
-    front: &'a Front,
+    socket: &'a Inner,
+    requests: &'a Requests,
     client: Arc<OwnedFd>,
     peer: Option<SocketAddr>,
     seat: Seat,
-    /// The way to tiny_http, once there was a request.
+    /// The way to the HTTP library, once there was a request.
     inner: Option<UnixStream>,
     /// Bytes of the client that are not passed on yet.
     input: Vec<u8>,
@@ -65,13 +66,13 @@ enum Next {
 impl<'a> Relay<'a> {
     /// A connection that was just accepted.
     pub fn new(
-        front: &'a Front,
-        client: Arc<OwnedFd>,
-        peer: Option<SocketAddr>,
+        (socket, requests): (&'a Inner, &'a Requests),
+        (client, peer): (Arc<OwnedFd>, Option<SocketAddr>),
         seat: Seat,
     ) -> Self {
         Relay {
-            front,
+            socket,
+            requests,
             client,
             peer,
             seat,
@@ -137,13 +138,13 @@ impl<'a> Relay<'a> {
 
     /// Passes one request and its answer on.
     fn exchange(&mut self, head: &RequestHead) -> Next {
-        let Some((number, watch)) = self.front.requests.begin(self.peer, head.framing) else {
+        let Some((number, watch)) = self.requests.begin(self.peer, head.framing) else {
             refuse_busy(&self.client);
             return Next::End;
         };
         let inner = match self.inner.take() {
             Some(inner) => Ok(inner),
-            None => self.front.inner.connect(),
+            None => self.socket.connect(),
         };
         let next = match inner {
             Ok(inner) => {
@@ -157,7 +158,7 @@ impl<'a> Relay<'a> {
                 Next::End
             }
         };
-        self.front.requests.forget(number);
+        self.requests.forget(number);
         next
     }
 }
@@ -167,18 +168,18 @@ struct Passing<'a> {
     head: &'a RequestHead,
     watch: Arc<Watch>,
     started: Instant,
-    /// The body as it comes, and what of it waits for tiny_http.
+    /// The body as it comes, and what of it waits for the HTTP library.
     body: Body,
     in_chunks: bool,
     request: Vec<u8>,
-    /// True once no more of the body is sent: its chunks are wrong, it stalled, or tiny_http does not read it.
+    /// True once no more of the body is sent: its chunks are wrong, it stalled, or the HTTP library does not read it.
     is_cut: bool,
-    /// True once tiny_http knows that.
+    /// True once the HTTP library knows that.
     is_shut: bool,
     /// When the client last sent something of the body, or read something of the answer.
     sent_at: Instant,
     read_at: Instant,
-    /// Bytes of tiny_http, and those of them that wait for the client.
+    /// Bytes of the HTTP library, and those of them that wait for the client.
     raw: Vec<u8>,
     answer: Vec<u8>,
     /// The body of the answer, once its head has passed.
@@ -213,7 +214,7 @@ impl<'a> Passing<'a> {
         }
     }
 
-    /// Passes bytes on until the answer is complete. Returns what follows, and whether the way to tiny_http stays
+    /// Passes bytes on until the answer is complete. Returns what follows, and whether the way to the HTTP library stays
     /// usable.
     fn run(mut self, relay: &mut Relay, inner: &UnixStream) -> (Next, bool) {
         let gone = self.watch.gone();
@@ -300,7 +301,7 @@ impl<'a> Passing<'a> {
     fn shut(&mut self, inner: &UnixStream) {
         if self.is_cut && self.request.is_empty() && !self.is_shut {
             self.is_shut = true;
-            // tiny_http may have closed it already.
+            // The HTTP library may have closed it already.
             let _ = net::shutdown(inner, Shutdown::Write);
         }
     }
@@ -320,7 +321,7 @@ impl<'a> Passing<'a> {
         pass(client, &mut self.answer)
     }
 
-    /// Reads from tiny_http; false if it ends before the answer is complete.
+    /// Reads from the HTTP library; false if it ends before the answer is complete.
     fn read_answer(&mut self, inner: &UnixStream) -> bool {
         let before = self.raw.len();
         let is_open = receive(inner, &mut self.raw, BUFFER_BYTES);
@@ -395,7 +396,7 @@ impl<'a> Passing<'a> {
         {
             self.kicks = (self.kicks + 1).min(10);
             // It fails if no descriptor is left; the next one may not.
-            let _ = relay.front.inner.connect();
+            let _ = relay.socket.connect();
         }
         let waits = self.wants_body() && self.request.is_empty();
         if waits && self.watch.is_limited() && self.sent_at.elapsed() > BODY_STALL_MAX {

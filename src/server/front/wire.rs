@@ -9,6 +9,7 @@ use rustix::net::{self, RecvFlags, SendFlags, Shutdown};
 
 use super::head::Refusal;
 use crate::core::json;
+use crate::core::network::JSON_KIND;
 use crate::format::wire::native::ErrorBody;
 
 /// How long the rest of a refused client's request is read and discarded, so that it gets to read the answer.
@@ -69,7 +70,7 @@ pub fn refuse(client: &OwnedFd, refusal: Refusal) {
         "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         refusal.status,
         phrase(refusal.status),
-        crate::server::reply::JSON_KIND,
+        JSON_KIND,
         body.len(),
     );
     // A client that does not read it gets no answer: the connection is closed either way.

@@ -4,6 +4,7 @@
 //! win over the one optional file. Only this module names environment variables or looks up the
 //! user's folders.
 
+mod check;
 mod defaults;
 mod folders;
 mod network;
@@ -18,6 +19,7 @@ use crate::core::bytes;
 use crate::core::duration::KeepAlive;
 use crate::core::error::{Error, Result};
 use crate::core::network::Network;
+use check::switched;
 use folders::{Folders, below, split_list};
 use sources::Sources;
 
@@ -234,8 +236,8 @@ impl Config {
     /// Reads the process's environment.
     ///
     /// # Errors
-    /// If the host or socket is invalid. Other invalid values fall back to the default, as in the
-    /// reference.
+    /// If a value of ours is invalid, in the environment or in the file. One of Ollama's variables then
+    /// falls back to the default, as in the reference.
     pub fn from_environment() -> Result<Self> {
         Self::read(&|name| std::env::var(name).ok(), &Folders::for_user())
     }
@@ -317,7 +319,7 @@ impl Config {
             tensor_split: numbers(plain("PUNA_TENSOR_SPLIT")),
             models,
         };
-        let found = sources.found();
+        let found = sources.found()?;
         Ok(Config { found, ..config })
     }
 }
@@ -388,15 +390,6 @@ fn private_folders(folders: &Folders, models: &Path) -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> = own.filter(has_room).collect();
     folders.push(std::env::temp_dir());
     folders
-}
-
-/// Parses a switch as the reference does; `None`: automatic.
-fn switched(value: &str) -> Option<bool> {
-    match value.to_lowercase().as_str() {
-        "auto" | "-1" => None,
-        "0" | "f" | "false" | "off" | "no" => Some(false),
-        _ => Some(true),
-    }
 }
 
 /// How many listening sockets systemd handed over, if it names this process.

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
+use super::check;
 use crate::core::error::{Error, Result};
 use crate::core::name;
 use crate::core::regular_file;
@@ -16,6 +17,8 @@ pub struct Sources<'a> {
     path: PathBuf,
     lines: Vec<Line>,
     found: RefCell<Vec<(String, String)>>,
+    /// The first wrong value.
+    wrong: RefCell<Option<Error>>,
 }
 
 /// A line of the file: its number, key and value.
@@ -53,6 +56,7 @@ impl<'a> Sources<'a> {
             environment,
             lines,
             found: RefCell::default(),
+            wrong: RefCell::default(),
             path,
         })
     }
@@ -79,6 +83,9 @@ impl<'a> Sources<'a> {
         for variable in variables {
             let value = (self.environment)(variable).map(|value| trimmed(&value));
             if let Some(value) = value.filter(|value| !value.is_empty()) {
+                if variable.starts_with("PUNA_") {
+                    self.check(&own, &value, variable);
+                }
                 self.note(&own, variable);
                 return Some(value);
             }
@@ -87,6 +94,8 @@ impl<'a> Sources<'a> {
         let line = lines
             .filter(|line| !line.value.is_empty())
             .find(|line| line.key == own)?;
+        let place = format!("{}, line {}: {own}", self.path.display(), line.number);
+        self.check(&own, &line.value, &place);
         self.note(&own, &format!("{}:{}", self.path.display(), line.number));
         Some(line.value.clone())
     }
@@ -97,9 +106,23 @@ impl<'a> Sources<'a> {
         found.push((key.to_string(), origin.to_string()));
     }
 
+    /// Remembers a value that has not its setting's form.
+    fn check(&self, key: &str, value: &str, place: &str) {
+        if let Some(why) = check::wrong(key, value) {
+            let error = Error::usage(format!("{place} {why}"));
+            self.wrong.borrow_mut().get_or_insert(error);
+        }
+    }
+
     /// The keys that were found, with their origins.
-    pub fn found(self) -> Vec<(String, String)> {
-        self.found.into_inner()
+    ///
+    /// # Errors
+    /// The first value that has not its setting's form.
+    pub fn found(self) -> Result<Vec<(String, String)>> {
+        match self.wrong.into_inner() {
+            Some(error) => Err(error),
+            None => Ok(self.found.into_inner()),
+        }
     }
 }
 
@@ -186,7 +209,7 @@ mod tests {
             ("keep_alive".to_string(), format!("{file}:2")),
             ("models".to_string(), format!("{file}:3")),
         ];
-        assert_eq!(sources.found(), origins);
+        assert_eq!(sources.found().unwrap(), origins);
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }
