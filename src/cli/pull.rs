@@ -19,7 +19,7 @@ use crate::ops::pull::{self, Request};
 use crate::system::client::Client;
 use crate::system::config::Config;
 use crate::system::registry::Registry;
-use crate::system::store::{Origin, Store, Take};
+use crate::system::store::{Store, Take};
 
 /// Largest lock file that is read.
 const LOCK_BYTES_MAX: u64 = 1 << 20;
@@ -39,7 +39,7 @@ pub const COMMAND: Command = Command {
     operands: "[MODEL...]",
     arity: (0, usize::MAX),
     flags: &[
-        ALL, CHECK, NAME, LIMIT_RATE, LOCKED, INSECURE, HOST, JSON, QUIET,
+        ALL, CHECK, REPLACE, NAME, LIMIT_RATE, LOCKED, INSECURE, HOST, JSON, QUIET,
     ],
     about: &[
         "Fetches models into the store. MODEL is [HOST/[NAMESPACE/]]NAME[:TAG], by default from \
@@ -50,7 +50,8 @@ pub const COMMAND: Command = Command {
         "An interrupted pull resumes where it stopped; two pulls of one model share the work. Every blob is hashed \
          while it arrives, and a model gets its name only when it is complete. The model then does not change until it \
          is pulled again: run never uses the network for it.",
-        "With --all every model of the store that a registry has is fetched. With --check nothing is fetched, and the \
+        "With --all every model is fetched again that came from a registry. A model that was made here, copied or changed \
+         is left alone by --all and by 'puna outdated'; a pull of its name is refused, unless --replace is given. With --check nothing is fetched, and the \
          status is 13 if the registry has another model under one of the names.",
         "On a terminal bars show the progress; elsewhere a line on standard error reports every 10 %, or nothing with \
          -q. With --json the records of the API go to standard output.",
@@ -82,7 +83,7 @@ pub const OUTDATED: Command = Command {
     arity: (0, usize::MAX),
     flags: &[INSECURE, JSON, QUIET],
     about: &[
-        "Compares the manifests of all models of puna's own store, or of those named, with the registries and prints \
+        "Compares the manifests of all models that were pulled, or of those named, with the registries and prints \
          the names of models that differ, one per line. Nothing is fetched. The status is 13 if any differ, else 0; \
          models that their registry does not have are skipped.",
     ],
@@ -96,11 +97,16 @@ pub const OUTDATED: Command = Command {
     ..PLAIN
 };
 
-const ALL: Flag = switch("all", None, "fetch every model of the store");
+const ALL: Flag = switch("all", None, "fetch every model that was pulled before");
 const CHECK: Flag = switch(
     "check",
     None,
     "fetch nothing; status 13 if a model is outdated",
+);
+const REPLACE: Flag = switch(
+    "replace",
+    None,
+    "replace a model of that name that was made here",
 );
 const NAME: Flag = option(
     "name",
@@ -144,6 +150,7 @@ impl<'a> PullArgs<'a> {
             transfer: Transfer {
                 rate: parsed.value(&LIMIT_RATE).map(pull::rate).transpose()?,
                 json: parsed.has(&JSON),
+                replace: parsed.has(&REPLACE),
                 ..Transfer::new(parsed)
             },
             all: parsed.has(&ALL),
@@ -168,10 +175,10 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     if let Some(path) = args.locked {
         return locked(&store, path, &args, config, out);
     }
-    let (names, known) = names(args.models, &store)?;
-    if names.is_empty() && !args.all {
+    if args.models.is_empty() && !args.all && !args.check {
         return Err(Error::usage("no model given: name one, or give --all"));
     }
+    let (names, known) = names(args.models, &store)?;
     if let Some(server) = &args.server {
         if args.check || transfer.rate.is_some() {
             let text = "--check and --limit-rate cannot be used with a server: omit --host";
@@ -260,6 +267,8 @@ pub struct Transfer {
     pub insecure: bool,
     /// Bytes a second at most.
     pub rate: Option<u64>,
+    /// Replace a model that was made here.
+    pub replace: bool,
     /// Print the records of the transfer as JSON instead of showing progress.
     pub json: bool,
 }
@@ -302,6 +311,7 @@ fn shown(
         insecure: transfer.insecure,
         rate: transfer.rate,
         locked: None,
+        replace: transfer.replace,
         cancel: &AtomicBool::new(false),
     };
     let mut display = Display::new(transfer.json, out);
@@ -320,7 +330,10 @@ pub fn by_server(
     transfer: &Transfer,
     out: &mut Out,
 ) -> Result<()> {
-    let body = TransferRequest::new(name, transfer.insecure);
+    let body = TransferRequest {
+        replace: transfer.replace,
+        ..TransferRequest::new(name, transfer.insecure)
+    };
     let mut display = Display::new(transfer.json, out);
     for record in server.post::<Record>(path, &body)? {
         display.show(record?)?;
@@ -368,14 +381,14 @@ fn file(url: &str, name: &Name, args: &PullArgs, config: &Config, out: &mut Out)
     })
 }
 
-/// The names to pull, and whether they are all models of the store.
+/// The names to pull, and whether they are all models of the store that were pulled before.
 fn names(models: &[String], store: &Store) -> Result<(Vec<Name>, bool)> {
     if !models.is_empty() {
         let names = models.iter().map(|text| Name::parse(text));
         return Ok((names.collect::<Result<_>>()?, false));
     }
     let entries = store.list()?.entries.into_iter();
-    let ours = entries.filter(|entry| entry.origin == Origin::Ours);
+    let ours = entries.filter(|entry| store.is_pulled(entry));
     Ok((ours.map(|entry| entry.name).collect(), true))
 }
 

@@ -9,7 +9,7 @@ const HOST: &str = "registry.ollama.ai";
 const NAMESPACE: &str = "library";
 const TAG: &str = "latest";
 /// Longest text of a name with scheme and blanks: its parts have at most 590 bytes together.
-const TEXT_BYTES_MAX: usize = 1024;
+pub const TEXT_BYTES_MAX: usize = 1024;
 
 /// A complete model name: `host/namespace/model:tag`, every part checked.
 ///

@@ -1,11 +1,12 @@
 //! The server under load: concurrent clients, disconnects, full queues, shutdown.
 
 use std::io::{BufRead, BufReader, Read};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 
-use crate::support::{Answer, Sandbox, Server, eventually, smol};
+use crate::support::{Answer, Sandbox, Server, eventually, gemma, smol};
 
 const HI: &str = r#"{"model":"smol","messages":[{"role":"user","content":"Say hello"}],"options":{"temperature":0,"num_predict":6}}"#;
 /// A request whose answer is longer than any test.
@@ -173,6 +174,47 @@ fn a_load_that_fails_leaves_nothing_and_a_busy_server_says_so() {
         "load"
     );
     assert!(started.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn a_busy_model_lets_another_request_have_its_turn() {
+    let sandbox = Sandbox::with_smol();
+    sandbox.create("other", &format!("FROM {}\n", gemma().display()));
+    let server = sandbox.serve(&[("OLLAMA_MAX_LOADED_MODELS", "1")]);
+    let short = r#"{"model":"smol","prompt":"a","stream":false,"options":{"num_predict":4}}"#;
+    server.post("/api/generate", short);
+    let (answers, done) = (AtomicUsize::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    server.post("/api/generate", short);
+                    answers.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        eventually("they are busy", Duration::from_secs(20), || {
+            answers.load(Ordering::Relaxed) > 8
+        });
+        // Another model, another setting of the same one, and several answers to one request.
+        for body in [
+            r#"{"model":"other","prompt":"a","stream":false,"options":{"num_predict":2}}"#,
+            r#"{"model":"smol","prompt":"a","stream":false,"options":{"num_predict":2,"num_ctx":300}}"#,
+            r#"{"model":"other","prompt":"a","max_tokens":2,"n":3}"#,
+        ] {
+            let path = if body.contains("num_predict") {
+                "/api/generate"
+            } else {
+                "/v1/completions"
+            };
+            let before = answers.load(Ordering::Relaxed);
+            server.post(path, body);
+            let meanwhile = answers.load(Ordering::Relaxed) - before;
+            // Those that were under way, and those that came before it was first in the queue.
+            assert!(meanwhile <= 24, "{body}: {meanwhile} answers before it");
+        }
+        done.store(true, Ordering::Relaxed);
+    });
 }
 
 #[cfg(target_os = "linux")]

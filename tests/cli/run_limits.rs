@@ -158,3 +158,43 @@ fn transient_failures_are_retried() {
     let last = String::from_utf8_lossy(&asked.last().unwrap().body).into_owned();
     assert!(last.contains("Is it so?"), "it is still known: {last}");
 }
+
+#[test]
+fn an_answer_that_a_limit_cut_says_so() {
+    let sandbox = Sandbox::with_smol();
+    let run = |flags: &[&str]| {
+        let words = ["run", "smol", "Tell me a long story", "--temperature", "0"];
+        sandbox.puna(&[&words, flags].concat(), "")
+    };
+    let cut = run(&["-n", "3"]);
+    let note = "puna: the answer was cut after 3 tokens: see --num-predict\n";
+    assert_eq!((cut.status, cut.stderr.as_str()), (Some(0), note));
+    assert_eq!(run(&["-n", "3", "-q"]).stderr, "");
+    let whole = run(&["-n", "3", "--whole"]);
+    assert_eq!((whole.status, whole.stderr.as_str()), (Some(6), note));
+    assert_eq!(whole.stdout, cut.stdout);
+    let full = run(&["--num-ctx", "60", "--stop", "\u{1}"]);
+    assert!(
+        full.stderr.contains("the context is full, see --num-ctx"),
+        "{full:?}"
+    );
+    // An answer that ended by itself is whole.
+    let short = sandbox.puna(
+        &[
+            "run",
+            "smol",
+            "Say hello",
+            "-n",
+            "200",
+            "--whole",
+            "--temperature",
+            "0",
+        ],
+        "",
+    );
+    assert_eq!(
+        (short.status, short.stderr.as_str()),
+        (Some(0), ""),
+        "{short:?}"
+    );
+}

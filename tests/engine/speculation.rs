@@ -50,7 +50,7 @@ fn the_likeliest_answer_is_the_same_and_comes_in_fewer_decodes() {
         assert_eq!(answers[0]["response"], answers[1]["response"], "{model}");
         assert_eq!(answers[0]["eval_count"], answers[1]["eval_count"]);
         if prompt.len() > 100 {
-            assert!(kept > 48 && kept <= guessed, "{model}: {kept} of {guessed}");
+            assert!(kept > 30 && kept <= guessed, "{model}: {kept} of {guessed}");
         }
         // A further turn resumes from what the drafts left in the cache.
         let answer = answers[0]["response"].as_str().unwrap();
@@ -99,7 +99,7 @@ fn grammars_stops_logprobs_and_limits_hold() {
     let short = greedy("smol", &lines(), 11);
     // The context is full after a few of them and continues with the younger half.
     let mut shifted = greedy("smol", &lines(), 90);
-    shifted["options"]["num_ctx"] = json!(96);
+    shifted["options"]["num_ctx"] = json!(128);
     for (what, body) in [
         ("a grammar", constrained),
         ("a stop", stopped),

@@ -46,6 +46,17 @@ pub fn start(
     Ok(answer)
 }
 
+/// Why an answer that reached a limit is not complete.
+pub fn why_cut(options: &Options, usage: &Usage) -> String {
+    let tokens = usage.answer_tokens;
+    let limit = options.int("num_predict");
+    if limit.is_some_and(|limit| limit >= 0 && tokens as i64 >= limit) {
+        format!("the answer was cut after {tokens} tokens: see --num-predict")
+    } else {
+        format!("the answer was cut after {tokens} tokens: the context is full, see --num-ctx")
+    }
+}
+
 /// The device that computed an answer, for `--verbose`; a CPU build that sees a GPU says so.
 pub fn device(answer: &Answer, options: &Options) -> Option<String> {
     let device = answer.device()?;

@@ -21,6 +21,8 @@ pub const DETERMINISTIC: Flag = switch(
     "same seed, same bytes: no server, no prefix cache",
 )
 .in_group(Group::Sampling);
+pub const WHOLE: Flag =
+    switch("whole", None, "status 6 if a limit cut the answer").in_group(Group::Output);
 pub const VERBOSE: Flag = switch(
     "verbose",
     None,
@@ -95,6 +97,8 @@ pub struct RunArgs {
     pub verbose: bool,
     /// Lines of a session are wrapped at words.
     pub wraps: bool,
+    /// An answer that was cut is an error.
+    pub whole: bool,
     /// Thinking is printed.
     pub shows_thinking: bool,
     /// llama.cpp's log.
@@ -133,6 +137,7 @@ impl RunArgs {
             json: parsed.has(&JSON),
             verbose: parsed.has(&VERBOSE),
             wraps: !parsed.has(&NOWORDWRAP),
+            whole: parsed.has(&WHOLE),
             shows_thinking: !parsed.has(&HIDETHINKING),
             log: out::log(parsed.value(&LOG))?,
             pull: pull(parsed.value(&PULL))?,

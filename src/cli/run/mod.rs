@@ -23,7 +23,7 @@ use super::table::{Command, Completes, PLAIN};
 use super::transcript::{CONTINUE, TRANSCRIPT, Transcript};
 use super::{pull, repl};
 use crate::core::error::{Class, Error, Result};
-use crate::core::message::Message;
+use crate::core::message::{Message, Reason};
 use crate::core::name::Name;
 use crate::ops::backend::Backend;
 use crate::ops::model;
@@ -33,7 +33,7 @@ use crate::system::config::Config;
 use crate::system::engine::Level;
 use crate::system::registry::Registry;
 use answer::Printer;
-use args::{DETERMINISTIC, DIMENSIONS, LOCAL, LOG, PULL, Pull, RunArgs, TRUNCATE, VERBOSE};
+use args::{DETERMINISTIC, DIMENSIONS, LOCAL, LOG, PULL, Pull, RunArgs, TRUNCATE, VERBOSE, WHOLE};
 use turn_args::Ask;
 use turn_flags::{
     ATTACH, FORMAT, GRAMMAR, HIDETHINKING, KEEPALIVE, MESSAGES, NOWORDWRAP, NUM_CTX, NUM_PREDICT,
@@ -71,6 +71,7 @@ pub const COMMAND: Command = Command {
         ONE_LINE,
         STRIP,
         STOP,
+        WHOLE,
         JSON,
         DETERMINISTIC,
         VERBOSE,
@@ -109,6 +110,8 @@ pub const COMMAND: Command = Command {
         "With --tools the model may call functions: each call is printed as a line of JSON, with its name and \
          arguments. With --format, --schema or --grammar every token is chosen so that the complete answer matches; \
          if the answer was cut, the status is 6.",
+        "An answer that reached the limit of --num-predict or the end of the context is printed as far as it goes, and a note \
+         on standard error says so; with --whole the status is then 6.",
         "--fields prints fields of a JSON answer with tabs between, where a.b is field b of a; --extract prints a \
          fenced code block, the first unless last or all is given; --one-line prints the answer on one line; --strip \
          removes white space around the answer, and quotes or a code fence that enclose all of it. Such an answer is \
@@ -351,6 +354,13 @@ fn answer_once(
         answer::print_timings(out, &finish.usage, device.as_deref());
     }
     ask.turn.check_complete(&reply, finish.reason)?;
+    if finish.reason == Reason::Length {
+        let why = answer::why_cut(&ask.turn.options, &finish.usage);
+        if args.whole {
+            return Err(Error::plain(Class::Cut, why));
+        }
+        out.note(&why);
+    }
     Ok(reply)
 }
 

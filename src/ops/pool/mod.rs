@@ -25,7 +25,7 @@ use crate::system::engine::memory::MEMORY_HINT;
 use crate::system::engine::prefix::Prefixes;
 use crate::system::engine::{Backend, Context, Engine, Level, Sink, Spec};
 use crate::system::machine;
-use state::{Entry, Load, State, Step, least_bytes};
+use state::{Entry, Load, Requester, State, Step, least_bytes};
 
 pub use state::Loaded;
 
@@ -67,6 +67,7 @@ struct Inner {
 pub struct Lease {
     pool: Pool,
     id: u64,
+    requester: Requester,
     engine: Arc<Engine>,
     /// Most tokens of one prompt and its answer; `None` if the first job decides.
     pub context_tokens: Option<u32>,
@@ -93,7 +94,9 @@ impl Drop for Lease {
         let Some(entry) = state.entries.iter_mut().find(|entry| entry.id == self.id) else {
             return;
         };
-        entry.users -= 1;
+        if let Some(at) = entry.users.iter().position(|user| *user == self.requester) {
+            entry.users.swap_remove(at);
+        }
         entry.idle_since = Instant::now();
         drop(state);
         self.pool.0.changed.notify_all();
@@ -139,13 +142,14 @@ impl Pool {
         progress: Progress,
     ) -> Result<Lease> {
         let load = self.load_for(model, options)?;
+        let requester = Requester::new(cancel);
         let mut ticket = None;
         let mut state = self.state();
         let id = loop {
-            match state.step(&load, self.0.config.loaded_max, ticket) {
+            match state.step(&load, self.0.config.loaded_max, ticket, requester) {
                 Step::Use(index) => {
                     state.queue.leave(ticket);
-                    return Ok(self.lease(&mut state, index, keep_alive));
+                    return Ok(self.lease(&mut state, index, keep_alive, requester));
                 }
                 Step::Load(evicted) => {
                     state.queue.leave(ticket);
@@ -194,7 +198,7 @@ impl Pool {
                 let entry = &mut state.entries[index];
                 entry.model.describe(&engine, &spec);
                 entry.engine = Some(Arc::new(engine));
-                Ok(self.lease(&mut state, index, None))
+                Ok(self.lease(&mut state, index, None, Requester::new(cancel)))
             }
             Err(error) => {
                 state.entries.remove(index);
@@ -325,9 +329,15 @@ impl Pool {
         Ok(backend.clone().expect("it was just started"))
     }
 
-    fn lease(&self, state: &mut State, index: usize, keep_alive: Option<KeepAlive>) -> Lease {
+    fn lease(
+        &self,
+        state: &mut State,
+        index: usize,
+        keep_alive: Option<KeepAlive>,
+        requester: Requester,
+    ) -> Lease {
         let entry = &mut state.entries[index];
-        entry.users += 1;
+        entry.users.push(requester);
         entry.used_once = true;
         if let Some(keep_alive) = keep_alive {
             entry.keep_alive = keep_alive;
@@ -335,6 +345,7 @@ impl Pool {
         Lease {
             pool: self.clone(),
             id: entry.id,
+            requester,
             engine: entry.engine.clone().expect("a leased entry is loaded"),
             context_tokens: match entry.load.context {
                 Context::FirstJob => None,

@@ -31,6 +31,11 @@ impl Queue {
         self.waiting.retain(|known| Some(*known) != ticket);
     }
 
+    /// The first request.
+    pub(super) fn first(&self) -> Option<u64> {
+        self.waiting.front().copied()
+    }
+
     /// True for the first request, and for one without a ticket if nothing waits.
     pub(super) fn is_first(&self, ticket: Option<u64>) -> bool {
         self.waiting

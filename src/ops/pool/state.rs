@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::queue::Queue;
@@ -17,6 +18,25 @@ pub(super) struct State {
     pub(super) entries: Vec<Entry>,
     pub(super) queue: Queue,
     pub(super) next_id: u64,
+    /// The engine that the first request in the queue waits for to become idle.
+    drained: Option<Drained>,
+}
+
+/// An engine that takes no further requests until the first one in the queue has its place.
+#[derive(Clone, Copy)]
+struct Drained {
+    id: u64,
+    ticket: u64,
+}
+
+/// A request, by the address of the flag that cancels it: several answers to one request share it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Requester(usize);
+
+impl Requester {
+    pub(super) fn new(cancel: &AtomicBool) -> Self {
+        Requester(std::ptr::from_ref(cancel).addr())
+    }
 }
 
 pub(super) struct Entry {
@@ -24,7 +44,8 @@ pub(super) struct Entry {
     pub(super) load: Load,
     pub(super) model: Loaded,
     pub(super) engine: Option<Arc<Engine>>,
-    pub(super) users: usize,
+    /// The requests that use it; one with several answers occurs as often.
+    pub(super) users: Vec<Requester>,
     pub(super) keep_alive: KeepAlive,
     pub(super) idle_since: Instant,
     pub(super) used_once: bool,
@@ -89,9 +110,16 @@ pub(super) enum Step {
 }
 
 impl State {
-    /// The next step of a request for this load spec. A loaded engine is used at once; loads run in the
-    /// order of the requests.
-    pub(super) fn step(&mut self, load: &Load, loaded_max: usize, ticket: Option<u64>) -> Step {
+    /// The next step of a request for this load spec. A loaded engine is used at once, unless the first request in the
+    /// queue waits for it to become idle: requests that came later wait behind that one. Loads run in the order of the
+    /// requests.
+    pub(super) fn step(
+        &mut self,
+        load: &Load,
+        loaded_max: usize,
+        ticket: Option<u64>,
+        requester: Requester,
+    ) -> Step {
         let is_first = self.queue.is_first(ticket);
         if let Some(index) = self
             .entries
@@ -101,11 +129,20 @@ impl State {
             let entry = &self.entries[index];
             return match &entry.engine {
                 None => Step::Wait,
-                Some(engine) if entry.load.serves(load) && engine.is_alive() => Step::Use(index),
-                Some(_) if entry.users == 0 && is_first => {
+                Some(engine) if entry.load.serves(load) && engine.is_alive() => {
+                    if self.is_open(entry, ticket, requester) {
+                        Step::Use(index)
+                    } else {
+                        Step::Wait
+                    }
+                }
+                Some(_) if entry.users.is_empty() && is_first => {
                     Step::Load(Some(Box::new(self.entries.remove(index))))
                 }
-                Some(_) => Step::Wait,
+                Some(_) => {
+                    self.drain(entry.id, ticket);
+                    Step::Wait
+                }
             };
         }
         if !is_first {
@@ -114,16 +151,45 @@ impl State {
         if self.entries.len() < loaded_max {
             return Step::Load(None);
         }
-        match self.evict_idle(None) {
-            Some(entry) => Step::Load(Some(Box::new(entry))),
-            None => Step::Wait,
+        if let Some(entry) = self.evict_idle(None) {
+            return Step::Load(Some(Box::new(entry)));
         }
+        let loaded = self.entries.iter().filter(|entry| entry.engine.is_some());
+        let least_used = loaded.min_by_key(|entry| (entry.users.len(), entry.id));
+        if let Some(id) = least_used.map(|entry| entry.id) {
+            self.drain(id, ticket);
+        }
+        Step::Wait
+    }
+
+    /// Lets an engine take no further requests until the first request in the queue has its place.
+    fn drain(&mut self, id: u64, ticket: Option<u64>) {
+        let first = self.queue.first();
+        let Some(ticket) = ticket.filter(|ticket| Some(*ticket) == first) else {
+            return;
+        };
+        let is_known = |drained: Drained| {
+            drained.ticket == ticket && self.entries.iter().any(|entry| entry.id == drained.id)
+        };
+        if !self.drained.is_some_and(is_known) {
+            self.drained = Some(Drained { id, ticket });
+        }
+    }
+
+    /// True if a request may use an engine now. One that uses it already goes on: it would wait for itself.
+    fn is_open(&self, entry: &Entry, ticket: Option<u64>, requester: Requester) -> bool {
+        let Some(drained) = self.drained.filter(|drained| drained.id == entry.id) else {
+            return true;
+        };
+        self.queue.first() != Some(drained.ticket)
+            || Some(drained.ticket) == ticket
+            || entry.users.contains(&requester)
     }
 
     /// Removes the engine that has been idle longest.
     pub(super) fn evict_idle(&mut self, except: Option<u64>) -> Option<Entry> {
         let idle = self.entries.iter().enumerate().filter(|(_, entry)| {
-            entry.users == 0 && entry.engine.is_some() && Some(entry.id) != except
+            entry.users.is_empty() && entry.engine.is_some() && Some(entry.id) != except
         });
         let (index, _) = idle.min_by_key(|(_, entry)| entry.idle_since)?;
         Some(self.entries.remove(index))
@@ -153,7 +219,7 @@ impl State {
             load: load.clone(),
             model: Loaded::new(model),
             engine: None,
-            users: 0,
+            users: Vec::new(),
             keep_alive,
             idle_since: Instant::now(),
             used_once: false,
@@ -169,13 +235,13 @@ impl Entry {
             return false;
         };
         self.engine.is_some()
-            && self.users == 0
+            && self.users.is_empty()
             && self.used_once
             && self.idle_since.elapsed() >= keep_alive
     }
 
     pub(super) fn listing(&self) -> Loaded {
-        let since = if self.users == 0 {
+        let since = if self.users.is_empty() {
             self.idle_since
         } else {
             Instant::now()

@@ -47,6 +47,8 @@ pub fn pull(
         }
         found => found?,
     };
+    let digest = Digest::compute(&bytes);
+    request.check_replaceable(store, Some(&digest))?;
     let guard = store.share()?;
     let blobs = blobs(&manifest)?;
     let missing = blobs
@@ -84,6 +86,7 @@ pub fn pull(
     report(Step::Verifying); // Every blob was hashed while it was downloaded.
     report(Step::Writing);
     let removed = store.write_manifest(guard, request.name, &manifest, &bytes)?;
+    request.mark_pulled(store)?;
     if removed {
         report(Step::Removing);
     }
@@ -101,6 +104,7 @@ pub fn pull_file(
     report: &mut dyn FnMut(Step),
 ) -> Result<()> {
     report(Step::Manifest);
+    request.check_replaceable(store, None)?;
     let place = Place::from_url(url)?;
     let size = registry.length(&place, url)?;
     let known = Digest::compute(url.as_bytes());
@@ -139,7 +143,7 @@ pub fn pull_file(
         &mut |_| {},
     )?;
     drop(guard);
-    Ok(())
+    request.mark_pulled(store)
 }
 
 /// True if the registry has a different model under this name than the store.

@@ -3,9 +3,11 @@
 use std::sync::atomic::AtomicBool;
 
 use crate::core::digest::Digest;
+use crate::core::error::Result;
 use crate::core::name::Name;
 use crate::format::wire::native::create::Progress;
 use crate::format::wire::native::transfer;
+use crate::system::store::Store;
 
 /// A progress event of a pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +58,30 @@ pub struct Request<'a> {
     pub rate: Option<u64>,
     /// The digest that the manifest must have.
     pub locked: Option<Digest>,
+    /// Replace a model of that name that was made here.
+    pub replace: bool,
     /// Set to cancel the pull.
     pub cancel: &'a AtomicBool,
+}
+
+impl Request<'_> {
+    /// Checks that the pull of a manifest with this digest replaces no model that was made here, unless it may.
+    ///
+    /// # Errors
+    /// `Denied` if it would.
+    pub fn check_replaceable(&self, store: &Store, digest: Option<&Digest>) -> Result<()> {
+        if self.replace {
+            return Ok(());
+        }
+        store.check_replaceable(self.name, digest)
+    }
+
+    /// Records that the model is now as its registry has it.
+    ///
+    /// # Errors
+    /// If the record cannot be written.
+    pub fn mark_pulled(&self, store: &Store) -> Result<()> {
+        let entry = store.find(self.name)?;
+        store.mark_pulled(&entry.name, &entry.digest)
+    }
 }

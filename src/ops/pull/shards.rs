@@ -64,6 +64,7 @@ pub fn pull(
     if known.is_some_and(|layer| layer.from == origin && store.sound_layer(layer).is_ok()) {
         return Ok(());
     }
+    request.check_replaceable(store, None)?;
     let guard = store.share()?;
     let missing = files
         .iter()
@@ -107,6 +108,7 @@ pub fn pull(
         &mut |_| {},
     )?;
     drop(guard);
+    request.mark_pulled(store)?;
     let parts: Vec<Digest> = files.iter().map(|file| file.digest).collect();
     store.release(&parts)
 }

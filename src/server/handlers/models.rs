@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::core::error::{Class, Error, Result};
-use crate::core::name::Name;
+use crate::core::name::{self, Name};
 use crate::core::{clock, json};
 use crate::format::wire::native::listing::{Details, Process, Processes, Tags};
 use crate::format::wire::native::{CopyRequest, NameRequest};
@@ -173,6 +173,9 @@ pub fn local(text: &str) -> Result<&str> {
 /// # Errors
 /// `Denied` for a cloud suffix, `Usage` for two suffixes.
 fn without_local_suffix<'a>(text: &'a str, operation: &str) -> Result<&'a str> {
+    if text.len() > name::TEXT_BYTES_MAX {
+        return Err(Error::usage("invalid model name"));
+    }
     let (rest, place) = split_place(text.trim());
     let Some(place) = place else {
         return Ok(rest);

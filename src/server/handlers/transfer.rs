@@ -29,12 +29,13 @@ pub fn pull(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
         Ok((models::named(bare)?, request))
     });
     let gone = exchange.watch().gone();
-    transfer(exchange, headers, target, |(name, insecure), report| {
+    transfer(exchange, headers, target, |(name, asked), report| {
         let request = Request {
             name,
-            insecure,
+            insecure: asked.insecure,
             rate: None,
             locked: None,
+            replace: asked.replace,
             cancel: &gone,
         };
         pull::pull(&server.store, server.registry()?, &request, &mut |step| {
@@ -49,7 +50,8 @@ pub fn push(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
         return;
     };
     let target = request.and_then(|request| Ok((models::named(request.text())?, request)));
-    transfer(exchange, headers, target, |name, report| {
+    transfer(exchange, headers, target, |(name, asked), report| {
+        let name = (name, asked.insecure);
         push::push(&server.store, server.registry()?, name, &mut |step| {
             report(step.record());
         })
@@ -61,13 +63,13 @@ fn transfer(
     exchange: Exchange,
     headers: Headers,
     target: Result<(Name, TransferRequest)>,
-    operation: impl FnOnce((&Name, bool), &mut dyn FnMut(Progress)) -> Result<()>,
+    operation: impl FnOnce((&Name, &TransferRequest), &mut dyn FnMut(Progress)) -> Result<()>,
 ) {
     let (name, request) = match target {
         Ok(target) => target,
         Err(error) => return reply(exchange, Err(error), &headers),
     };
-    let what = (&name, request.insecure);
+    let what = (&name, &request);
     let success = Progress::new("success");
     if !request.stream.unwrap_or(true) {
         let answer = match operation(what, &mut |_| {}) {

@@ -55,6 +55,7 @@ impl Store {
         }
         let path = self.manifest_path(self.root(), &entry.name);
         fs::remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
+        self.forget_pulled(&entry.name);
         for folder in path.ancestors().skip(1).take(3) {
             if fs::remove_dir(folder).is_err() {
                 break; // Not empty: it contains other models.

@@ -9,6 +9,7 @@ mod check;
 mod collect;
 mod lock;
 mod partial;
+mod pulled;
 mod sending;
 mod unfinished;
 

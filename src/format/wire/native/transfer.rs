@@ -23,6 +23,12 @@ pub struct TransferRequest {
     /// Allow plain HTTP.
     #[serde(deserialize_with = "null_is_default")]
     pub insecure: bool,
+    /// Ours: replace a model of that name that was made here.
+    #[serde(
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    pub replace: bool,
     /// Stream progress records; absent is true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<bool>,
