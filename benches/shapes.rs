@@ -3,7 +3,9 @@
 //! `cargo bench --bench shapes -- llama-1b Q4_K_M FILE` writes one in seconds: blocks of random bits with scales
 //! that give weights a deviation of 0.02, nothing is quantised. The names: `llama-1b` (Llama 3.2), `qwen-3b`
 //! (Qwen 2.5), `llama-8b` (Llama 3.1), `olmoe-7b` (64 experts, 8 used), `gemma-4b` (Gemma 3); the types: `Q4_K_M`
-//! mixed as llama.cpp mixes it, `Q8_0`, `IQ4_NL`. What they answer is noise.
+//! mixed as llama.cpp mixes it, `Q8_0`, `IQ4_NL`. What they answer is noise. With `-chain` behind its name, as in
+//! `llama-1b-chain`, a model computes as much, but its layers add nothing, and behind each token comes the one with the next
+//! number: so a prompt decides what its answer repeats (`benches/rewrite`).
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -147,9 +149,13 @@ fn main() {
         println!("shapes: give a name, a type and a file; nothing was written");
         return;
     };
-    let shape = SHAPES.iter().find(|shape| shape.name == name);
+    let (plain, chain) = match name.strip_suffix("-chain") {
+        Some(plain) => (plain, true),
+        None => (name.as_str(), false),
+    };
+    let shape = SHAPES.iter().find(|shape| shape.name == plain);
     let shape = shape.unwrap_or_else(|| panic!("no shape is called {name}"));
-    let entries = entries(shape, kind);
+    let entries = entries(shape, kind, chain);
     let mut writer = header(shape);
     let mut offset = 0;
     for (name, sizes, kind) in &entries {
@@ -162,9 +168,24 @@ fn main() {
     );
     file.write_all(&writer.bytes()).expect("there is room");
     let mut dice = 0x9e37_79b9_7f4a_7c15_u64;
-    for (_, sizes, kind) in &entries {
+    let mut table = Vec::new();
+    for (name, sizes, kind) in &entries {
         let length = bytes(sizes, *kind);
+        let adds = name.ends_with("attn_output.weight") || name.ends_with("ffn_down.weight");
         match kind {
+            Some(kind) if chain && name == "token_embd.weight" => {
+                random(&mut table, kind, length / kind.bytes, &mut dice);
+                file.write_all(&table).expect("there is room");
+            }
+            // The row of each token is what the token before it is.
+            Some(_) if chain && name == "output.weight" => {
+                table.rotate_right(table.len() / shape.vocabulary);
+                file.write_all(&table).expect("there is room");
+            }
+            Some(_) if chain && adds => {
+                file.write_all(&vec![0; length as usize])
+                    .expect("there is room");
+            }
             None => {
                 let ones = 1.0_f32.to_le_bytes().repeat((length / 4) as usize);
                 file.write_all(&ones).expect("there is room");
@@ -207,7 +228,7 @@ fn random(file: &mut impl Write, kind: &Kind, blocks: u64, dice: &mut u64) {
 }
 
 /// All tensors, in llama.cpp's order within a layer.
-fn entries(shape: &Shape, kind: &str) -> Vec<Entry> {
+fn entries(shape: &Shape, kind: &str, chain: bool) -> Vec<Entry> {
     let (base, rich, output): (&Kind, &Kind, &Kind) = match kind {
         "Q4_K_M" => (&Q4_K, &Q6_K, &Q6_K),
         "Q8_0" => (&Q8_0, &Q8_0, &Q8_0),
@@ -215,9 +236,9 @@ fn entries(shape: &Shape, kind: &str) -> Vec<Entry> {
         other => panic!("no type is called {other}"),
     };
     let table = vec![shape.hidden, shape.vocabulary as u64];
-    let embedding = if shape.tied { output } else { base };
+    let embedding = if shape.tied || chain { output } else { base };
     let mut all: Vec<Entry> = vec![("token_embd.weight".into(), table.clone(), Some(embedding))];
-    if !shape.tied {
+    if !shape.tied || chain {
         all.push(("output.weight".into(), table, Some(output)));
     }
     all.push(("output_norm.weight".into(), vec![shape.hidden], None));
