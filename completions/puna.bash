@@ -13,7 +13,7 @@ _puna() {
     esac
     local flags=
     case $command in
-        run) flags='--system --messages --option --seed --temperature --num-predict --num-ctx --raw --overflow --think --hidethinking --attach --tools --tool-choice --format --schema --grammar --fields --extract --one-line --strip --stop --json --deterministic --verbose --quiet --nowordwrap --transcript --continue --record --local --linger --host --keepalive --pull --insecure --dimensions --truncate --log --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
+        run) flags='--system --messages --option --seed --temperature --num-predict --num-ctx --raw --overflow --think --hidethinking --attach --tools --tool-choice --format --schema --grammar --fields --extract --one-line --strip --stop --whole --json --deterministic --verbose --quiet --nowordwrap --transcript --continue --record --local --linger --host --keepalive --pull --insecure --dimensions --truncate --log --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
         map) flags='--prompt --jsonl --tsv --null --jobs --resume --choose --schema --format --grammar --system --option --seed --temperature --num-predict --num-ctx --overflow --json --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
         choose) flags='--question --status --sure --system --option --json --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
         chat) flags='--jsonl --system --messages --option --seed --temperature --num-predict --num-ctx --think --tools --tool-choice --format --schema --grammar --stop --transcript --continue --host --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
@@ -25,7 +25,7 @@ _puna() {
         replay) flags='--print --json --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
         list|ls) flags='--json --quiet --help' ;;
         show) flags='--json --verbose --modelfile --parameters --system --template --license --help' ;;
-        pull) flags='--all --check --name --limit-rate --locked --insecure --host --json --quiet --help' ;;
+        pull) flags='--all --check --replace --name --limit-rate --locked --insecure --host --json --quiet --help' ;;
         outdated) flags='--insecure --json --quiet --help' ;;
         push) flags='--insecure --host --json --quiet --help' ;;
         create) flags='--file --link --quantize --requantize --host --quiet --help' ;;

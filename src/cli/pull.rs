@@ -9,9 +9,9 @@ use super::out::{self, Bars, Out, human_bytes};
 use super::parsed::Parsed;
 use super::stdin;
 use super::table::{Command, Completes, NEGATIVE, PLAIN, Section};
-use crate::core::digest::Digest;
 use crate::core::error::{Error, Result};
 use crate::core::name::Name;
+use crate::format::lock_file;
 use crate::format::wire::native::create::Progress as Record;
 use crate::format::wire::native::transfer::TransferRequest;
 use crate::ops::create::{Changes, Source, create};
@@ -214,7 +214,9 @@ fn locked(
         let text = "--locked cannot be used with a server, --all or --check";
         return Err(Error::usage(text));
     }
-    let mut locked = lock(path)?;
+    let text = stdin::read_text(path, LOCK_BYTES_MAX)?;
+    let wrong = |why| Error::usage(format!("{path}, {why}"));
+    let mut locked = lock_file::parse(&text).map_err(wrong)?;
     if !args.models.is_empty() {
         let (names, _) = names(args.models, store)?;
         let there = |name: &Name| locked.iter().any(|(known, _)| known == name);
@@ -242,22 +244,6 @@ fn locked(
             pull::pull(store, &registry, &request, report)
         })
     })
-}
-
-/// The lines of a lock file: a name, a tab, a digest.
-fn lock(path: &str) -> Result<Vec<(Name, Digest)>> {
-    let text = stdin::read_text(path, LOCK_BYTES_MAX)?;
-    let lines = text.lines().enumerate();
-    let lines = lines.filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
-    let one = |(at, line): (usize, &str)| {
-        let mut words = line.split_whitespace();
-        let wrong = |why: &str| Error::usage(format!("{path}, line {}: {why}", at + 1));
-        let name = words.next().and_then(|name| Name::parse(name).ok());
-        let digest = words.next().and_then(|digest| Digest::parse(digest).ok());
-        name.zip(digest)
-            .ok_or_else(|| wrong("expected a name, a tab and a digest"))
-    };
-    lines.map(one).collect()
 }
 
 /// How a command transfers models.

@@ -4,6 +4,7 @@
 //! meets a limit before it meets memory.
 
 pub mod gguf;
+pub mod lock_file;
 pub mod manifest;
 pub mod modelfile;
 pub mod reply;

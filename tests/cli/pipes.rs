@@ -16,7 +16,8 @@ fn a_piped_prompt_is_answered_with_one_newline_at_the_end() {
         &["run", smol().to_str().unwrap(), COOL, "-n", "20"],
         "Why is the sky blue?\n",
     );
-    assert_eq!(done.stderr, "");
+    let note = "puna: the answer was cut after 20 tokens: see --num-predict\n";
+    assert_eq!(done.stderr, note);
     let answer = done.ok();
     assert!(
         answer.ends_with('\n') && !answer.ends_with("\n\n"),
@@ -172,7 +173,8 @@ fn llama_cpps_log_is_silent_unless_asked_for() {
     let sandbox = Sandbox::new();
     let model = smol();
     let words = ["run", model.to_str().unwrap(), "Hi", "-n", "1"];
-    assert_eq!(sandbox.puna(&words, "").stderr, "");
+    let quiet = sandbox.puna(&[&words[..], &["-q"]].concat(), "");
+    assert_eq!(quiet.stderr, "");
     let loud = sandbox.puna(&[&words[..], &["--log", "debug"]].concat(), "");
     assert!(loud.stderr.contains("llama.cpp: "), "{}", loud.stderr);
     assert!(!loud.ok().contains("llama.cpp"));

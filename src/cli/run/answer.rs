@@ -46,15 +46,27 @@ pub fn start(
     Ok(answer)
 }
 
-/// Why an answer that reached a limit is not complete.
-pub fn why_cut(options: &Options, usage: &Usage) -> String {
-    let tokens = usage.answer_tokens;
-    let limit = options.int("num_predict");
-    if limit.is_some_and(|limit| limit >= 0 && tokens as i64 >= limit) {
-        format!("the answer was cut after {tokens} tokens: see --num-predict")
-    } else {
-        format!("the answer was cut after {tokens} tokens: the context is full, see --num-ctx")
+/// Notes that a limit cut an answer, if one did.
+///
+/// # Errors
+/// `Cut` if it has to be whole.
+pub fn report_cut(options: &Options, finish: &Finish, whole: bool, out: &Out) -> Result<()> {
+    if finish.reason != Reason::Length {
+        return Ok(());
     }
+    let tokens = finish.usage.answer_tokens;
+    let limit = options.int("num_predict");
+    let why = if limit.is_some_and(|limit| limit >= 0 && tokens as i64 >= limit) {
+        "see --num-predict"
+    } else {
+        "the context is full, see --num-ctx"
+    };
+    let text = format!("the answer was cut after {tokens} tokens: {why}");
+    if whole {
+        return Err(Error::plain(Class::Cut, text));
+    }
+    out.note(&text);
+    Ok(())
 }
 
 /// The device that computed an answer, for `--verbose`; a CPU build that sees a GPU says so.

@@ -23,7 +23,7 @@ use super::table::{Command, Completes, PLAIN};
 use super::transcript::{CONTINUE, TRANSCRIPT, Transcript};
 use super::{pull, repl};
 use crate::core::error::{Class, Error, Result};
-use crate::core::message::{Message, Reason};
+use crate::core::message::Message;
 use crate::core::name::Name;
 use crate::ops::backend::Backend;
 use crate::ops::model;
@@ -354,13 +354,7 @@ fn answer_once(
         answer::print_timings(out, &finish.usage, device.as_deref());
     }
     ask.turn.check_complete(&reply, finish.reason)?;
-    if finish.reason == Reason::Length {
-        let why = answer::why_cut(&ask.turn.options, &finish.usage);
-        if args.whole {
-            return Err(Error::plain(Class::Cut, why));
-        }
-        out.note(&why);
-    }
+    answer::report_cut(&ask.turn.options, &finish, args.whole, out)?;
     Ok(reply)
 }
 

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
@@ -94,12 +93,12 @@ impl<'a> Relay<'a> {
                 }
                 Err(refusal) => {
                     refuse(&self.client, refusal);
-                    Next::End
+                    return end(&self.client, HEAD_BYTES_MAX);
                 }
             };
             match next {
                 Next::Request => {}
-                Next::End => return end(&self.client),
+                Next::End => return end(&self.client, usize::MAX),
                 Next::Close => return shut(&self.client, Shutdown::Write),
                 Next::Drop => return shut(&self.client, Shutdown::Both),
             }
@@ -217,14 +216,14 @@ impl<'a> Passing<'a> {
     /// Passes bytes on until the answer is complete. Returns what follows, and whether the way to the HTTP library stays
     /// usable.
     fn run(mut self, relay: &mut Relay, inner: &UnixStream) -> (Next, bool) {
-        let gone = self.watch.gone();
+        // Not the flag that cancels the request: its handler sets that, too, when the answer is out.
+        let mut has_left = false;
         loop {
             self.read_body(&mut relay.input);
             self.shut(inner);
             if self.is_answered() {
                 break;
             }
-            let has_left = gone.load(Ordering::Relaxed);
             let wants_body = self.wants_body() && relay.input.is_empty();
             let mut from = PollFlags::empty();
             from.set(PollFlags::IN, wants_body);
@@ -238,6 +237,7 @@ impl<'a> Passing<'a> {
             wait(&mut polled, Some(self.patience()));
             let [from, to] = [polled[0].revents(), polled[1].revents()];
             if from.intersects(LEFT | PollFlags::HUP | PollFlags::ERR) && !has_left {
+                has_left = true;
                 self.watch.leave();
             }
             if from.intersects(PollFlags::HUP | PollFlags::ERR) {
@@ -264,7 +264,7 @@ impl<'a> Passing<'a> {
         }
         let is_whole = self.body.is_complete() && self.request.is_empty() && !self.is_cut;
         match is_whole {
-            true if !self.closes && !gone.load(Ordering::Relaxed) => (Next::Request, true),
+            true if !self.closes && !has_left => (Next::Request, true),
             true => (Next::Close, false),
             false => (Next::End, false),
         }

@@ -104,19 +104,21 @@ fn phrase(status: u16) -> &'static str {
     }
 }
 
-/// Closes a connection whose client may still send: discards that for a while, so that it gets to read the answer. Then its
-/// sends fail.
-pub fn end(client: &OwnedFd) {
+/// Closes a connection whose client may still send: discards that for a while, at most so many bytes, so that it gets to
+/// read the answer. Then its sends fail.
+pub fn end(client: &OwnedFd, bytes_max: usize) {
     shut(client, Shutdown::Write);
-    let (started, mut bytes) = (Instant::now(), Vec::new());
+    let (started, mut bytes, mut discarded) = (Instant::now(), Vec::new(), 0);
     loop {
         let left = DRAIN_MAX.saturating_sub(started.elapsed());
         let mut polled = [PollFd::new(client, PollFlags::IN)];
-        if left.is_zero() || !wait(&mut polled, Some(left)) {
+        let is_over = left.is_zero() || discarded > bytes_max;
+        if is_over || !wait(&mut polled, Some(left)) {
             // Otherwise the system lets a client wait a minute for room to send more.
             let _ = net::sockopt::set_socket_linger(client, Some(Duration::ZERO));
             return;
         }
+        discarded += bytes.len();
         bytes.clear();
         if !receive(client, &mut bytes, DRAIN_BYTES) {
             return;
