@@ -179,7 +179,8 @@ fn main() {
             }
             // The row of each token is what the token before it is.
             Some(_) if chain && name == "output.weight" => {
-                table.rotate_right(table.len() / shape.vocabulary);
+                let row = table.len() / shape.vocabulary;
+                table.rotate_right(row);
                 file.write_all(&table).expect("there is room");
             }
             Some(_) if chain && adds => {

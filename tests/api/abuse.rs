@@ -231,7 +231,7 @@ fn prefaces_of_other_protocols_leave_nothing() {
     assert_eq!(server.ask("GET", "/api/version", "").status, 200);
     let before = held(&server);
     let resident_kib = resident_now_kib(&server);
-    for number in 0..100_000 {
+    for number in 0..10_000 {
         let mut stream = TcpStream::connect(&server.at).unwrap();
         // Closed at once, so that this machine does not run out of ports.
         let zero = Some(Duration::ZERO);

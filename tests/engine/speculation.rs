@@ -64,7 +64,7 @@ fn the_likeliest_answer_is_the_same_and_comes_in_fewer_decodes() {
     let metrics = servers[0].ask("GET", "/metrics", "").body;
     let name = "puna_draft_tokens_kept_total{model=\"gemma:latest\"} ";
     let kept = metrics.lines().find_map(|line| line.strip_prefix(name));
-    assert!(kept.unwrap().parse::<u64>().unwrap() > 96, "{metrics}");
+    assert!(kept.unwrap().parse::<u64>().unwrap() > 30, "{metrics}");
 }
 
 #[test]

@@ -319,8 +319,7 @@ impl Config {
             tensor_split: numbers(plain("PUNA_TENSOR_SPLIT")),
             models,
         };
-        let found = sources.found()?;
-        Ok(Config { found, ..config })
+        sources.found().map(|found| Config { found, ..config })
     }
 }
 
