@@ -351,12 +351,14 @@ fn vocabulary(writer: &mut Writer, count: usize, pieces: bool) {
     }
     let fillers = tokens.len()..count;
     kinds.extend(fillers.clone().map(|_| 1));
-    tokens.extend(fillers.map(|id| format!("filler{id}")));
+    let space = if pieces { '\u{2581}' } else { '\u{120}' };
+    tokens.extend(fillers.map(|id| format!("{space}{}", word(id))));
     writer.text(
         "tokenizer.ggml.model",
         if pieces { "llama" } else { "gpt2" },
     );
-    writer.text("tokenizer.ggml.pre", "default");
+    // With it a word that is a token needs no merges.
+    writer.text("tokenizer.ggml.pre", "llama-bpe");
     writer.texts("tokenizer.ggml.tokens", &tokens);
     writer.integers("tokenizer.ggml.token_type", &kinds);
     if pieces {
@@ -369,6 +371,13 @@ fn vocabulary(writer: &mut Writer, count: usize, pieces: bool) {
     writer.unsigned("tokenizer.ggml.bos_token_id", 0);
     writer.unsigned("tokenizer.ggml.eos_token_id", 1);
     writer.bool("tokenizer.ggml.add_bos_token", true);
+}
+
+/// A word of its own for each number: an x and five letters.
+fn word(number: usize) -> String {
+    let letter = |place: u32| char::from(b'a' + (number / 26_usize.pow(place) % 26) as u8);
+    let letters = (0..5).rev().map(letter);
+    std::iter::once('x').chain(letters).collect()
 }
 
 /// The letter that stands for a byte in byte-level vocabularies: GPT-2's table.
