@@ -1,0 +1,57 @@
+//! Models that were made here, copied or changed: no pull replaces them unasked.
+
+use serde_json::json;
+
+use super::pull::{quick, weights};
+use crate::support::Sandbox;
+use crate::support::scripted_registry::Registry;
+
+#[test]
+fn a_model_that_was_made_here_is_never_replaced_unasked() {
+    let (sandbox, registry) = (Sandbox::new(), Registry::new());
+    registry.model("mine", &weights());
+    registry.model("theirs", &weights());
+    let [mine, theirs] = ["lib/mine", "lib/theirs"].map(|name| registry.name(name));
+    sandbox.file("own.gguf", crate::support::tiny_gguf());
+    let create = |name: &str, text: &str| {
+        let words = ["create", name, "-q", "-f", "-"];
+        sandbox.puna(&words, text).ok();
+    };
+    create(&mine, "FROM ./own.gguf\nSYSTEM precious\n");
+    quick(&sandbox, &["pull", "--insecure", &theirs]).ok();
+    let system = || sandbox.puna(&["show", "--system", &mine], "").ok();
+    let is_own = || assert_eq!(system().trim(), "precious");
+    quick(&sandbox, &["pull"]).fails(2, "no model given");
+    quick(&sandbox, &["pull", "--all", "--insecure"]).ok();
+    is_own();
+    let outdated = quick(&sandbox, &["outdated", "--insecure"]);
+    assert_eq!((outdated.status, outdated.stdout.as_str()), (Some(0), ""));
+    let refused = format!("{mine}:latest was made here: --replace pulls another in its place");
+    quick(&sandbox, &["pull", "--insecure", &mine]).fails(12, &refused);
+    is_own();
+    let server = sandbox.serve(&[("PUNA_SOCKET", "")]);
+    let body = |replace: bool| {
+        let request =
+            json!({"model": &mine, "insecure": true, "stream": false, "replace": replace});
+        request.to_string()
+    };
+    let answer = server.ask("POST", "/api/pull", &body(false));
+    assert_eq!((answer.status, answer.error()), (500, refused.clone()));
+    is_own();
+    // So is a copy of a model that was pulled, and one that was changed.
+    let copy = registry.name("lib/copy");
+    registry.model("copy", &[weights(), vec![0; 32]].concat());
+    sandbox.puna(&["cp", &theirs, &copy], "").ok();
+    quick(&sandbox, &["pull", "--insecure", &copy]).fails(12, "was made here");
+    create(&theirs, &format!("FROM {theirs}\nSYSTEM changed\n"));
+    quick(&sandbox, &["pull", "--insecure", &theirs]).fails(12, "was made here");
+    // Asked, it is replaced, and then it is a pulled one.
+    quick(&sandbox, &["pull", "--insecure", "--replace", &theirs]).ok();
+    quick(&sandbox, &["pull", "--insecure", &theirs]).ok();
+    assert_eq!(server.ask("POST", "/api/pull", &body(true)).status, 200);
+    assert_ne!(system().trim(), "precious");
+    quick(&sandbox, &["pull", "--insecure", &mine]).ok();
+    // Removed, its name is free.
+    sandbox.puna(&["rm", &copy], "").ok();
+    quick(&sandbox, &["pull", "--insecure", &copy]).ok();
+}
