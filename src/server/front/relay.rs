@@ -184,6 +184,8 @@ struct Passing<'a> {
     /// The body of the answer, once its head has passed.
     answer_body: Option<Body>,
     closes: bool,
+    /// True once the HTTP library has closed its side.
+    has_ended: bool,
     kicks: u32,
 }
 
@@ -209,6 +211,7 @@ impl<'a> Passing<'a> {
             answer: Vec::new(),
             answer_body: None,
             closes: head.closes,
+            has_ended: false,
             kicks: 0,
         }
     }
@@ -234,7 +237,9 @@ impl<'a> Passing<'a> {
             to.set(PollFlags::IN, self.answer.len() < BUFFER_BYTES);
             let client = relay.client.clone();
             let mut polled = [PollFd::new(&*client, from), PollFd::new(inner, to)];
-            wait(&mut polled, Some(self.patience()));
+            // A side that has ended would end every wait.
+            let sides = if self.has_ended { 1 } else { 2 };
+            wait(&mut polled[..sides], Some(self.patience()));
             let [from, to] = [polled[0].revents(), polled[1].revents()];
             if from.intersects(LEFT | PollFlags::HUP | PollFlags::ERR) && !has_left {
                 has_left = true;
@@ -325,6 +330,7 @@ impl<'a> Passing<'a> {
     fn read_answer(&mut self, inner: &UnixStream) -> bool {
         let before = self.raw.len();
         let is_open = receive(inner, &mut self.raw, BUFFER_BYTES);
+        self.has_ended = !is_open;
         if self.raw.len() > before && self.answer.is_empty() {
             self.read_at = Instant::now(); // The client had nothing to read until now.
         }
