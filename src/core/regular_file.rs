@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use super::error::{Error, Result};
+
 /// Opens a regular file to read it, without waiting for a writer if it is a FIFO.
 ///
 /// # Errors
@@ -22,6 +24,14 @@ pub fn open(path: &Path) -> io::Result<File> {
     } else {
         Err(wrong())
     }
+}
+
+/// The same, with the error that names the file.
+///
+/// # Errors
+/// As [`open`].
+pub fn named(path: &Path) -> Result<File> {
+    open(path).map_err(|error| Error::io("read", path, error))
 }
 
 /// Reads a regular file of text.

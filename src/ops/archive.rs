@@ -58,8 +58,7 @@ pub fn export(store: &Store, entries: &[Entry], out: &mut dyn Write) -> Result<(
                 continue;
             }
             let path = store.sound_layer(layer)?;
-            let mut file =
-                regular_file::open(&path).map_err(|error| Error::io("read", &path, error))?;
+            let mut file = regular_file::named(&path)?;
             put(&member(&digest), layer.size_bytes(), &mut file)?;
         }
     }

@@ -75,7 +75,7 @@ impl Model {
     /// `Damaged` with the reason.
     pub fn check_vocabulary(&self) -> Result<()> {
         let path = &self.weights;
-        let file = regular_file::open(path).map_err(|error| Error::io("read", path, error))?;
+        let file = regular_file::named(path)?;
         let checked = self.header.check_vocabulary(file);
         checked.map_err(|why| Error::damaged(path, why))
     }
@@ -199,7 +199,7 @@ fn missing(path: &Path, error: std::io::Error) -> Error {
 /// # Errors
 /// `Damaged` with the reason.
 pub fn header(path: &Path) -> Result<Header> {
-    let file = regular_file::open(path).map_err(|error| Error::io("read", path, error))?;
+    let file = regular_file::named(path)?;
     let meta = file
         .metadata()
         .map_err(|error| Error::io("read", path, error))?;
@@ -221,7 +221,7 @@ pub fn detected(path: &Path, header: &Header, names: &[&str]) -> Result<Option<&
     let Some(Value::Array(tokens)) = header.value("tokenizer.ggml.tokens") else {
         return Ok(None);
     };
-    let file = regular_file::open(path).map_err(|error| Error::io("read", path, error))?;
+    let file = regular_file::named(path)?;
     let tokens = header.elements(file, tokens)?;
     let texts = tokens.iter().filter_map(|token| match token {
         Value::Text(text) => Some(text.as_str()),

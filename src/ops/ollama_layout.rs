@@ -28,7 +28,7 @@ pub fn weights(
     model: &Model,
     progress: &mut dyn FnMut(f32) -> bool,
 ) -> Result<PathBuf> {
-    let plan = model.header.plan(opened(&model.weights)?);
+    let plan = model.header.plan(regular_file::named(&model.weights)?);
     let plan = plan.map_err(|why| Error::failed(format!("cannot load {}: {why}", model.label)))?;
     match plan {
         Some(plan) => made(config, model, ("weights", &plan), progress),
@@ -44,14 +44,12 @@ pub fn projector(config: &Config, model: &Model) -> Result<Option<PathBuf>> {
     if model.projector.is_some() {
         return Ok(model.projector.clone());
     }
-    let plan = model.header.projector_plan(opened(&model.weights)?);
+    let plan = model
+        .header
+        .projector_plan(regular_file::named(&model.weights)?);
     let plan = plan.map_err(|why| Error::failed(format!("{}: {why}", model.label)))?;
     plan.map(|plan| made(config, model, ("projector", &plan), &mut |_| true))
         .transpose()
-}
-
-fn opened(path: &Path) -> Result<File> {
-    regular_file::open(path).map_err(|error| Error::io("read", path, error))
 }
 
 /// A file derived from a model's, from the cache or created now.
@@ -67,7 +65,7 @@ fn made(
         write(
             plan,
             &model.header,
-            (path, &opened(path)?),
+            (path, &regular_file::named(path)?),
             target,
             progress,
         )

@@ -59,24 +59,23 @@ pub fn put(
     let first = paths
         .first()
         .ok_or_else(|| Error::usage("there are no shards"))?;
-    let merged = gguf::merged(&headers, open(first)?)
+    let merged = gguf::merged(&headers, regular_file::named(first)?)
         .map_err(|why| Error::usage(format!("{}: {why}", first.display())))?;
     let last = merged.runs.last();
     let total = last.map_or(0, |(_, run)| run.target + run.bytes);
     let mut whole = Whole {
         head: Cursor::new(merged.head),
         at: 0,
-        files: paths.iter().map(|path| open(path)).collect::<Result<_>>()?,
+        files: paths
+            .iter()
+            .map(|path| regular_file::named(path))
+            .collect::<Result<_>>()?,
         runs: merged.runs.into_iter(),
         run: None,
     };
     let (digest, _) = store.put_stream(&mut whole, first, &mut |done| progress(done, total))?;
     let header = model::header(&store.blob(&digest)?)?;
     Ok((digest, header))
-}
-
-fn open(path: &Path) -> Result<File> {
-    regular_file::open(path).map_err(|error| Error::io("read", path, error))
 }
 
 /// A reader of the joined file.

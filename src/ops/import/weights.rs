@@ -359,8 +359,7 @@ pub fn write(
         writer.tensor_entry(&output.name, &output.shape, output.float.kind(), total);
         total += output.size_bytes().next_multiple_of(ALIGNMENT);
     }
-    let open = |path| regular_file::open(path).map_err(|error| Error::io("read", path, error));
-    let files = source.paths.iter().map(|path| open(path));
+    let files = source.paths.iter().map(|path| regular_file::named(path));
     let mut files: Vec<File> = files.collect::<Result<_>>()?;
     let failed = |error| Error::io("write", target, error);
     let mut out = BufWriter::new(File::create(target).map_err(failed)?);

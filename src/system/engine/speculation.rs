@@ -103,11 +103,11 @@ impl Speculation {
         &self.guess[..count]
     }
 
-    /// Learns how the text really went on, also where nothing was drafted.
+    /// Learns how the text really went on, also where nothing was drafted. A guess counts once.
     pub fn learn(&mut self, chosen: &[LlamaToken]) {
         let rate = &mut self.rates[self.class];
-        for (guess, chosen) in self.guess.iter().zip(chosen) {
-            let right = guess == chosen;
+        for (guess, chosen) in self.guess.drain(..).zip(chosen) {
+            let right = guess == *chosen;
             *rate += (f32::from(u8::from(right)) - *rate) * WEIGHT;
             if !right {
                 return;
@@ -194,6 +194,19 @@ mod tests {
         };
         assert!(Price { token: 1.0, cost }.best(0.9, 16) > 4);
         assert_eq!(Price { token: 0.1, cost }.best(0.9, 16), 0);
+    }
+
+    #[test]
+    fn a_guess_counts_once() {
+        let text = tokens(&[1, 2, 3, 4, 9, 2, 3, 4]);
+        let mut speculation = Speculation::default();
+        speculation.draft(&text, 0, price(0.0, 0.01));
+        speculation.learn(&tokens(&[9]));
+        let rates = speculation.rates;
+        assert!(rates[0] > CLASSES[0].1);
+        // A step beside a prompt makes no guess of its own.
+        speculation.learn(&tokens(&[500]));
+        assert_eq!(speculation.rates, rates);
     }
 
     #[test]
