@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tiny_http::{Header, Request, Response, Server, StatusCode};
 
 use super::context::RequestContext;
-use super::front::head::{Framing, NUMBER_HEADER};
+use super::front::head::{Framing, NUMBER_HEADER, last_answer};
 use super::front::{Requests, Watch};
 use crate::core::error::{Error, Result};
 
@@ -130,9 +130,9 @@ pub enum NoBody {
     Broken,
 }
 
-/// Reading a body is given up if nothing arrives for this long...
-const STALL_MAX: Duration = Duration::from_secs(10);
-/// ...or if it arrives more slowly than this, in bytes per second.
+/// Reading a body is given up if it takes longer than this...
+const GRACE: Duration = Duration::from_secs(10);
+/// ...and arrives more slowly than this, in bytes per second.
 const RATE_BYTES_MIN: u64 = 16 << 10;
 /// Bodies are read in pieces of this size.
 const PIECE_BYTES: usize = 16 << 10;
@@ -140,9 +140,6 @@ const PIECE_BYTES: usize = 16 << 10;
 const BODIES_BYTES_MAX: usize = 80 << 20;
 /// Space for a body larger than this is reserved before it is read.
 const LARGE_BYTES: usize = 1 << 20;
-/// An unread body up to this length is read and discarded after the answer; a connection with a
-/// longer one is closed instead.
-const DRAIN_BYTES_MAX: usize = 1 << 20;
 /// A complete answer, sent in one piece.
 #[derive(Debug, Clone, Default)]
 pub struct Reply {
@@ -212,15 +209,13 @@ impl Exchange {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 read => read,
             };
-            let cut = || match self.watch.has_stalled() {
-                true => NoBody::Slow,
-                false => NoBody::Broken,
+            let is_cut = |count: usize| count == 0 && self.unread_bytes > 0;
+            let count = match read {
+                Ok(count) if !is_cut(count) => count,
+                _ if self.watch.has_stalled() => return Err(NoBody::Slow),
+                _ => return Err(NoBody::Broken),
             };
-            let count = read.map_err(|_| cut())?;
             self.unread_bytes = self.unread_bytes.saturating_sub(count);
-            if count == 0 && self.unread_bytes > 0 {
-                return Err(cut());
-            }
             if count == 0 {
                 self.chunks_left = false;
                 return Ok(body);
@@ -232,8 +227,8 @@ impl Exchange {
                 return Err(NoBody::Full);
             }
             body.extend_from_slice(&piece[..count]);
-            let stall_timeout = STALL_MAX + Duration::from_secs(body.len() as u64 / RATE_BYTES_MIN);
-            if started.elapsed() > stall_timeout {
+            let time_max = GRACE + Duration::from_secs(body.len() as u64 / RATE_BYTES_MIN);
+            if started.elapsed() > time_max {
                 return Err(NoBody::Slow);
             }
         }
@@ -246,8 +241,8 @@ impl Exchange {
 
     /// Sends a complete answer, with further headers.
     pub fn reply(mut self, reply: Reply, more: &[(&'static str, String)]) {
-        // tiny_http does not drain chunks; it would parse them as the next request.
-        if self.unread_bytes > DRAIN_BYTES_MAX || self.chunks_left {
+        // tiny_http does not drain chunks, as a long body comes; it would parse them as the next request.
+        if self.chunks_left {
             return self.refuse(&reply);
         }
         self.context.status = reply.status;
@@ -266,16 +261,10 @@ impl Exchange {
     }
 
     /// Answers and closes the connection without reading the rest of the body.
-    pub fn refuse(mut self, reply: &Reply) {
+    fn refuse(mut self, reply: &Reply) {
         self.context.status = reply.status;
-        let text = format!(
-            "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{}",
-            reply.status,
-            StatusCode(reply.status).default_reason_phrase(),
-            reply.kind,
-            reply.body.len(),
-            reply.body
-        );
+        let phrase = StatusCode(reply.status).default_reason_phrase();
+        let text = last_answer((reply.status, phrase), reply.kind, &reply.body);
         let mut writer = self.request.into_writer();
         // A failure means that the client has disconnected; nothing is left to do.
         let _ = writer

@@ -178,6 +178,23 @@ fn an_answer_that_a_limit_cut_says_so() {
         full.stderr.contains("the context is full, see --num-ctx"),
         "{full:?}"
     );
+    // A limit of the model's own is one, too, here and at a server.
+    let model = smol();
+    let modelfile = format!("FROM {}\nPARAMETER num_predict 4\n", model.display());
+    sandbox.create("short", &modelfile);
+    let words = ["run", "short", "Tell me a long story"];
+    let own = sandbox.puna(&words, "").stderr;
+    assert!(
+        own.ends_with("after 4 tokens: see --num-predict\n"),
+        "{own}"
+    );
+    let server = sandbox.serve(&[("PUNA_SOCKET", "")]);
+    let there = [&words[..], &["--host", &server.at]].concat();
+    let remote = sandbox.puna(&there, "").stderr;
+    assert!(
+        remote.contains("after 4 tokens: see --num-predict"),
+        "{remote}"
+    );
     // An answer that ended by itself is whole.
     let short = sandbox.puna(
         &[

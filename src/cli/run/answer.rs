@@ -16,6 +16,7 @@ use crate::core::turn::TurnRequest;
 use crate::format::wire::native::encode::{GenerateRecord, Record};
 use crate::ops::backend::{Answer, Backend, Local};
 use crate::ops::pool::Policy;
+use crate::ops::turn::options_in_force;
 use crate::system::config::Config;
 use crate::system::engine::{BUILT_FOR_GPU, Level, Sink};
 use crate::system::machine;
@@ -50,16 +51,29 @@ pub fn start(
 ///
 /// # Errors
 /// `Cut` if it has to be whole.
-pub fn report_cut(options: &Options, finish: &Finish, whole: bool, out: &Out) -> Result<()> {
+pub fn report_cut(
+    backend: &Backend,
+    options: &Options,
+    finish: &Finish,
+    whole: bool,
+    out: &Out,
+) -> Result<()> {
     if finish.reason != Reason::Length {
         return Ok(());
     }
     let tokens = finish.usage.answer_tokens;
-    let limit = options.int("num_predict");
-    let why = if limit.is_some_and(|limit| limit >= 0 && tokens as i64 >= limit) {
-        "see --num-predict"
-    } else {
-        "the context is full, see --num-ctx"
+    let is_limit = |options: &Options| {
+        let limit = options.int("num_predict").unwrap_or(-1);
+        limit >= 0 && tokens as i64 >= limit
+    };
+    let why = match backend {
+        // The model's own parameters may have the limit, too.
+        Backend::Local(local) if is_limit(&options_in_force(local.model(), options)) => {
+            "see --num-predict"
+        }
+        Backend::Local(_) => "the context is full, see --num-ctx",
+        Backend::Remote(_) if is_limit(options) => "see --num-predict",
+        Backend::Remote(_) => "see --num-predict and --num-ctx",
     };
     let text = format!("the answer was cut after {tokens} tokens: {why}");
     if whole {

@@ -354,7 +354,7 @@ fn answer_once(
         answer::print_timings(out, &finish.usage, device.as_deref());
     }
     ask.turn.check_complete(&reply, finish.reason)?;
-    answer::report_cut(&ask.turn.options, &finish, args.whole, out)?;
+    answer::report_cut(&backend, &ask.turn.options, &finish, args.whole, out)?;
     Ok(reply)
 }
 

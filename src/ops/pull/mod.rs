@@ -86,7 +86,7 @@ pub fn pull(
     report(Step::Verifying); // Every blob was hashed while it was downloaded.
     report(Step::Writing);
     let removed = store.write_manifest(guard, request.name, &manifest, &bytes)?;
-    request.mark_pulled(store)?;
+    store.mark_pulled(request.name)?;
     if removed {
         report(Step::Removing);
     }
@@ -143,7 +143,7 @@ pub fn pull_file(
         &mut |_| {},
     )?;
     drop(guard);
-    request.mark_pulled(store)
+    store.mark_pulled(request.name)
 }
 
 /// True if the registry has a different model under this name than the store.

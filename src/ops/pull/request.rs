@@ -75,13 +75,4 @@ impl Request<'_> {
         }
         store.check_replaceable(self.name, digest)
     }
-
-    /// Records that the model is now as its registry has it.
-    ///
-    /// # Errors
-    /// If the record cannot be written.
-    pub fn mark_pulled(&self, store: &Store) -> Result<()> {
-        let entry = store.find(self.name)?;
-        store.mark_pulled(&entry.name, &entry.digest)
-    }
 }

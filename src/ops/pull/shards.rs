@@ -11,7 +11,7 @@ use crate::format::gguf::Shard;
 use crate::ops::create::{Changes, Source, create};
 use crate::ops::shards;
 use crate::system::registry::{HubFile, Place, Registry};
-use crate::system::store::Store;
+use crate::system::store::{Entry, Store};
 
 /// The preferred type where the name gives none.
 const USUAL: &str = "Q4_K_M";
@@ -57,15 +57,51 @@ pub fn pull(
 ) -> Result<()> {
     let files = find(registry, place)?;
     let origin = origin(&files);
-    let known = store.find(request.name).ok();
-    let known = known
+    let there = joined(store, request.name, &origin);
+    if there
         .as_ref()
-        .and_then(|entry| entry.manifest.layer("model"));
-    if known.is_some_and(|layer| layer.from == origin && store.sound_layer(layer).is_ok()) {
+        .is_some_and(|(entry, _)| store.is_pulled(entry))
+    {
         return Ok(());
     }
     request.check_replaceable(store, None)?;
     let guard = store.share()?;
+    let digest = match there {
+        Some((_, digest)) => digest,
+        None => fetched(store, registry, (place, request), &files, report)?,
+    };
+    report(Step::Writing);
+    let source = Source::Blob(digest, origin);
+    create(
+        store,
+        request.name,
+        &source,
+        &Changes::default(),
+        &mut |_| {},
+    )?;
+    drop(guard);
+    store.mark_pulled(request.name)?;
+    let parts: Vec<Digest> = files.iter().map(|file| file.digest).collect();
+    store.release(&parts)
+}
+
+/// The model of that name, with the digest of its weights, if they were joined from these shards.
+fn joined(store: &Store, name: &Name, origin: &str) -> Option<(Entry, Digest)> {
+    let entry = store.find(name).ok()?;
+    let layer = entry.manifest.layer("model")?;
+    let digest = layer.digest().ok()?;
+    let is_same = layer.from == origin && store.sound_layer(layer).is_ok();
+    is_same.then_some((entry, digest))
+}
+
+/// Fetches the shards and joins them; returns the digest of the whole.
+fn fetched(
+    store: &Store,
+    registry: &Registry,
+    (place, request): (&Place, &Request),
+    files: &[HubFile],
+    report: &mut dyn FnMut(Step),
+) -> Result<Digest> {
     let missing = files
         .iter()
         .filter(|file| store.sound_blob(&file.digest, file.size).is_err());
@@ -74,7 +110,7 @@ pub fn pull(
     store.must_have_room(missing.sum::<u64>().saturating_add(whole))?;
     let limiter = Limiter::new(request.rate);
     let mut paths = Vec::new();
-    for file in &files {
+    for file in files {
         let mut report_bytes = |completed| {
             report(Step::Blob {
                 digest: file.digest,
@@ -97,20 +133,7 @@ pub fn pull(
         paths.push(store.sound_blob(&file.digest, file.size)?);
     }
     report(Step::Verifying);
-    let (digest, _) = shards::put(store, &paths, &mut |_, _| {})?;
-    report(Step::Writing);
-    let source = Source::Blob(digest, origin);
-    create(
-        store,
-        request.name,
-        &source,
-        &Changes::default(),
-        &mut |_| {},
-    )?;
-    drop(guard);
-    request.mark_pulled(store)?;
-    let parts: Vec<Digest> = files.iter().map(|file| file.digest).collect();
-    store.release(&parts)
+    shards::put(store, &paths, &mut |_, _| {}).map(|(digest, _)| digest)
 }
 
 /// The set of shards that a tag selects: by a weight type in any case, or by a file name.

@@ -89,7 +89,7 @@ impl RequestHead {
         let text = text.strip_suffix("\r\n\r\n").unwrap_or(text);
         let mut lines = text.split("\r\n");
         let (method, target, version) = request_line(lines.next().unwrap_or_default())?;
-        let headers: Vec<(String, String)> = lines.map(header).collect::<Result<_, _>>()?;
+        let mut headers: Vec<(String, String)> = lines.map(header).collect::<Result<_, _>>()?;
         let of = |name: &'static str| {
             let headers = headers.iter();
             headers.filter(move |(known, _)| known.eq_ignore_ascii_case(name))
@@ -109,7 +109,6 @@ impl RequestHead {
         let awaits_leave = of("Expect").next().is_some();
         let is_head = method == "HEAD";
         let kept = |name: &str| !OWN.iter().any(|own| name.eq_ignore_ascii_case(own));
-        let mut headers = headers.clone();
         headers.retain(|(name, _)| kept(name));
         let target = origin_form(target, &mut headers);
         Ok(RequestHead {
@@ -261,6 +260,15 @@ impl AnswerHead {
             closes: closes || framing == Framing::ToEnd,
         })
     }
+}
+
+/// An answer after which the connection closes: its status with the phrase, the body's type, the body.
+pub fn last_answer((status, phrase): (u16, &str), kind: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status} {phrase}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\
+         Connection: close\r\n\r\n{body}"
+    )
 }
 
 #[cfg(test)]

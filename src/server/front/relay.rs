@@ -268,10 +268,12 @@ impl<'a> Passing<'a> {
             }
         }
         let is_whole = self.body.is_complete() && self.request.is_empty() && !self.is_cut;
-        match is_whole {
-            true if !self.closes && !has_left => (Next::Request, true),
-            true => (Next::Close, false),
-            false => (Next::End, false),
+        if !is_whole {
+            (Next::End, false)
+        } else if self.closes || has_left {
+            (Next::Close, false)
+        } else {
+            (Next::Request, true)
         }
     }
 
@@ -351,16 +353,9 @@ impl<'a> Passing<'a> {
             };
             self.answer.extend(self.raw.drain(..framing + content));
         }
-        if !is_open {
-            // An answer without a length is complete when it ends.
-            return body.end() && self.close();
-        }
-        true
-    }
-
-    fn close(&mut self) -> bool {
-        self.closes = true;
-        true
+        self.closes |= !is_open;
+        // An answer without a length is complete when it ends.
+        is_open || body.end()
     }
 
     /// Passes the head of the answer on; says that the connection ends where it does.

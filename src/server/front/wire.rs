@@ -7,7 +7,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{self, RecvFlags, SendFlags, Shutdown};
 
-use super::head::Refusal;
+use super::head::{Refusal, last_answer};
 use crate::core::json;
 use crate::core::network::JSON_KIND;
 use crate::format::wire::native::ErrorBody;
@@ -66,13 +66,8 @@ pub fn refuse(client: &OwnedFd, refusal: Refusal) {
     let body = json::line(&ErrorBody {
         error: refusal.why.to_string(),
     });
-    let text = format!(
-        "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        refusal.status,
-        phrase(refusal.status),
-        JSON_KIND,
-        body.len(),
-    );
+    let status = (refusal.status, phrase(refusal.status));
+    let text = last_answer(status, JSON_KIND, &body);
     // A client that does not read it gets no answer: the connection is closed either way.
     let _ = net::send(
         client,

@@ -15,12 +15,14 @@ use crate::core::regular_file;
 const FOLDER: &str = "pulled";
 
 impl Store {
-    /// Records that a model came from a registry with this manifest.
+    /// Records that a model is as its registry has it.
     ///
     /// # Errors
     /// If the record cannot be written; the model then counts as made here.
-    pub fn mark_pulled(&self, name: &Name, digest: &Digest) -> Result<()> {
-        write_whole(&self.record(name), format!("{digest}\n").as_bytes())
+    pub fn mark_pulled(&self, name: &Name) -> Result<()> {
+        let entry = self.find(name)?;
+        let text = format!("{}\n", entry.digest);
+        write_whole(&self.record(&entry.name), text.as_bytes())
     }
 
     /// True for a model of our store that came from a registry and has not been changed since.
