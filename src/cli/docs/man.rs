@@ -58,7 +58,7 @@ fn main_page(commands: Commands) -> String {
         text += &format!(".TP\n.B {status}\n{}\n", escaped(meaning));
     }
     text += ".SH ENVIRONMENT\n.PP\nA variable of puna takes precedence over the one of Ollama with the same meaning.\n";
-    for (names, meaning) in config::variables() {
+    for (names, meaning, _) in config::variables() {
         text += &format!(".TP\n.B {}\n{}\n", escaped(names), escaped(meaning));
     }
     text += ".SH FILES\n";

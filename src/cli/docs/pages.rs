@@ -69,7 +69,7 @@ impl Page {
 /// The keys of the configuration file: our variables without their prefix `PUNA_`.
 fn keys() -> String {
     let mut text = String::new();
-    for (names, meaning) in config::variables() {
+    for (names, meaning, _) in config::variables() {
         let ours = names
             .split(", ")
             .filter_map(|name| name.strip_prefix("PUNA_"));

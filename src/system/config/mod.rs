@@ -4,12 +4,13 @@
 //! win over the one optional file. Only this module names environment variables or looks up the
 //! user's folders.
 
-mod check;
 mod defaults;
 mod folders;
+mod form;
 mod network;
 mod shown;
 mod sources;
+mod variables;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,133 +20,12 @@ use crate::core::bytes;
 use crate::core::duration::KeepAlive;
 use crate::core::error::{Error, Result};
 use crate::core::network::Network;
-use check::switched;
 use folders::{Folders, below, split_list};
+use form::switched;
 use sources::Sources;
 
 pub use shown::Setting;
-
-/// Variables that puna reads, each with its line in the manual. `X` stands for both prefixes.
-const VARIABLES: &[(&str, &str)] = &[
-    (
-        "PUNA_CONFIG",
-        "configuration file; empty: none (default: puna/config in the user's configuration folder)",
-    ),
-    (
-        "PUNA_MODELS",
-        "folder of the store (default: puna/models in the user's data folder)",
-    ),
-    (
-        "OLLAMA_MODELS",
-        "folder of Ollama's store, only read (default: ~/.ollama/models)",
-    ),
-    (
-        "PUNA_CACHE",
-        "folder of files that can be recreated (default: puna in the user's cache folder)",
-    ),
-    (
-        "PUNA_CACHE_MAX",
-        "size of the prefix cache in that folder, such as 500M; 0: none (default 2G, at most 5 % of the free disk)",
-    ),
-    (
-        "PUNA_HOST, OLLAMA_HOST",
-        "address to listen on, or of the server to use (default 127.0.0.1:11434)",
-    ),
-    (
-        "PUNA_SOCKET",
-        "Unix socket to listen on or to use; empty: none",
-    ),
-    ("PUNA_API_KEY", "key for a server that requires one"),
-    (
-        "PUNA_API_KEY_FILE",
-        "file of the keys that serve accepts, see puna-serve(1) (default: none)",
-    ),
-    (
-        "PUNA_KEEP_ALIVE, OLLAMA_KEEP_ALIVE",
-        "how long a model stays loaded (default 5m; negative: forever)",
-    ),
-    (
-        "PUNA_CONTEXT_LENGTH, OLLAMA_CONTEXT_LENGTH",
-        "a server's default num_ctx (default 4096)",
-    ),
-    (
-        "PUNA_NUM_PARALLEL, OLLAMA_NUM_PARALLEL",
-        "answers computed at once by a model (default 8)",
-    ),
-    (
-        "PUNA_DETERMINISTIC",
-        "1: answers of a server are computed one by one, each as if it were alone",
-    ),
-    (
-        "PUNA_MAX_LOADED_MODELS, OLLAMA_MAX_LOADED_MODELS",
-        "models loaded at once (default 3)",
-    ),
-    (
-        "PUNA_MAX_QUEUE, OLLAMA_MAX_QUEUE",
-        "requests that may wait for a model (default 512)",
-    ),
-    (
-        "PUNA_LOAD_TIMEOUT, OLLAMA_LOAD_TIMEOUT",
-        "how long a load may stall (default 5m; 0: forever)",
-    ),
-    (
-        "PUNA_NOPRUNE, OLLAMA_NOPRUNE",
-        "1: create and pull leave the blobs that only the replaced model used",
-    ),
-    (
-        "PUNA_DEBUG, OLLAMA_DEBUG",
-        "1: serve logs as with --log debug",
-    ),
-    (
-        "PUNA_ORIGINS, OLLAMA_ORIGINS",
-        "further origins that browsers may send requests from, comma-separated",
-    ),
-    (
-        "PUNA_FLASH_ATTENTION, OLLAMA_FLASH_ATTENTION",
-        "flash attention: true, false (default: the faster one)",
-    ),
-    (
-        "PUNA_KV_CACHE_TYPE, OLLAMA_KV_CACHE_TYPE",
-        "cache type: f16, q8_0, q4_0 (default f16)",
-    ),
-    (
-        "PUNA_NOHISTORY, OLLAMA_NOHISTORY",
-        "1: sessions keep no history of prompts",
-    ),
-    (
-        "NO_COLOR",
-        "sessions use no colour; the same if TERM is dumb",
-    ),
-    (
-        "PUNA_NUM_THREADS",
-        "threads to compute with (default: one for each core)",
-    ),
-    (
-        "PUNA_REPACK",
-        "copy weights into the processor's own layout when a model is loaded: auto, on or off (default: auto)",
-    ),
-    (
-        "PUNA_SPECULATE",
-        "compute tokens in advance where an answer repeats its prompt or itself: on or off (default: on)",
-    ),
-    (
-        "PUNA_TENSOR_SPLIT",
-        "proportions of a model for each GPU, comma-separated, such as 3,1 (default: as it fits)",
-    ),
-];
-
-/// All variables, each with its line in the manual.
-pub fn variables() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
-    VARIABLES.iter().chain(network::VARIABLES)
-}
-
-/// Keys of the file: our variables without their prefix, in lower case.
-fn keys() -> Vec<String> {
-    let names = variables().flat_map(|(names, _)| names.split(", "));
-    let ours = names.filter(|name| name.starts_with("PUNA_") && *name != "PUNA_CONFIG");
-    let ours = ours.map(sources::key);
-    ours.chain(["ollama_models".to_string()]).collect()
-}
+pub use variables::variables;
 
 /// OpenMP's variable for how often a thread spins before it sleeps.
 pub const OPENMP_SPINS: &str = "GOMP_SPINCOUNT";
@@ -256,7 +136,11 @@ impl Config {
             Some(path) => (!path.is_empty()).then(|| PathBuf::from(path)),
             None => below(&folders.config, "puna/config"),
         };
-        let sources = Sources::new(variable, file.as_deref(), &keys)?;
+        let sources = Sources::new(
+            variable,
+            file.as_deref(),
+            (&variables::keys, variables::form),
+        )?;
         let plain = |name: &str| sources.plain(name);
         let either = |name: &str| sources.either(name);
         let number = |name: &str| {

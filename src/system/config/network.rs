@@ -5,39 +5,54 @@ use std::time::Duration;
 
 use super::defaults;
 use super::folders::{Folders, split_list};
+use super::form::Form;
 use crate::core::duration::KeepAlive;
 use crate::core::network::Network;
 
-/// Variables, each with its line in the manual.
-pub const VARIABLES: &[(&str, &str)] = &[
+/// Variables, each with its line in the manual and the form of its value.
+pub const VARIABLES: &[(&str, &str, Form)] = &[
     (
         "PUNA_REGISTRY",
         "other hosts for registries: HOST, or NAME=HOST, comma-separated (default: as named)",
+        Form::Text,
     ),
     (
         "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY",
         "proxies for registries; hosts, domains and networks without one",
+        Form::Text,
     ),
     (
         "PUNA_CA_FILE, SSL_CERT_FILE",
         "certificates to trust, in PEM (default: the system's)",
+        Form::Text,
     ),
-    ("HF_TOKEN", "token for hf.co"),
-    ("HF_ENDPOINT", "address used in place of hf.co"),
-    ("NETRC", "credentials for registries (default ~/.netrc)"),
+    ("HF_TOKEN", "token for hf.co", Form::Text),
+    ("HF_ENDPOINT", "address used in place of hf.co", Form::Text),
+    (
+        "NETRC",
+        "credentials for registries (default ~/.netrc)",
+        Form::Text,
+    ),
     (
         "PUNA_STALL_TIME",
         "how long a registry may send nothing (default 30s)",
+        Form::Time,
     ),
     (
         "PUNA_RETRY_PAUSE",
         "pause before a second try, twice as long before each further one (default 500ms)",
+        Form::Time,
     ),
     (
         "PUNA_PART_BYTES",
         "size of the parts in which a blob is fetched (default 32 MiB)",
+        Form::Count(1),
     ),
-    ("PUNA_PULL_STREAMS", "parts fetched at once (default 8)"),
+    (
+        "PUNA_PULL_STREAMS",
+        "parts fetched at once (default 8)",
+        Form::Count(1),
+    ),
 ];
 
 /// Reads the settings.

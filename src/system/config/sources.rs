@@ -3,7 +3,8 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
-use super::check;
+use super::form::Form;
+use super::variables::key;
 use crate::core::error::{Error, Result};
 use crate::core::name;
 use crate::core::regular_file;
@@ -17,6 +18,8 @@ pub struct Sources<'a> {
     path: PathBuf,
     lines: Vec<Line>,
     found: RefCell<Vec<(String, String)>>,
+    /// The form of each key's value.
+    form: fn(&str) -> Form,
     /// The first wrong value.
     wrong: RefCell<Option<Error>>,
 }
@@ -33,11 +36,12 @@ impl<'a> Sources<'a> {
     /// The environment, and the file if it exists.
     ///
     /// # Errors
-    /// If the file cannot be read, or a line is wrong; `known` returns the valid keys.
+    /// If the file cannot be read, or a line is wrong; `known` returns the valid keys, `form` the form of
+    /// a key's value.
     pub fn new(
         environment: &'a dyn Fn(&str) -> Option<String>,
         path: Option<&Path>,
-        known: &dyn Fn() -> Vec<String>,
+        (known, form): (&dyn Fn() -> Vec<String>, fn(&str) -> Form),
     ) -> Result<Self> {
         let path = path.map(Path::to_path_buf).unwrap_or_default();
         let wrong = |why: String| Error::usage(format!("{}, {why}", path.display()));
@@ -56,6 +60,7 @@ impl<'a> Sources<'a> {
             environment,
             lines,
             found: RefCell::default(),
+            form,
             wrong: RefCell::default(),
             path,
         })
@@ -108,7 +113,7 @@ impl<'a> Sources<'a> {
 
     /// Remembers a value that has not its setting's form.
     fn check(&self, key: &str, value: &str, place: &str) {
-        if let Some(why) = check::wrong(key, value) {
+        if let Some(why) = (self.form)(key).wrong(value) {
             let error = Error::usage(format!("{place} {why}"));
             self.wrong.borrow_mut().get_or_insert(error);
         }
@@ -124,12 +129,6 @@ impl<'a> Sources<'a> {
             None => Ok(self.found.into_inner()),
         }
     }
-}
-
-/// The file's key for a variable: `keep_alive` for `PUNA_KEEP_ALIVE`.
-pub fn key(variable: &str) -> String {
-    let bare = variable.strip_prefix("PUNA_").unwrap_or(variable);
-    bare.to_lowercase()
 }
 
 fn parse(text: &str, known: &[String]) -> Result<Vec<Line>, String> {
@@ -199,7 +198,7 @@ mod tests {
             "PUNA_MODELS" => Some(" ".to_string()),
             _ => None,
         };
-        let sources = Sources::new(&environment, Some(&path), &known).unwrap();
+        let sources = Sources::new(&environment, Some(&path), (&known, |_| Form::Text)).unwrap();
         assert_eq!(sources.either("HOST").as_deref(), Some(":2"));
         assert_eq!(sources.either("KEEP_ALIVE").as_deref(), Some("1m"));
         assert_eq!(sources.plain("PUNA_MODELS").as_deref(), Some("/m"));
