@@ -136,11 +136,7 @@ impl Config {
             Some(path) => (!path.is_empty()).then(|| PathBuf::from(path)),
             None => below(&folders.config, "puna/config"),
         };
-        let sources = Sources::new(
-            variable,
-            file.as_deref(),
-            (&variables::keys, variables::form),
-        )?;
+        let sources = Sources::new(variable, file.as_deref(), &variables::keys)?;
         let plain = |name: &str| sources.plain(name);
         let either = |name: &str| sources.either(name);
         let number = |name: &str| {
@@ -148,6 +144,7 @@ impl Config {
                 .and_then(|value| value.parse::<u32>().ok())
                 .filter(|value| *value > 0)
         };
+        let switch = |name: &str| plain(name).and_then(|value| switched(&value));
         let is_on = |name: &str| either(name).and_then(|value| switched(&value)) == Some(true);
         let Places {
             models,
@@ -179,8 +176,7 @@ impl Config {
                 .unwrap_or(KeepAlive::For(defaults::KEEP_ALIVE)),
             context_tokens: number("CONTEXT_LENGTH").unwrap_or(defaults::CONTEXT_TOKENS),
             parallel: number("NUM_PARALLEL").unwrap_or(defaults::PARALLEL),
-            deterministic: plain("PUNA_DETERMINISTIC").and_then(|value| switched(&value))
-                == Some(true),
+            deterministic: switch("PUNA_DETERMINISTIC") == Some(true),
             loaded_max: number("MAX_LOADED_MODELS")
                 .map_or(defaults::LOADED_MAX, |count| count as usize),
             queue_max: number("MAX_QUEUE").map_or(defaults::QUEUE_MAX, |count| count as usize),
@@ -195,8 +191,8 @@ impl Config {
             threads: plain("PUNA_NUM_THREADS")
                 .and_then(|value| value.parse().ok())
                 .filter(|count| *count > 0),
-            repack: plain("PUNA_REPACK").and_then(|value| switched(&value)),
-            speculate: plain("PUNA_SPECULATE").and_then(|value| switched(&value)) != Some(false),
+            repack: switch("PUNA_REPACK"),
+            speculate: switch("PUNA_SPECULATE") != Some(false),
             work: None,
             memory_max: None,
             network: network::read(&plain, folders),

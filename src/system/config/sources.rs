@@ -3,8 +3,7 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
-use super::form::Form;
-use super::variables::key;
+use super::variables::{form, key};
 use crate::core::error::{Error, Result};
 use crate::core::name;
 use crate::core::regular_file;
@@ -18,8 +17,6 @@ pub struct Sources<'a> {
     path: PathBuf,
     lines: Vec<Line>,
     found: RefCell<Vec<(String, String)>>,
-    /// The form of each key's value.
-    form: fn(&str) -> Form,
     /// The first wrong value.
     wrong: RefCell<Option<Error>>,
 }
@@ -36,12 +33,11 @@ impl<'a> Sources<'a> {
     /// The environment, and the file if it exists.
     ///
     /// # Errors
-    /// If the file cannot be read, or a line is wrong; `known` returns the valid keys, `form` the form of
-    /// a key's value.
+    /// If the file cannot be read, or a line is wrong; `known` returns the valid keys.
     pub fn new(
         environment: &'a dyn Fn(&str) -> Option<String>,
         path: Option<&Path>,
-        (known, form): (&dyn Fn() -> Vec<String>, fn(&str) -> Form),
+        known: &dyn Fn() -> Vec<String>,
     ) -> Result<Self> {
         let path = path.map(Path::to_path_buf).unwrap_or_default();
         let wrong = |why: String| Error::usage(format!("{}, {why}", path.display()));
@@ -60,7 +56,6 @@ impl<'a> Sources<'a> {
             environment,
             lines,
             found: RefCell::default(),
-            form,
             wrong: RefCell::default(),
             path,
         })
@@ -113,7 +108,7 @@ impl<'a> Sources<'a> {
 
     /// Remembers a value that has not its setting's form.
     fn check(&self, key: &str, value: &str, place: &str) {
-        if let Some(why) = (self.form)(key).wrong(value) {
+        if let Some(why) = form(key).wrong(value) {
             let error = Error::usage(format!("{place} {why}"));
             self.wrong.borrow_mut().get_or_insert(error);
         }
@@ -198,7 +193,7 @@ mod tests {
             "PUNA_MODELS" => Some(" ".to_string()),
             _ => None,
         };
-        let sources = Sources::new(&environment, Some(&path), (&known, |_| Form::Text)).unwrap();
+        let sources = Sources::new(&environment, Some(&path), &known).unwrap();
         assert_eq!(sources.either("HOST").as_deref(), Some(":2"));
         assert_eq!(sources.either("KEEP_ALIVE").as_deref(), Some("1m"));
         assert_eq!(sources.plain("PUNA_MODELS").as_deref(), Some("/m"));
