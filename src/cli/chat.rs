@@ -21,7 +21,7 @@ use super::table::{Command, Completes, PLAIN, RECORDS_FAILED};
 use super::transcript::{self, CONTINUE, TRANSCRIPT, Transcript};
 use crate::core::error::{Class, Error, Result};
 use crate::core::json;
-use crate::core::message::{Delta, Message, Reason};
+use crate::core::message::{Delta, Message};
 use crate::format::wire::native;
 use crate::ops::backend::Backend;
 use crate::ops::pool::Policy;
@@ -221,16 +221,19 @@ impl Chat {
 
     fn answer(&self, out: &Out) -> Result<Message> {
         let mut reply = Message::new("assistant", "");
-        let mut reason = Reason::Stop;
+        let mut end = None;
         let cancel = self.deadline.flag();
         for delta in answer::start(&self.backend, self.ask.turn(), &cancel, Instant::now(), out)? {
             let delta = delta?;
             reply.add(&delta);
             if let Delta::Finish(finish) = &delta {
-                reason = finish.reason;
+                end = Some(finish.clone());
             }
         }
-        self.ask.turn.check_complete(&reply, reason)?;
+        if let Some(finish) = end {
+            self.ask.turn.check_complete(&reply, finish.reason)?;
+            answer::report_cut(&self.backend, &self.ask.turn, &finish, false, out)?;
+        }
         Ok(reply)
     }
 }

@@ -105,6 +105,8 @@ struct Recording {
     tool_choice: Option<Json>,
     #[serde(skip_serializing_if = "Option::is_none")]
     overflow: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    bounded: bool,
 }
 
 /// Creates the file that `--record` writes; the request gets a fixed seed if it has none.
@@ -218,6 +220,7 @@ impl Recording {
                 Overflow::Keep(part) => Some(part.word().to_string()),
                 _ => None,
             },
+            bounded: turn.bounded,
         }
     }
 
@@ -238,6 +241,7 @@ impl Recording {
                 self.grammar.as_deref().unwrap_or_default(),
             )?,
             overflow: overflow.map_or(Overflow::Error, Overflow::Keep),
+            bounded: self.bounded,
             ..TurnRequest::new(model, Some(input))
         })
     }

@@ -170,6 +170,8 @@ pub enum Reason {
     Stop,
     /// The token limit or the context was reached.
     Length,
+    /// The answer went round in circles.
+    Repetition,
 }
 
 impl Reason {
@@ -177,8 +179,13 @@ impl Reason {
     pub fn word(self) -> &'static str {
         match self {
             Reason::Stop => "stop",
-            Reason::Length => "length",
+            Reason::Length | Reason::Repetition => "length",
         }
+    }
+
+    /// True if the answer might have gone on.
+    pub fn is_cut(self) -> bool {
+        self != Reason::Stop
     }
 }
 

@@ -45,6 +45,9 @@ pub struct TurnRequest {
     pub overflow: Overflow,
     /// Continue the answer when the context is full, by dropping older tokens.
     pub shift: bool,
+    /// Nobody watches the answer: it ends when it goes round in circles, and at 4096 tokens, unless `num_predict` says
+    /// otherwise.
+    pub bounded: bool,
     /// The number of answers to give, at least 1.
     pub choices: usize,
     /// Send the answer as a stream.
@@ -73,6 +76,7 @@ impl TurnRequest {
             keep_alive: None,
             overflow: Overflow::Error,
             shift: false,
+            bounded: false,
             choices: 1,
             stream: false,
             render_only: false,
@@ -103,7 +107,9 @@ impl TurnRequest {
     /// # Errors
     /// `Cut` if the token limit cut an answer that has an output constraint, or a call that was required.
     pub fn check_complete(&self, reply: &Message, reason: Reason) -> Result<()> {
-        let text = if self.constraint != OutputConstraint::None && reason == Reason::Length {
+        let text = if self.constraint != OutputConstraint::None && reason == Reason::Repetition {
+            "the answer repeats itself and was cut before it was complete"
+        } else if self.constraint != OutputConstraint::None && reason.is_cut() {
             "the token limit cut the answer before it was complete: see --num-predict and --num-ctx"
         } else if self.tool_choice.requires() && reply.tool_calls.is_empty() {
             "the token limit cut the call before it was complete: see --num-predict"

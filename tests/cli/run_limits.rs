@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crate::engine::minilm::minilm;
+use crate::support::scripted_model::scripted_gguf;
 use crate::support::scripted_registry::{Registry, Say};
 use crate::support::{Done, Sandbox, smol};
 
@@ -157,6 +158,53 @@ fn transient_failures_are_retried() {
     let asked = server.asked();
     let last = String::from_utf8_lossy(&asked.last().unwrap().body).into_owned();
     assert!(last.contains("Is it so?"), "it is still known: {last}");
+}
+
+#[test]
+fn an_answer_without_an_end_has_one() {
+    let sandbox = Sandbox::with_smol();
+    let song = "Row, row, row your boat, gently down the stream. ".repeat(12);
+    let sing = |flags: &[&str]| {
+        let words = [
+            "run",
+            "smol",
+            "--raw",
+            "--temperature",
+            "0",
+            &song,
+            "--stop",
+            "\u{1}",
+        ];
+        sandbox.puna(&[&words, flags].concat(), "")
+    };
+    let loops = sing(&[]);
+    assert!(loops.stderr.contains("it repeats itself"), "{loops:?}");
+    assert!(loops.stdout.matches("row your boat").count() > 20);
+    assert_eq!(sing(&["--whole"]).status, Some(6));
+    // Whoever sets a limit has what they ask for; a server does the same as this process.
+    let limited = sing(&["-n", "1200"]);
+    assert!(limited.stderr.contains("after 1200 tokens"), "{limited:?}");
+    let server = sandbox.serve(&[("PUNA_SOCKET", "")]);
+    let remote = sing(&["--host", &server.at]);
+    assert_eq!((remote.stdout, remote.stderr), (loops.stdout, loops.stderr));
+    // Without a loop there is a bound.
+    sandbox.file("script.gguf", scripted_gguf(&["A short script."]));
+    sandbox.file("letters.gbnf", "root ::= [a-z] root");
+    let words = [
+        "run",
+        "./script.gguf",
+        "Hi",
+        "--grammar",
+        "letters.gbnf",
+        "--json",
+    ];
+    let endless = sandbox.puna(&[&words[..], &["--temperature", "9"]].concat(), "");
+    assert_eq!(endless.status, Some(6), "{endless:?}");
+    let record: serde_json::Value = serde_json::from_str(&endless.stdout).unwrap();
+    assert_eq!(
+        (&record["eval_count"], &record["done_reason"]),
+        (&4096.into(), &"length".into())
+    );
 }
 
 #[test]

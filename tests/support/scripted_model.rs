@@ -65,7 +65,7 @@ pub fn scripted_gguf(scripts: &[&str]) -> Vec<u8> {
     let mut writer = Writer::new("llama");
     let wide = width as u32;
     for (key, value) in [
-        ("context_length", 4096),
+        ("context_length", 8192),
         ("embedding_length", wide),
         ("block_count", 1),
         ("feed_forward_length", 64),

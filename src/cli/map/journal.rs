@@ -29,6 +29,9 @@ pub struct Outcome {
     /// Tokens of the prompt that were dropped to make it fit.
     #[serde(skip_serializing_if = "is_none", default)]
     pub dropped: usize,
+    /// That a limit cut the answer, and which.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cut: Option<String>,
     /// Time from the start of the record to its outcome, in milliseconds.
     pub ms: u64,
     /// Why the answer is missing or incomplete.

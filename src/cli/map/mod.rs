@@ -70,7 +70,8 @@ pub const COMMAND: Command = Command {
          Newlines, tabs and backslashes in an answer are escaped, so that line N answers record N; --json prints an \
          object with input, output, tokens, ms and, after a failure, error. A prompt that does not fit --num-ctx is \
          such an error, unless --overflow says what to keep: head, tail, or middle, which drops the middle. A note, \
-         and dropped in the object, then give the number of dropped tokens.",
+         and dropped in the object, then give the number of dropped tokens. A note, and cut in the object, tell of an answer \
+         that a limit cut.",
         "A record that fails prints an empty line, or an object with its error, and a note; the other records are \
          still answered, and the status is then 14. An answer that the token limit cut also fails its record if \
          --schema, --format, --grammar or --choose is given. --retry applies to each record.",

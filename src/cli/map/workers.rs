@@ -245,6 +245,7 @@ impl Job {
             output: String::new(),
             tokens: 0,
             dropped: 0,
+            cut: None,
             ms: 0,
             error: None,
         };
@@ -296,6 +297,7 @@ impl Job {
         };
         outcome.tokens = finish.usage.answer_tokens;
         outcome.dropped = finish.usage.truncated_tokens;
+        outcome.cut = turn::cut(&self.ask.turn, Some(&self.model), &finish);
         self.ask.turn.check_complete(&message, finish.reason)
     }
 
@@ -399,8 +401,11 @@ impl Printer<'_> {
             self.out
                 .note(&format!("record {}: {error}", done.record + 1));
         }
-        self.out
-            .note_dropped(&format!("record {}: ", done.record + 1), outcome.dropped);
+        let label = format!("record {}: ", done.record + 1);
+        self.out.note_dropped(&label, outcome.dropped);
+        if let (Some(cut), None) = (&outcome.cut, &outcome.error) {
+            self.out.note(&format!("{label}{cut}"));
+        }
         if self.json {
             let mut record = serde_json::json!({
                 "input": done.input,
@@ -410,6 +415,9 @@ impl Printer<'_> {
             });
             if outcome.dropped > 0 {
                 record["dropped"] = outcome.dropped.into();
+            }
+            if let Some(cut) = outcome.cut {
+                record["cut"] = cut.into();
             }
             if let Some(error) = outcome.error {
                 record["error"] = error.into();

@@ -150,8 +150,8 @@ impl TurnRunner<'_> {
         }
         let answered = self.answer(&session.ask, &mut printer);
         let reply = printer.message();
-        let usage = match answered {
-            Ok(()) => Some(printer.finish()?.usage),
+        let finish = match answered {
+            Ok(()) => Some(printer.finish()?),
             Err(error) if error.class() == Class::Cancelled => {
                 printer.cut()?;
                 None
@@ -169,8 +169,9 @@ impl TurnRunner<'_> {
             }
         }
         out.write("\n")?;
-        if let Some(usage) = usage {
-            print_usage(&usage, session.verbose, out);
+        if let Some(finish) = finish {
+            print_usage(&finish.usage, session.verbose, out);
+            answer::report_cut(self.backend, &session.ask.turn, &finish, false, out)?;
         }
         Ok(())
     }

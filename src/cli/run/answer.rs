@@ -16,7 +16,7 @@ use crate::core::turn::TurnRequest;
 use crate::format::wire::native::encode::{GenerateRecord, Record};
 use crate::ops::backend::{Answer, Backend, Local};
 use crate::ops::pool::Policy;
-use crate::ops::turn::options_in_force;
+use crate::ops::turn;
 use crate::system::config::Config;
 use crate::system::engine::{BUILT_FOR_GPU, Level, Sink};
 use crate::system::machine;
@@ -53,34 +53,23 @@ pub fn start(
 /// `Cut` if it has to be whole.
 pub fn report_cut(
     backend: &Backend,
-    options: &Options,
+    turn: &TurnRequest,
     finish: &Finish,
     whole: bool,
     out: &Out,
 ) -> Result<()> {
-    if finish.reason != Reason::Length {
-        return Ok(());
-    }
-    let tokens = finish.usage.answer_tokens;
-    let is_limit = |options: &Options| {
-        let limit = options.int("num_predict").unwrap_or(-1);
-        limit >= 0 && tokens as i64 >= limit
+    let model = match backend {
+        Backend::Local(local) => Some(local.model()),
+        Backend::Remote(_) => None,
     };
-    let why = match backend {
-        // The model's own parameters may have the limit, too.
-        Backend::Local(local) if is_limit(&options_in_force(local.model(), options)) => {
-            "see --num-predict"
+    match turn::cut(turn, model, finish) {
+        Some(text) if whole => Err(Error::plain(Class::Cut, text)),
+        Some(text) => {
+            out.note(&text);
+            Ok(())
         }
-        Backend::Local(_) => "the context is full, see --num-ctx",
-        Backend::Remote(_) if is_limit(options) => "see --num-predict",
-        Backend::Remote(_) => "see --num-predict and --num-ctx",
-    };
-    let text = format!("the answer was cut after {tokens} tokens: {why}");
-    if whole {
-        return Err(Error::plain(Class::Cut, text));
+        None => Ok(()),
     }
-    out.note(&text);
-    Ok(())
 }
 
 /// The device that computed an answer, for `--verbose`; a CPU build that sees a GPU says so.

@@ -110,8 +110,9 @@ pub const COMMAND: Command = Command {
         "With --tools the model may call functions: each call is printed as a line of JSON, with its name and \
          arguments. With --format, --schema or --grammar every token is chosen so that the complete answer matches; \
          if the answer was cut, the status is 6.",
-        "An answer that reached the limit of --num-predict or the end of the context is printed as far as it goes, and a note \
-         on standard error says so; with --whole the status is then 6.",
+        "An answer ends at the limit of --num-predict, at the end of the context, and, without --num-predict, when its last \
+         600 tokens repeat one piece. It is printed as far as it goes, and a note on standard error says why; with --whole \
+         the status is then 6. A session has no limit but the context.",
         "--fields prints fields of a JSON answer with tabs between, where a.b is field b of a; --extract prints a \
          fenced code block, the first unless last or all is given; --one-line prints the answer on one line; --strip \
          removes white space around the answer, and quotes or a code fence that enclose all of it. Such an answer is \
@@ -208,11 +209,12 @@ fn is_session(parsed: &Parsed, out: &Out) -> bool {
 /// Runs a session with a model in this process or with a server.
 fn talk(
     server: Option<Client>,
-    ask: Ask,
+    mut ask: Ask,
     args: &RunArgs,
     config: &Config,
     out: &mut Out,
 ) -> Result<()> {
+    ask.turn.bounded = false;
     let backend = backend(server, &ask, Policy::Session, args, config)?;
     if matches!(&backend, Backend::Local(local) if local.model().header.is_embedding()) {
         return Err(Error::usage(
@@ -354,7 +356,7 @@ fn answer_once(
         answer::print_timings(out, &finish.usage, device.as_deref());
     }
     ask.turn.check_complete(&reply, finish.reason)?;
-    answer::report_cut(&backend, &ask.turn.options, &finish, args.whole, out)?;
+    answer::report_cut(&backend, &ask.turn, &finish, args.whole, out)?;
     Ok(reply)
 }
 

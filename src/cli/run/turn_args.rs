@@ -93,6 +93,7 @@ impl Ask {
                 .flatten()
                 .map_or(Overflow::Error, Overflow::Keep),
             tools: tools.iter().map(native::tool).collect::<Result<_>>()?,
+            bounded: true,
             ..TurnRequest::new(parsed.operands[0].as_str(), None)
         };
         let ask = Ask {

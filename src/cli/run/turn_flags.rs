@@ -13,9 +13,14 @@ pub const NUM_CTX: Flag = option(
 .sets("num_ctx");
 
 /// Shared by the commands that generate text.
-pub const NUM_PREDICT: Flag = option("num-predict", Some('n'), "N", "generate at most N tokens")
-    .in_group(Group::Limits)
-    .sets("num_predict");
+pub const NUM_PREDICT: Flag = option(
+    "num-predict",
+    Some('n'),
+    "N",
+    "generate at most N tokens (default: 4096; -1: no limit)",
+)
+.in_group(Group::Limits)
+.sets("num_predict");
 
 pub const SYSTEM: Flag = option(
     "system",

@@ -174,7 +174,7 @@ impl Turn {
                 self.usage.shifted_tokens = dropped_tokens;
                 self.usage.draft_tokens = drafts.computed;
                 self.usage.draft_tokens_kept = drafts.kept;
-                let held = self.utf8.finish(reason == Reason::Length);
+                let held = self.utf8.finish(reason.is_cut());
                 let (text, found) = self.stops.push(&held);
                 self.read(&text);
                 if !found {
@@ -224,9 +224,10 @@ impl Turn {
     }
 
     fn end(&mut self, reason: Reason, stopped: bool, prompt: Duration, answer: Duration) {
-        let cut = reason == Reason::Length;
         let reader = self.reader.as_mut();
-        let pieces = reader.map(|reader| reader.finish(cut)).unwrap_or_default();
+        let pieces = reader
+            .map(|reader| reader.finish(reason.is_cut()))
+            .unwrap_or_default();
         self.emit(pieces);
         self.usage.prompt = prompt;
         self.usage.answer = answer;

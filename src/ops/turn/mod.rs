@@ -1,12 +1,14 @@
 //! One turn: takes a conversation or a raw prompt and yields the deltas of an answer. Every command
 //! and every route generates answers through this module.
 
+mod cut;
 mod events;
 mod output_constraint;
 mod prompt;
 mod request;
 pub mod template_choice;
 
+pub use cut::cut;
 pub use output_constraint::check;
 pub use request::Request;
 
@@ -28,6 +30,9 @@ const ANSWER_TOKENS: usize = 2048;
 
 /// An answer without a limit stops after this many context lengths, as in the reference.
 const SHIFTED_CONTEXTS_MAX: usize = 10;
+
+/// Most tokens of an answer that nobody watches, unless its request or its model has a limit.
+pub const BOUNDED_TOKENS: usize = 4096;
 
 /// The options in force: the model's own, overridden by the request's.
 pub fn options_in_force(model: &Model, options: &Options) -> Options {
@@ -95,6 +100,7 @@ fn job(
     let (engine, turn) = (lease.engine(), &request.turn);
     let answer_tokens = match (options.int("num_predict"), lease.context_tokens) {
         (Some(limit @ 0..), _) => usize::try_from(limit).unwrap_or(usize::MAX),
+        (None, _) if turn.bounded => BOUNDED_TOKENS,
         (_, Some(tokens)) => tokens as usize * SHIFTED_CONTEXTS_MAX,
         (_, None) => ANSWER_TOKENS,
     };
@@ -122,6 +128,7 @@ fn job(
         ),
         shift: shift.flatten(),
         endless: false,
+        ends_loops: turn.bounded && turn.options.int("num_predict").is_none(),
         stall_timeout: lease.stall_timeout(),
         cancel: request.cancel.clone(),
     })

@@ -31,6 +31,8 @@ pub struct Job {
     pub thinking_budget: Option<ThinkingBudget>,
     /// Continue after an end-of-generation token.
     pub endless: bool,
+    /// End an answer that goes round in circles.
+    pub ends_loops: bool,
     /// When the context is full, keep this many tokens at its front, drop the older half of the rest and
     /// continue; `None`: the answer stops there.
     pub shift: Option<usize>,

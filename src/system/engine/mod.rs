@@ -28,6 +28,7 @@ pub mod prefix;
 pub mod quantize;
 mod ready;
 pub mod repack;
+mod repetition;
 mod restore;
 mod running_job;
 mod sampler;

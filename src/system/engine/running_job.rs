@@ -9,6 +9,7 @@ use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
 
 use super::prefix::{Candidate, Prefixes, TOKENS_MIN};
+use super::repetition;
 use super::speculation::Speculation;
 use super::{Event, Job};
 use crate::core::error::Error;
@@ -105,6 +106,12 @@ impl RunningJob {
             bytes,
             logprobs,
         });
+    }
+
+    /// True if it is to end because it goes round in circles.
+    pub fn is_loop(&self) -> bool {
+        let start = self.tokens.len().saturating_sub(self.answer_tokens);
+        self.request.ends_loops && repetition::is_loop(&self.tokens[start..])
     }
 
     /// Records that the first token was chosen.

@@ -420,6 +420,9 @@ impl<'a> Worker<'a> {
         if job.answer_tokens >= job.request.answer_tokens {
             return job.end(Reason::Length);
         }
+        if job.is_loop() {
+            return job.end(Reason::Repetition);
+        }
         if job.tokens.len() < self.plan.tokens_max {
             return;
         }

@@ -106,7 +106,7 @@ impl MessageEncoder {
         };
         match (finish.reason, &finish.stop) {
             _ if called => ("tool_use", Json::Null),
-            (Reason::Length, _) => ("max_tokens", Json::Null),
+            (Reason::Length | Reason::Repetition, _) => ("max_tokens", Json::Null),
             (Reason::Stop, Some(stop)) => ("stop_sequence", stop.as_str().into()),
             (Reason::Stop, None) => ("end_turn", Json::Null),
         }

@@ -167,6 +167,7 @@ fn common(common: Common, is_empty: bool) -> Result<TurnRequest> {
         keep_alive,
         shift: common.shift.unwrap_or(true) && overflow != Overflow::Error,
         overflow,
+        bounded: common.bounded,
         stream: common.stream.unwrap_or(true),
         render_only: common.render_only,
         ..TurnRequest::new(common.model, None)
@@ -241,6 +242,7 @@ pub fn body(turn: &TurnRequest) -> Body {
             Overflow::Keep(part) => part.word().to_string(),
             _ => String::new(),
         },
+        bounded: turn.bounded,
         ..Common::default()
     };
     match &turn.input {

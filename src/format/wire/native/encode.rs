@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
 use super::calls::call_json;
+use super::is_false;
 use crate::core::clock;
 use crate::core::error::Error;
 use crate::core::message::{self, Delta, Finish, Logprob, Reason};
@@ -143,6 +144,9 @@ pub struct GenerateRecord {
     /// The reason it ended: `stop`, `length`, `load` or `unload`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub done_reason: String,
+    /// Ours: it ended because it went round in circles.
+    #[serde(skip_serializing_if = "is_false")]
+    pub repeats: bool,
     /// Tokens for the `context` of a later request.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub context: Vec<i32>,
@@ -175,6 +179,9 @@ pub struct ChatRecord {
     /// The reason it ended: `stop`, `length`, `load` or `unload`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub done_reason: String,
+    /// Ours: it ended because it went round in circles.
+    #[serde(skip_serializing_if = "is_false")]
+    pub repeats: bool,
     /// The rendered prompt, for a request that asks only for it.
     #[serde(rename = "_debug_info", skip_serializing_if = "Option::is_none")]
     pub debug_info: Option<DebugInfo>,
@@ -227,6 +234,7 @@ impl Record for GenerateRecord {
             Delta::Finish(finish) => {
                 self.done = true;
                 self.done_reason = finish.reason.word().into();
+                self.repeats = finish.reason == Reason::Repetition;
                 self.context = finish.context;
                 self.metrics = finish.usage.into();
             }
@@ -268,6 +276,7 @@ impl Record for ChatRecord {
             Delta::Finish(finish) => {
                 self.done = true;
                 self.done_reason = finish.reason.word().into();
+                self.repeats = finish.reason == Reason::Repetition;
                 self.metrics = finish.usage.into();
             }
         }
@@ -289,7 +298,9 @@ impl Record for ChatRecord {
 impl GenerateRecord {
     /// The deltas in a record received from a server.
     pub fn deltas(self) -> Vec<Delta> {
-        let end = self.done.then(|| finish(&self.done_reason, self.metrics));
+        let end = self
+            .done
+            .then(|| finish(&self.done_reason, self.repeats, self.metrics));
         deltas(self.thinking, self.response, &self.tool_calls, end)
     }
 }
@@ -297,7 +308,9 @@ impl GenerateRecord {
 impl ChatRecord {
     /// The deltas in a record received from a server.
     pub fn deltas(self) -> Vec<Delta> {
-        let end = self.done.then(|| finish(&self.done_reason, self.metrics));
+        let end = self
+            .done
+            .then(|| finish(&self.done_reason, self.repeats, self.metrics));
         deltas(
             self.message.thinking,
             self.message.content,
@@ -327,11 +340,11 @@ fn deltas(thinking: String, text: String, calls: &[Json], end: Option<Delta>) ->
         .collect()
 }
 
-fn finish(word: &str, metrics: Metrics) -> Delta {
-    let reason = if word == "length" {
-        Reason::Length
-    } else {
-        Reason::Stop
+fn finish(word: &str, repeats: bool, metrics: Metrics) -> Delta {
+    let reason = match word {
+        _ if repeats => Reason::Repetition,
+        "length" => Reason::Length,
+        _ => Reason::Stop,
     };
     Delta::Finish(Box::new(Finish {
         reason,

@@ -148,6 +148,10 @@ pub struct Common {
         skip_serializing_if = "String::is_empty"
     )]
     pub overflow: String,
+    /// Ours: nobody watches the answer. It ends when it goes round in circles, and at 4096 tokens, unless `num_predict`
+    /// says otherwise.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "is_false")]
+    pub bounded: bool,
     /// Return the rendered prompt instead of an answer.
     #[serde(
         rename = "_debug_render_only",

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use crate::core::error::Error;
-use crate::core::message::{Delta, Finish, Reason, ToolCall, Usage};
+use crate::core::message::{Delta, Finish, ToolCall, Usage};
 use crate::format::wire::encoder::{Encoder, Event, append};
 
 /// Request fields that are echoed in the response.
@@ -126,7 +126,7 @@ impl ResponseEncoder {
         let cut = self
             .finish
             .as_ref()
-            .is_some_and(|finish| finish.reason == Reason::Length);
+            .is_some_and(|finish| finish.reason.is_cut());
         let (event, status) = if cut {
             ("response.incomplete", "incomplete")
         } else {
@@ -341,6 +341,7 @@ impl Encoder for ResponseEncoder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::message::Reason;
 
     #[test]
     fn every_item_is_closed_before_the_next_begins() {
