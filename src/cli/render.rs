@@ -91,7 +91,8 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let template_choice = request.template_choice(&pool)?;
     let options = turn::options_in_force(&model, &request.turn.options);
     let lease = pool.acquire(&model, &options, None, &request.cancel, &mut |_| {})?;
-    let prompter = Prompter::new(&request, &template_choice, lease.engine(), &options);
+    let prompter =
+        Prompter::new(&request, &template_choice, lease.engine(), &options).showing_all();
     let prompt = prompter.prompt(lease.context_tokens)?;
     prompt.notes.iter().for_each(|note| out.note(note));
     out.note_dropped("", prompt.truncated_tokens);

@@ -76,7 +76,7 @@ impl BufRead for Input {
 }
 
 /// All of standard input, read once and cached. `Usage` if it is larger than `bytes_max`.
-pub fn standard_input(bytes_max: u64) -> Result<Vec<u8>> {
+pub fn standard_input(bytes_max: u64) -> Result<&'static [u8]> {
     static READ: OnceLock<Vec<u8>> = OnceLock::new();
     if READ.get().is_none() {
         let mut bytes = Vec::new();
@@ -86,7 +86,7 @@ pub fn standard_input(bytes_max: u64) -> Result<Vec<u8>> {
         // Only one thread reads standard input, so the cell is still empty.
         let _ = READ.set(bytes);
     }
-    let bytes = READ.get().cloned().unwrap_or_default();
+    let bytes = READ.get().map(Vec::as_slice).unwrap_or_default();
     if bytes.len() as u64 > bytes_max {
         Err(Error::usage(format!(
             "standard input is larger than {} MiB",
@@ -100,7 +100,7 @@ pub fn standard_input(bytes_max: u64) -> Result<Vec<u8>> {
 /// Reads a file that the command line names, or standard input for `-`.
 pub fn read_input(path: &str, bytes_max: u64) -> Result<Vec<u8>> {
     if path == "-" {
-        return standard_input(bytes_max);
+        return standard_input(bytes_max).map(<[u8]>::to_vec);
     }
     let mut bytes = Vec::new();
     let read = regular_file(path)

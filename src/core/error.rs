@@ -64,6 +64,7 @@ enum Kind {
     TooLong {
         prompt_tokens: usize,
         context_tokens: usize,
+        is_estimate: bool,
     },
     Memory {
         needed_bytes: u64,
@@ -122,6 +123,17 @@ impl Error {
         Kind::TooLong {
             prompt_tokens,
             context_tokens,
+            is_estimate: false,
+        }
+        .into()
+    }
+
+    /// A prompt of about `prompt_tokens`, far more than a context of `context_tokens`.
+    pub fn far_too_long(prompt_tokens: usize, context_tokens: usize) -> Self {
+        Kind::TooLong {
+            prompt_tokens,
+            context_tokens,
+            is_estimate: true,
         }
         .into()
     }
@@ -227,6 +239,15 @@ impl fmt::Display for Error {
             Kind::TooLong {
                 prompt_tokens,
                 context_tokens,
+                is_estimate: true,
+            } => write!(
+                out,
+                "the prompt of about {prompt_tokens} tokens exceeds the available context size of {context_tokens} tokens"
+            ),
+            Kind::TooLong {
+                prompt_tokens,
+                context_tokens,
+                is_estimate: false,
             } => write!(
                 out,
                 "the prompt of {prompt_tokens} tokens exceeds the available context size of \

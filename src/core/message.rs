@@ -29,6 +29,18 @@ impl Message {
         }
     }
 
+    /// The same message with another text.
+    pub fn with_content(&self, content: String) -> Self {
+        Message {
+            role: self.role.clone(),
+            content,
+            thinking: self.thinking.clone(),
+            tool_calls: self.tool_calls.clone(),
+            tool_name: self.tool_name.clone(),
+            tool_call_id: self.tool_call_id.clone(),
+        }
+    }
+
     /// Adds a piece of an answer to the assistant's message.
     pub fn add(&mut self, delta: &Delta) {
         match delta {

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use super::model::Model;
 use super::pool::{Pool, Progress};
-use super::turn::options_in_force;
+use super::turn::{far_too_long, options_in_force};
 use crate::core::duration::KeepAlive;
 use crate::core::error::{Class, Error, Result};
 use crate::core::options::Options;
+use crate::core::turn::Part;
 use crate::system::engine::{Engine, normalised};
 
 /// Texts to embed.
@@ -97,6 +98,8 @@ pub fn embed(pool: &Pool, request: &Request, progress: Progress) -> Result<Embed
 
 /// The tokens of one text, cut to `limit`; the model's end token stays at the end.
 fn tokens(engine: &Engine, text: &str, limit: usize, truncate: bool) -> Result<Vec<i32>> {
+    let head = far_too_long::cut(engine, text, Part::Head, limit);
+    let text = head.as_ref().map_or(text, |(text, _)| text);
     let mut tokens = engine.tokens(text, true, false);
     if tokens.is_empty() {
         let text = "input exceeds maximum context length and cannot be truncated further";

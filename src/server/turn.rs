@@ -188,7 +188,7 @@ pub fn prompt(exchange: &Exchange, resolved: &Resolved, started: Instant) -> Res
     let template_choice = request.template_choice(local.pool())?;
     let options = turn::options_in_force(local.model(), &request.turn.options);
     let prompter = Prompter::new(&request, &template_choice, lease.engine(), &options);
-    prompter.prompt(lease.context_tokens)
+    prompter.showing_all().prompt(lease.context_tokens)
 }
 
 /// The number of tokens in the prompt of a decoded request, 0 without an input.

@@ -60,7 +60,11 @@ impl Ask {
             ask.question = question;
             prompt
         };
-        ask.prompt = attached + &prompt;
+        ask.prompt = if attached.is_empty() {
+            prompt
+        } else {
+            attached + &prompt
+        };
         Ok(ask)
     }
 
@@ -135,8 +139,9 @@ impl Ask {
     pub fn work(&self) -> (usize, usize) {
         const BYTES_A_TOKEN: usize = 4;
         const ANSWER_TOKENS: i64 = 256;
-        let texts = self.conversation();
-        let bytes: usize = texts.iter().map(|message| message.content.len()).sum();
+        let earlier = self.messages.iter().map(|message| message.content.len());
+        let system = self.system.as_ref().map_or(0, String::len);
+        let bytes = self.prompt.len() + system + earlier.sum::<usize>();
         let limit = self
             .turn
             .options
@@ -365,9 +370,9 @@ fn prompt(words: &[String], raw: bool) -> Result<(String, Option<String>)> {
         _ => error,
     })?;
     let piped =
-        String::from_utf8(piped).map_err(|_| Error::usage("standard input is not UTF-8 text"))?;
+        std::str::from_utf8(piped).map_err(|_| Error::usage("standard input is not UTF-8 text"))?;
     let piped = if raw {
-        &piped
+        piped
     } else {
         piped.trim_end_matches(['\n', '\r'])
     };

@@ -3,6 +3,7 @@
 
 mod cut;
 mod events;
+pub mod far_too_long;
 mod output_constraint;
 mod prompt;
 mod request;

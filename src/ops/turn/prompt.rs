@@ -4,6 +4,7 @@
 use std::time::SystemTime;
 
 use super::Request;
+use super::far_too_long::reached;
 use super::template_choice::TemplateChoice;
 use crate::core::clock::Local;
 use crate::core::error::{Class, Error, Result};
@@ -49,6 +50,7 @@ pub struct Prompter<'a> {
     begin: String,
     end: String,
     now: Local,
+    shows_all: bool,
 }
 
 /// A prompt before truncation.
@@ -95,7 +97,14 @@ impl<'a> Prompter<'a> {
             begin,
             end,
             now,
+            shows_all: false,
         }
+    }
+
+    /// Returns a prompt that is too long as it is, to be shown or counted, unless the request has it cut.
+    pub fn showing_all(mut self) -> Self {
+        self.shows_all = self.request.turn.overflow == Overflow::Error;
+        self
     }
 
     /// Builds the prompt; `context_tokens` is the context length, if it is known already.
@@ -104,18 +113,32 @@ impl<'a> Prompter<'a> {
     /// If the template fails, the prompt is empty, or it is too long and may not be truncated.
     pub fn prompt(&self, context_tokens: Option<u32>) -> Result<Prompt> {
         let limit = context_tokens.map_or(self.engine.trained_tokens(), |tokens| tokens as usize);
-        let full = self.draft(&self.request.input)?;
+        let overflow = self.request.turn.overflow;
+        let kept = match overflow {
+            Overflow::Error | Overflow::WholeMessages => Part::Head,
+            Overflow::Truncate => Part::Ends,
+            Overflow::Keep(part) => part,
+        };
+        let reach = if self.shows_all { usize::MAX } else { limit };
+        let reached = reached(self.engine, &self.request.input, kept, reach);
+        let input = &*reached.input;
+        let full = self.draft(input)?;
         let tokens = self.tokens(&full);
         if tokens.is_empty() {
             return Err(Error::usage("the prompt is empty"));
         }
-        let count = tokens.len();
+        let count = tokens.len() + reached.tokens;
         let fits = count < limit || limit < LIMIT_MIN;
-        let (draft, tokens) = match self.request.turn.overflow {
+        let (draft, tokens) = match overflow {
             _ if fits => (full, tokens),
+            Overflow::Error if reached.tokens > 0 => {
+                return Err(Error::far_too_long(count, limit));
+            }
             Overflow::Error => (full, tokens),
-            Overflow::Truncate | Overflow::WholeMessages => self.truncated(full, tokens, limit)?,
-            Overflow::Keep(part) => self.cut_to_part(part, limit)?,
+            Overflow::Truncate | Overflow::WholeMessages => {
+                self.truncated(input, full, tokens, limit)?
+            }
+            Overflow::Keep(part) => self.cut_to_part(input, part, limit)?,
         };
         Ok(Prompt {
             text: draft
@@ -233,8 +256,14 @@ impl<'a> Prompter<'a> {
     }
 
     /// Drops messages, then the middle of the prompt, until it fits.
-    fn truncated(&self, full: Draft, tokens: Vec<i32>, limit: usize) -> Result<(Draft, Vec<i32>)> {
-        let (draft, tokens) = match &self.request.input {
+    fn truncated(
+        &self,
+        input: &Input,
+        full: Draft,
+        tokens: Vec<i32>,
+        limit: usize,
+    ) -> Result<(Draft, Vec<i32>)> {
+        let (draft, tokens) = match input {
             Input::Chat(messages) => self.shortened(messages, limit)?.unwrap_or((full, tokens)),
             Input::Raw(_) | Input::Insert(..) => (full, tokens),
         };
@@ -291,7 +320,7 @@ impl<'a> Prompter<'a> {
 
     /// Cuts the longest message, or the raw text, so that the prompt fits and leaves room for
     /// `num_predict` tokens (at most half the context).
-    fn cut_to_part(&self, part: Part, limit: usize) -> Result<(Draft, Vec<i32>)> {
+    fn cut_to_part(&self, input: &Input, part: Part, limit: usize) -> Result<(Draft, Vec<i32>)> {
         let answer = self
             .options
             .int("num_predict")
@@ -299,7 +328,7 @@ impl<'a> Prompter<'a> {
         let limit = limit
             .saturating_sub(answer.unwrap_or(0).min(limit / 2))
             .max(2);
-        let text = match &self.request.input {
+        let text = match input {
             Input::Raw(text) | Input::Insert(text, _) => text,
             Input::Chat(messages) => messages
                 .iter()
@@ -308,24 +337,39 @@ impl<'a> Prompter<'a> {
                 .unwrap_or(&self.begin),
         };
         let tokens = self.engine.tokens(text, false, false);
-        // A binary search, because a cut may change how the rest is rendered and tokenised.
-        let (mut low, mut high) = (0, tokens.len());
-        let mut best = None;
-        while low <= high {
-            let keep = (low + high) / 2;
+        let cut = |keep: usize| -> Result<_> {
             let cut = self.part(&tokens, part, keep);
-            let draft = self.draft(&self.with(text, &cut))?;
+            let draft = self.draft(&with(input, text, &cut))?;
             let found = self.tokens(&draft);
-            if found.len() < limit {
-                best = Some((draft, found));
-                low = keep + 1;
-            } else if keep == 0 {
-                break;
-            } else {
-                high = keep - 1;
-            }
+            Ok((draft, found))
+        };
+        let (draft, found) = cut(0)?;
+        // A cut may change how the rest is rendered and tokenised, so what would fit is a guess to search from.
+        let mut keep = limit.saturating_sub(found.len() + 1);
+        if found.len() >= limit {
+            return Err(Error::too_long(found.len() + tokens.len(), limit));
         }
-        best.ok_or_else(|| Error::too_long(self.tokens(&Draft::raw(text.clone())).len(), limit))
+        let (mut best, mut low, mut high) = ((draft, found), 1, tokens.len());
+        let mut step = 1;
+        let (mut above, mut below) = (false, false);
+        while low <= high {
+            keep = if above && below {
+                usize::midpoint(low, high)
+            } else {
+                keep.clamp(low, high)
+            };
+            let (draft, found) = cut(keep)?;
+            if found.len() < limit {
+                best = (draft, found);
+                (low, below) = (keep + 1, true);
+                keep += step;
+            } else {
+                (high, above) = (keep - 1, true);
+                keep = keep.saturating_sub(step);
+            }
+            step *= 2;
+        }
+        Ok(best)
     }
 
     fn part(&self, tokens: &[i32], part: Part, keep: usize) -> String {
@@ -336,20 +380,23 @@ impl<'a> Prompter<'a> {
         };
         self.engine.text(&tokens[..head]) + &self.engine.text(&tokens[tokens.len() - tail..])
     }
+}
 
-    /// The input with `text` replaced by `cut`.
-    fn with(&self, text: &str, cut: &str) -> Input {
-        match &self.request.input {
-            Input::Raw(_) => Input::Raw(cut.to_string()),
-            Input::Insert(_, suffix) => Input::Insert(cut.to_string(), suffix.clone()),
-            Input::Chat(messages) => {
-                let mut messages = messages.clone();
-                let longest = messages.iter_mut().find(|message| message.content == text);
-                if let Some(message) = longest {
-                    message.content = cut.to_string();
+/// The input with `text` replaced by `cut`.
+fn with(input: &Input, text: &str, cut: &str) -> Input {
+    match input {
+        Input::Raw(_) => Input::Raw(cut.to_string()),
+        Input::Insert(_, suffix) => Input::Insert(cut.to_string(), suffix.clone()),
+        Input::Chat(messages) => {
+            let mut is_found = false;
+            let messages = messages.iter().map(|message| {
+                if !is_found && message.content == text {
+                    is_found = true;
+                    return message.with_content(cut.to_string());
                 }
-                Input::Chat(messages)
-            }
+                message.clone()
+            });
+            Input::Chat(messages.collect())
         }
     }
 }

@@ -1,0 +1,120 @@
+//! Texts that are far too long for the context are cut before they are rendered and tokenised, so that a prompt of 50 MB
+//! is refused or cut as quickly as one that is only a little too long.
+
+use std::borrow::Cow;
+
+use crate::core::turn::{Input, Part};
+use crate::system::engine::Engine;
+
+/// A text with more bytes for each token of the context is cut. A token has 3 to 5 bytes in most texts.
+const BYTES_A_TOKEN: usize = 16;
+/// The first try keeps so many bytes for each token of the context.
+const BYTES_KEPT: usize = 8;
+
+/// An input whose texts were cut to what still has more tokens than the context.
+pub struct Reached<'a> {
+    /// The input.
+    pub input: Cow<'a, Input>,
+    /// About how many tokens were cut off.
+    pub tokens: usize,
+}
+
+/// Cuts the texts of an input that are far longer than `limit` tokens, and keeps this part of them.
+pub fn reached<'a>(engine: &Engine, input: &'a Input, part: Part, limit: usize) -> Reached<'a> {
+    let mut reached = Reached {
+        input: Cow::Borrowed(input),
+        tokens: 0,
+    };
+    let texts: Vec<&str> = match input {
+        Input::Raw(text) => vec![text],
+        Input::Insert(before, after) => vec![before, after],
+        Input::Chat(messages) => {
+            let texts = messages.iter();
+            texts.map(|message| message.content.as_str()).collect()
+        }
+    };
+    let cuts: Vec<_> = texts
+        .into_iter()
+        .map(|text| cut(engine, text, part, limit))
+        .collect();
+    if cuts.iter().all(Option::is_none) {
+        return reached;
+    }
+    let mut cuts = cuts.into_iter();
+    let mut take = |text: &str| match cuts.next().flatten() {
+        Some((text, tokens)) => {
+            reached.tokens += tokens;
+            text
+        }
+        None => text.to_string(),
+    };
+    reached.input = Cow::Owned(match input {
+        Input::Raw(text) => Input::Raw(take(text)),
+        Input::Insert(before, after) => Input::Insert(take(before), take(after)),
+        Input::Chat(messages) => {
+            let messages = messages.iter();
+            let cut = messages.map(|message| message.with_content(take(&message.content)));
+            Input::Chat(cut.collect())
+        }
+    });
+    reached
+}
+
+/// The part of a text that is far too long, and about how many tokens the rest has. Each end that is kept has more than
+/// `limit` tokens.
+pub fn cut(engine: &Engine, text: &str, part: Part, limit: usize) -> Option<(String, usize)> {
+    if text.len() / BYTES_A_TOKEN <= limit {
+        return None;
+    }
+    let mut bytes = limit.max(1) * BYTES_KEPT;
+    loop {
+        let (head, tail) = match part {
+            Part::Head => (head(text, bytes), ""),
+            Part::Tail => ("", tail(text, bytes)),
+            Part::Ends => (head(text, bytes), tail(text, bytes)),
+        };
+        let kept = head.len() + tail.len();
+        if kept >= text.len() {
+            return None;
+        }
+        let count = |end: &str| engine.tokens(end, false, false).len();
+        let (first, last) = (count(head), count(tail));
+        if [(head, first), (tail, last)]
+            .iter()
+            .all(|(end, tokens)| end.is_empty() || *tokens > limit)
+        {
+            let rest = (text.len() - kept) as f64;
+            let tokens = rest * (first + last) as f64 / kept as f64;
+            return Some(([head, tail].concat(), tokens as usize));
+        }
+        bytes *= 2;
+    }
+}
+
+/// The first bytes of a text, up to a blank if there is one.
+fn head(text: &str, bytes: usize) -> &str {
+    let head = &text[..text.floor_char_boundary(bytes)];
+    let blank = head.rfind(char::is_whitespace);
+    &head[..blank.filter(|at| *at > bytes / 2).unwrap_or(head.len())]
+}
+
+/// The last bytes of a text, from a blank on if there is one.
+fn tail(text: &str, bytes: usize) -> &str {
+    let tail = &text[text.ceil_char_boundary(text.len().saturating_sub(bytes))..];
+    let blank = tail.find(char::is_whitespace);
+    &tail[blank.filter(|at| *at < bytes / 2).unwrap_or(0)..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_are_whole_words() {
+        let text = "one two thrée four five";
+        assert_eq!(head(text, 12), "one two");
+        assert_eq!(tail(text, 8), " five");
+        assert_eq!((head("éé", 3), tail("éé", 3)), ("é", "é"));
+        assert_eq!((head("ab", 9), tail("ab", 9)), ("ab", "ab"));
+    }
+}
