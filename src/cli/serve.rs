@@ -170,7 +170,7 @@ impl ServeArgs {
         config.deterministic |= parsed.has(&DETERMINISTIC);
         match (parsed.has(&NO_SOCKET), parsed.value(&SOCKET)) {
             (true, _) => config.socket = None,
-            (false, Some(path)) => config.socket = Some(path.into()),
+            (false, Some(path)) => config.socket = Some(in_a_folder(path)?),
             (false, None) => {}
         }
         let idle_exit = parsed.value(&IDLE_EXIT).map(KeepAlive::parse_lenient);
@@ -185,6 +185,18 @@ impl ServeArgs {
             access_log: parsed.value(&ACCESS_LOG).map(str::to_string),
             sandbox: sandbox::When::parse(parsed.value(&SANDBOX).unwrap_or("auto"))?,
         })
+    }
+}
+
+/// The path of `--socket`. Its folder has to exist: a typing error makes none.
+fn in_a_folder(path: &str) -> Result<PathBuf> {
+    let path = PathBuf::from(path);
+    match sandbox::folders(&path).first() {
+        Some(folder) if folder.is_dir() => Ok(path),
+        _ => Err(Error::usage(format!(
+            "--socket: the folder of {} does not exist",
+            path.display()
+        ))),
     }
 }
 
@@ -249,10 +261,9 @@ fn listeners(args: &ServeArgs, config: &Config) -> Result<Listeners> {
 
 /// Enters the sandbox; after it the process can open only the files that it serves.
 fn close(args: &ServeArgs, config: &Config, out: &Out) -> Result<()> {
-    let folder = |path: &Path| path.parent().map(Path::to_path_buf);
     let log = args.access_log.as_deref().filter(|path| *path != "-");
     let more = [config.socket.as_deref(), log.map(Path::new)];
-    let more = more.into_iter().flatten().filter_map(folder);
+    let more = more.into_iter().flatten().flat_map(sandbox::folders);
     let more: Vec<PathBuf> = more.chain(config.runtime.first().cloned()).collect();
     let note = sandbox::close(args.sandbox, config, &more)?;
     note.iter().for_each(|note| out.note(note));

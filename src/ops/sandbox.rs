@@ -77,12 +77,25 @@ pub fn close(wanted: When, config: &Config, more: &[PathBuf]) -> Result<Option<S
     }
 }
 
+/// The folders that a file is in: the one that its name is in, and if that is a link, the one where the file is.
+pub fn folders(file: &Path) -> Vec<PathBuf> {
+    let real = std::fs::canonicalize(file).ok();
+    let parents = [Some(file), real.as_deref()].into_iter().flatten();
+    parents
+        .filter_map(Path::parent)
+        .map(|folder| match folder.as_os_str().is_empty() {
+            true => PathBuf::from("."),
+            false => folder.to_path_buf(),
+        })
+        .collect()
+}
+
 /// Writable paths: the store, the cache, the folder of our own key, and those of sockets and logs.
 fn written(config: &Config, more: &[PathBuf]) -> Vec<PathBuf> {
-    let keys = config.network.keys.last().and_then(|key| key.parent());
+    let keys = config.network.keys.last();
     let mut paths = vec![config.models.clone()];
     paths.extend(config.cache.clone());
-    paths.extend(keys.map(Path::to_path_buf));
+    paths.extend(keys.into_iter().flat_map(|key| folders(key)));
     paths.extend(more.iter().cloned());
     // A rule needs an existing folder, so missing ones are created; a failure leaves the path out.
     for path in &paths {
@@ -94,18 +107,17 @@ fn written(config: &Config, more: &[PathBuf]) -> Vec<PathBuf> {
 /// Read-only paths: Ollama's store, configuration, certificates, keys and the program's folder.
 fn read(config: &Config) -> Vec<PathBuf> {
     let program = std::env::current_exe().ok();
-    let beside = |path: &Option<PathBuf>| path.as_ref()?.parent().map(Path::to_path_buf);
+    let named = [&config.file, &config.api_key_file, &program];
+    let named = named.into_iter().flatten();
     let keys = config.network.keys.iter();
     [
         config.ollama_models.clone(),
         config.network.certificates.clone(),
         config.home.as_ref().map(|home| home.join(".netrc")),
-        beside(&config.file),
-        beside(&config.api_key_file),
-        beside(&program),
     ]
     .into_iter()
     .flatten()
+    .chain(named.flat_map(|path| folders(path)))
     .chain(keys.cloned())
     .collect()
 }

@@ -123,7 +123,13 @@ fn keys_have_limits_and_are_read_again() {
     let sandbox = Sandbox::with_smol();
     let keys = sandbox.file("keys", format!("bot use {BOT} per-minute=3\n"));
     private(&keys);
-    let server = started(&sandbox, &["--api-key-file", keys.to_str().unwrap()]);
+    // A name without a folder, and a link to another one, are read again behind the sandbox, too.
+    let link = sandbox.home.join("link");
+    fs::create_dir(sandbox.home.join("secret")).unwrap();
+    fs::rename(&keys, sandbox.home.join("secret/keys")).unwrap();
+    std::os::unix::fs::symlink("secret/keys", &link).unwrap();
+    let server = started(&sandbox, &["--api-key-file", "link"]);
+    let keys = link;
     let ask = |key: &str| server.ask_with("GET", "/api/version", "", &bearer(key));
     let statuses: Vec<u16> = (0..5).map(|_| ask(BOT).status).collect();
     assert_eq!(statuses, [200, 200, 200, 429, 429]);
@@ -166,6 +172,8 @@ fn nobody_is_let_in_by_mistake() {
     let output = serve(&["--api-key-file", "bad"]).fails(2, "line 1: a key must have at least 16");
     assert!(!output.contains("short"), "{output}");
     serve(&["--no-tcp"]).fails(2, "leave nothing to listen on");
+    serve(&["--socket", "new/dir/x"]).fails(2, "the folder of new/dir/x does not exist");
+    assert!(!sandbox.home.join("new").exists());
     serve(&["--linger", "soon"]).fails(2, "invalid duration");
 }
 
@@ -173,13 +181,10 @@ fn nobody_is_let_in_by_mistake() {
 fn each_request_is_a_line_without_its_text() {
     let sandbox = Sandbox::with_smol();
     let keys = keyed(&sandbox);
+    assert!(keys.is_file());
     let log = sandbox.home.join("access.log");
-    let flags = [
-        "--api-key-file",
-        keys.to_str().unwrap(),
-        "--access-log",
-        log.to_str().unwrap(),
-    ];
+    // Names without a folder work behind the sandbox, too.
+    let flags = ["--api-key-file", "keys", "--access-log", "access.log"];
     let server = started(&sandbox, &flags);
     let body = r#"{"model":"smol","prompt":"a secret","options":{"num_predict":2}}"#;
     let answer = server.ask_with("POST", "/api/generate?x=secret", body, &bearer(BOT));
@@ -208,6 +213,10 @@ fn each_request_is_a_line_without_its_text() {
     eventually(|| log.exists());
     server.ask("GET", "/", "");
     eventually(|| lines().lines().count() == 1);
+    // A log that was removed is made anew.
+    fs::remove_file(&log).unwrap();
+    server.signal("-HUP");
+    eventually(|| log.exists());
 }
 
 #[test]
