@@ -2,6 +2,7 @@
 
 pub mod chat;
 pub mod examples;
+pub mod long_inputs;
 pub mod manual;
 pub mod map;
 pub mod pipes;

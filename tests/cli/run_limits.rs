@@ -179,7 +179,7 @@ fn an_answer_without_an_end_has_one() {
     };
     let loops = sing(&[]);
     assert!(loops.stderr.contains("it repeats itself"), "{loops:?}");
-    assert!(loops.stdout.matches("row your boat").count() > 20);
+    assert!(loops.stdout.len() > 1000, "{loops:?}");
     assert_eq!(sing(&["--whole"]).status, Some(6));
     // Whoever sets a limit has what they ask for; a server does the same as this process.
     let limited = sing(&["-n", "1200"]);

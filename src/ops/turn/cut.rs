@@ -1,4 +1,4 @@
-//! What to tell of an answer that a limit cut.
+//! The note on an answer that a limit cut.
 
 use super::{BOUNDED_TOKENS, options_in_force};
 use crate::core::message::{Finish, Reason};

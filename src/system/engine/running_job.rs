@@ -108,10 +108,16 @@ impl RunningJob {
         });
     }
 
-    /// True if it is to end because it goes round in circles.
-    pub fn is_loop(&self) -> bool {
+    /// The limit that its answer has reached.
+    pub fn limit(&self) -> Option<Reason> {
         let start = self.tokens.len().saturating_sub(self.answer_tokens);
-        self.request.ends_loops && repetition::is_loop(&self.tokens[start..])
+        if self.answer_tokens >= self.request.answer_tokens {
+            Some(Reason::Length)
+        } else if self.request.ends_loops && repetition::is_loop(&self.tokens[start..]) {
+            Some(Reason::Repetition)
+        } else {
+            None
+        }
     }
 
     /// Records that the first token was chosen.

@@ -417,11 +417,8 @@ impl<'a> Worker<'a> {
             .logprobs
             .map(|count| logprobs::describe(vocab, logits, token, count));
         job.push(token, bytes, logprobs);
-        if job.answer_tokens >= job.request.answer_tokens {
-            return job.end(Reason::Length);
-        }
-        if job.is_loop() {
-            return job.end(Reason::Repetition);
+        if let Some(reason) = job.limit() {
+            return job.end(reason);
         }
         if job.tokens.len() < self.plan.tokens_max {
             return;
