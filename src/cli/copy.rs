@@ -1,17 +1,22 @@
 //! `puna cp`: a second name for a model.
 
+use serde_json::json;
+
 use super::context::Context;
+use super::flag::HOST;
 use super::out::Out;
 use super::parsed::Parsed;
 use super::table::{Command, Completes, PLAIN, Section};
 use crate::core::error::Result;
 use crate::core::name::Name;
+use crate::system::client::Method;
 
 pub const COMMAND: Command = Command {
     name: "cp",
     summary: "give a model a second name",
     operands: "SOURCE TARGET",
     arity: (2, 2),
+    flags: &[HOST],
     about: &[
         "Copies a model to another name and replaces a model that had it. The weights are shared, not copied. A \
          model of Ollama's store is copied into puna's own.",
@@ -24,6 +29,10 @@ pub const COMMAND: Command = Command {
 };
 
 fn run(parsed: &Parsed, context: &Context, _: &mut Out) -> Result<()> {
+    if let Some(server) = context.named_server(parsed)? {
+        let names = json!({ "source": parsed.operands[0], "destination": parsed.operands[1] });
+        return server.tell(Method::Post, "/api/copy", &names);
+    }
     let (source, target) = (
         Name::parse(&parsed.operands[0])?,
         Name::parse(&parsed.operands[1])?,

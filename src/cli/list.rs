@@ -3,14 +3,16 @@
 use std::time::SystemTime;
 
 use super::context::{self, Context};
-use super::flag::{JSON, QUIET};
+use super::flag::{HOST, JSON, QUIET};
 use super::out::{Out, human_bytes};
 use super::parsed::Parsed;
 use super::table::{Command, Completes, PLAIN, Section};
 use crate::core::clock;
 use crate::core::error::Result;
 use crate::core::name::begins;
+use crate::format::wire::native::listing::Tags;
 use crate::ops::list;
+use crate::system::client::Client;
 use crate::system::config::Config;
 use crate::system::store::Entry;
 
@@ -20,13 +22,14 @@ pub const COMMAND: Command = Command {
     summary: "list the models in the store",
     operands: "[PREFIX]",
     arity: (0, 1),
-    flags: &[JSON, QUIET],
+    flags: &[JSON, HOST, QUIET],
     about: &[
         "Lists the models whose names begin with PREFIX, newest first: those of puna's own store, then those of \
          Ollama's store that have other names.",
         "In a pipe each line is name, digest, bytes and modification time (RFC 3339, UTC), separated by tabs. On a \
          terminal the same is shown as a table, rounded. Broken manifests are named on standard error; all other \
          models are listed.",
+        "With --host, or a server in PUNA_HOST, the models of that server are listed.",
     ],
     examples: &[
         ("puna ls", "list all models"),
@@ -43,18 +46,52 @@ pub const COMMAND: Command = Command {
 };
 
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
-    let config = &context.config;
     let prefix = parsed.operands.first().map_or("", String::as_str);
+    let server = context.named_server(parsed)?;
     if parsed.has(&JSON) {
-        let (tags, broken) = list::tags(&context.store())?;
-        broken.iter().for_each(|line| out.note(line));
+        let tags = match &server {
+            Some(server) => server.get::<Tags>("/api/tags")?.models,
+            None => {
+                let (tags, broken) = list::tags(&context.store())?;
+                broken.iter().for_each(|line| out.note(line));
+                tags
+            }
+        };
         let tags: Vec<_> = tags
             .into_iter()
             .filter(|tag| begins(&tag.name, prefix))
             .collect();
         return out.json(&tags);
     }
-    print(prefix, config, out)
+    match server {
+        Some(server) => print_theirs(prefix, &server, out),
+        None => print(prefix, &context.config, out),
+    }
+}
+
+/// Prints the models of a server whose names begin with `prefix`, in any case.
+///
+/// # Errors
+/// As [`Client::get`], or if the output cannot be written.
+pub fn print_theirs(prefix: &str, server: &Client, out: &mut Out) -> Result<()> {
+    let tags = server.get::<Tags>("/api/tags")?.models.into_iter();
+    let tags = tags.filter(|tag| begins(&tag.name, prefix));
+    if out.output_is_terminal {
+        let rows = tags.map(|tag| {
+            let digest = tag.digest.chars().take(12).collect();
+            let day = tag.modified_at.chars().take(10).collect();
+            vec![tag.name, digest, human_bytes(tag.size), day]
+        });
+        return out.table(
+            &["NAME", "ID", "SIZE", "MODIFIED"],
+            &rows.collect::<Vec<_>>(),
+        );
+    }
+    let records = tags.map(|tag| {
+        let digest = format!("sha256:{}", tag.digest);
+        vec![tag.name, digest, tag.size.to_string(), tag.modified_at]
+    });
+    out.records(&records.collect::<Vec<_>>())
 }
 
 /// Prints the models whose names begin with `prefix`, in any case.

@@ -46,12 +46,15 @@ mod vectors;
 
 use std::ffi::OsString;
 
-use crate::core::error::{Class, Result};
+use crate::core::error::{Class, Error, Result};
+use crate::ops::model::is_path;
 use crate::system::config::Config;
 use commands::COMMANDS;
 use context::Context;
-use flag::QUIET;
+use flag::{HOST, QUIET};
 use out::Out;
+use parsed::Parsed;
+use table::{Command, Section};
 
 /// Runs the command that the arguments name and returns its exit status.
 pub fn main(words: impl IntoIterator<Item = OsString>) -> u8 {
@@ -95,7 +98,26 @@ fn run(words: &[OsString]) -> Result<u8> {
     let Some(_lock) = run_limits::enter(command, &parsed, &mut config)? else {
         return Ok(0);
     };
+    check_place(command, &parsed, &config)?;
     let context = Context::new(config);
     run_limits::run(command, &parsed, &context, &mut out)?;
     Ok(context.status())
+}
+
+/// Refuses to do here what a server was named for: the settings name one, and this command cannot use it. A model in a
+/// file is no server's.
+fn check_place(command: &Command, parsed: &Parsed, config: &Config) -> Result<()> {
+    let uses_models = matches!(
+        command.section,
+        Section::Prompts | Section::Models | Section::Store
+    );
+    let is_file = parsed.operands.first().is_some_and(|first| is_path(first));
+    let goes = command.flags.iter().any(|flag| flag.long == HOST.long);
+    if !config.address_named || !uses_models || is_file || goes {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "{} works with the models of this machine only: unset PUNA_HOST and OLLAMA_HOST, which name {}",
+        command.name, config.address
+    )))
 }

@@ -1,12 +1,15 @@
 //! `puna rm`: removes models from the store.
 
+use serde_json::json;
+
 use super::context::Context;
-use super::flag::{Flag, switch};
+use super::flag::{Flag, HOST, switch};
 use super::out::{self, Out};
 use super::parsed::Parsed;
 use super::table::{Command, Completes, PLAIN, Section};
 use crate::core::error::{Error, Result};
 use crate::core::name::Name;
+use crate::system::client::Method;
 use crate::system::store::Store;
 
 pub const COMMAND: Command = Command {
@@ -14,10 +17,11 @@ pub const COMMAND: Command = Command {
     summary: "remove models from the store",
     operands: "MODEL...",
     arity: (1, usize::MAX),
-    flags: &[FORCE],
+    flags: &[FORCE, HOST],
     about: &[
         "Removes models and the blobs that no other model uses. If one cannot be removed, the others still are, and \
          the exit status is that of the first failure. Models of Ollama's store are never removed.",
+        "With --host, or a server in PUNA_HOST, the models of that server are removed, and no others.",
     ],
     examples: &[("puna rm smol:backup", "remove a model")],
     completes: Completes::Models,
@@ -29,10 +33,17 @@ pub const COMMAND: Command = Command {
 const FORCE: Flag = switch("force", Some('f'), "ignore models that do not exist");
 
 fn run(parsed: &Parsed, context: &Context, _: &mut Out) -> Result<()> {
+    let server = context.named_server(parsed)?;
     let store = context.store();
     let mut first: Option<Error> = None;
     for operand in &parsed.operands {
-        match remove(&store, operand) {
+        let removed = match &server {
+            Some(server) => {
+                server.tell(Method::Delete, "/api/delete", &json!({ "model": operand }))
+            }
+            None => remove(&store, operand),
+        };
+        match removed {
             Err(error) if error.is_not_found() && parsed.has(&FORCE) => {}
             Err(error) => match first {
                 None => first = Some(error),

@@ -1,7 +1,13 @@
 //! `puna rerank`: sorts lines by how well they answer a question.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use serde::Deserialize;
+use serde_json::json;
+
 use super::context::Context;
-use super::flag::{Flag, JSON, QUIET, option};
+use super::flag::{Flag, HOST, JSON, QUIET, option};
 use super::out::{self, Out};
 use super::parsed::Parsed;
 use super::records::{Format, Records};
@@ -10,17 +16,19 @@ use super::run::turn_flags::OPTION;
 use super::run_limits::{self, Deadline};
 use super::stdin::Input;
 use super::table::{Command, Completes, PLAIN};
-use crate::core::error::Result;
-use crate::ops::model;
+use crate::core::error::{Error, Result};
+use crate::core::options::Options;
+use crate::ops::model::{self, Model};
 use crate::ops::pool::{Policy, Pool};
 use crate::ops::rerank::{Request, rerank};
+use crate::system::client::Client;
 
 pub const COMMAND: Command = Command {
     name: "rerank",
     summary: "sort lines by how well they answer a question",
     operands: "MODEL QUERY",
     arity: (2, 2),
-    flags: &[TOP, OPTION, JSON, QUIET],
+    flags: &[TOP, OPTION, JSON, HOST, QUIET],
     about: &[
         "Reads lines from standard input and prints each line's score, a tab, and the line, the best first; lines with \
          equal scores keep their order. A reranking model reads question and line together, and its scores may be any \
@@ -43,12 +51,82 @@ const TOP: Flag = option("top", None, "N", "print only the N best");
 /// Lines that are scored in one request.
 const LINES: usize = 64;
 
+/// What computes the scores.
+enum Ranker {
+    /// A model in this process, with these options.
+    Here(Box<(Pool, Model, Options)>),
+    /// A model of this name at a server.
+    Server(Client, String),
+}
+
+impl Ranker {
+    fn open(parsed: &Parsed, context: &Context) -> Result<Self> {
+        let operand = &parsed.operands[0];
+        let server = context.named_server(parsed)?;
+        if let Some(server) = server.filter(|_| !model::is_path(operand)) {
+            if parsed.has(&OPTION) {
+                let text =
+                    "--option cannot be used with a server, which has the model's own options";
+                return Err(Error::usage(text));
+            }
+            server.must_be_puna("rerank")?;
+            return Ok(Ranker::Server(server, operand.clone()));
+        }
+        let model = model::open(&context.store(), operand)?;
+        let pool = Pool::new(context.config.clone(), Policy::Server, out::log(None)?);
+        Ok(Ranker::Here(Box::new((pool, model, options(parsed)?))))
+    }
+
+    /// The score of each text.
+    fn scores(
+        &self,
+        query: &str,
+        texts: Vec<String>,
+        cancel: Arc<AtomicBool>,
+        out: &Out,
+    ) -> Result<Vec<f32>> {
+        match self {
+            Ranker::Here(here) => {
+                let (pool, model, options) = &**here;
+                let request = Request {
+                    model,
+                    query: query.to_string(),
+                    texts,
+                    options: options.clone(),
+                    cancel,
+                };
+                Ok(rerank(pool, &request, &mut out.loading())?.scores)
+            }
+            Ranker::Server(server, model) => {
+                let mut scores = vec![0.0; texts.len()];
+                let body = json!({ "model": model, "query": query, "documents": texts });
+                for result in server.ask::<Ranked>("/api/rerank", &body)?.results {
+                    if let Some(score) = scores.get_mut(result.index) {
+                        *score = result.relevance_score;
+                    }
+                }
+                Ok(scores)
+            }
+        }
+    }
+}
+
+/// A server's answer.
+#[derive(Deserialize)]
+struct Ranked {
+    results: Vec<Score>,
+}
+
+/// The score of a text.
+#[derive(Deserialize)]
+struct Score {
+    index: usize,
+    relevance_score: f32,
+}
+
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
-    let config = &context.config;
     let top = parsed.number(&TOP, 1..=usize::MAX)?;
-    let options = options(parsed)?;
-    let model = model::open(&context.store(), &parsed.operands[0])?;
-    let pool = Pool::new(config.clone(), Policy::Server, out::log(None)?);
+    let ranker = Ranker::open(parsed, context)?;
     let deadline = Deadline::new();
     let mut input = Records::new(Input::new(), Format::Lines);
     let mut found: Vec<(f32, usize, String)> = Vec::new();
@@ -65,20 +143,11 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
             break;
         }
         let is_last = texts.len() < LINES;
-        let request = Request {
-            model: &model,
-            query: parsed.operands[1].clone(),
-            texts: texts.clone(),
-            options: options.clone(),
-            cancel: deadline.flag(),
-        };
-        let mut loading = out.loading();
-        let ranked = rerank(&pool, &request, &mut loading);
-        let ranked = deadline.check(ranked)?;
-        drop(loading);
+        let scores = ranker.scores(&parsed.operands[1], texts.clone(), deadline.flag(), out);
+        let scores = deadline.check(scores)?;
         let numbers = count..;
         count += texts.len();
-        let lines = texts.into_iter().zip(ranked.scores).zip(numbers);
+        let lines = texts.into_iter().zip(scores).zip(numbers);
         found.extend(lines.map(|((text, score), number)| (score, number, text)));
         found.sort_by(|(a, ..), (b, ..)| b.total_cmp(a));
         found.truncate(top.unwrap_or(usize::MAX));

@@ -1,7 +1,9 @@
 //! `puna show`: prints the details of one model.
 
+use serde_json::{Value as Json, json};
+
 use super::context::Context;
-use super::flag::{Flag, Group, JSON, switch};
+use super::flag::{Flag, Group, HOST, JSON, switch};
 use super::out::{Out, human_bytes};
 use super::parsed::Parsed;
 use super::table::{Command, Completes, PLAIN, Section};
@@ -16,7 +18,7 @@ pub const COMMAND: Command = Command {
     operands: "MODEL",
     arity: (1, 1),
     flags: &[
-        JSON, VERBOSE, MODELFILE, PARAMETERS, SYSTEM, TEMPLATE, LICENSE,
+        JSON, VERBOSE, MODELFILE, PARAMETERS, SYSTEM, TEMPLATE, LICENSE, HOST,
     ],
     about: &[
         "Shows a model of the store or a GGUF file: architecture, parameters, context length, quantisation, the origin \
@@ -70,20 +72,68 @@ const SECTIONS: [(&Flag, &str); 5] = [
 ];
 
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
-    let model = model::open(&context.store(), &parsed.operands[0])?;
+    let operand = &parsed.operands[0];
     let section = parsed.only_one(&SECTIONS)?;
+    let server = context.named_server(parsed)?;
+    if let Some(server) = server.filter(|_| !model::is_path(operand)) {
+        let body = json!({ "model": operand, "verbose": parsed.has(&VERBOSE) });
+        let shown: Json = server.ask("/api/show", &body)?;
+        return if parsed.has(&JSON) {
+            out.json(&[shown])
+        } else if let Some(section) = section {
+            print_section(shown[section].as_str().unwrap_or_default(), out)
+        } else {
+            print_rows(&their_rows(operand, &shown), out)
+        };
+    }
+    let model = model::open(&context.store(), operand)?;
     if parsed.has(&JSON) {
         return out.json(&[show::show(&model, parsed.has(&VERBOSE))?]);
     }
-    if let Some(section) = section {
-        let text = section_text(&model, section)?;
-        return if text.is_empty() {
-            Ok(())
-        } else {
-            out.write(&(text.trim_end_matches('\n').to_string() + "\n"))
-        };
+    match section {
+        Some(section) => print_section(&section_text(&model, section)?, out),
+        None => table(&model, out),
     }
-    table(&model, out)
+}
+
+/// What a server says of a model, as the rows of [`rows`].
+fn their_rows(name: &str, shown: &Json) -> Vec<Vec<String>> {
+    let (details, info) = (&shown["details"], &shown["model_info"]);
+    let architecture = info["general.architecture"].as_str().unwrap_or_default();
+    let number = |key: &str| info[format!("{architecture}.{key}")].as_u64();
+    let text = |value: &Json| value.as_str().unwrap_or_default().to_string();
+    let count = |value: Option<u64>| value.map(|value| value.to_string()).unwrap_or_default();
+    let abilities = shown["capabilities"].as_array().into_iter().flatten();
+    let abilities: Vec<&str> = abilities.filter_map(Json::as_str).collect();
+    let rows = [
+        ("name", name.to_string()),
+        ("architecture", architecture.to_string()),
+        ("parameters", text(&details["parameter_size"])),
+        ("quantization", text(&details["quantization_level"])),
+        ("context", count(number("context_length"))),
+        ("embedding", count(number("embedding_length"))),
+        ("capabilities", abilities.join(",")),
+        ("system", text(&shown["system"])),
+    ];
+    let rows = rows.into_iter().filter(|(_, value)| !value.is_empty());
+    let rows = rows.map(|(word, value)| vec![word.to_string(), value]);
+    let parameters = text(&shown["parameters"]);
+    rows.chain(option_rows(&parameters)).collect()
+}
+
+/// A row for each line of a text of parameters.
+fn option_rows(parameters: &str) -> impl Iterator<Item = Vec<String>> {
+    parameters.lines().map(|line| {
+        let (name, value) = line.split_once(' ').unwrap_or((line, ""));
+        vec![format!("option {name}"), value.trim().to_string()]
+    })
+}
+
+fn print_section(text: &str, out: &mut Out) -> Result<()> {
+    match text.trim_end_matches('\n') {
+        "" => Ok(()),
+        text => out.write(&format!("{text}\n")),
+    }
 }
 
 /// Prints the details of a model: as a table on a terminal, else one per line.
@@ -91,11 +141,14 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
 /// # Errors
 /// If the output cannot be written.
 pub fn table(model: &Model, out: &mut Out) -> Result<()> {
-    let rows = rows(model, out.output_is_terminal);
+    print_rows(&rows(model, out.output_is_terminal), out)
+}
+
+fn print_rows(rows: &[Vec<String>], out: &mut Out) -> Result<()> {
     if out.output_is_terminal {
-        out.table(&["WHAT", "VALUE"], &rows)
+        out.table(&["WHAT", "VALUE"], rows)
     } else {
-        out.records(&rows)
+        out.records(rows)
     }
 }
 
@@ -161,9 +214,6 @@ fn rows(model: &Model, human: bool) -> Vec<Vec<String>> {
         .filter_map(|(word, value)| Some(vec![word.to_string(), value?]))
         .collect();
     let parameters = crate::format::wire::native::show::parameters_text(&model.options);
-    rows.extend(parameters.lines().map(|line| {
-        let (name, value) = line.split_once(' ').unwrap_or((line, ""));
-        vec![format!("option {name}"), value.trim().to_string()]
-    }));
+    rows.extend(option_rows(&parameters));
     rows
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use serde::Deserialize;
 
 use super::context::{self, Context};
-use super::flag::{Flag, JSON, QUIET, option, switch};
+use super::flag::{Flag, HOST, JSON, QUIET, option, switch};
 use super::out::{self, Out};
 use super::parsed::Parsed;
 use super::records::{Format, Records};
@@ -16,10 +16,13 @@ use super::run_limits::{self, Deadline};
 use super::stdin::Input;
 use super::table::{Command, Completes, PLAIN};
 use crate::core::error::{Error, Result};
+use crate::format::wire::native::EmbedRequest;
+use crate::format::wire::native::encode::EmbedRecord;
+use crate::format::wire::options::to_json;
 use crate::ops::embed::{self, Request};
 use crate::ops::model::{self, Model};
 use crate::ops::pool::{Policy, Pool};
-use crate::system::config::Config;
+use crate::system::client::Client;
 
 /// Lines in one request to the model.
 const LINES: usize = 64;
@@ -29,7 +32,7 @@ pub const EMBED: Command = Command {
     summary: "turn lines into vectors",
     operands: "MODEL",
     arity: (1, 1),
-    flags: &[F32, DIMENSIONS, OPTION, JSON, QUIET],
+    flags: &[F32, DIMENSIONS, OPTION, JSON, HOST, QUIET],
     about: &[
         "Reads lines from standard input and prints each line, a tab, and its vector: numbers with blanks between \
          them. Backslashes, tabs and carriage returns in a line are escaped. Vectors have length 1. Lines are printed \
@@ -50,7 +53,7 @@ pub const NEAREST: Command = Command {
     summary: "sort lines by how near they are to a text",
     operands: "MODEL TEXT",
     arity: (2, 2),
-    flags: &[TOP, OPTION, JSON, QUIET],
+    flags: &[TOP, OPTION, JSON, HOST, QUIET],
     about: &[
         "Reads the output of embed from standard input, lines or JSON, and prints each line's nearness to TEXT, a tab, \
          and the line, the nearest first. Nearness is the cosine of the angle between the two vectors: 1 for the same \
@@ -77,23 +80,37 @@ const TOP: Flag = option("top", None, "N", "print only the N nearest");
 
 /// An embedding model with its settings and deadline.
 struct Maker {
-    pool: Pool,
-    model: Model,
+    at: At,
     dimensions: Option<usize>,
     options: crate::core::options::Options,
     deadline: Deadline,
 }
 
+/// Where the vectors are computed.
+enum At {
+    /// In this process.
+    Here(Box<(Pool, Model)>),
+    /// At a server, with a model of this name.
+    Server(Client, String),
+}
+
 impl Maker {
-    fn open(parsed: &Parsed, config: &Config) -> Result<Self> {
-        let model = model::open(&context::store(config), &parsed.operands[0])?;
-        if !model.header.is_embedding() {
-            let text = format!("{} is not an embedding model", model.label);
-            return Err(Error::usage(text));
-        }
+    fn open(parsed: &Parsed, context: &Context) -> Result<Self> {
+        let (config, operand) = (&context.config, &parsed.operands[0]);
+        let at = match context.named_server(parsed)? {
+            Some(server) if !model::is_path(operand) => At::Server(server, operand.clone()),
+            _ => {
+                let model = model::open(&context::store(config), operand)?;
+                if !model.header.is_embedding() {
+                    let text = format!("{} is not an embedding model", model.label);
+                    return Err(Error::usage(text));
+                }
+                let pool = Pool::new(config.clone(), Policy::Server, out::log(None)?);
+                At::Here(Box::new((pool, model)))
+            }
+        };
         Ok(Maker {
-            model,
-            pool: Pool::new(config.clone(), Policy::Server, out::log(None)?),
+            at,
             dimensions: parsed.number(&DIMENSIONS, 1..=usize::MAX)?,
             options: options(parsed)?,
             deadline: Deadline::new(),
@@ -102,8 +119,22 @@ impl Maker {
 
     /// The vector of each text; the vector of a text without tokens is empty.
     fn vectors(&self, texts: Vec<String>) -> Result<Vec<Vec<f32>>> {
+        let (pool, model) = match &self.at {
+            At::Here(here) => &**here,
+            At::Server(server, model) => {
+                let body = EmbedRequest {
+                    model: model.clone(),
+                    input: texts.into(),
+                    truncate: Some(true),
+                    dimensions: self.dimensions.map_or(0, |count| count as i64),
+                    keep_alive: None,
+                    options: to_json(&self.options),
+                };
+                return Ok(server.ask::<EmbedRecord>("/api/embed", &body)?.embeddings);
+            }
+        };
         let request = Request {
-            model: &self.model,
+            model,
             texts,
             truncate: true,
             dimensions: self.dimensions,
@@ -111,15 +142,14 @@ impl Maker {
             keep_alive: None,
             cancel: self.deadline.flag(),
         };
-        let made = embed::embed(&self.pool, &request, &mut |_| {});
+        let made = embed::embed(pool, &request, &mut |_| {});
         Ok(self.deadline.check(made)?.vectors)
     }
 }
 
 fn embed(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
-    let config = &context.config;
     parsed.only_one(&[(&F32, ()), (&JSON, ())])?;
-    let maker = Maker::open(parsed, config)?;
+    let maker = Maker::open(parsed, context)?;
     let mut input = Records::new(Input::new(), Format::Lines);
     let mut ended = None;
     while ended.is_none() {
@@ -161,9 +191,8 @@ fn embed(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
 }
 
 fn nearest(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
-    let config = &context.config;
     let top = parsed.number(&TOP, 1..=usize::MAX)?;
-    let maker = Maker::open(parsed, config)?;
+    let maker = Maker::open(parsed, context)?;
     let wanted = maker.vectors(vec![parsed.operands[1].clone()])?;
     let wanted = wanted.into_iter().next().unwrap_or_default();
     let mut input = Records::new(Input::new(), Format::Lines);

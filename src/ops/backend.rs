@@ -110,6 +110,14 @@ impl Local {
 }
 
 impl Backend {
+    /// The model; unknown at a server.
+    pub fn model(&self) -> Option<&Model> {
+        match self {
+            Backend::Local(local) => Some(local.model()),
+            Backend::Remote(_) => None,
+        }
+    }
+
     /// Starts a turn. A model in this process has then accepted the prompt; a server's errors come with the
     /// first delta. The answer ends with `Cancelled` soon after `cancel` is set.
     ///

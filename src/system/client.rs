@@ -149,11 +149,44 @@ impl Client {
         })
     }
 
+    /// Sends a value with a method and reads an answer without a body.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn tell(&self, method: Method, route: &str, body: &impl Serialize) -> Result<()> {
+        let text = crate::core::json::line(body);
+        let url = format!("{}{route}", self.base);
+        let request = match method {
+            Method::Post => self.agent.post(url),
+            Method::Delete => self.agent.delete(url).force_send_body(),
+        };
+        let request = self
+            .with_key(request)
+            .header("Content-Type", "application/json");
+        self.checked(request.send(text)).map(drop)
+    }
+
+    /// Posts a value and reads the answer's only record.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn ask<T: DeserializeOwned>(&self, route: &str, body: &impl Serialize) -> Result<T> {
+        let record = self.post::<T>(route, body)?.next();
+        record.unwrap_or_else(|| {
+            let text = format!("the server at {} sent an empty answer", self.what);
+            Err(Error::plain(Class::Network, text))
+        })
+    }
+
+    /// The address, as messages name it.
+    pub fn address(&self) -> &str {
+        &self.what
+    }
+
     /// True if the server says that this model can embed and not complete; false if it cannot be asked.
     pub fn only_embeds(&self, model: &str) -> bool {
         let body = serde_json::json!({ "model": model });
-        let shown = self.post::<serde_json::Value>("/api/show", &body);
-        let Some(Ok(shown)) = shown.ok().and_then(|mut records| records.next()) else {
+        let Ok(shown) = self.ask::<serde_json::Value>("/api/show", &body) else {
             return false;
         };
         let can = |word: &str| {
@@ -238,8 +271,15 @@ impl Client {
         Error::plain(
             Class::Network,
             match error {
-                ureq::Error::Io(_) | ureq::Error::ConnectionFailed | ureq::Error::HostNotFound => {
+                ureq::Error::HostNotFound => {
+                    format!("there is no host by the name in {what}")
+                }
+                ureq::Error::Io(error) if is_absent(error) => {
                     format!("no server at {what}: start one with 'puna serve'; run needs none")
+                }
+                ureq::Error::Io(error) => {
+                    let cause = crate::core::error::cause(error);
+                    format!("no connection to {what}: {cause}")
                 }
                 error => format!("the server at {what} does not answer: {error}"),
             },
@@ -257,12 +297,29 @@ impl Client {
     }
 }
 
+/// How [`Client::tell`] sends a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// `POST`.
+    Post,
+    /// `DELETE`.
+    Delete,
+}
+
+/// True if nothing listens there.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+    )
+}
+
 /// The class of an error from a server that does not name it, by the HTTP status alone.
 fn class_of(status: u16) -> Class {
     match status {
         404 => Class::NoModel,
         401 | 403 => Class::Denied,
-        503 => Class::Busy,
+        429 | 503 => Class::Busy,
         400 => Class::Usage,
         _ => Class::Failed,
     }

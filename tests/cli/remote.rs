@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
-use crate::support::Sandbox;
+use crate::engine::minilm::minilm;
 use crate::support::scripted_server::{Say, Scripted};
+use crate::support::{self, Sandbox, run, smol};
 
 /// A server that answers every chat with this text.
 fn says(text: &'static str) -> Scripted {
@@ -101,4 +102,83 @@ fn a_status_decides_where_no_header_does() {
         let done = sandbox.puna(&["run", "--host", &host, "m", "hi"], "");
         done.fails(expected, "the context is the model");
     }
+}
+
+#[test]
+fn with_a_server_named_nothing_happens_here() {
+    let (here, there) = (Sandbox::with_smol(), Sandbox::with_smol());
+    there.create("mini", &format!("FROM {}\n", minilm().display()));
+    let server = there.serve(&[("PUNA_SOCKET", "")]);
+    let at = server.at.clone();
+    let run = |words: &[&str], input: &str| {
+        let mut command = here.command(words);
+        run(command.env("PUNA_HOST", &at), input)
+    };
+    // Each of these is done by the server, and the store here stays as it is.
+    let before = here.puna(&["ls"], "").ok();
+    assert!(run(&["ls"], "").ok().contains("mini:latest\tsha256:"));
+    assert_eq!(run(&["ls", "mi", "--json"], "").ok().lines().count(), 1);
+    run(&["cp", "mini", "small"], "").ok();
+    let shown = run(&["show", "small"], "").ok();
+    assert!(shown.contains("capabilities\tembedding\n"), "{shown}");
+    assert!(
+        run(&["show", "small", "--modelfile"], "")
+            .ok()
+            .contains("FROM")
+    );
+    let vectors = run(&["embed", "small"], "a whale\na car\n").ok();
+    assert_eq!(
+        vectors,
+        there.puna(&["embed", "mini"], "a whale\na car\n").ok()
+    );
+    let near = run(&["nearest", "small", "the sea", "--top", "1"], &vectors).ok();
+    assert!(near.ends_with("\ta whale\n"), "{near}");
+    let ranked = run(
+        &["rerank", "small", "the sea", "--top", "1"],
+        "a car\na whale\n",
+    )
+    .ok();
+    assert!(ranked.ends_with("\ta whale\n"), "{ranked}");
+    let words = [
+        "map",
+        "smol",
+        "-n",
+        "4",
+        "--temperature",
+        "0",
+        "-p",
+        "Say {}",
+    ];
+    let answers = run(&words, "one\ntwo\n").ok();
+    assert_eq!(answers, there.puna(&words, "one\ntwo\n").ok());
+    run(&["rm", "small"], "").ok();
+    run(&["rm", "small"], "").fails(3, "not found");
+    run(&["rm", "-f", "small"], "").ok();
+    assert!(!there.puna(&["ls"], "").ok().contains("small"));
+    // The others do nothing.
+    let refused: [&[&str]; 9] = [
+        &["gc"],
+        &["du"],
+        &["verify"],
+        &["tokens", "smol"],
+        &["choose", "smol", "a", "b"],
+        &["render", "smol", "hi"],
+        &["outdated"],
+        &["export", "smol"],
+        &["path", "smol"],
+    ];
+    for words in refused {
+        run(words, "text").fails(2, "works with the models of this machine only");
+    }
+    assert_eq!(here.puna(&["ls"], "").ok(), before);
+    // A model in a file is here, and a server that is not there is no reason to use this store.
+    let smol = smol();
+    let file = smol.to_str().unwrap();
+    assert!(run(&["tokens", file], "one").ok().contains('1'));
+    drop(server);
+    run(&["rm", "smol"], "").fails(7, "no server at");
+    assert_eq!(here.puna(&["ls"], "").ok(), before);
+    let mut lost = here.command(&["ls"]);
+    let lost = support::run(lost.env("PUNA_HOST", "nohost.invalid"), "");
+    lost.fails(7, "there is no host by the name in");
 }

@@ -7,10 +7,11 @@ pub mod journal;
 pub mod template;
 pub mod workers;
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::context::Context;
-use super::flag::{Flag, Group, JSON, QUIET, option, switch};
+use super::flag::{Flag, Group, HOST, JSON, QUIET, option, switch};
 use super::out::{self, Out};
 use super::parsed::Parsed;
 use super::records::Format;
@@ -23,6 +24,7 @@ use super::table::{Command, Completes, PLAIN, RECORDS_FAILED};
 use crate::core::duration::KeepAlive;
 use crate::core::error::{Error, Result};
 use crate::core::turn::OutputConstraint;
+use crate::ops::backend::{Backend, Local};
 use crate::ops::model::{self, Model};
 use crate::ops::pool::{Lease, Policy, Pool};
 use crate::ops::turn::options_in_force;
@@ -62,6 +64,7 @@ pub const COMMAND: Command = Command {
         NUM_CTX,
         OVERFLOW,
         JSON,
+        HOST,
         QUIET,
     ],
     about: &[
@@ -188,18 +191,26 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         settings,
     } = MapArgs::read(parsed)?;
     let journal = resume.map(Journal::open).transpose()?;
-    let model = model::open(&context.store(), &ask.turn.model)?;
-    let settings = key(&settings, config, &ask, &model);
-    // As in a server, several answers are computed at once in one context.
-    let mut shared = config.clone();
-    shared.parallel = jobs as u32;
-    let pool = Pool::new(shared, Policy::Server, out::log(None)?);
-    // The model is loaded before the first record, because a load error would fail every record.
-    let lease = load(&pool, &model, &ask, out)?;
+    let (backend, lease) = match context.named_server(parsed)? {
+        Some(server) if !model::is_path(&ask.turn.model) => {
+            (Backend::Remote(Arc::new(server)), None)
+        }
+        _ => {
+            let model = Arc::new(model::open(&context.store(), &ask.turn.model)?);
+            // As in a server, several answers are computed at once in one context.
+            let mut shared = config.clone();
+            shared.parallel = jobs as u32;
+            let pool = Pool::new(shared, Policy::Server, out::log(None)?);
+            // The model is loaded before the first record, because a load error would fail every record.
+            let lease = load(&pool, &model, &ask, out)?;
+            let local = Local::new(pool, model);
+            (Backend::Local(Box::new(local)), Some(lease))
+        }
+    };
+    let settings = key(&settings, config, &ask, &backend);
     let deadline = Deadline::new();
     let job = Job {
-        pool,
-        model,
+        backend,
         ask,
         retries,
         config: config.clone(),
@@ -212,7 +223,9 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         format,
     };
     let mapped = workers::map(job, source, (jobs, journal), json, out);
-    lease.engine().leave_weights();
+    if let Some(lease) = &lease {
+        lease.engine().leave_weights();
+    }
     match deadline.check(mapped)? {
         0 => return Ok(()),
         1 => out::complain("1 record failed"),
@@ -298,10 +311,16 @@ fn settings(parsed: &Parsed) -> String {
 }
 
 /// Everything that answers depend on besides their prompts, as text for the journal's key.
-fn key(settings: &str, config: &Config, ask: &Ask, model: &Model) -> String {
-    let weights = match model.digest {
-        Some(digest) => digest.to_string(),
-        None => format!("{} {:?}", model.weights.display(), model.modified),
+fn key(settings: &str, config: &Config, ask: &Ask, backend: &Backend) -> String {
+    let weights = match backend {
+        Backend::Local(local) => match local.model().digest {
+            Some(digest) => digest.to_string(),
+            None => {
+                let model = local.model();
+                format!("{} {:?}", model.weights.display(), model.modified)
+            }
+        },
+        Backend::Remote(server) => format!("{} {}", server.address(), ask.turn.model),
     };
     // A file's content counts, not its name. The context size counts, because it can cut an answer.
     format!(

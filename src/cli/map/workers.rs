@@ -21,10 +21,9 @@ use crate::cli::run_limits;
 use crate::core::error::{Class, Error, Result};
 use crate::core::lock::LockExt;
 use crate::core::message::{Delta, Finish, Message, Think};
-use crate::core::turn::OutputConstraint;
-use crate::ops::model::Model;
-use crate::ops::pool::Pool;
-use crate::ops::turn::{self, Request};
+use crate::core::turn::{OutputConstraint, TurnRequest};
+use crate::ops::backend::Backend;
+use crate::ops::turn;
 use crate::system::config::Config;
 
 /// Interval at which an idle worker checks whether to stop.
@@ -54,10 +53,8 @@ struct Done {
 
 /// The state that all workers share.
 pub struct Job {
-    /// The pool that has the model loaded.
-    pub pool: Pool,
-    /// The model that answers.
-    pub model: Model,
+    /// What answers: the loaded model, or a server.
+    pub backend: Backend,
     /// The request of every record, without its prompt.
     pub ask: Ask,
     /// Retries per record after a failure that may be temporary.
@@ -288,22 +285,29 @@ impl Job {
         if self.thinks() {
             turn.think.get_or_insert(Think::Off);
         }
-        let request = Request::new(&self.model, turn, Arc::default(), Instant::now())?;
         let mut message = Message::default();
-        let finished = self.collect(request, &mut message);
+        let finished = self.collect(turn, &mut message);
         outcome.output = self.in_one_line(message.content.trim());
         let Some(finish) = finished? else {
             return Ok(());
         };
         outcome.tokens = finish.usage.answer_tokens;
         outcome.dropped = finish.usage.truncated_tokens;
-        outcome.cut = turn::cut(&self.ask.turn, Some(&self.model), &finish);
+        outcome.cut = turn::cut(&self.ask.turn, self.backend.model(), &finish);
         self.ask.turn.check_complete(&message, finish.reason)
     }
 
     /// Adds the answer's deltas to the message, up to an error or the end.
-    fn collect(&self, request: Request, message: &mut Message) -> Result<Option<Box<Finish>>> {
-        for delta in turn::start(&self.pool, request, &mut |_| {})? {
+    fn collect(&self, turn: TurnRequest, message: &mut Message) -> Result<Option<Box<Finish>>> {
+        // An answer of this process sets its flag when it ends, so that each has its own.
+        let cancel = match &self.backend {
+            Backend::Local(_) => Arc::default(),
+            Backend::Remote(_) => self.over.clone(),
+        };
+        let answer = self
+            .backend
+            .start(turn, &cancel, Instant::now(), &mut |_| {})?;
+        for delta in answer {
             let delta = delta?;
             if self.is_over() {
                 return Err(Error::cancelled());
@@ -330,7 +334,10 @@ impl Job {
 
     /// True if the model can think. Thinking is turned off by default, because only answers are printed.
     fn thinks(&self) -> bool {
-        let template_choice = self.pool.template_choice(&self.model);
+        let Backend::Local(local) = &self.backend else {
+            return true; // Turning it off is no mistake with any model.
+        };
+        let template_choice = local.pool().template_choice(local.model());
         template_choice.is_ok_and(|template_choice| template_choice.can("thinking"))
     }
 }
@@ -345,6 +352,7 @@ fn is_fatal(error: &Error) -> bool {
             | Class::NoText
             | Class::Schema
             | Class::Denied
+            | Class::Network
     )
 }
 

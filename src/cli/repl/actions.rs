@@ -13,9 +13,8 @@ use crate::cli::run::{answer, turn_args};
 use crate::cli::{context, list, show};
 use crate::core::error::{Error, Result};
 use crate::core::message::Message;
-use crate::core::name::{Name, begins};
+use crate::core::name::Name;
 use crate::format::wire::native;
-use crate::format::wire::native::listing::Tags;
 use crate::format::wire::native::show::parameters_text;
 use crate::format::wire::options::to_json;
 use crate::ops::backend::Backend;
@@ -41,12 +40,7 @@ pub fn execute(
     match command {
         ReplCommand::List(prefix) => match backend {
             Backend::Local(_) => list::print(&prefix, config, out),
-            Backend::Remote(client) => {
-                let tags = client.get::<Tags>("/api/tags")?.models;
-                let names = tags.iter().map(|tag| &tag.name);
-                let names = names.filter(|name| begins(name, &prefix));
-                out.write(&names.map(|name| format!("{name}\n")).collect::<String>())
-            }
+            Backend::Remote(client) => list::print_theirs(&prefix, client, out),
         },
         ReplCommand::Load(name) => load(name, session, backend, args, config, out),
         ReplCommand::Save(name) => {

@@ -58,11 +58,7 @@ pub fn report_cut(
     whole: bool,
     out: &Out,
 ) -> Result<()> {
-    let model = match backend {
-        Backend::Local(local) => Some(local.model()),
-        Backend::Remote(_) => None,
-    };
-    match turn::cut(turn, model, finish) {
+    match turn::cut(turn, backend.model(), finish) {
         Some(text) if whole => Err(Error::plain(Class::Cut, text)),
         Some(text) => {
             out.note(&text);

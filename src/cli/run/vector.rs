@@ -6,7 +6,7 @@ use super::args::{RunArgs, VectorArgs};
 use super::turn_args::Ask;
 use crate::cli::context;
 use crate::cli::out::Out;
-use crate::core::error::{Class, Error, Result};
+use crate::core::error::{Error, Result};
 use crate::format::wire::native::EmbedRequest;
 use crate::format::wire::native::encode::{EmbedRecord, nanos};
 use crate::format::wire::options::{keep_alive_json, to_json};
@@ -45,9 +45,7 @@ pub fn print(
                 keep_alive: args.keep_alive.map(keep_alive_json),
                 options: to_json(&ask.turn.options),
             };
-            let answer = client.post::<EmbedRecord>("/api/embed", &body)?.next();
-            let none = || Error::plain(Class::Network, "the server sent an empty answer");
-            answer.ok_or_else(none)??
+            client.ask::<EmbedRecord>("/api/embed", &body)?
         }
         None => embed_locally(ask, args, config, out)?,
     };

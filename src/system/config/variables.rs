@@ -32,7 +32,7 @@ const VARIABLES: &[(&str, &str, Form)] = &[
     ),
     (
         "PUNA_HOST, OLLAMA_HOST",
-        "address to listen on, or of the server to use (default 127.0.0.1:11434)",
+        "address to listen on, or of the server that does what it can instead of this machine (default 127.0.0.1:11434)",
         Form::Text,
     ),
     (
