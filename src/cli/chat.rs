@@ -12,8 +12,8 @@ use super::records::{Format, Records};
 use super::run::answer;
 use super::run::turn_args::{Ask, OVERFLOWS};
 use super::run::turn_flags::{
-    FORMAT, GRAMMAR, MESSAGES, OPTION, SCHEMA, SEED, STOP, SYSTEM, TEMPERATURE, THINK, TOOL_CHOICE,
-    TOOLS,
+    FORMAT, GRAMMAR, MESSAGES, OPEN, OPTION, SCHEMA, SEED, STOP, SYSTEM, TEMPERATURE, THINK,
+    TOOL_CHOICE, TOOLS,
 };
 use super::run_limits::{self, Deadline};
 use super::stdin::Input;
@@ -47,6 +47,7 @@ pub const COMMAND: Command = Command {
         TOOL_CHOICE,
         FORMAT,
         SCHEMA,
+        OPEN,
         GRAMMAR,
         STOP,
         TRANSCRIPT,

@@ -167,6 +167,7 @@ impl ServeArgs {
         if let Some(path) = parsed.value(&API_KEY_FILE) {
             config.api_key_file = Some(path.into());
         }
+        parsed.only_one(&[(&NO_SOCKET, ()), (&SOCKET, ())])?;
         config.deterministic |= parsed.has(&DETERMINISTIC);
         match (parsed.has(&NO_SOCKET), parsed.value(&SOCKET)) {
             (true, _) => config.socket = None,

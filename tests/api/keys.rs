@@ -172,7 +172,10 @@ fn nobody_is_let_in_by_mistake() {
     let output = serve(&["--api-key-file", "bad"]).fails(2, "line 1: a key must have at least 16");
     assert!(!output.contains("short"), "{output}");
     serve(&["--no-tcp"]).fails(2, "leave nothing to listen on");
-    serve(&["--socket", "new/dir/x"]).fails(2, "the folder of new/dir/x does not exist");
+    sandbox
+        .puna(&["serve", "--no-tcp", "--socket", "new/dir/x"], "")
+        .fails(2, "the folder of new/dir/x does not exist");
+    serve(&["--socket", "x"]).fails(2, "cannot be used together");
     assert!(!sandbox.home.join("new").exists());
     serve(&["--linger", "soon"]).fails(2, "invalid duration");
 }

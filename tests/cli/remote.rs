@@ -180,5 +180,5 @@ fn with_a_server_named_nothing_happens_here() {
     assert_eq!(here.puna(&["ls"], "").ok(), before);
     let mut lost = here.command(&["ls"]);
     let lost = support::run(lost.env("PUNA_HOST", "nohost.invalid"), "");
-    lost.fails(7, "there is no host by the name in");
+    lost.fails(7, "no connection to http://nohost.invalid:11434: ");
 }

@@ -68,3 +68,28 @@ fn an_answer_without_the_shape_is_an_error() {
     );
     assert_eq!((cut.status, cut.stdout.as_str()), (Some(6), ""), "{cut:?}");
 }
+
+#[test]
+fn an_object_has_the_properties_that_its_schema_names() {
+    let sandbox = sandbox();
+    let schema = r#"{"type":"object","properties":{"name":{"type":"string","maxLength":12},"age":{"type":"integer"}},"required":["name","age"]}"#;
+    let prompt = "Anna is 34 years old and has two dogs. Describe her as JSON.";
+    for seed in 1..=12 {
+        let seed = seed.to_string();
+        let words = [
+            "run", "smol", prompt, "--schema", schema, "-n", "60", "--seed", &seed,
+        ];
+        let answer = sandbox.puna(&words, "").ok();
+        let object: serde_json::Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!(object.as_object().unwrap().len(), 2, "{answer}");
+        // One line without white space between its parts.
+        assert_eq!(answer, format!("{object}\n"));
+    }
+    let asked = |flags: &[&str]| run(&sandbox, flags);
+    asked(&["--open"]).fails(2, "--open needs --schema");
+    asked(&["--schema", "{"]).fails(5, "--schema is not a JSON Schema");
+    let open = r#"{"type":"object","properties":{"a":{"const":1}},"required":["a","b"]}"#;
+    let opened = asked(&["--schema", open, "--open", "-n", "200"]);
+    assert!(opened.stdout.starts_with(r#"{"a":1,""#), "{opened:?}");
+    asked(&["--schema", open]).fails(5, "the schema is not accepted");
+}

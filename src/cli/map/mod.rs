@@ -17,7 +17,7 @@ use super::parsed::Parsed;
 use super::records::Format;
 use super::run::turn_args::{Ask, OVERFLOWS};
 use super::run::turn_flags::{
-    FORMAT, GRAMMAR, OPTION, OVERFLOW, SCHEMA, SEED, SYSTEM, TEMPERATURE,
+    FORMAT, GRAMMAR, OPEN, OPTION, OVERFLOW, SCHEMA, SEED, SYSTEM, TEMPERATURE,
 };
 use super::run_limits::{self, Deadline};
 use super::table::{Command, Completes, PLAIN, RECORDS_FAILED};
@@ -54,6 +54,7 @@ pub const COMMAND: Command = Command {
         RESUME,
         CHOOSE,
         SCHEMA,
+        OPEN,
         FORMAT,
         GRAMMAR,
         SYSTEM,

@@ -37,7 +37,8 @@ use args::{DETERMINISTIC, DIMENSIONS, LOCAL, LOG, PULL, Pull, RunArgs, TRUNCATE,
 use turn_args::Ask;
 use turn_flags::{
     ATTACH, FORMAT, GRAMMAR, HIDETHINKING, KEEPALIVE, MESSAGES, NOWORDWRAP, NUM_CTX, NUM_PREDICT,
-    OPTION, OVERFLOW, RAW, SCHEMA, SEED, STOP, SYSTEM, TEMPERATURE, THINK, TOOL_CHOICE, TOOLS,
+    OPEN, OPTION, OVERFLOW, RAW, SCHEMA, SEED, STOP, SYSTEM, TEMPERATURE, THINK, TOOL_CHOICE,
+    TOOLS,
 };
 
 /// The values of `--overflow`. `reduce` needs several answers, which only this command computes.
@@ -65,6 +66,7 @@ pub const COMMAND: Command = Command {
         TOOL_CHOICE,
         FORMAT,
         SCHEMA,
+        OPEN,
         GRAMMAR,
         FIELDS,
         EXTRACT,
@@ -109,7 +111,8 @@ pub const COMMAND: Command = Command {
          before anything was printed.",
         "With --tools the model may call functions: each call is printed as a line of JSON, with its name and \
          arguments. With --format, --schema or --grammar every token is chosen so that the complete answer matches; \
-         if the answer was cut, the status is 6.",
+         if the answer was cut, the status is 6. An object of a schema has only the properties that the schema names, unless \
+         its additionalProperties says otherwise or --open is given.",
         "An answer ends at the limit of --num-predict, at the end of the context, and, without --num-predict, when its last \
          600 tokens repeat one piece. It is printed as far as it goes, and a note on standard error says why; with --whole \
          the status is then 6. A session has no limit but the context.",

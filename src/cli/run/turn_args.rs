@@ -5,8 +5,8 @@ use std::io::IsTerminal;
 use serde_json::Value as Json;
 
 use super::turn_flags::{
-    ATTACH, FORMAT, GRAMMAR, MESSAGES, NUM_CTX, NUM_PREDICT, OPTION, OVERFLOW, RAW, SCHEMA, SEED,
-    STOP, SYSTEM, TEMPERATURE, THINK, TOOL_CHOICE, TOOLS,
+    ATTACH, FORMAT, GRAMMAR, MESSAGES, NUM_CTX, NUM_PREDICT, OPEN, OPTION, OVERFLOW, RAW, SCHEMA,
+    SEED, STOP, SYSTEM, TEMPERATURE, THINK, TOOL_CHOICE, TOOLS,
 };
 use crate::cli::parsed::Parsed;
 use crate::cli::{stdin, transcript};
@@ -14,6 +14,7 @@ use crate::core::error::{Class, Error, Result};
 use crate::core::message::{Message, Think};
 use crate::core::options::{Options, RETIRED};
 use crate::core::turn::{Input, OutputConstraint, Overflow, Part, ToolChoice, TurnRequest};
+use crate::format::reply::schema;
 use crate::format::wire::native;
 
 /// A larger prompt on standard input is refused: it fits no context.
@@ -226,7 +227,7 @@ fn think(parsed: &Parsed) -> Result<Option<Think>> {
 
 /// The output constraint of `--format`, `--schema` or `--grammar`; at most one may be given.
 fn constraint(parsed: &Parsed) -> Result<OutputConstraint> {
-    let (format, schema, grammar) = (
+    let (format, given, grammar) = (
         parsed.value(&FORMAT),
         parsed.value(&SCHEMA),
         parsed.value(&GRAMMAR),
@@ -235,7 +236,10 @@ fn constraint(parsed: &Parsed) -> Result<OutputConstraint> {
     if let Some(path) = grammar {
         return Ok(OutputConstraint::Grammar(file(path)?));
     }
-    let path = match (format, schema) {
+    if parsed.has(&OPEN) && format.is_none_or(|word| !word.starts_with('@')) && given.is_none() {
+        return Err(Error::usage("--open needs --schema"));
+    }
+    let path = match (format, given) {
         (Some("json"), _) => return Ok(OutputConstraint::Json),
         (Some(word), _) => match word.strip_prefix('@') {
             Some(path) => path,
@@ -248,10 +252,24 @@ fn constraint(parsed: &Parsed) -> Result<OutputConstraint> {
         (None, Some(path)) => path,
         (None, None) => return Ok(OutputConstraint::None),
     };
+    let is_inline = path.trim_start().starts_with('{');
+    let name = if is_inline { "--schema" } else { path };
     let wrong =
-        |why: String| Error::plain(Class::Schema, format!("{path} is not a JSON Schema: {why}"));
-    match serde_json::from_str(&file(path)?) {
-        Ok(schema @ Json::Object(_)) => Ok(OutputConstraint::Schema(schema)),
+        |why: String| Error::plain(Class::Schema, format!("{name} is not a JSON Schema: {why}"));
+    let text = if is_inline {
+        path.to_string()
+    } else {
+        file(path)?
+    };
+    match serde_json::from_str(&text) {
+        Ok(given @ Json::Object(_)) => {
+            let given = if parsed.has(&OPEN) {
+                schema::open(given)
+            } else {
+                given
+            };
+            Ok(OutputConstraint::Schema(schema::compact(given)))
+        }
         Ok(_) => Err(wrong("it is not an object".into())),
         Err(error) => Err(wrong(error.to_string())),
     }

@@ -67,8 +67,15 @@ pub const FORMAT: Flag = option(
 pub const SCHEMA: Flag = option(
     "schema",
     None,
-    "FILE",
-    "answer in JSON that follows the schema in FILE",
+    "FILE|JSON",
+    "answer in JSON on one line that follows the schema",
+)
+.in_group(Group::Output);
+
+pub const OPEN: Flag = switch(
+    "open",
+    None,
+    "with --schema: allow properties that it does not name",
 )
 .in_group(Group::Output);
 

@@ -120,15 +120,102 @@ fn check_pattern(pattern: &str) -> Result<()> {
     Ok(())
 }
 
-/// Returns the schema for the grammar, with bounds on integers and white space.
+/// The key of a schema that holds settings of its grammar, which no validator knows.
+const SETTINGS: &str = "x-guidance";
+
+/// Returns the schema for the grammar, with bounds on integers and white space. Objects that do not say whether they have
+/// other properties have none: small models invent names without end.
 pub fn bounded(schema: &Json) -> Json {
-    let mut schema = match schema {
+    let mut bounded = match schema {
         Json::Object(_) => schema.clone(),
         _ => json!({}),
     };
-    bound(&mut schema, 0);
-    schema["x-guidance"] = json!({ "whitespace_pattern": SPACE });
+    bound(&mut bounded, 0);
+    if !is_composed(schema, 0) {
+        say_of_others(&mut bounded, false, 0);
+    }
+    bounded[SETTINGS] = if schema[SETTINGS]["whitespace_flexible"] == false {
+        json!({ "whitespace_flexible": false, "item_separator": ",", "key_separator": ":" })
+    } else {
+        json!({ "whitespace_pattern": SPACE })
+    };
+    bounded
+}
+
+/// The schema of JSON on one line, without any white space between its parts.
+pub fn compact(mut schema: Json) -> Json {
+    if let Json::Object(fields) = &mut schema {
+        fields.insert(SETTINGS.into(), json!({ "whitespace_flexible": false }));
+    }
     schema
+}
+
+/// The schema whose objects may have properties that it does not name.
+pub fn open(mut schema: Json) -> Json {
+    say_of_others(&mut schema, true, 0);
+    schema
+}
+
+/// True if objects of a schema are described in several places: what one place does not name, another may.
+fn is_composed(schema: &Json, depth: usize) -> bool {
+    const ELSEWHERE: [&str; 7] = [
+        "allOf",
+        "anyOf",
+        "oneOf",
+        "$ref",
+        "if",
+        "not",
+        "dependentSchemas",
+    ];
+    match schema {
+        _ if depth > DEPTH_MAX => true,
+        Json::Array(items) => items.iter().any(|item| is_composed(item, depth + 1)),
+        Json::Object(fields) => {
+            let parts = fields.get("allOf").and_then(Json::as_array);
+            let named = fields.contains_key("properties");
+            parts.is_some_and(|parts| parts.len() > 1)
+                || (named && ELSEWHERE.iter().any(|key| fields.contains_key(*key)))
+                || fields
+                    .iter()
+                    .any(|(key, value)| !is_data(key) && is_composed(value, depth + 1))
+        }
+        _ => false,
+    }
+}
+
+/// Adds whether objects may have other properties, where they name some and do not say so.
+fn say_of_others(schema: &mut Json, may: bool, depth: usize) {
+    const SAID: [&str; 3] = [
+        "additionalProperties",
+        "patternProperties",
+        "unevaluatedProperties",
+    ];
+    match schema {
+        _ if depth > DEPTH_MAX => {}
+        Json::Array(items) => {
+            let items = items.iter_mut();
+            items.for_each(|item| say_of_others(item, may, depth + 1));
+        }
+        Json::Object(fields) => {
+            let named = fields.get("properties").and_then(Json::as_object);
+            if named.is_some_and(|named| !named.is_empty())
+                && !SAID.iter().any(|key| fields.contains_key(*key))
+            {
+                fields.insert(SAID[0].into(), may.into());
+            }
+            for (key, value) in fields.iter_mut().filter(|(key, _)| !is_data(key)) {
+                match (key.as_str(), value) {
+                    // A property may be called like a keyword.
+                    ("properties" | "$defs" | "definitions", Json::Object(schemas)) => {
+                        let schemas = schemas.values_mut();
+                        schemas.for_each(|schema| say_of_others(schema, may, depth + 1));
+                    }
+                    (_, value) => say_of_others(value, may, depth + 1),
+                }
+            }
+        }
+        _ => {}
+    }
 }
 
 fn bound(schema: &mut Json, depth: usize) {
@@ -206,6 +293,35 @@ mod tests {
             assert_eq!(check(&schema).unwrap_err().class(), Class::Schema);
         }
         assert!(check(&json!({ "const": { "pattern": "+" } })).is_ok());
+    }
+
+    #[test]
+    fn objects_are_closed_unless_they_say_otherwise() {
+        let named = |more: Json| {
+            let mut schema = json!({ "type": "object", "properties": { "properties": {
+                "type": "object", "properties": { "b": {} } } } });
+            let fields = more.as_object().unwrap().clone();
+            schema.as_object_mut().unwrap().extend(fields);
+            schema
+        };
+        let others = |schema: &Json| schema["additionalProperties"].clone();
+        let closed = bounded(&named(json!({})));
+        assert_eq!(others(&closed), false);
+        assert_eq!(others(&closed["properties"]["properties"]), false);
+        assert_eq!(others(&closed["properties"]), Json::Null);
+        for more in [
+            json!({ "additionalProperties": true }),
+            json!({ "additionalProperties": { "type": "integer" } }),
+        ] {
+            assert_eq!(others(&bounded(&named(more.clone()))), others(&more));
+        }
+        // Objects without names, and those that are described in parts, stay open.
+        assert_eq!(others(&bounded(&json!({ "type": "object" }))), Json::Null);
+        let parts = json!({ "allOf": [named(json!({})), { "properties": { "c": {} } }] });
+        assert_eq!(others(&bounded(&parts)["allOf"][0]), Json::Null);
+        let opened = bounded(&open(named(json!({}))));
+        assert_eq!(others(&opened), true);
+        assert_eq!(others(&opened["properties"]["properties"]), true);
     }
 
     #[test]
