@@ -64,7 +64,12 @@ pub fn parse(
                 .ok_or_else(|| unknown_flag(command, long))?,
             Arg::Short(short) => {
                 find(command, |flag| flag.short == Some(short)).ok_or_else(|| {
-                    Error::usage(format!("-{short}: {} has no such flag", command.name))
+                    let hint = if takes_text(command) {
+                        "; put -- before a text that begins with -"
+                    } else {
+                        ""
+                    };
+                    Error::usage(format!("-{short}: {} has no such flag{hint}", command.name))
                 })?
             }
         };
@@ -91,6 +96,13 @@ pub fn parse(
         help,
         parsed,
     })
+}
+
+/// True if an operand of a command may be any text.
+fn takes_text(command: &Command) -> bool {
+    ["PROMPT", "TEXT", "QUERY", "CHOICE"]
+        .iter()
+        .any(|word| command.operands.contains(word))
 }
 
 fn next(parser: &mut lexopt::Parser) -> Result<Option<Arg<'_>>> {
@@ -182,7 +194,11 @@ mod tests {
         for (line, message) in [
             ("rnu m", "unknown command 'rnu': is it run?"),
             ("run m --jsn", "--jsn: run has no such flag: is it --json?"),
-            ("run m -Z", "-Z: run has no such flag"),
+            (
+                "run m -Z",
+                "-Z: run has no such flag; put -- before a text that begins with -",
+            ),
+            ("ls -Z", "-Z: list has no such flag"),
             ("run m -n", "--num-predict needs N"),
             ("run", "too few operands: puna run MODEL [PROMPT...]"),
             ("cp a b c", "too many operands: puna cp SOURCE TARGET"),

@@ -1,12 +1,13 @@
 //! `puna choose`: an answer as a word, a probability and an exit status.
 
+use std::io::{self, IsTerminal};
 use std::time::Instant;
 
 use super::context::{self, Context};
 use super::flag::{Flag, JSON, QUIET, option, switch};
 use super::out::{self, Out};
 use super::parsed::Parsed;
-use super::run::turn_args::{Ask, OVERFLOWS};
+use super::run::turn_args::{Ask, OVERFLOWS, PROMPT_BYTES_MAX};
 use super::run::turn_flags::{OPTION, SYSTEM};
 use super::run_limits::{self, Deadline};
 use super::stdin;
@@ -32,12 +33,12 @@ pub const COMMAND: Command = Command {
     arity: (3, CHOICES_MAX + 1),
     flags: &[QUESTION, STATUS, SURE, SYSTEM, OPTION, JSON, QUIET],
     about: &[
-        "Reads a text from standard input, asks the question about it, and prints the likeliest choice, a tab, and \
+        "Reads a text from standard input, which may not be empty, asks the question about it, and prints the likeliest choice, a tab, and \
          its probability among the choices. Nothing is sampled: the model's own probabilities weigh each choice's \
          whole text, so that the same input always gives the same answer.",
         "With --status the exit status is 0 for the first choice, 1 for the second and so on, 120 if no choice has \
-         the probability of --sure, and 121 for any failure. With --json all probabilities are printed. The model \
-         always runs in this process.",
+         the probability of --sure, and 121 for any failure. With --json all probabilities are printed; with --status and \
+         --quiet nothing is. The model always runs in this process.",
     ],
     examples: &[
         (
@@ -83,6 +84,8 @@ struct ChooseArgs<'a> {
     sure: Option<f64>,
     /// The choice is the exit status.
     status: bool,
+    /// With `--status`, nothing is printed.
+    quiet: bool,
     json: bool,
     ask: Ask,
 }
@@ -100,6 +103,7 @@ impl<'a> ChooseArgs<'a> {
             question: parsed.value(&QUESTION),
             sure,
             status: parsed.has(&STATUS),
+            quiet: parsed.has(&QUIET),
             json: parsed.has(&JSON),
             ask: Ask::without_prompt(parsed, OVERFLOWS)?,
         })
@@ -120,7 +124,14 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
 /// Prints the choice; returns its status.
 fn chosen(args: ChooseArgs, config: &Config, out: &mut Out) -> Result<u8> {
     let (choices, mut ask) = (args.choices, args.ask);
-    let text = stdin::read_text("-", super::run::turn_args::PROMPT_BYTES_MAX)?;
+    let text = match (args.question, io::stdin().is_terminal()) {
+        (Some(_), true) => String::new(),
+        _ => stdin::read_text("-", PROMPT_BYTES_MAX)?,
+    };
+    // An empty file is a mistake, and not a text with an answer.
+    if text.trim().is_empty() && !io::stdin().is_terminal() {
+        return Err(Error::usage("standard input is empty"));
+    }
     ask.prompt = prompt(text.trim_end(), args.question, choices)?;
     let model = model::open(&context::store(config), &ask.turn.model)?;
     if ask.turn.options.int("num_ctx").is_none() {
@@ -148,6 +159,9 @@ fn chosen(args: ChooseArgs, config: &Config, out: &mut Out) -> Result<u8> {
         "unsure"
     };
     let status = if is_sure { likeliest as u8 } else { UNSURE };
+    if args.status && args.quiet {
+        return Ok(status);
+    }
     let printed = print_choice(args.json, out, word, shares[likeliest], choices, &shares);
     match printed {
         // The reader has closed the pipe; the exit status still gives the choice.

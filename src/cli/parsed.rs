@@ -66,6 +66,15 @@ impl Parsed {
         })
     }
 
+    /// The value of a flag as `read` reads it, if it was given.
+    ///
+    /// # Errors
+    /// The error of `read`, behind the flag's name.
+    pub fn read<T>(&self, flag: &Flag, read: impl Fn(&str) -> Result<T>) -> Result<Option<T>> {
+        let read = self.value(flag).map(read).transpose();
+        read.map_err(|error| Error::plain(error.class(), format!("--{}: {error}", flag.long)))
+    }
+
     /// All values of a flag that may be repeated.
     pub fn values(&self, flag: &Flag) -> impl Iterator<Item = &str> {
         self.values

@@ -387,7 +387,10 @@ fn each(names: &[Name], known: bool, mut operation: impl FnMut(&Name) -> Result<
             Err(error) if known && error.is_not_found() => {}
             Err(error) if names.len() == 1 => return Err(error),
             Err(error) => match first {
-                None => first = Some(error),
+                None => {
+                    let named = format!("{name}: {error}");
+                    first = Some(Error::plain(error.class(), named));
+                }
                 Some(_) => out::complain(&format!("{name}: {error}")),
             },
             Ok(()) => {}

@@ -122,8 +122,8 @@ pub fn enter(
     if let Some(threads) = parsed.number(&THREADS, 1..=1024)? {
         config.threads = Some(threads);
     }
-    if let Some(text) = parsed.value(&MEM_MAX) {
-        config.memory_max = Some(bytes::parse(text)?);
+    if let Some(bytes) = parsed.read(&MEM_MAX, bytes::parse)? {
+        config.memory_max = Some(bytes);
     }
     if parsed.has(&NO_CACHE) {
         config.cache_max = Some(0);

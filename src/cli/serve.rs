@@ -174,12 +174,12 @@ impl ServeArgs {
             (false, Some(path)) => config.socket = Some(in_a_folder(path)?),
             (false, None) => {}
         }
-        let idle_exit = parsed.value(&IDLE_EXIT).map(KeepAlive::parse_lenient);
+        let idle_exit = parsed.read(&IDLE_EXIT, KeepAlive::parse_lenient)?;
         Ok(ServeArgs {
             tcp: !parsed.has(&NO_TCP),
             open: parsed.has(&OPEN),
             log: out::log(parsed.value(&LOG).or(config.debug.then_some("debug")))?,
-            idle_exit: match idle_exit.transpose()? {
+            idle_exit: match idle_exit {
                 None | Some(KeepAlive::Forever) => None,
                 Some(KeepAlive::For(time)) => Some(time),
             },

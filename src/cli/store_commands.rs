@@ -169,13 +169,12 @@ fn verify(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
 
 fn gc(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
-    let age = match parsed.value(&OLDER_THAN).map(KeepAlive::parse_lenient) {
+    let age = match parsed.read(&OLDER_THAN, KeepAlive::parse_lenient)? {
         None => GARBAGE_AGE,
-        Some(Ok(KeepAlive::For(age))) => age,
-        Some(Ok(KeepAlive::Forever)) => {
+        Some(KeepAlive::For(age)) => age,
+        Some(KeepAlive::Forever) => {
             return Err(Error::usage("--older-than must be a duration"));
         }
-        Some(Err(error)) => return Err(error),
     };
     let dry = parsed.has(&DRY_RUN);
     let garbage = context.store().gc(age, dry)?;

@@ -1,6 +1,7 @@
 //! Opens a model: finds it by name or path, reads its header and its layers.
 
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::SystemTime;
@@ -149,6 +150,15 @@ pub fn open_name(store: &Store, label: &str, name: &Name) -> Result<Model> {
     })
 }
 
+/// True if a file begins with printable text.
+fn is_text(path: &Path) -> bool {
+    let mut beginning = Vec::new();
+    let read = regular_file::open(path).map(|file| file.take(512).read_to_end(&mut beginning));
+    let text = String::from_utf8_lossy(&beginning);
+    let is_printable = |c: char| !c.is_control() || c.is_whitespace();
+    matches!(read, Ok(Ok(1..))) && text.trim_end_matches('\u{fffd}').chars().all(is_printable)
+}
+
 fn open_file(path: &Path) -> Result<Model> {
     let meta = fs::metadata(path).map_err(|error| missing(path, error))?;
     if !meta.is_file() {
@@ -159,7 +169,10 @@ fn open_file(path: &Path) -> Result<Model> {
         };
         return Err(Error::damaged(path, format!("{what}, not a GGUF file")));
     }
-    let header = header(path)?;
+    let header = header(path).map_err(|error| match is_text(path) {
+        true => Error::usage(format!("{} is a text file, not a model", path.display())),
+        false => error,
+    })?;
     Ok(Model {
         label: path.display().to_string(),
         name: None,

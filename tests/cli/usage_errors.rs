@@ -4,6 +4,7 @@ use std::fs;
 
 use puna::format::gguf::Writer;
 
+use crate::engine::minilm::minilm;
 use crate::support::scripted_model::scripted_gguf;
 use crate::support::{Sandbox, smol, tiny_gguf};
 
@@ -219,6 +220,87 @@ fn weights_larger_than_memory_are_11_with_the_numbers() {
     assert_eq!(cache.status, Some(0));
     let limited = sandbox.shell("ulimit -v 300000; puna run $SMOL hi");
     limited.fails(11, "not enough memory");
+}
+
+#[test]
+fn what_has_no_effect_is_2() {
+    let sandbox = Sandbox::with_smol();
+    sandbox.create("mini", &format!("FROM {}\n", minilm().display()));
+    sandbox.file("notes.txt", "Milk, bread\nand butter\n");
+    sandbox.file("s.json", "{}");
+    let wrong: [(&[&str], &str); 15] = [
+        (
+            &["run", "smol", "hi", "--local", "--host", "x"],
+            "cannot be used together",
+        ),
+        (
+            &["run", "smol", "hi", "--dimensions", "8"],
+            "need an embedding model",
+        ),
+        (
+            &["run", "smol", "hi", "--truncate=false"],
+            "need an embedding model",
+        ),
+        (
+            &["run", "mini", "hi", "--format", "json"],
+            "makes a vector of a text",
+        ),
+        (
+            &["run", "mini", "hi", "--system", "x"],
+            "makes a vector of a text",
+        ),
+        (
+            &["run", "smol", "hi", "--tool-choice", "auto"],
+            "--tool-choice needs --tools",
+        ),
+        (
+            &["run", "smol", "hi", "--num-ctx", "0"],
+            "--num-ctx must be a number from 1",
+        ),
+        (&["run", "./notes.txt", "hi"], "is a text file, not a model"),
+        (
+            &["run", "smol", "- buy milk"],
+            "put -- before a text that begins with -",
+        ),
+        (&["run", "smol", "hi", "--mem-max", "foo"], "--mem-max: "),
+        (
+            &["run", "smol", "hi", "--keepalive", "foo"],
+            "--keepalive: ",
+        ),
+        (&["gc", "--older-than", "x"], "--older-than: "),
+        (
+            &["map", "smol", "-p", "hi"],
+            "--prompt has no place for the record",
+        ),
+        (
+            &["map", "smol", "--choose", "spam"],
+            "--choose needs two words",
+        ),
+        (
+            &["choose", "smol", "a", "b", "-Q", "Which?"],
+            "standard input is empty",
+        ),
+    ];
+    for (words, why) in wrong {
+        sandbox.puna(words, "").fails(2, why);
+    }
+    let words = [
+        "run",
+        "smol",
+        "-a",
+        "notes.txt",
+        "s.json",
+        "Sum up",
+        "-n",
+        "1",
+    ];
+    let attached = sandbox.puna(&words, "");
+    assert!(
+        attached.stderr.contains("'s.json' is a word of the prompt"),
+        "{attached:?}"
+    );
+    let words = ["choose", "smol", "a", "b", "--status", "-q"];
+    assert_eq!(sandbox.puna(&words, "Is it a?").stdout, "");
 }
 
 #[test]

@@ -166,8 +166,14 @@ struct MapArgs<'a> {
 
 impl<'a> MapArgs<'a> {
     fn read(parsed: &'a Parsed) -> Result<Self> {
+        let template = Template::parse(parsed.value(&PROMPT).unwrap_or("{}"))?;
+        if !template.has_place() {
+            return Err(Error::usage(
+                "--prompt has no place for the record: write {}, or {name} for a field",
+            ));
+        }
         Ok(MapArgs {
-            template: Template::parse(parsed.value(&PROMPT).unwrap_or("{}"))?,
+            template,
             format: format(parsed)?,
             jobs: parsed.number(&JOBS_FLAG, 1..=JOBS_MAX)?.unwrap_or(JOBS),
             ask: ask(parsed)?,
@@ -269,8 +275,10 @@ fn ask(parsed: &Parsed) -> Result<Ask> {
             .split(',')
             .filter(|choice| !choice.is_empty())
             .collect();
-        if choices.is_empty() {
-            return Err(Error::usage("--choose needs words separated by commas"));
+        if choices.len() < 2 {
+            return Err(Error::usage(
+                "--choose needs two words or more, separated by commas",
+            ));
         }
         let quoted: Vec<String> = choices.iter().map(|choice| quoted(choice)).collect();
         ask.turn.constraint = OutputConstraint::Grammar(format!("root ::= {}", quoted.join(" | ")));

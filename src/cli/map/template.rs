@@ -52,6 +52,11 @@ impl Template {
         Ok(Template(parts))
     }
 
+    /// True if a prompt has a part of its record.
+    pub fn has_place(&self) -> bool {
+        self.0.iter().any(|part| !matches!(part, Part::Text(_)))
+    }
+
     /// The prompt for the record `whole`; `fields` returns the value of a field.
     ///
     /// # Errors

@@ -83,6 +83,8 @@ pub struct VectorArgs {
     pub dimensions: Option<usize>,
     /// Whether too long a text is cut.
     pub truncate: bool,
+    /// A flag was given that only vectors have.
+    pub is_asked_for: bool,
 }
 
 /// The flags, read once.
@@ -129,7 +131,8 @@ impl RunArgs {
     pub fn read(parsed: &Parsed) -> Result<Self> {
         parsed.only_one(&[(&RECORD, ()), (&HOST, ())])?;
         parsed.only_one(&[(&IDLE_EXIT, ()), (&HOST, ())])?;
-        let keep_alive = parsed.value(&KEEPALIVE).map(KeepAlive::parse_lenient);
+        parsed.only_one(&[(&LOCAL, ()), (&HOST, ())])?;
+        let keep_alive = parsed.read(&KEEPALIVE, KeepAlive::parse_lenient)?;
         Ok(RunArgs {
             // A prompt from the prefix cache may give other bytes than one that is computed in one pass.
             alone: parsed.has(&DETERMINISTIC) || parsed.has(&RECORD),
@@ -143,13 +146,14 @@ impl RunArgs {
             pull: pull(parsed.value(&PULL))?,
             transfer: Transfer::new(parsed),
             idle_exit: parsed.value(&IDLE_EXIT).map(str::to_string),
-            keep_alive: keep_alive.transpose()?,
+            keep_alive,
             record: parsed.value(&RECORD).map(str::to_string),
             transcript: transcript::path(parsed).map(str::to_string),
             shape: Shape::read(parsed)?,
             vector: VectorArgs {
                 dimensions: parsed.number(&DIMENSIONS, 1..=usize::MAX)?,
                 truncate: truncates(parsed.value(&TRUNCATE))?,
+                is_asked_for: parsed.has(&DIMENSIONS) || parsed.has(&TRUNCATE),
             },
         })
     }

@@ -8,6 +8,7 @@ pub mod turn_flags;
 pub mod vector;
 
 use std::io::IsTerminal;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -252,6 +253,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let mut ask = if talks {
         Ask::without_prompt(parsed, OVERFLOWS)?
     } else {
+        note_files(parsed, out);
         Ask::read(parsed, OVERFLOWS)?
     };
     ask.turn.keep_alive = args.keep_alive;
@@ -292,6 +294,17 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     replay::write(&mut file, &ask, &model, &reply, config)
 }
 
+/// Notes words of a prompt behind `--attach` that name files: the flag takes one.
+fn note_files(parsed: &Parsed, out: &Out) {
+    let words = parsed.operands.iter().skip(1);
+    let files = words.filter(|word| parsed.has(&ATTACH) && Path::new(word).is_file());
+    files.for_each(|word| {
+        out.note(&format!(
+            "'{word}' is a word of the prompt, not a file: --attach takes one file each time"
+        ));
+    });
+}
+
 /// Answers one prompt; returns the answer.
 fn answer_once(
     server: Option<Client>,
@@ -309,6 +322,11 @@ fn answer_once(
     let mut known = config.clone();
     known.work = Some(ask.work());
     let mut backend = backend(server, ask, Policy::OneShot, args, &known)?;
+    if args.vector.is_asked_for && !makes_vectors(&backend, &ask.turn.model) {
+        return Err(Error::usage(
+            "--dimensions and --truncate need an embedding model",
+        ));
+    }
     let outcome = answered(&backend, ask, &deadline, started, &mut printer);
     let mut pieces = None;
     let outcome = match outcome {
@@ -378,6 +396,14 @@ fn answered(
         Ok(answer::device(&answer, &ask.turn.options))
     });
     deadline.check(outcome)
+}
+
+/// True if the model is an embedding model.
+fn makes_vectors(backend: &Backend, model: &str) -> bool {
+    match backend {
+        Backend::Local(local) => local.model().header.is_embedding(),
+        Backend::Remote(client) => client.only_embeds(model),
+    }
 }
 
 /// True for the error of an embedding model. A server that does not name the class of its error is asked what the

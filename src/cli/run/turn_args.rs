@@ -117,6 +117,9 @@ impl Ask {
             ));
         }
         turn.check_tools()?;
+        if parsed.has(&TOOL_CHOICE) && turn.tools.is_empty() {
+            return Err(Error::usage("--tool-choice needs --tools"));
+        }
         if turn.constraint != OutputConstraint::None && !turn.tools.is_empty() {
             return Err(Error::usage(
                 "--tools cannot be used with --format, --schema or --grammar",
@@ -203,6 +206,9 @@ pub fn options(parsed: &Parsed) -> Result<Options> {
         (&NUM_CTX, "num_ctx"),
     ] {
         if let Some(value) = parsed.value(flag) {
+            if key == "num_ctx" {
+                parsed.number(flag, 1..=usize::MAX)?;
+            }
             options.set_text(key, value)?;
         }
     }

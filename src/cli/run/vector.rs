@@ -7,6 +7,7 @@ use super::turn_args::Ask;
 use crate::cli::context;
 use crate::cli::out::Out;
 use crate::core::error::{Error, Result};
+use crate::core::turn::OutputConstraint;
 use crate::format::wire::native::EmbedRequest;
 use crate::format::wire::native::encode::{EmbedRecord, nanos};
 use crate::format::wire::options::{keep_alive_json, to_json};
@@ -31,9 +32,17 @@ pub fn print(
         let text = "the model is an embedding model: give it a text";
         return Err(Error::usage(text));
     }
+    let turn = &ask.turn;
+    let chats = ask.system.is_some() || !ask.messages.is_empty() || !turn.tools.is_empty();
+    if chats || turn.constraint != OutputConstraint::None {
+        let text = "the model is an embedding model: it makes a vector of a text, without --system, --messages, --tools, \
+                    --format, --schema and --grammar";
+        return Err(Error::usage(text));
+    }
     let VectorArgs {
         dimensions,
         truncate,
+        ..
     } = args.vector;
     let record = match server {
         Some(client) => {

@@ -198,8 +198,12 @@ fn say_of_others(schema: &mut Json, may: bool, depth: usize) {
         }
         Json::Object(fields) => {
             let named = fields.get("properties").and_then(Json::as_object);
-            if named.is_some_and(|named| !named.is_empty())
-                && !SAID.iter().any(|key| fields.contains_key(*key))
+            let required = fields.get("required").and_then(Json::as_array);
+            // A property that is required without a schema of its own is one of the others.
+            let mut required = required.into_iter().flatten().filter_map(Json::as_str);
+            if named.is_some_and(|named| {
+                !named.is_empty() && required.all(|name| named.contains_key(name))
+            }) && !SAID.iter().any(|key| fields.contains_key(*key))
             {
                 fields.insert(SAID[0].into(), may.into());
             }
@@ -312,6 +316,7 @@ mod tests {
         for more in [
             json!({ "additionalProperties": true }),
             json!({ "additionalProperties": { "type": "integer" } }),
+            json!({ "required": ["c"] }),
         ] {
             assert_eq!(others(&bounded(&named(more.clone()))), others(&more));
         }
