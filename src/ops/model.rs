@@ -70,15 +70,26 @@ pub struct Model {
 }
 
 impl Model {
-    /// Checks the vocabulary before llama.cpp reads it, because some vocabularies abort the process.
+    /// Checks vocabulary, tensors and adapter before llama.cpp reads them, because some abort the process. `loaded` is
+    /// the file that it reads.
     ///
     /// # Errors
     /// `Damaged` with the reason.
-    pub fn check_vocabulary(&self) -> Result<()> {
+    pub fn check(&self, loaded: &Path) -> Result<()> {
         let path = &self.weights;
         let file = regular_file::named(path)?;
+        let damaged = |path: &Path, why: String| Error::damaged(path, why);
         let checked = self.header.check_vocabulary(file);
-        checked.map_err(|why| Error::damaged(path, why))
+        checked.map_err(|why| damaged(path, why))?;
+        let derived = (loaded != path).then(|| header(loaded)).transpose()?;
+        let read = derived.as_ref().unwrap_or(&self.header);
+        read.check_assertions()
+            .map_err(|why| damaged(loaded, why))?;
+        if let Some(adapter) = &self.adapter {
+            let checked = header(adapter)?.check_adapter();
+            checked.map_err(|why| damaged(adapter, why))?;
+        }
+        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod architectures;
 pub mod deterministic;
+pub mod hostile_models;
 pub mod layout_translation;
 pub mod minilm;
 pub mod ollama_layouts;

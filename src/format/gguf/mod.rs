@@ -2,6 +2,7 @@
 //!
 //! Pure over any `Read + Seek`; arrays stay in the file and are read only when asked for.
 
+mod assertions;
 mod header;
 mod kinds;
 mod ollama_layout;
@@ -42,6 +43,22 @@ impl Header {
     /// If the file cannot be read or has changed since.
     pub fn elements(&self, file: impl Read + Seek, array: &Array) -> Result<Vec<Value>> {
         source::elements(file, array)
+    }
+
+    /// Checks for what llama.cpp asserts of tensors and numbers, instead of returning an error.
+    ///
+    /// # Errors
+    /// The problem, in one line.
+    pub fn check_assertions(&self) -> Result<(), String> {
+        assertions::check(self)
+    }
+
+    /// The same for the header of a LoRA adapter.
+    ///
+    /// # Errors
+    /// The problem, in one line.
+    pub fn check_adapter(&self) -> Result<(), String> {
+        assertions::check_adapter(self)
     }
 
     /// Checks for errors that would make llama.cpp end the process: duplicate tokens, or missing bytes.

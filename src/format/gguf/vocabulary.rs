@@ -7,6 +7,9 @@ use std::io::{Read, Seek};
 use super::source::Source;
 use super::{Array, Header, Value};
 
+/// Longest token, in bytes, of a kind of vocabulary that is kept in a tree: llama.cpp walks it with a call for each byte.
+const TRIE_BYTES_MAX: usize = 1024;
+
 /// The type of a token that stands for a byte.
 const BYTE: u32 = 6;
 
@@ -23,16 +26,30 @@ pub(super) fn check(header: &Header, mut file: impl Read + Seek) -> Result<(), S
         Some(kinds) => numbers(header, &mut file, kinds)?,
         None => Vec::new(),
     };
+    let kind = check_kind(header, tokens.count, &kinds)?;
+    let bytes_max = if ["t5", "rwkv"].contains(&kind) {
+        TRIE_BYTES_MAX
+    } else {
+        usize::MAX
+    };
     let (mut prints, mut bytes) = (Vec::new(), [false; 256]);
     let mut source = Source::at(&mut file, tokens, header.file_bytes)?;
     let mut text = Vec::new();
     for index in 0..tokens.count {
         source.raw_text(&mut text)?;
-        if !text.is_empty() {
-            let mut hasher = DefaultHasher::new();
-            hasher.write(&text);
-            prints.push(hasher.finish());
+        if text.len() > bytes_max {
+            return Err(format!("token {index} of its vocabulary is too long"));
         }
+        // llama.cpp reads a text up to its first zero, and gives those without a text a name.
+        let end = text.iter().position(|byte| *byte == 0);
+        text.truncate(end.unwrap_or(text.len()));
+        let mut hasher = DefaultHasher::new();
+        if text.is_empty() {
+            hasher.write(format!("[EMPTY_{index}]").as_bytes());
+        } else {
+            hasher.write(&text);
+        }
+        prints.push(hasher.finish());
         let written = byte_of(&text);
         if written.is_none() && kinds.get(index as usize) == Some(&BYTE) {
             return Err(format!(
@@ -48,11 +65,45 @@ pub(super) fn check(header: &Header, mut file: impl Read + Seek) -> Result<(), S
     if prints.windows(2).any(|pair| pair[0] == pair[1]) {
         return Err("two tokens of its vocabulary are the same".into());
     }
-    let needs_bytes = header.text("tokenizer.ggml.model") == Some("llama");
+    let needs_bytes = kind == "llama";
     if let Some(byte) = bytes.iter().position(|known| needs_bytes && !known) {
         return Err(format!("its vocabulary has no token for the byte {byte}"));
     }
     Ok(())
+}
+
+/// Checks that the kind of the vocabulary fits the model, and has the special tokens that it puts around every text; returns
+/// it.
+fn check_kind<'a>(header: &'a Header, count: u64, kinds: &[u32]) -> Result<&'a str, String> {
+    let kind = header.text("tokenizer.ggml.model").unwrap_or_default();
+    let has = |name: &str, default: u64| {
+        let given = header.integer(&format!("tokenizer.ggml.{name}_token_id"));
+        given.unwrap_or(default) < count
+    };
+    let adds = |name: &str, default: bool| match header
+        .value(&format!("tokenizer.ggml.add_{name}_token"))
+    {
+        Some(Value::Bool(adds)) => *adds,
+        _ => default,
+    };
+    let lacks = match kind {
+        "" | "no_vocab" | "none" | "test" => return Err("it has no vocabulary".into()),
+        "rwkv" if !header.architecture().contains("rwkv") => {
+            return Err("its vocabulary is one of rwkv, and the model is not".into());
+        }
+        "bert" if kinds.contains(&BYTE) => {
+            return Err("its vocabulary has tokens for bytes, which its kind has not".into());
+        }
+        // The defaults are llama.cpp's for this kind.
+        "bert" if !has("bos", 101) => "begin",
+        "bert" if !has("seperator", 102) => "separator",
+        "gpt2" if adds("bos", false) && !has("bos", 11) => "begin",
+        "gpt2" if adds("eos", false) && !has("eos", 11) => "end",
+        "t5" if adds("bos", false) && !has("bos", count) => "begin",
+        "t5" if adds("eos", true) && !has("eos", 1) => "end",
+        _ => return Ok(kind),
+    };
+    Err(format!("its vocabulary has no {lacks} token"))
 }
 
 fn numbers(header: &Header, file: impl Read + Seek, array: &Array) -> Result<Vec<u32>, String> {

@@ -227,7 +227,7 @@ impl Pool {
             memory_bytes: self.free_bytes(), // Idle engines may have been evicted since.
             ..spec
         };
-        model.check_vocabulary()?;
+        model.check(&spec.path)?;
         let prefix_cache =
             (!spec.deterministic).then(|| PrefixCache::new(&self.0.config, model, &spec));
         let spec = Spec {

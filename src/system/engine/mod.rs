@@ -151,7 +151,11 @@ impl Engine {
     /// The text of the model's begin and end tokens, as chat templates name them.
     pub fn border_texts(&self) -> (String, String) {
         let vocab = self.model.vocab();
-        let text = |token| {
+        let text = |token: LlamaToken| {
+            // A vocabulary without such a token has a negative number in its place.
+            if token.0 < 0 {
+                return String::new();
+            }
             let text = vocab
                 .text(token)
                 .map(|text| text.to_string_lossy().into_owned());

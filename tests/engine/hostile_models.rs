@@ -1,0 +1,81 @@
+//! Models that pass as files and would end the process of llama.cpp.
+
+use serde_json::json;
+
+use crate::support::Sandbox;
+use crate::support::scripted_model::scripted_gguf;
+
+/// Overwrites bytes behind a name in a header.
+fn patched(mut bytes: Vec<u8>, name: &str, skipped: usize, new: &[u8]) -> Vec<u8> {
+    let name = name.as_bytes();
+    let at = bytes.windows(name.len()).position(|part| part == name);
+    let start = at.expect("it has this name") + name.len() + skipped;
+    bytes[start..start + new.len()].copy_from_slice(new);
+    bytes
+}
+
+/// The value of a key of four bytes, behind the number of its type.
+fn key(name: &str, value: [u8; 4]) -> Vec<u8> {
+    patched(scripted_gguf(&["A short script."]), name, 4, &value)
+}
+
+/// The type of a tensor, behind its dimensions.
+fn tensor(name: &str, dimensions: usize, kind: u32) -> Vec<u8> {
+    let skipped = 4 + 8 * dimensions;
+    let bytes = scripted_gguf(&["A short script."]);
+    patched(bytes, name, skipped, &kind.to_le_bytes())
+}
+
+#[test]
+fn no_model_ends_the_server() {
+    let sandbox = Sandbox::new();
+    let server = sandbox.serve(&[("PUNA_SOCKET", "")]);
+    let (f16, q8_1, i8) = (1, 9, 24);
+    let cases = [
+        (tensor("blk.0.attn_norm.weight", 1, f16), "not F32"),
+        (tensor("output_norm.weight", 1, f16), "not F32"),
+        (tensor("blk.0.ffn_up.weight", 2, i8), "nothing is computed"),
+        (
+            tensor("blk.0.attn_q.weight", 2, q8_1),
+            "nothing is computed",
+        ),
+        (
+            key(
+                "llama.attention.layer_norm_rms_epsilon",
+                (-1f32).to_le_bytes(),
+            ),
+            "epsilon is -1",
+        ),
+        (
+            key(
+                "llama.attention.layer_norm_rms_epsilon",
+                f32::NAN.to_le_bytes(),
+            ),
+            "epsilon is NaN",
+        ),
+        (
+            key("llama.context_length", u32::MAX.to_le_bytes()),
+            "context_length is 4294967295",
+        ),
+        (
+            key("llama.attention.head_count", 0u32.to_le_bytes()),
+            "no heads",
+        ),
+    ];
+    let ask = |model: &str| {
+        let body = json!({"model": model, "prompt": "two words", "stream": false});
+        server.ask("POST", "/api/generate", &body.to_string())
+    };
+    for (bytes, why) in cases {
+        let path = sandbox.file("odd.gguf", bytes);
+        let path = path.to_str().unwrap();
+        sandbox.puna(&["run", path, "two words"], "").fails(8, why);
+        sandbox.create("odd", &format!("FROM {path}\n"));
+        let answer = ask("odd");
+        assert!(answer.status >= 400, "{why}: {}", answer.status);
+        assert!(answer.error().contains(why), "{}", answer.error());
+    }
+    let path = sandbox.file("good.gguf", scripted_gguf(&["A short script."]));
+    sandbox.create("good", &format!("FROM {}\n", path.display()));
+    assert_eq!(ask("good").status, 200);
+}
