@@ -62,16 +62,8 @@ pub fn parse(
             }
             Arg::Long(long) => find(command, |flag| flag.long == long)
                 .ok_or_else(|| unknown_flag(command, long))?,
-            Arg::Short(short) => {
-                find(command, |flag| flag.short == Some(short)).ok_or_else(|| {
-                    let hint = if takes_text(command) {
-                        "; put -- before a text that begins with -"
-                    } else {
-                        ""
-                    };
-                    Error::usage(format!("-{short}: {} has no such flag{hint}", command.name))
-                })?
-            }
+            Arg::Short(short) => find(command, |flag| flag.short == Some(short))
+                .ok_or_else(|| unknown_letter(command, short))?,
         };
         let value = match flag.value {
             None => String::new(),
@@ -140,6 +132,15 @@ fn unknown_flag(command: &Command, long: &str) -> Error {
             command.name
         ),
     })
+}
+
+fn unknown_letter(command: &Command, short: char) -> Error {
+    let hint = if takes_text(command) {
+        "; put -- before a text that begins with -"
+    } else {
+        ""
+    };
+    Error::usage(format!("-{short}: {} has no such flag{hint}", command.name))
 }
 
 fn check_arity(command: &Command, parsed: &Parsed) -> Result<()> {

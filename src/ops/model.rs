@@ -167,7 +167,10 @@ fn is_text(path: &Path) -> bool {
     let read = regular_file::open(path).map(|file| file.take(512).read_to_end(&mut beginning));
     let text = String::from_utf8_lossy(&beginning);
     let is_printable = |c: char| !c.is_control() || c.is_whitespace();
-    matches!(read, Ok(Ok(1..))) && text.trim_end_matches('\u{fffd}').chars().all(is_printable)
+    let is_cut = beginning.starts_with(b"GGUF");
+    matches!(read, Ok(Ok(1..)))
+        && !is_cut
+        && text.trim_end_matches('\u{fffd}').chars().all(is_printable)
 }
 
 fn open_file(path: &Path) -> Result<Model> {

@@ -28,9 +28,9 @@ fn a_missing_model_is_3_and_names_the_nearest() {
 #[test]
 fn a_file_other_than_gguf_is_8() {
     let sandbox = Sandbox::new();
-    let text = sandbox.file("text.gguf", "just some text, not a model");
+    let other = sandbox.file("other.gguf", b"\x7fELF\x02\x01\x01\0");
     sandbox
-        .puna(&["run", text.to_str().unwrap(), "hi"], "")
+        .puna(&["run", other.to_str().unwrap(), "hi"], "")
         .fails(8, "not a GGUF file");
     let empty = sandbox.file("empty.gguf", "");
     sandbox

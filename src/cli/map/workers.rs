@@ -53,7 +53,7 @@ struct Done {
 
 /// The state that all workers share.
 pub struct Job {
-    /// What answers: the loaded model, or a server.
+    /// The loaded model, or a server.
     pub backend: Backend,
     /// The request of every record, without its prompt.
     pub ask: Ask,
