@@ -207,3 +207,25 @@ fn decodes_of_any_size_make_the_same_vectors() {
         }
     }
 }
+
+#[test]
+fn a_text_has_one_vector_whatever_is_computed_beside_it() {
+    let sandbox = Sandbox::new();
+    sandbox.create("mini", &format!("FROM {}\n", minilm().display()));
+    let server = sandbox.serve(&[]);
+    let embed = |texts: &[&str]| {
+        let body = json!({"model": "mini", "input": texts});
+        let found = server.post("/api/embed", &body.to_string());
+        let vectors = found["embeddings"].as_array().unwrap().iter();
+        vectors.map(vector).collect::<Vec<_>>()
+    };
+    let short = "The quick brown fox jumps over the lazy dog near the river bank.";
+    let long = "The river runs on. ".repeat(30);
+    let alone = [&embed(&[short])[0], &embed(&[&long])[0]].map(Vec::clone);
+    // Short and long texts in turn, and so many that a decode has more than a tile of attention.
+    let texts: Vec<&str> = (0..24).flat_map(|_| [short, &long]).collect();
+    for (at, found) in embed(&texts).iter().enumerate() {
+        let apart = found.iter().zip(&alone[at % 2]).map(|(a, b)| (a - b).abs());
+        assert!(apart.fold(0.0, f32::max) < 2e-6, "text {at}");
+    }
+}

@@ -11,8 +11,9 @@ use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::token::LlamaToken;
 
+use super::devices::BUILT_FOR_GPU;
 use super::interrupt::{INTERRUPTED, Interrupt};
-use super::tune::IDLE_WAIT;
+use super::tune::{IDLE_WAIT, TILE_TOKENS};
 use crate::core::error::{Error, Result};
 
 /// Most texts in one decode.
@@ -27,6 +28,11 @@ pub struct Texts {
     pub vectors: SyncSender<Result<Vec<Vec<f32>>>>,
 }
 
+/// Texts of fewer tokens than a tile of flash attention share decodes that are smaller than one, and longer texts decodes of
+/// their own: a CPU computes attention by other code in tiles, and a text's vector must not depend on what is computed
+/// beside it (it differed by up to 1e-4). A GPU has one code for both.
+const SHORT_TOKENS_MAX: usize = if BUILT_FOR_GPU { 0 } else { TILE_TOKENS - 1 };
+
 /// The state of the loop.
 pub struct Embedder<'a> {
     context: LlamaContext<'a>,
@@ -39,6 +45,9 @@ pub struct Embedder<'a> {
 /// A running request.
 struct Open {
     texts: Texts,
+    /// The texts in the order in which they are computed: the short ones first.
+    order: Vec<usize>,
+    /// The vectors so far, in that order.
     vectors: Vec<Vec<f32>>,
 }
 
@@ -82,7 +91,13 @@ impl<'a> Embedder<'a> {
 
     fn enqueue(&mut self, texts: Texts) {
         let vectors = Vec::with_capacity(texts.tokens.len());
-        self.open.push_back(Open { texts, vectors });
+        let mut order: Vec<usize> = (0..texts.tokens.len()).collect();
+        order.sort_by_key(|index| !is_short(&texts.tokens[*index]));
+        self.open.push_back(Open {
+            texts,
+            order,
+            vectors,
+        });
     }
 
     /// Runs one decode and delivers the finished requests.
@@ -101,23 +116,34 @@ impl<'a> Embedder<'a> {
         let (done, open): (Vec<Open>, Vec<Open>) = self.open.drain(..).partition(done);
         self.open = open.into();
         for mut open in done {
-            let vectors = std::mem::take(&mut open.vectors);
-            open.deliver(Ok(vectors));
+            let vectors = std::mem::take(&mut open.vectors).into_iter();
+            let mut placed: Vec<(usize, Vec<f32>)> =
+                open.order.iter().copied().zip(vectors).collect();
+            placed.sort_by_key(|(index, _)| *index);
+            let vectors = placed.into_iter().map(|(_, vector)| vector);
+            open.deliver(Ok(vectors.collect()));
         }
         // Rotates, so that the first request does not block the others.
         self.open.rotate_left(usize::from(self.open.len() > 1));
     }
 
-    /// Fills the batch with a text from each request in turn. Returns the request of each sequence.
+    /// Fills the batch with a text from each request in turn, all of them short or all of them long. Returns the request of
+    /// each sequence.
     fn fill(&mut self) -> Vec<usize> {
         self.batch.clear();
         let mut owners = Vec::new();
         let mut taken = vec![0; self.open.len()];
-        let mut room = self.batch_tokens;
+        let next = self.open.front().and_then(|open| open.next(0));
+        let short = next.is_some_and(|text| is_short(text));
+        let mut room = match short {
+            true => self.batch_tokens.min(SHORT_TOKENS_MAX),
+            false => self.batch_tokens,
+        };
         loop {
             let before = owners.len();
             for (owner, open) in self.open.iter().enumerate() {
-                let Some(text) = open.texts.tokens.get(open.vectors.len() + taken[owner]) else {
+                let text = open.next(taken[owner]);
+                let Some(text) = text.filter(|text| is_short(text) == short) else {
                     continue;
                 };
                 if text.len() > room || owners.len() == TEXTS_MAX as usize {
@@ -160,7 +186,18 @@ impl<'a> Embedder<'a> {
     }
 }
 
+/// True if a text has fewer tokens than a tile.
+fn is_short(text: &[i32]) -> bool {
+    text.len() <= SHORT_TOKENS_MAX
+}
+
 impl Open {
+    /// The next text to compute, after so many more.
+    fn next(&self, more: usize) -> Option<&Vec<i32>> {
+        let index = self.order.get(self.vectors.len() + more)?;
+        self.texts.tokens.get(*index)
+    }
+
     fn deliver(self, outcome: Result<Vec<Vec<f32>>>) {
         // The requester may have gone.
         let _ = self.texts.vectors.send(outcome);
