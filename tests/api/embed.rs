@@ -226,6 +226,6 @@ fn a_text_has_one_vector_whatever_is_computed_beside_it() {
     let texts: Vec<&str> = (0..24).flat_map(|_| [short, &long]).collect();
     for (at, found) in embed(&texts).iter().enumerate() {
         let apart = found.iter().zip(&alone[at % 2]).map(|(a, b)| (a - b).abs());
-        assert!(apart.fold(0.0, f32::max) < 2e-6, "text {at}");
+        assert!(apart.fold(0.0, f64::max) < 2e-6, "text {at}");
     }
 }

@@ -11,9 +11,8 @@ use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::token::LlamaToken;
 
-use super::devices::BUILT_FOR_GPU;
 use super::interrupt::{INTERRUPTED, Interrupt};
-use super::tune::{IDLE_WAIT, TILE_TOKENS};
+use super::tune::IDLE_WAIT;
 use crate::core::error::{Error, Result};
 
 /// Most texts in one decode.
@@ -28,11 +27,6 @@ pub struct Texts {
     pub vectors: SyncSender<Result<Vec<Vec<f32>>>>,
 }
 
-/// Texts of fewer tokens than a tile of flash attention share decodes that are smaller than one, and longer texts decodes of
-/// their own: a CPU computes attention by other code in tiles, and a text's vector must not depend on what is computed
-/// beside it (it differed by up to 1e-4). A GPU has one code for both.
-const SHORT_TOKENS_MAX: usize = if BUILT_FOR_GPU { 0 } else { TILE_TOKENS - 1 };
-
 /// The state of the loop.
 pub struct Embedder<'a> {
     context: LlamaContext<'a>,
@@ -45,9 +39,6 @@ pub struct Embedder<'a> {
 /// A running request.
 struct Open {
     texts: Texts,
-    /// The texts in the order in which they are computed: the short ones first.
-    order: Vec<usize>,
-    /// The vectors so far, in that order.
     vectors: Vec<Vec<f32>>,
 }
 
@@ -91,13 +82,7 @@ impl<'a> Embedder<'a> {
 
     fn enqueue(&mut self, texts: Texts) {
         let vectors = Vec::with_capacity(texts.tokens.len());
-        let mut order: Vec<usize> = (0..texts.tokens.len()).collect();
-        order.sort_by_key(|index| !is_short(&texts.tokens[*index]));
-        self.open.push_back(Open {
-            texts,
-            order,
-            vectors,
-        });
+        self.open.push_back(Open { texts, vectors });
     }
 
     /// Runs one decode and delivers the finished requests.
@@ -116,34 +101,23 @@ impl<'a> Embedder<'a> {
         let (done, open): (Vec<Open>, Vec<Open>) = self.open.drain(..).partition(done);
         self.open = open.into();
         for mut open in done {
-            let vectors = std::mem::take(&mut open.vectors).into_iter();
-            let mut placed: Vec<(usize, Vec<f32>)> =
-                open.order.iter().copied().zip(vectors).collect();
-            placed.sort_by_key(|(index, _)| *index);
-            let vectors = placed.into_iter().map(|(_, vector)| vector);
-            open.deliver(Ok(vectors.collect()));
+            let vectors = std::mem::take(&mut open.vectors);
+            open.deliver(Ok(vectors));
         }
         // Rotates, so that the first request does not block the others.
         self.open.rotate_left(usize::from(self.open.len() > 1));
     }
 
-    /// Fills the batch with a text from each request in turn, all of them short or all of them long. Returns the request of
-    /// each sequence.
+    /// Fills the batch with a text from each request in turn. Returns the request of each sequence.
     fn fill(&mut self) -> Vec<usize> {
         self.batch.clear();
         let mut owners = Vec::new();
         let mut taken = vec![0; self.open.len()];
-        let next = self.open.front().and_then(|open| open.next(0));
-        let short = next.is_some_and(|text| is_short(text));
-        let mut room = match short {
-            true => self.batch_tokens.min(SHORT_TOKENS_MAX),
-            false => self.batch_tokens,
-        };
+        let mut room = self.batch_tokens;
         loop {
             let before = owners.len();
             for (owner, open) in self.open.iter().enumerate() {
-                let text = open.next(taken[owner]);
-                let Some(text) = text.filter(|text| is_short(text) == short) else {
+                let Some(text) = open.texts.tokens.get(open.vectors.len() + taken[owner]) else {
                     continue;
                 };
                 if text.len() > room || owners.len() == TEXTS_MAX as usize {
@@ -186,18 +160,7 @@ impl<'a> Embedder<'a> {
     }
 }
 
-/// True if a text has fewer tokens than a tile.
-fn is_short(text: &[i32]) -> bool {
-    text.len() <= SHORT_TOKENS_MAX
-}
-
 impl Open {
-    /// The next text to compute, after so many more.
-    fn next(&self, more: usize) -> Option<&Vec<i32>> {
-        let index = self.order.get(self.vectors.len() + more)?;
-        self.texts.tokens.get(*index)
-    }
-
     fn deliver(self, outcome: Result<Vec<Vec<f32>>>) {
         // The requester may have gone.
         let _ = self.texts.vectors.send(outcome);
