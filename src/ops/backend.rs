@@ -159,6 +159,14 @@ impl Answer {
         }
     }
 
+    /// True if the processor has its own copy of the weights; unknown for a server.
+    pub fn copies_weights(&self) -> Option<bool> {
+        match self {
+            Answer::Local(turn) => Some(turn.copies_weights()),
+            Answer::Remote(_) => None,
+        }
+    }
+
     /// The device that computes; unknown for a server.
     pub fn device(&self) -> Option<String> {
         match self {

@@ -119,6 +119,11 @@ impl Turn {
         }
     }
 
+    /// True if the processor has its own copy of the weights, in another layout than the file's.
+    pub fn copies_weights(&self) -> bool {
+        self.lease.engine().facts().repacked
+    }
+
     /// The usage so far: the prompt's tokens and the load time until the answer is finished.
     pub fn usage(&self) -> Usage {
         self.usage
