@@ -53,10 +53,7 @@ fn main_page(commands: Commands) -> String {
         let help = format!("{} (default: {})", entry.help, entry.default);
         text += &format!(".TP\n.B {}\n{}\n", escaped(entry.name), escaped(&help));
     }
-    text += ".SH EXIT STATUS\n";
-    for (status, meaning) in STATUSES {
-        text += &format!(".TP\n.B {status}\n{}\n", escaped(meaning));
-    }
+    text += &exit_status();
     text += ".SH ENVIRONMENT\n.PP\nA variable of puna takes precedence over the one of Ollama with the same meaning.\n";
     for (names, meaning, _) in config::variables() {
         text += &format!(".TP\n.B {}\n{}\n", escaped(names), escaped(meaning));
@@ -64,6 +61,15 @@ fn main_page(commands: Commands) -> String {
     text += ".SH FILES\n";
     for (path, what) in FILES {
         text += &format!(".TP\n.I {}\n{}\n", escaped(path), escaped(what));
+    }
+    text
+}
+
+/// The list of exit statuses.
+fn exit_status() -> String {
+    let mut text = String::from(".SH EXIT STATUS\n");
+    for (status, meaning) in STATUSES {
+        text += &format!(".TP\n.B {status}\n{}\n", escaped(meaning));
     }
     text
 }
@@ -86,7 +92,7 @@ fn page(command: &Command, commands: Commands) -> String {
     text += &format!(".B {}\n", escaped(&help::synopsis(command)));
     text += ".SH DESCRIPTION\n";
     text += &paragraphs(command.about);
-    text += ".SH FLAGS\n";
+    text += ".SH OPTIONS\n";
     let groups = help::groups(command);
     let grouped = groups.len() > 1;
     for (heading, flags) in groups {
@@ -103,7 +109,12 @@ fn page(command: &Command, commands: Commands) -> String {
             escaped(line)
         );
     }
-    text += ".SH EXIT STATUS\n.PP\nSee\n.BR puna (1).\n";
+    // A command that runs a model can end in most of these ways.
+    text += &if command.limits.is_empty() {
+        ".SH EXIT STATUS\n.PP\nSee\n.BR puna (1).\n".to_string()
+    } else {
+        exit_status()
+    };
     text + &see_also(command, commands)
 }
 
@@ -149,7 +160,7 @@ fn title(name: &str, section: u8, summary: &str) -> String {
         _ => "User Commands",
     };
     format!(
-        ".TH {upper} {section} \"\" \"puna {version}\" \"{kind}\"\n.SH NAME\n{name} \\- {summary}\n"
+        ".TH {upper} {section} \"\" \"puna {version}\" \"{kind}\"\n.nh\n.SH NAME\n{name} \\- {summary}\n"
     )
 }
 
