@@ -41,6 +41,15 @@ fn smaller_weights_mean_nearly_the_same() {
         let similarity = cosine(&vector(&sandbox, kind), &whole);
         assert!(similarity > least, "{kind}: {similarity}");
     }
+    // What was only brought to be quantised is not kept.
+    let alone = Sandbox::new();
+    let words = ["create", "small", "-f", "-", "--quantize", "q8_0"];
+    alone.puna(&words, &modelfile()).ok();
+    let used = alone.puna(&["du"], "").ok();
+    assert!(
+        used.contains("small") && !used.contains("(unused)"),
+        "{used}"
+    );
     // Weights that have the type already are not changed.
     sandbox
         .puna(

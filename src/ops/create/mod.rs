@@ -157,10 +157,14 @@ pub fn create(
         _ if !changes.template.is_empty() => base,
         _ => base.detected(store, name, report)?,
     };
+    // A blob that was sent before may be meant for other models, too.
+    let brought = base
+        .quantized_from
+        .filter(|_| !matches!(source, Source::Blob(..)));
     let manifest = base.with(store, changes, report)?;
     report(Step::Naming);
     store.write_manifest(guard, name, &manifest, &manifest.bytes())?;
-    Ok(())
+    brought.map_or(Ok(()), |digest| store.release(&[digest]))
 }
 
 /// A model before the changes.
@@ -168,6 +172,8 @@ struct Base {
     config: Config,
     layers: Vec<Layer>,
     options: Options,
+    /// The weights that this command quantised.
+    quantized_from: Option<Digest>,
 }
 
 impl Base {
@@ -236,6 +242,7 @@ impl Base {
             config: model::config_of(header),
             layers: vec![Layer { from, ..layer }],
             options: Options::default(),
+            quantized_from: None,
         }
     }
 
@@ -260,6 +267,7 @@ impl Base {
             config,
             layers,
             options: model.options,
+            quantized_from: None,
         })
     }
 
@@ -295,6 +303,7 @@ impl Base {
             };
             quantize(&backend, &job, &mut progress)
         })?;
+        self.quantized_from = layer.digest().ok();
         let from = layer.from.clone();
         *layer = Layer {
             from,
