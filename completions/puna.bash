@@ -9,28 +9,28 @@ _puna() {
     fi
     case $before in
         -o|--option) compopt -o nospace 2>/dev/null; COMPREPLY=($(compgen -W 'num_ctx= num_batch= num_gpu= main_gpu= use_mmap= use_mlock= adapter_scale= num_thread= draft_num_predict= num_keep= seed= num_predict= top_k= top_p= min_p= typical_p= repeat_last_n= temperature= repeat_penalty= presence_penalty= frequency_penalty= stop= reasoning_budget= parse_special=' -- "$word")); return ;;
-        --access-log|--api-key-file|--attach|--continue|--file|--format|--grammar|--jinja|--locked|--messages|--record|--resume|--schema|--socket|--template|--tools|--transcript|-a|-f) COMPREPLY=($(compgen -f -- "$word")); return ;;
+        --access-log|--api-key-file|--attach|--continue|--file|--format|--grammar|--jinja|--locked|--messages|--record|--resume|--socket|--template|--tools|--transcript|-a|-f) COMPREPLY=($(compgen -f -- "$word")); return ;;
     esac
     local flags=
     case $command in
-        run) flags='--system --messages --option --seed --temperature --num-predict --num-ctx --raw --overflow --think --hidethinking --attach --tools --tool-choice --format --schema --grammar --fields --extract --one-line --strip --stop --whole --json --deterministic --verbose --quiet --nowordwrap --transcript --continue --record --local --linger --host --keepalive --pull --insecure --dimensions --truncate --log --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
-        map) flags='--prompt --jsonl --tsv --null --jobs --resume --choose --schema --format --grammar --system --option --seed --temperature --num-predict --num-ctx --overflow --json --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
+        run) flags='--system --messages --option --seed --temperature --num-predict --num-ctx --raw --overflow --think --hidethinking --attach --tools --tool-choice --format --schema --open --grammar --fields --extract --one-line --strip --stop --whole --json --deterministic --verbose --quiet --nowordwrap --transcript --continue --record --local --linger --host --keepalive --pull --insecure --dimensions --truncate --log --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
+        map) flags='--prompt --jsonl --tsv --null --jobs --resume --choose --schema --open --format --grammar --system --option --seed --temperature --num-predict --num-ctx --overflow --json --host --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
         choose) flags='--question --status --sure --system --option --json --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
-        chat) flags='--jsonl --system --messages --option --seed --temperature --num-predict --num-ctx --think --tools --tool-choice --format --schema --grammar --stop --transcript --continue --host --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
+        chat) flags='--jsonl --system --messages --option --seed --temperature --num-predict --num-ctx --think --tools --tool-choice --format --schema --open --grammar --stop --transcript --continue --host --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
         tokens) flags='--ids --pieces --head --tail --split --json --help' ;;
-        embed) flags='--f32 --dimensions --option --json --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
-        nearest) flags='--top --option --json --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
-        rerank) flags='--top --option --json --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
+        embed) flags='--f32 --dimensions --option --json --host --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
+        nearest) flags='--top --option --json --host --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
+        rerank) flags='--top --option --json --host --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
         render) flags='--messages --tools --system --option --think --raw --overflow --num-ctx --template --jinja --tokens --json --quiet --help' ;;
         replay) flags='--print --json --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
-        list|ls) flags='--json --quiet --help' ;;
-        show) flags='--json --verbose --modelfile --parameters --system --template --license --help' ;;
+        list|ls) flags='--json --host --quiet --help' ;;
+        show) flags='--json --verbose --modelfile --parameters --system --template --license --host --help' ;;
         pull) flags='--all --check --replace --name --limit-rate --locked --insecure --host --json --quiet --help' ;;
         outdated) flags='--insecure --json --quiet --help' ;;
         push) flags='--insecure --host --json --quiet --help' ;;
         create) flags='--file --link --quantize --requantize --host --quiet --help' ;;
-        cp) flags='--help' ;;
-        rm) flags='--force --help' ;;
+        cp) flags='--host --help' ;;
+        rm) flags='--force --host --help' ;;
         verify) flags='--repair --insecure --json --quiet --help' ;;
         gc) flags='--dry-run --older-than --json --quiet --help' ;;
         du) flags='--json --help' ;;
