@@ -51,7 +51,7 @@ const TOP: Flag = option("top", None, "N", "print only the N best");
 /// Lines that are scored in one request.
 const LINES: usize = 64;
 
-/// What computes the scores.
+/// The model that computes the scores.
 enum Ranker {
     /// A model in this process, with these options.
     Here(Box<(Pool, Model, Options)>),

@@ -322,11 +322,7 @@ fn answer_once(
     let mut known = config.clone();
     known.work = Some(ask.work());
     let mut backend = backend(server, ask, Policy::OneShot, args, &known)?;
-    if args.vector.is_asked_for && !makes_vectors(&backend, &ask.turn.model) {
-        return Err(Error::usage(
-            "--dimensions and --truncate need an embedding model",
-        ));
-    }
+    check_vectors(args, &backend, &ask.turn.model)?;
     let outcome = answered(&backend, ask, &deadline, started, &mut printer);
     let mut pieces = None;
     let outcome = match outcome {
@@ -398,12 +394,17 @@ fn answered(
     deadline.check(outcome)
 }
 
-/// True if the model is an embedding model.
-fn makes_vectors(backend: &Backend, model: &str) -> bool {
-    match backend {
+/// Refuses flags that only vectors have, for a model that makes none.
+fn check_vectors(args: &RunArgs, backend: &Backend, model: &str) -> Result<()> {
+    let makes_vectors = || match backend {
         Backend::Local(local) => local.model().header.is_embedding(),
         Backend::Remote(client) => client.only_embeds(model),
+    };
+    if args.vector.is_asked_for && !makes_vectors() {
+        let text = "--dimensions and --truncate need an embedding model";
+        return Err(Error::usage(text));
     }
+    Ok(())
 }
 
 /// True for the error of an embedding model. A server that does not name the class of its error is asked what the
