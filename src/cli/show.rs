@@ -96,7 +96,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     }
 }
 
-/// What a server says of a model, as the rows of [`rows`].
+/// The rows of [`rows`] for a model of a server, from its description.
 fn their_rows(name: &str, shown: &Json) -> Vec<Vec<String>> {
     let (details, info) = (&shown["details"], &shown["model_info"]);
     let architecture = info["general.architecture"].as_str().unwrap_or_default();
