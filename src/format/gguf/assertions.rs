@@ -1,4 +1,4 @@
-//! What llama.cpp asserts of a model and does not check: it would end the whole process. Read off its sources (the
+//! The assertions of llama.cpp about a model, which would end the whole process. Read off its sources (the
 //! pinned version); what it turns into an error itself is left to it.
 //!
 //! The rules for the width of heads hold only for the architectures named here. Others have layouts of their own.
