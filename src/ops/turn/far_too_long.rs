@@ -93,14 +93,18 @@ pub fn cut(engine: &Engine, text: &str, part: Part, limit: usize) -> Option<(Str
 
 /// The first bytes of a text, up to a blank if there is one.
 fn head(text: &str, bytes: usize) -> &str {
-    let head = &text[..text.floor_char_boundary(bytes)];
+    let mut ends = (0..=bytes.min(text.len())).rev();
+    let end = ends.find(|at| text.is_char_boundary(*at));
+    let head = &text[..end.unwrap_or(0)];
     let blank = head.rfind(char::is_whitespace);
     &head[..blank.filter(|at| *at > bytes / 2).unwrap_or(head.len())]
 }
 
 /// The last bytes of a text, from a blank on if there is one.
 fn tail(text: &str, bytes: usize) -> &str {
-    let tail = &text[text.ceil_char_boundary(text.len().saturating_sub(bytes))..];
+    let mut starts = text.len().saturating_sub(bytes)..text.len();
+    let start = starts.find(|at| text.is_char_boundary(*at));
+    let tail = &text[start.unwrap_or(text.len())..];
     let blank = tail.find(char::is_whitespace);
     &tail[blank.filter(|at| *at < bytes / 2).unwrap_or(0)..]
 }
