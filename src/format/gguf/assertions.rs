@@ -49,63 +49,41 @@ const F32_PARTS: [&str; 15] = [
 /// The same for a whole part between dots.
 const F32_WORDS: [&str; 2] = ["ssm_a", "ssm_d"];
 
-/// Architectures whose layers all attend with heads of one width.
-const PLAIN: [&str; 23] = [
-    "llama",
-    "mistral3",
-    "qwen2",
-    "qwen2moe",
-    "qwen3",
-    "qwen3moe",
-    "gemma",
-    "gemma2",
-    "gemma3",
-    "gemma3n",
-    "phi2",
-    "phi3",
-    "phimoe",
-    "olmo",
-    "olmo2",
-    "olmoe",
-    "starcoder2",
-    "stablelm",
-    "command-r",
-    "falcon",
-    "smollm3",
-    "gpt-oss",
-    "granite",
-];
-/// Those of them that rotate whole heads.
-const ROTATES_ALL: [&str; 13] = [
-    "llama",
-    "mistral3",
-    "qwen2",
-    "qwen2moe",
-    "qwen3",
-    "qwen3moe",
-    "olmo",
-    "olmo2",
-    "olmoe",
-    "starcoder2",
-    "falcon",
-    "smollm3",
-    "granite",
-];
-/// Architectures whose heads together are as wide as an embedding.
-const HEADS_FILL: [&str; 13] = [
-    "qwen2",
-    "qwen2moe",
-    "phi2",
-    "phi3",
-    "phimoe",
-    "olmo",
-    "olmo2",
-    "olmoe",
-    "starcoder2",
-    "stablelm",
-    "command-r",
-    "falcon",
-    "bert",
+/// How many numbers of a head are rotated by their position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rotation {
+    None,
+    Part,
+    Whole,
+}
+
+/// Architectures whose layers all attend with heads of one width; what they rotate; and whether their heads together are
+/// as wide as an embedding.
+const HEADS: [(&str, Rotation, bool); 24] = [
+    ("llama", Rotation::Whole, false),
+    ("mistral3", Rotation::Whole, false),
+    ("qwen2", Rotation::Whole, true),
+    ("qwen2moe", Rotation::Whole, true),
+    ("qwen3", Rotation::Whole, false),
+    ("qwen3moe", Rotation::Whole, false),
+    ("gemma", Rotation::Part, false),
+    ("gemma2", Rotation::Part, false),
+    ("gemma3", Rotation::Part, false),
+    ("gemma3n", Rotation::Part, false),
+    ("phi2", Rotation::Part, true),
+    ("phi3", Rotation::Part, true),
+    ("phimoe", Rotation::Part, true),
+    ("olmo", Rotation::Whole, true),
+    ("olmo2", Rotation::Whole, true),
+    ("olmoe", Rotation::Whole, true),
+    ("starcoder2", Rotation::Whole, true),
+    ("stablelm", Rotation::Part, true),
+    ("command-r", Rotation::Part, true),
+    ("falcon", Rotation::Whole, true),
+    ("smollm3", Rotation::Whole, false),
+    ("gpt-oss", Rotation::Part, false),
+    ("granite", Rotation::Whole, false),
+    ("bert", Rotation::None, true),
 ];
 
 /// Checks the header of a model that is about to be loaded.
@@ -288,7 +266,6 @@ fn check_experts(header: &Header) -> Result<(), String> {
 fn check_heads(header: &Header) -> Result<(), String> {
     let architecture = header.architecture();
     let number = |key| header.arch_integer(key);
-    let is_one_of = |list: &[&str]| list.contains(&architecture);
     // A list of one number for each layer is left to llama.cpp.
     let Some(heads) = number("attention.head_count") else {
         return Ok(());
@@ -297,9 +274,10 @@ fn check_heads(header: &Header) -> Result<(), String> {
     if kv_heads > 0 && !heads.is_multiple_of(kv_heads) {
         return Err(format!("{heads} heads do not share {kv_heads} evenly"));
     }
-    if !is_one_of(&PLAIN) && !is_one_of(&HEADS_FILL) {
+    let known = HEADS.iter().find(|(name, ..)| *name == architecture);
+    let Some((_, rotation, fills)) = known else {
         return Ok(());
-    }
+    };
     let embedding = number("embedding_length").unwrap_or(0);
     if number("embedding_length_out").is_some_and(|out| out != 0 && out != embedding) {
         return Err("embedding_length_out is not embedding_length".into());
@@ -312,16 +290,18 @@ fn check_heads(header: &Header) -> Result<(), String> {
     if key != value {
         return Err(format!("its heads have {key} keys and {value} values"));
     }
-    if is_one_of(&HEADS_FILL) && heads.checked_mul(key) != Some(embedding) {
+    if *fills && heads.checked_mul(key) != Some(embedding) {
         return Err(format!(
             "{heads} heads of {key} do not make an embedding of {embedding}"
         ));
     }
     let rotated = number("rope.dimension_count").unwrap_or(key);
-    let whole = is_one_of(&ROTATES_ALL);
-    if is_one_of(&PLAIN)
-        && (rotated < 2 || rotated % 2 == 1 || rotated > key || (whole && rotated != key))
-    {
+    let fits = match rotation {
+        Rotation::None => true,
+        Rotation::Part => rotated >= 2 && rotated.is_multiple_of(2) && rotated <= key,
+        Rotation::Whole => rotated >= 2 && rotated.is_multiple_of(2) && rotated == key,
+    };
+    if !fits {
         return Err(format!("it rotates {rotated} of {key} numbers of a head"));
     }
     Ok(())
