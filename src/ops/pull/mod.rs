@@ -9,7 +9,6 @@ pub use request::{Request, Step};
 
 use std::fmt::Display;
 
-use super::create::{Changes, Source, create};
 use crate::core::digest::Digest;
 use crate::core::error::{Class, Error, Result};
 use crate::core::name::Name;
@@ -134,16 +133,7 @@ pub fn pull_file(
     report(Step::Writing);
     let file = url.split(['?', '#']).next().unwrap_or_default();
     let file = file.rsplit('/').next().unwrap_or_default();
-    let source = Source::Blob(digest, file.to_string());
-    create(
-        store,
-        request.name,
-        &source,
-        &Changes::default(),
-        &mut |_| {},
-    )?;
-    drop(guard);
-    store.mark_pulled(request.name)
+    request.create(store, guard, (digest, file.to_string()))
 }
 
 /// True if the registry has a different model under this name than the store.

@@ -7,7 +7,8 @@ use crate::core::error::Result;
 use crate::core::name::Name;
 use crate::format::wire::native::create::Progress;
 use crate::format::wire::native::transfer;
-use crate::system::store::Store;
+use crate::ops::create::{Changes, Source, create};
+use crate::system::store::{Guard, Store};
 
 /// A progress event of a pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,5 +75,16 @@ impl Request<'_> {
             return Ok(());
         }
         store.check_replaceable(self.name, digest)
+    }
+
+    /// Creates the model from a fetched blob, and records that it is as its registry has it.
+    ///
+    /// # Errors
+    /// As [`create`].
+    pub fn create(&self, store: &Store, guard: Guard, blob: (Digest, String)) -> Result<()> {
+        let source = Source::Blob(blob.0, blob.1);
+        create(store, self.name, &source, &Changes::default(), &mut |_| {})?;
+        drop(guard);
+        store.mark_pulled(self.name)
     }
 }

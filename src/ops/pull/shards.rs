@@ -8,7 +8,6 @@ use crate::core::digest::Digest;
 use crate::core::error::{Class, Error, Result};
 use crate::core::name::Name;
 use crate::format::gguf::Shard;
-use crate::ops::create::{Changes, Source, create};
 use crate::ops::shards;
 use crate::system::registry::{HubFile, Place, Registry};
 use crate::system::store::{Entry, Store};
@@ -71,16 +70,7 @@ pub fn pull(
         None => fetched(store, registry, (place, request), &files, report)?,
     };
     report(Step::Writing);
-    let source = Source::Blob(digest, origin);
-    create(
-        store,
-        request.name,
-        &source,
-        &Changes::default(),
-        &mut |_| {},
-    )?;
-    drop(guard);
-    store.mark_pulled(request.name)?;
+    request.create(store, guard, (digest, origin))?;
     let parts: Vec<Digest> = files.iter().map(|file| file.digest).collect();
     store.release(&parts)
 }
