@@ -134,11 +134,10 @@ pub fn bounded(schema: &Json) -> Json {
     if !is_composed(schema, 0) {
         say_of_others(&mut bounded, false, 0);
     }
-    bounded[SETTINGS] = if schema[SETTINGS]["whitespace_flexible"] == false {
-        json!({ "whitespace_flexible": false, "item_separator": ",", "key_separator": ":" })
-    } else {
-        json!({ "whitespace_pattern": SPACE })
-    };
+    if schema[SETTINGS]["whitespace_flexible"] == false {
+        return compact(bounded);
+    }
+    bounded[SETTINGS] = json!({ "whitespace_pattern": SPACE });
     bounded
 }
 

@@ -21,34 +21,27 @@ pub struct Reached<'a> {
 
 /// Cuts the texts of an input that are far longer than `limit` tokens, and keeps this part of them.
 pub fn reached<'a>(engine: &Engine, input: &'a Input, part: Part, limit: usize) -> Reached<'a> {
-    let mut reached = Reached {
-        input: Cow::Borrowed(input),
-        tokens: 0,
+    let is_far = |text: &str| text.len() / BYTES_A_TOKEN > limit;
+    let any = match input {
+        Input::Raw(text) => is_far(text),
+        Input::Insert(before, after) => is_far(before) || is_far(after),
+        Input::Chat(messages) => messages.iter().any(|message| is_far(&message.content)),
     };
-    let texts: Vec<&str> = match input {
-        Input::Raw(text) => vec![text],
-        Input::Insert(before, after) => vec![before, after],
-        Input::Chat(messages) => {
-            let texts = messages.iter();
-            texts.map(|message| message.content.as_str()).collect()
-        }
-    };
-    let cuts: Vec<_> = texts
-        .into_iter()
-        .map(|text| cut(engine, text, part, limit))
-        .collect();
-    if cuts.iter().all(Option::is_none) {
-        return reached;
+    if !any {
+        return Reached {
+            input: Cow::Borrowed(input),
+            tokens: 0,
+        };
     }
-    let mut cuts = cuts.into_iter();
-    let mut take = |text: &str| match cuts.next().flatten() {
-        Some((text, tokens)) => {
-            reached.tokens += tokens;
+    let mut tokens = 0;
+    let mut take = |text: &str| match cut(engine, text, part, limit) {
+        Some((text, dropped)) => {
+            tokens += dropped;
             text
         }
         None => text.to_string(),
     };
-    reached.input = Cow::Owned(match input {
+    let input = match input {
         Input::Raw(text) => Input::Raw(take(text)),
         Input::Insert(before, after) => Input::Insert(take(before), take(after)),
         Input::Chat(messages) => {
@@ -56,8 +49,11 @@ pub fn reached<'a>(engine: &Engine, input: &'a Input, part: Part, limit: usize) 
             let cut = messages.map(|message| message.with_content(take(&message.content)));
             Input::Chat(cut.collect())
         }
-    });
-    reached
+    };
+    Reached {
+        input: Cow::Owned(input),
+        tokens,
+    }
 }
 
 /// The part of a text that is far too long, and about how many tokens the rest has. Each end that is kept has more than
