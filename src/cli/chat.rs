@@ -97,7 +97,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let jsonl = parsed.has(&JSONL);
     let mut chat = Chat {
         ask: Ask::without_prompt(parsed, OVERFLOWS)?,
-        backend: backend(&parsed.operands[0], context.named_server(parsed)?, config)?,
+        backend: backend(&parsed.operands[0], context.model_server(parsed)?, config)?,
         deadline: Deadline::new(),
         transcript: Transcript::open(transcript::path(parsed))?,
         calls: 0,
@@ -227,8 +227,8 @@ impl Chat {
         for delta in answer::start(&self.backend, self.ask.turn(), &cancel, Instant::now(), out)? {
             let delta = delta?;
             reply.add(&delta);
-            if let Delta::Finish(finish) = &delta {
-                end = Some(finish.clone());
+            if let Delta::Finish(finish) = delta {
+                end = Some(finish);
             }
         }
         if let Some(finish) = end {

@@ -33,8 +33,8 @@ pub const COMMAND: Command = Command {
     arity: (3, CHOICES_MAX + 1),
     flags: &[QUESTION, STATUS, SURE, SYSTEM, OPTION, JSON, QUIET],
     about: &[
-        "Reads a text from standard input, which may not be empty, asks the question about it, and prints the likeliest choice, a tab, and \
-         its probability among the choices. Nothing is sampled: the model's own probabilities weigh each choice's \
+        "Reads a text from standard input, which may not be empty, asks the question about it, and prints the likeliest \
+         choice, a tab, and its probability among the choices. Nothing is sampled: the model's own probabilities weigh each choice's \
          whole text, so that the same input always gives the same answer.",
         "With --status the exit status is 0 for the first choice, 1 for the second and so on, 120 if no choice has \
          the probability of --sure, and 121 for any failure. With --json all probabilities are printed; with --status and \
@@ -124,12 +124,14 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
 /// Prints the choice; returns its status.
 fn chosen(args: ChooseArgs, config: &Config, out: &mut Out) -> Result<u8> {
     let (choices, mut ask) = (args.choices, args.ask);
-    let text = match (args.question, io::stdin().is_terminal()) {
-        (Some(_), true) => String::new(),
-        _ => stdin::read_text("-", PROMPT_BYTES_MAX)?,
+    let is_watched = io::stdin().is_terminal();
+    let text = if is_watched && args.question.is_some() {
+        String::new()
+    } else {
+        stdin::read_text("-", PROMPT_BYTES_MAX)?
     };
     // An empty file is a mistake, and not a text with an answer.
-    if text.trim().is_empty() && !io::stdin().is_terminal() {
+    if text.trim().is_empty() && !is_watched {
         return Err(Error::usage("standard input is empty"));
     }
     ask.prompt = prompt(text.trim_end(), args.question, choices)?;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::flag::HOST;
 use super::parsed::Parsed;
 use crate::core::address::Address;
-use crate::core::error::Result;
+use crate::core::error::{Error, Result};
+use crate::ops::model::is_path;
 use crate::system::client::Client;
 use crate::system::config::Config;
 use crate::system::store::Store;
@@ -60,6 +61,20 @@ impl Context {
             None => return Ok(None),
         };
         Ok(Some(Client::at(&address).keyed(config.api_key.clone())))
+    }
+
+    /// The named server, for a command with the model of its first operand. A model in a file runs here.
+    ///
+    /// # Errors
+    /// As [`Context::named_server`]; `Usage` for `--host` with a file.
+    pub fn model_server(&self, parsed: &Parsed) -> Result<Option<Client>> {
+        match is_path(&parsed.operands[0]) {
+            true if parsed.has(&HOST) => Err(Error::usage(
+                "--host cannot be used with a model in a file, which runs here",
+            )),
+            true => Ok(None),
+            false => self.named_server(parsed),
+        }
     }
 
     /// The server that a command may use: the named one, else our own, else none.

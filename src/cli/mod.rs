@@ -94,11 +94,11 @@ fn run(words: &[OsString]) -> Result<u8> {
     }
     out.set_quiet(parsed.has(&QUIET));
     let mut config = Config::from_environment()?;
+    check_place(command, &parsed, &config)?;
     // The lock is held until the command has ended.
     let Some(_lock) = run_limits::enter(command, &parsed, &mut config)? else {
         return Ok(0);
     };
-    check_place(command, &parsed, &config)?;
     let context = Context::new(config);
     run_limits::run(command, &parsed, &context, &mut out)?;
     Ok(context.status())

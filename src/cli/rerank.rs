@@ -62,14 +62,14 @@ enum Ranker {
 impl Ranker {
     fn open(parsed: &Parsed, context: &Context) -> Result<Self> {
         let operand = &parsed.operands[0];
-        let server = context.named_server(parsed)?;
-        if let Some(server) = server.filter(|_| !model::is_path(operand)) {
+        if let Some(server) = context.model_server(parsed)? {
             if parsed.has(&OPTION) {
                 let text =
                     "--option cannot be used with a server, which has the model's own options";
                 return Err(Error::usage(text));
             }
             server.must_be_puna("rerank")?;
+            let server = server.within(run_limits::left());
             return Ok(Ranker::Server(server, operand.clone()));
         }
         let model = model::open(&context.store(), operand)?;

@@ -74,8 +74,7 @@ const SECTIONS: [(&Flag, &str); 5] = [
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let operand = &parsed.operands[0];
     let section = parsed.only_one(&SECTIONS)?;
-    let server = context.named_server(parsed)?;
-    if let Some(server) = server.filter(|_| !model::is_path(operand)) {
+    if let Some(server) = context.model_server(parsed)? {
         let body = json!({ "model": operand, "verbose": parsed.has(&VERBOSE) });
         let shown: Json = server.ask("/api/show", &body)?;
         return if parsed.has(&JSON) {

@@ -97,9 +97,9 @@ enum At {
 impl Maker {
     fn open(parsed: &Parsed, context: &Context) -> Result<Self> {
         let (config, operand) = (&context.config, &parsed.operands[0]);
-        let at = match context.named_server(parsed)? {
-            Some(server) if !model::is_path(operand) => At::Server(server, operand.clone()),
-            _ => {
+        let at = match context.model_server(parsed)? {
+            Some(server) => At::Server(server.within(run_limits::left()), operand.clone()),
+            None => {
                 let model = model::open(&context::store(config), operand)?;
                 if !model.header.is_embedding() {
                     let text = format!("{} is not an embedding model", model.label);

@@ -159,12 +159,9 @@ impl Answer {
         }
     }
 
-    /// True if the processor has its own copy of the weights; unknown for a server.
-    pub fn copies_weights(&self) -> Option<bool> {
-        match self {
-            Answer::Local(turn) => Some(turn.copies_weights()),
-            Answer::Remote(_) => None,
-        }
+    /// True if the processor is known to have its own copy of the weights.
+    pub fn copies_weights(&self) -> bool {
+        matches!(self, Answer::Local(turn) if turn.copies_weights())
     }
 
     /// The device that computes; unknown for a server.

@@ -36,6 +36,8 @@ const GREETING_MAX: Duration = Duration::from_secs(2);
 pub struct Client {
     agent: Agent,
     key: Option<String>,
+    /// How long an answer may take.
+    limit: Option<Duration>,
     base: String,
     what: String,
 }
@@ -47,6 +49,7 @@ impl Client {
         Client {
             agent,
             key: None,
+            limit: None,
             base: address.url(""),
             what: address.to_string(),
         }
@@ -55,6 +58,11 @@ impl Client {
     /// The same, with a key for a server that requires one.
     pub fn keyed(self, key: Option<String>) -> Self {
         Client { key, ..self }
+    }
+
+    /// The same, for answers that take at most this long.
+    pub fn within(self, limit: Option<Duration>) -> Self {
+        Client { limit, ..self }
     }
 
     /// The server behind a Unix socket; `stall_timeout` limits each wait for its answer.
@@ -67,6 +75,7 @@ impl Client {
         Client {
             agent,
             key: None,
+            limit: None,
             base: "http://localhost".into(),
             what: path.display().to_string(),
         }
@@ -141,6 +150,7 @@ impl Client {
         let request = self
             .with_key(request)
             .header("Content-Type", "application/json");
+        let request = request.config().timeout_global(self.limit).build();
         let response = self.checked(request.send(text))?;
         Ok(Records {
             reader: BufReader::new(Box::new(response.into_body().into_reader())),
@@ -183,17 +193,18 @@ impl Client {
         &self.what
     }
 
-    /// True if the server says that this model can embed and not complete; false if it cannot be asked.
-    pub fn only_embeds(&self, model: &str) -> bool {
+    /// True if the server says that this model can embed and not complete.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn only_embeds(&self, model: &str) -> Result<bool> {
         let body = serde_json::json!({ "model": model });
-        let Ok(shown) = self.ask::<serde_json::Value>("/api/show", &body) else {
-            return false;
-        };
+        let shown: serde_json::Value = self.ask("/api/show", &body)?;
         let can = |word: &str| {
             let list = shown["capabilities"].as_array();
             list.is_some_and(|list| list.iter().any(|ability| ability == word))
         };
-        can("embedding") && !can("completion")
+        Ok(can("embedding") && !can("completion"))
     }
 
     /// True if the server has this blob.
@@ -268,6 +279,10 @@ impl Client {
 
     fn unreachable(&self, error: &ureq::Error) -> Error {
         let what = &self.what;
+        if matches!(error, ureq::Error::Timeout(ureq::Timeout::Global)) {
+            let text = format!("timed out: the server at {what} has not answered, see --timeout");
+            return Error::plain(Class::TimedOut, text);
+        }
         Error::plain(
             Class::Network,
             match error {

@@ -198,11 +198,9 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         settings,
     } = MapArgs::read(parsed)?;
     let journal = resume.map(Journal::open).transpose()?;
-    let (backend, lease) = match context.named_server(parsed)? {
-        Some(server) if !model::is_path(&ask.turn.model) => {
-            (Backend::Remote(Arc::new(server)), None)
-        }
-        _ => {
+    let (backend, lease) = match context.model_server(parsed)? {
+        Some(server) => (Backend::Remote(Arc::new(server)), None),
+        None => {
             let model = Arc::new(model::open(&context.store(), &ask.turn.model)?);
             // As in a server, several answers are computed at once in one context.
             let mut shared = config.clone();

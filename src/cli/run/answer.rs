@@ -84,10 +84,7 @@ pub fn device(answer: &Answer, options: &Options) -> Option<String> {
             };
             format!("CPU (this machine has a GPU by {gpu}: {why})")
         }
-        None if device == "CPU" => match answer.copies_weights() {
-            Some(true) => "CPU, weights copied into its layout".into(),
-            _ => "CPU, weights mapped from the file".into(),
-        },
+        None if answer.copies_weights() => format!("{device}, weights copied into its layout"),
         None => device,
     })
 }

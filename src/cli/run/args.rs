@@ -132,6 +132,8 @@ impl RunArgs {
         parsed.only_one(&[(&RECORD, ()), (&HOST, ())])?;
         parsed.only_one(&[(&IDLE_EXIT, ()), (&HOST, ())])?;
         parsed.only_one(&[(&LOCAL, ()), (&HOST, ())])?;
+        parsed.only_one(&[(&DETERMINISTIC, ()), (&HOST, ())])?;
+        parsed.only_one(&[(&LOG, ()), (&HOST, ())])?;
         let keep_alive = parsed.read(&KEEPALIVE, KeepAlive::parse_lenient)?;
         Ok(RunArgs {
             // A prompt from the prefix cache may give other bytes than one that is computed in one pass.

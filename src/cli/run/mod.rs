@@ -260,12 +260,13 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     // llama.cpp's log is available only in this process.
     let logs = args.log.0 != Level::Off;
     let is_path = model::is_path(&ask.turn.model);
-    let here = args.local || args.alone || logs || is_path;
+    let here = args.local || args.alone || logs;
     let named = if here {
         None
     } else {
-        context.named_server(parsed)?
+        context.model_server(parsed)?
     };
+    let here = here || is_path;
     let fetches = !is_path && named.is_none();
     let server = match &args.idle_exit {
         Some(_) if here => {
@@ -396,15 +397,18 @@ fn answered(
 
 /// Refuses flags that only vectors have, for a model that makes none.
 fn check_vectors(args: &RunArgs, backend: &Backend, model: &str) -> Result<()> {
-    let makes_vectors = || match backend {
-        Backend::Local(local) => local.model().header.is_embedding(),
-        Backend::Remote(client) => client.only_embeds(model),
-    };
-    if args.vector.is_asked_for && !makes_vectors() {
-        let text = "--dimensions and --truncate need an embedding model";
-        return Err(Error::usage(text));
+    if !args.vector.is_asked_for {
+        return Ok(());
     }
-    Ok(())
+    let makes_vectors = match backend {
+        Backend::Local(local) => local.model().header.is_embedding(),
+        Backend::Remote(client) => client.only_embeds(model)?,
+    };
+    if makes_vectors {
+        return Ok(());
+    }
+    let text = "--dimensions and --truncate need an embedding model";
+    Err(Error::usage(text))
 }
 
 /// True for the error of an embedding model. A server that does not name the class of its error is asked what the
@@ -412,7 +416,9 @@ fn check_vectors(args: &RunArgs, backend: &Backend, model: &str) -> Result<()> {
 fn is_embedding(error: &Error, backend: &Backend, ask: &Ask) -> bool {
     match (error.class(), backend) {
         (Class::NoText, _) => true,
-        (Class::Usage, Backend::Remote(client)) => client.only_embeds(&ask.turn.model),
+        (Class::Usage, Backend::Remote(client)) => {
+            client.only_embeds(&ask.turn.model).unwrap_or(false)
+        }
         _ => false,
     }
 }

@@ -239,11 +239,12 @@ fn constraint(parsed: &Parsed) -> Result<OutputConstraint> {
         parsed.value(&GRAMMAR),
     );
     parsed.only_one(&[(&FORMAT, ()), (&SCHEMA, ()), (&GRAMMAR, ())])?;
+    let has_schema = given.is_some() || format.is_some_and(|word| word.starts_with('@'));
+    if parsed.has(&OPEN) && !has_schema {
+        return Err(Error::usage("--open needs --schema"));
+    }
     if let Some(path) = grammar {
         return Ok(OutputConstraint::Grammar(file(path)?));
-    }
-    if parsed.has(&OPEN) && format.is_none_or(|word| !word.starts_with('@')) && given.is_none() {
-        return Err(Error::usage("--open needs --schema"));
     }
     let path = match (format, given) {
         (Some("json"), _) => return Ok(OutputConstraint::Json),
@@ -269,11 +270,8 @@ fn constraint(parsed: &Parsed) -> Result<OutputConstraint> {
     };
     match serde_json::from_str(&text) {
         Ok(given @ Json::Object(_)) => {
-            let given = if parsed.has(&OPEN) {
-                schema::open(given)
-            } else {
-                given
-            };
+            let opens = parsed.has(&OPEN);
+            let given = if opens { schema::open(given) } else { given };
             Ok(OutputConstraint::Schema(schema::compact(given)))
         }
         Ok(_) => Err(wrong("it is not an object".into())),

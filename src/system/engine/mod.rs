@@ -89,7 +89,8 @@ impl Engine {
         progress: &mut dyn FnMut(f32) -> bool,
     ) -> Result<Self> {
         let (threads, attention, context) = (spec.threads, spec.attention, spec.context);
-        let (strips_accents, repacked) = (spec.strips_accents, spec.repack);
+        let strips_accents = spec.strips_accents;
+        let repacked = spec.repack && spec.need.repacked_bytes > 0;
         let (deterministic, batch_tokens) = (spec.deterministic, spec.batch_tokens);
         let (worker, loaded) = engine_thread::start(backend.clone(), spec, progress)?;
         let model = loaded.model;
