@@ -228,7 +228,7 @@ fn what_has_no_effect_is_2() {
     sandbox.create("mini", &format!("FROM {}\n", minilm().display()));
     sandbox.file("notes.txt", "Milk, bread\nand butter\n");
     sandbox.file("s.json", "{}");
-    let wrong: [(&[&str], &str); 19] = [
+    let wrong: [(&[&str], &str); 18] = [
         (
             &["run", "./notes.txt", "hi", "--host", "x"],
             "--host cannot be used with a model in a file",
@@ -236,10 +236,6 @@ fn what_has_no_effect_is_2() {
         (
             &["embed", "./notes.txt", "--host", "x"],
             "--host cannot be used with a model in a file",
-        ),
-        (
-            &["run", "smol", "hi", "--deterministic", "--host", "x"],
-            "cannot be used together",
         ),
         (
             &["run", "smol", "hi", "--grammar", "s.json", "--open"],

@@ -132,7 +132,6 @@ impl RunArgs {
         parsed.only_one(&[(&RECORD, ()), (&HOST, ())])?;
         parsed.only_one(&[(&IDLE_EXIT, ()), (&HOST, ())])?;
         parsed.only_one(&[(&LOCAL, ()), (&HOST, ())])?;
-        parsed.only_one(&[(&DETERMINISTIC, ()), (&HOST, ())])?;
         parsed.only_one(&[(&LOG, ()), (&HOST, ())])?;
         let keep_alive = parsed.read(&KEEPALIVE, KeepAlive::parse_lenient)?;
         Ok(RunArgs {
