@@ -31,6 +31,12 @@ impl Default for Address {
     }
 }
 
+/// True for an IPv6 address, with or without a zone.
+fn is_v6(host: &str) -> bool {
+    let address = host.split('%').next().unwrap_or_default();
+    address.parse::<std::net::Ipv6Addr>().is_ok()
+}
+
 impl Address {
     /// Parses `host`, `:port`, `host:port`, `[v6]:port` and `scheme://host[:port][/path]`.
     ///
@@ -50,6 +56,10 @@ impl Address {
             .map_or((rest, ""), |(authority, path)| (authority, path));
         let (host, given) =
             split_port(authority).ok_or_else(|| wrong("a bracket is not closed"))?;
+        let is_name = !host.contains(|c: char| c.is_whitespace() || c.is_control());
+        if !is_name || (host.contains(':') && !is_v6(host)) {
+            return Err(wrong("the host is neither a name nor an address"));
+        }
         let port = match given {
             None => port,
             Some(digits) => digits

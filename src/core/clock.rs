@@ -69,6 +69,13 @@ impl Local {
     }
 }
 
+/// The time from now to one that [`rfc3339`] or another program wrote; none if that is over. `None` for other texts.
+pub fn left(text: &str) -> Option<Duration> {
+    let time: Timestamp = text.parse().ok()?;
+    let left = time.duration_since(Timestamp::now());
+    Some(left.try_into().unwrap_or_default())
+}
+
 /// A time span as display text, worded as in the reference: `2 hours`, `About a minute`.
 pub fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -90,6 +97,11 @@ pub fn span(duration: Duration) -> String {
     }
 }
 
+/// A time span within a sentence.
+pub fn words(duration: Duration) -> String {
+    span(duration).to_lowercase()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,6 +116,15 @@ mod tests {
         ] {
             assert_eq!(rfc3339(UNIX_EPOCH + Duration::new(seconds, nanos)), text);
         }
+    }
+
+    #[test]
+    fn the_time_left_is_never_negative() {
+        assert_eq!(left("2001-01-01T00:00:00Z"), Some(Duration::ZERO));
+        let later = SystemTime::now() + Duration::from_secs(300);
+        let found = left(&rfc3339(later)).unwrap();
+        assert!((200..=300).contains(&found.as_secs()), "{found:?}");
+        assert_eq!(left("never"), None);
     }
 
     #[test]

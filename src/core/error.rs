@@ -65,6 +65,7 @@ enum Kind {
         prompt_tokens: usize,
         context_tokens: usize,
         is_estimate: bool,
+        is_maximum: bool,
     },
     Memory {
         needed_bytes: u64,
@@ -124,8 +125,29 @@ impl Error {
             prompt_tokens,
             context_tokens,
             is_estimate: false,
+            is_maximum: false,
         }
         .into()
+    }
+
+    /// The tokens of a prompt that is too long, and those of its context.
+    pub fn lengths(&self) -> Option<(usize, usize)> {
+        match &*self.0 {
+            Kind::TooLong {
+                prompt_tokens,
+                context_tokens,
+                ..
+            } => Some((*prompt_tokens, *context_tokens)),
+            _ => None,
+        }
+    }
+
+    /// The same for a context that is as long as the model was trained for: a longer one does not help.
+    pub fn at_maximum(mut self) -> Self {
+        if let Kind::TooLong { is_maximum, .. } = &mut *self.0 {
+            *is_maximum = true;
+        }
+        self
     }
 
     /// A prompt of about `prompt_tokens`, far more than a context of `context_tokens`.
@@ -134,6 +156,7 @@ impl Error {
             prompt_tokens,
             context_tokens,
             is_estimate: true,
+            is_maximum: false,
         }
         .into()
     }
@@ -239,20 +262,22 @@ impl fmt::Display for Error {
             Kind::TooLong {
                 prompt_tokens,
                 context_tokens,
-                is_estimate: true,
-            } => write!(
-                out,
-                "the prompt of about {prompt_tokens} tokens exceeds the available context size of {context_tokens} tokens"
-            ),
-            Kind::TooLong {
-                prompt_tokens,
-                context_tokens,
-                is_estimate: false,
-            } => write!(
-                out,
-                "the prompt of {prompt_tokens} tokens exceeds the available context size of \
-                 {context_tokens} tokens, try increasing it with num_ctx"
-            ),
+                is_estimate,
+                is_maximum,
+            } => {
+                let about = if *is_estimate { "about " } else { "" };
+                let (what, hint) = match (is_maximum, is_estimate) {
+                    (true, _) => ("model's maximum", ": shorten it, or let it be cut"),
+                    (false, true) => ("available context size", ""),
+                    (false, false) => {
+                        ("available context size", ", try increasing it with num_ctx")
+                    }
+                };
+                write!(
+                    out,
+                    "the prompt of {about}{prompt_tokens} tokens exceeds the {what} of {context_tokens} tokens{hint}"
+                )
+            }
             Kind::Memory {
                 needed_bytes,
                 free_bytes,
@@ -320,7 +345,11 @@ pub fn cause(source: &io::Error) -> String {
     }
 }
 
+/// Bytes in GiB or, below a tenth of one, in MiB.
 fn gibibytes(bytes: u64) -> String {
+    if bytes < (1 << 30) / 10 {
+        return format!("{} MiB", bytes >> 20);
+    }
     format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64)
 }
 

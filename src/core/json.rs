@@ -16,6 +16,52 @@ pub fn line(value: &impl Serialize) -> String {
     String::from_utf8(bytes).expect("serde_json writes UTF-8")
 }
 
+/// JSON with U+FFFD in place of what is no text: bytes that are not UTF-8, and escapes of half a character outside the
+/// basic plane (`\\ud83d` alone), which programs write that cut a text between its 16-bit units. Go reads them so.
+pub fn repaired(bytes: Vec<u8>) -> Vec<u8> {
+    let bytes = match String::from_utf8(bytes) {
+        Ok(text) => text.into_bytes(),
+        Err(error) => String::from_utf8_lossy(error.as_bytes())
+            .into_owned()
+            .into_bytes(),
+    };
+    if !bytes
+        .windows(3)
+        .any(|three| matches!(three, [b'\\', b'u', b'd' | b'D']))
+    {
+        return bytes;
+    }
+    let mut repaired = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let escape = &bytes[at..bytes.len().min(at + 12)];
+        let (length, is_half) = match (half(escape), half(escape.get(6..).unwrap_or_default())) {
+            (Some(true), Some(false)) => (12, false),
+            (Some(_), _) => (6, true),
+            // Whatever an escape stands for, its second character begins none.
+            (None, _) if escape[0] == b'\\' => (escape.len().min(2), false),
+            (None, _) => (1, false),
+        };
+        match is_half {
+            true => repaired.extend_from_slice(b"\\ufffd"),
+            false => repaired.extend_from_slice(&bytes[at..at + length]),
+        }
+        at += length;
+    }
+    repaired
+}
+
+/// True for an escape of the first half of a character, false for one of the second half.
+fn half(escape: &[u8]) -> Option<bool> {
+    let digits = escape.strip_prefix(b"\\u")?.get(..4)?;
+    let unit = u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    match unit {
+        0xd800..0xdc00 => Some(true),
+        0xdc00..0xe000 => Some(false),
+        _ => None,
+    }
+}
+
 struct GoFormatter;
 
 impl Formatter for GoFormatter {
@@ -61,6 +107,23 @@ fn float(value: f64, plain: String, exponent: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn halves_of_characters_become_one_that_says_so() {
+        for (given, repaired_as) in [
+            (&b"\"a\\ud83d b\""[..], "\"a\\ufffd b\""),
+            (b"\"\\ude00\"", "\"\\ufffd\""),
+            (b"\"\\ud83d\\ude00\"", "\"\\ud83d\\ude00\""),
+            (b"\"\\ud83d\\ud83d\\ude00\"", "\"\\ufffd\\ud83d\\ude00\""),
+            (b"\"\\\\ud83d\"", "\"\\\\ud83d\""),
+            (b"\"\\ud8", "\"\\ud8"),
+            (b"\"\xff\\ud800\"", "\"\u{fffd}\\ufffd\""),
+            (b"\"\\u00e9\\", "\"\\u00e9\\"),
+        ] {
+            let text = String::from_utf8(repaired(given.to_vec())).unwrap();
+            assert_eq!(text, repaired_as);
+        }
+    }
 
     #[test]
     fn floats_take_gos_form() {

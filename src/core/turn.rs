@@ -54,6 +54,12 @@ pub struct TurnRequest {
     pub stream: bool,
     /// Return the rendered prompt instead of an answer.
     pub render_only: bool,
+    /// Most calls in one answer; the first one beyond it ends the answer.
+    pub calls_max: usize,
+    /// Further variables of a Jinja template.
+    pub variables: Vec<(String, Json)>,
+    /// Fields of the request that are neither obeyed nor refused.
+    pub ignored: Vec<String>,
 }
 
 impl TurnRequest {
@@ -80,6 +86,9 @@ impl TurnRequest {
             choices: 1,
             stream: false,
             render_only: false,
+            calls_max: usize::MAX,
+            variables: Vec::new(),
+            ignored: Vec::new(),
         }
     }
 

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::model::{self, Model};
 use super::pool::{Policy, Pool, Progress};
-use super::turn::{self, Request, Turn};
+use super::turn::{self, PromptProgress, Request, Turn};
 use crate::core::duration::KeepAlive;
 use crate::core::error::{Class, Error, Result};
 use crate::core::message::{Delta, Reason};
@@ -156,6 +156,14 @@ impl Answer {
         match self {
             Answer::Local(turn) => turn.notes(),
             Answer::Remote(_) => &[],
+        }
+    }
+
+    /// How much of the prompt is computed; unknown for a server.
+    pub fn prompt_progress(&self) -> Option<PromptProgress> {
+        match self {
+            Answer::Local(turn) => Some(turn.prompt_progress()),
+            Answer::Remote(_) => None,
         }
     }
 

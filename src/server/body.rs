@@ -6,6 +6,7 @@ use serde_json::{Map, Value as Json};
 use super::http::{Exchange, NoBody};
 use super::reply::fail;
 use crate::core::error::{Class, Error, Result};
+use crate::core::json::repaired;
 
 /// Largest body with content, such as a conversation with images.
 const CONTENT_BYTES_MAX: usize = 64 << 20;
@@ -72,7 +73,7 @@ fn body<T: DeserializeOwned>(
     fail: Fail,
 ) -> Option<(Exchange, Result<T>)> {
     match exchange.body(bytes_max) {
-        Ok(bytes) => return Some((exchange, parse(bytes))),
+        Ok(bytes) => return Some((exchange, parse(repaired(bytes)))),
         Err(NoBody::TooLong) => {
             let limit = bytes_max >> 20;
             let error = Error::usage(format!("the request body is larger than {limit} MiB"));

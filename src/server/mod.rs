@@ -29,6 +29,7 @@ use crate::core::error::{Class, Error, Result};
 use crate::ops::model_cache::ModelCache;
 use crate::ops::pool::Pool;
 use crate::system::config::Config;
+use crate::system::engine::return_memory;
 use crate::system::store::Store;
 use access::Access;
 use counters::Counters;
@@ -136,6 +137,7 @@ pub fn serve(
         model_cache: ModelCache::default(),
         pool: pool.clone(),
         network: config.network.clone(),
+        heartbeat: config.heartbeat,
         registry: OnceLock::new(),
         access: Access::new(config.origins.clone(), loopback),
         keys: policy.keys,
@@ -217,7 +219,12 @@ fn spawn(server: &Arc<Server>, exchange: Exchange) {
         let server = &count.server;
         server.counters.request();
         if count.before < REQUESTS_MAX {
+            let length = exchange.header("Content-Length").map(str::parse);
+            let is_large = !matches!(length, None | Some(Ok(0..=LARGE_BYTES)));
             route::route(server, exchange);
+            if is_large {
+                return_memory();
+            }
         } else {
             let error = Error::plain(
                 Class::Busy,
@@ -229,6 +236,9 @@ fn spawn(server: &Arc<Server>, exchange: Exchange) {
     // Without a thread the closure is dropped: its client gets status 500, and the count goes down again.
     let _ = thread::Builder::new().name("request".into()).spawn(handle);
 }
+
+/// A larger body leaves the C library much that it would keep.
+const LARGE_BYTES: usize = 1 << 20;
 
 /// Waits for running answers, then cancels those that remain.
 fn finish(requests: &Requests) {

@@ -85,12 +85,21 @@ const MANAGES: &[&str] = &[
 /// Checks a request's framing, origin and key, then calls the handler of its route.
 pub fn route(server: &Arc<Server>, mut exchange: Exchange) {
     exchange.context.logged(server.access_log.clone());
-    let mut headers = match server.access.judge(&exchange) {
-        Verdict::Pass(headers) => headers,
-        Verdict::Answer(reply) => return exchange.reply(reply, &[]),
-    };
-    headers.push(("Server", AGENT.to_string()));
-    headers.push(("X-Request-Id", exchange.context.id.clone()));
+    let mut headers = vec![
+        ("Server", AGENT.to_string()),
+        ("X-Request-Id", exchange.context.id.clone()),
+    ];
+    // A page of a foreign site knows no key, so that a request with one needs no further rule.
+    let keys = server.keys.as_ref();
+    let has_key = keys.is_some_and(|keys| keys.knows(key(&exchange)));
+    match server.access.judge(&exchange, has_key) {
+        Verdict::Pass(more) => headers.extend(more),
+        Verdict::Answer(reply) => return exchange.reply(reply, &headers),
+        Verdict::Refuse(why) => {
+            let reply = failure(why, 403, exchange.path());
+            return exchange.reply(reply, &headers);
+        }
+    }
     if exchange.is_local() {
         headers.extend(server.store_path.clone().map(|path| (STORE_HEADER, path)));
     }
@@ -123,23 +132,32 @@ fn key(exchange: &Exchange) -> Option<&str> {
     bearer.or_else(|| exchange.header("x-api-key"))
 }
 
-/// A refusal in the error format of the path's API.
+/// A refusal of the keys in the error format of the path's API.
 fn refused(refusal: Refusal, path: &str) -> Reply {
-    let (why, status) = (refusal.why, refusal.status);
-    let body = match path {
-        path if path.starts_with("/v1/messages") => json::line(&anthropic::error_body(why, status)),
-        path if path.starts_with("/api/") => json::line(&ErrorBody { error: why.into() }),
-        _ => json::line(&openai_error(why, status)),
-    };
     let after = refusal
         .after_s
         .map(|seconds| ("Retry-After", seconds.to_string()));
-    let challenge = (status == 401).then(|| ("WWW-Authenticate", "Bearer".to_string()));
+    let challenge = (refusal.status == 401).then(|| ("WWW-Authenticate", "Bearer".to_string()));
+    Reply {
+        headers: after.into_iter().chain(challenge).collect(),
+        ..failure(refusal.why, refusal.status, path)
+    }
+}
+
+/// An error in the format of the path's API.
+fn failure(why: &str, status: u16, path: &str) -> Reply {
+    let body = match path {
+        path if path.starts_with("/v1/messages") => json::line(&anthropic::error_body(why, status)),
+        path if path.starts_with("/api/") || path == "/" => {
+            json::line(&ErrorBody { error: why.into() })
+        }
+        _ => json::line(&openai_error(why, status)),
+    };
     Reply {
         status,
         kind: JSON_KIND,
-        headers: after.into_iter().chain(challenge).collect(),
         body,
+        ..Reply::default()
     }
 }
 
@@ -196,8 +214,12 @@ fn greet(_: &Arc<Server>, exchange: Exchange, headers: Vec<(&'static str, String
     );
 }
 
+/// The version of the reference whose API is served. Clients compare it with the one that they need; our own version is in
+/// the header `Server`.
+const REFERENCE: &str = "0.33.0";
+
 fn version(_: &Arc<Server>, exchange: Exchange, headers: Vec<(&'static str, String)>) {
-    let body = format!("{{\"version\":\"{}\"}}", env!("CARGO_PKG_VERSION"));
+    let body = format!("{{\"version\":\"{REFERENCE}\"}}");
     exchange.reply(
         Reply {
             status: 200,

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::access::Access;
 use super::access::keys::Keys;
@@ -21,6 +22,8 @@ pub struct Server {
     pub(super) model_cache: ModelCache,
     pub(super) pool: Pool,
     pub(super) network: Network,
+    /// How long a stream may be silent.
+    pub(super) heartbeat: Duration,
     /// Built on first use, since most servers never need it.
     pub(super) registry: OnceLock<Registry>,
     pub(super) access: Access,

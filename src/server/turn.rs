@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::Instant;
 
@@ -28,8 +28,16 @@ pub type Headers = Vec<(&'static str, String)>;
 
 const EVENTS: &str = "text/event-stream";
 const LINES: &str = "application/x-ndjson";
+/// A comment among server-sent events, which clients pass over.
+const COMMENT: &str = ": still computing\n\n";
 /// Content type of an error in place of newline-delimited JSON, as the reference sends it.
 const RECORD: &str = "application/json";
+/// Names the fields that had no effect.
+const IGNORED: &str = "Puna-Ignored";
+/// Tokens of the prompt that were dropped.
+const TRUNCATED: &str = "Puna-Truncated-Tokens";
+/// Longest name of a field that is repeated to the client.
+const NAME_CHARS_MAX: usize = 80;
 /// Deltas of several answers at once that may wait to be sent.
 const WAITING_MAX: usize = 64;
 
@@ -100,6 +108,8 @@ pub fn answer<E: Encoder>(
         Ok(resolved) => resolved,
         Err(error) => return reply(exchange, Err(error), &headers, errors),
     };
+    let mut headers = headers;
+    headers.extend(ignored(server, &resolved.turn));
     if resolved.turn.input.is_none() {
         return only_load(server, exchange, headers, &resolved, &mut encoder, errors);
     }
@@ -116,12 +126,15 @@ pub fn answer<E: Encoder>(
     };
     // The first answer reports every error of the request, before anything is sent.
     let first = choices.start(0);
+    headers.extend(first.iter().filter_map(truncated));
     if resolved.turn.stream {
         return Stream::new(exchange, headers, encoder, errors).run(first, &choices);
     }
     let answered = first.and_then(|first| {
-        choices.each(first, &mut |index, deltas| {
-            encoder.encode_token(index, deltas);
+        choices.each(first, &mut |step| {
+            if let Step::Deltas(index, deltas) = step {
+                encoder.encode_token(index, deltas);
+            }
             Ok(())
         })
     });
@@ -131,6 +144,29 @@ pub fn answer<E: Encoder>(
         &headers,
         errors,
     );
+}
+
+/// The header that names the fields of a request that are neither obeyed nor refused; the log names them too.
+fn ignored(server: &Server, turn: &TurnRequest) -> Option<(&'static str, String)> {
+    let plain = |name: &String| -> String {
+        let plain = name
+            .chars()
+            .filter(|c| c.is_ascii_alphanumeric() || "._-".contains(*c));
+        plain.take(NAME_CHARS_MAX).collect()
+    };
+    let names: Vec<String> = turn.ignored.iter().map(plain).collect();
+    if names.is_empty() {
+        return None;
+    }
+    let names = names.join(", ");
+    (server.log)(&format!("{}: ignored {names}", plain(&turn.model)));
+    Some((IGNORED, names))
+}
+
+/// The header that gives the tokens of the prompt that were dropped to make it fit.
+fn truncated(turn: &Turn) -> Option<(&'static str, String)> {
+    let dropped = turn.usage().truncated_tokens;
+    (dropped > 0).then(|| (TRUNCATED, dropped.to_string()))
 }
 
 /// Answers a request without an input: loads or unloads the model.
@@ -220,6 +256,14 @@ struct Choices<'a> {
 /// The deltas that one token brought, with the index of its answer.
 type Indexed = (usize, Result<Vec<Delta>>);
 
+/// What happens while answers are computed.
+enum Step {
+    /// Deltas of the answer with this index.
+    Deltas(usize, Vec<Delta>),
+    /// Nothing, for the time that a stream may be silent.
+    Silence,
+}
+
 impl Choices<'_> {
     /// Starts an answer. The prompt is computed once: later answers share it.
     fn start(&self, index: usize) -> Result<Turn> {
@@ -237,18 +281,18 @@ impl Choices<'_> {
     /// Passes on the deltas of all answers as they come. Each answer is started and read by a thread of its
     /// own, so that none waits for a sequence that an unread one occupies. None is dropped before all are
     /// done: they share the flag that cancels them.
-    fn each(
-        &self,
-        mut first: Turn,
-        take: &mut dyn FnMut(usize, Vec<Delta>) -> Result<()>,
-    ) -> Result<()> {
-        let count = self.resolved.turn.choices;
-        let mut take = |(index, deltas): Indexed| take(index, self.counted(deltas?));
+    fn each(&self, mut first: Turn, take: &mut dyn FnMut(Step) -> Result<()>) -> Result<()> {
+        let (count, silence) = (self.resolved.turn.choices, self.server.heartbeat);
         if count == 1 {
-            while let Some(deltas) = first.next_token() {
-                take((0, deltas))?;
+            loop {
+                while !first.wait(silence) {
+                    take(Step::Silence)?;
+                }
+                let Some(deltas) = first.next_token() else {
+                    return Ok(());
+                };
+                take(Step::Deltas(0, self.counted(deltas?)))?;
             }
-            return Ok(());
         }
         thread::scope(|scope| {
             let (sender, receiver) = sync_channel(WAITING_MAX);
@@ -276,9 +320,19 @@ impl Choices<'_> {
                 }));
             }
             drop(sender);
-            let mut deltas = receiver.into_iter();
-            let taken = deltas.try_for_each(&mut take);
-            drop(deltas); // Threads that still send stop now.
+            let taken = loop {
+                let taken = match receiver.recv_timeout(silence) {
+                    Ok((index, deltas)) => {
+                        deltas.and_then(|deltas| take(Step::Deltas(index, self.counted(deltas))))
+                    }
+                    Err(RecvTimeoutError::Timeout) => take(Step::Silence),
+                    Err(RecvTimeoutError::Disconnected) => break Ok(()),
+                };
+                if taken.is_err() {
+                    break taken;
+                }
+            };
+            drop(receiver); // Threads that still send stop now.
             for turn in turns {
                 drop(turn.join()); // A panic in it was printed already.
             }
@@ -341,16 +395,28 @@ impl<E: Encoder> Stream<E> {
             if self.encoder.framing() == Framing::Sse {
                 self.send(&opening)?;
             }
-            choices.each(first, &mut |index, deltas| {
-                let events = self.encoder.encode_token(index, deltas);
-                if events.is_empty() {
-                    return Ok(());
+            choices.each(first, &mut |step| match step {
+                Step::Deltas(index, deltas) => {
+                    let events = self.encoder.encode_token(index, deltas);
+                    if events.is_empty() {
+                        return Ok(());
+                    }
+                    self.send(&events)
                 }
-                self.send(&events)
+                Step::Silence => self.beat(),
             })
         });
         choices.server.counters.outcome(&sent);
         self.finish(sent);
+    }
+
+    /// Sends a sign of life.
+    fn beat(&mut self) -> Result<()> {
+        match (self.encoder.beat(), &mut self.state) {
+            (Some(event), _) => self.send(&[event]),
+            (None, State::Open(chunks)) => chunks.write(COMMENT).map_err(|_| Error::cancelled()),
+            (None, _) => Ok(()),
+        }
     }
 
     /// Sends events; the first ones open the stream.

@@ -322,7 +322,7 @@ fn completions_and_embeddings_are_openais() {
     assert_eq!(f32::from_le_bytes(bytes[..4].try_into().unwrap()), first);
     for (more, words) in [
         (json!({ "input": [] }), "invalid input"),
-        (json!({ "input": [1, 2] }), "invalid input type"),
+        (json!({ "input": [1, 2] }), "send the text itself"),
         (json!({ "encoding_format": "hex" }), "Supported values"),
     ] {
         let answer = embed(more);

@@ -193,11 +193,14 @@ fn each_request_is_a_line_without_its_text() {
     let answer = server.ask_with("POST", "/api/generate?x=secret", body, &bearer(BOT));
     assert_eq!(answer.status, 200);
     let id = answer.header("x-request-id").unwrap().to_string();
+    // A line is written behind its answer, so that each is waited for.
+    let lines = || fs::read_to_string(&log).unwrap();
+    eventually(|| lines().lines().count() == 1);
     let own = format!("{}X-Request-Id: mine-1\r\n", bearer(BOT));
     let echoed = server.ask_with("GET", "/api/tags", "", &own);
     assert_eq!(echoed.header("x-request-id"), Some("mine-1"));
+    eventually(|| lines().lines().count() == 2);
     server.ask_with("GET", "/a%09b", "", "X-Request-Id: a b\r\n");
-    let lines = || fs::read_to_string(&log).unwrap();
     eventually(|| lines().lines().count() == 3);
     let text = lines();
     let fields: Vec<Vec<&str>> = text

@@ -144,14 +144,14 @@ fn a_load_that_fails_leaves_nothing_and_a_busy_server_says_so() {
     );
     let mut busy = server.send("POST", "/api/generate", ENDLESS, "");
     busy.read_exact(&mut [0; 200]).unwrap();
-    // Three more with another context: one is about to load, one waits in the queue, the third finds
+    // Three more with other batches: one is about to load, one waits in the queue, the third finds
     // it full.
     let (first, rest) = std::thread::scope(|scope| {
         let (sender, answers) = std::sync::mpsc::channel();
         for tokens in [64, 128, 256] {
             let (sender, server) = (sender.clone(), &server);
             scope.spawn(move || {
-                let body = format!(r#"{{"model":"smol","options":{{"num_ctx":{tokens}}}}}"#);
+                let body = format!(r#"{{"model":"smol","options":{{"num_batch":{tokens}}}}}"#);
                 sender.send(server.ask("POST", "/api/generate", &body))
             });
         }

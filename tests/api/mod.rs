@@ -3,9 +3,11 @@
 pub mod abuse;
 pub mod clients;
 pub mod conformance;
+pub mod conversations;
 pub mod create_remote;
 pub mod dialects;
 pub mod embed;
+pub mod habits;
 pub mod http_access;
 pub mod keys;
 pub mod limits;

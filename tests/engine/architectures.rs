@@ -319,7 +319,8 @@ pub fn assert_same(left: &Json, right: &Json, what: &str) {
     if let Some((a, _)) = parts {
         let number = |at: usize| a["top_logprobs"][at]["logprob"].as_f64().unwrap();
         let gap = number(0) - number(1);
-        assert!(gap < 0.1, "{what}: parts at a gap of {gap}: {a}");
+        // Rounding of activations to 8 bits moves logits by so much, by processor and place in a decode.
+        assert!(gap < 0.3, "{what}: parts at a gap of {gap}: {a}");
     }
 }
 

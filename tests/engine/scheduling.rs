@@ -116,6 +116,8 @@ fn loads_follow_the_options() {
     }
     // 91: the minimum and the maximum.
     for (asked, got) in [(0, 4), (1, 4), (100_000, 8192)] {
+        // A longer context would serve a shorter one.
+        load(json!({"model": "smol", "keep_alive": 0}));
         load(json!({"model": "smol", "options": {"num_ctx": asked}}));
         assert_eq!(loaded()[0]["context_length"], got);
     }

@@ -16,6 +16,19 @@ const INTEGER_MAX: i64 = (1 << 53) - 1;
 /// White space allowed between the parts of JSON: if more is allowed, small models write nothing else
 /// forever.
 const SPACE: &str = r"[ ]?|\n[ \t]{0,20}";
+/// The formats of texts that the grammar holds an answer to.
+const FORMATS: [&str; 10] = [
+    "date-time",
+    "time",
+    "date",
+    "duration",
+    "email",
+    "hostname",
+    "ipv4",
+    "ipv6",
+    "uuid",
+    "uri",
+];
 /// Keywords whose values are data, not schemas.
 const DATA: [&str; 4] = ["enum", "const", "default", "examples"];
 
@@ -229,10 +242,29 @@ fn bound(schema: &mut Json, depth: usize) {
             if fields.get("type").is_some_and(|kind| kind == "integer") {
                 bound_integer(fields);
             }
+            drop_annotations(fields);
             let schemas = fields.iter_mut().filter(|(key, _)| !is_data(key));
             schemas.for_each(|(_, value)| bound(value, depth + 1));
         }
         _ => {}
+    }
+}
+
+/// Drops what constrains nothing: formats that the grammar does not know, which JSON Schema then takes for annotations, and
+/// that names of properties are text.
+fn drop_annotations(fields: &mut Map<String, Json>) {
+    let format = fields.get("format").and_then(Json::as_str);
+    if format.is_some_and(|format| !FORMATS.contains(&format)) {
+        fields.remove("format");
+    }
+    let names = fields.get("propertyNames");
+    if names
+        .is_some_and(|names| [json!({ "type": "string" }), json!({}), json!(true)].contains(names))
+    {
+        fields.remove("propertyNames");
+    }
+    if fields.get("uniqueItems") == Some(&json!(false)) {
+        fields.remove("uniqueItems");
     }
 }
 
@@ -326,6 +358,20 @@ mod tests {
         let opened = bounded(&open(named(json!({}))));
         assert_eq!(others(&opened), true);
         assert_eq!(others(&opened["properties"]["properties"]), true);
+    }
+
+    #[test]
+    fn annotations_constrain_nothing() {
+        let schema = json!({ "type": "object", "propertyNames": { "type": "string" }, "properties": {
+            "format": { "type": "string", "format": "password" },
+            "at": { "type": "string", "format": "date" },
+            "all": { "type": "array", "uniqueItems": false } } });
+        let bounded = bounded(&schema);
+        let properties = &bounded["properties"];
+        assert_eq!(bounded["propertyNames"], Json::Null);
+        assert_eq!(properties["format"], json!({ "type": "string" }));
+        assert_eq!(properties["at"]["format"], "date");
+        assert_eq!(properties["all"], json!({ "type": "array" }));
     }
 
     #[test]

@@ -43,6 +43,20 @@ impl<'a> ToolGrammar<'a> {
         rules.grammar(&parts)
     }
 
+    /// The grammar of an answer that is a JSON value of this schema, or one or more calls of these tools. The text before a
+    /// call must tell it from JSON.
+    pub fn calls_or_answer(self, shape: &'a ToolSyntax, tools: &[&Tool], schema: &Json) -> String {
+        let mut rules = Rules::new(self.specials);
+        let thought = self.thought(&mut rules);
+        let lead = rules.literal(shape.lead.trim_start());
+        let calls = rules.calls(shape, tools, MORE_CALLS_MAX);
+        let (open, close) = &self.format.content;
+        let (open, close) = (rules.literal(open), rules.literal(close));
+        let body = rules.json("body", schema);
+        let answer = [maybe(&open), body, maybe(&close)].join(" ");
+        rules.grammar(&[thought, format!("({lead} {calls} | {answer})")])
+    }
+
     /// The grammar of an answer that is one or more calls of these tools.
     pub fn calls(self, shape: &'a ToolSyntax, tools: &[&Tool]) -> String {
         let mut rules = Rules::new(self.specials);

@@ -7,6 +7,8 @@ pub mod named;
 
 use std::time::SystemTime;
 
+use serde_json::Value as Json;
+
 use crate::core::clock::Local;
 use crate::core::error::{Error, Result};
 use crate::core::message::{Message, Think, Tool};
@@ -46,6 +48,8 @@ pub struct Chat<'a> {
     pub end: &'a str,
     /// The local time that a template may print.
     pub now: Local,
+    /// Further variables of a Jinja template; they do not hide its own.
+    pub variables: &'a [(String, Json)],
 }
 
 impl Default for Chat<'_> {
@@ -58,6 +62,7 @@ impl Default for Chat<'_> {
             begin: "",
             end: "",
             now: Local::utc(SystemTime::UNIX_EPOCH),
+            variables: &[],
         }
     }
 }

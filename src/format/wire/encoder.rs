@@ -70,6 +70,11 @@ pub trait Encoder {
         events.collect()
     }
 
+    /// Returns an event that says nothing, for a long wait; `None` in APIs whose clients expect only a comment.
+    fn beat(&mut self) -> Option<Event> {
+        None
+    }
+
     /// Returns the events that end a stream after an error.
     fn fail(&mut self, error: &Error) -> Vec<Event>;
 

@@ -1,7 +1,10 @@
 //! Wire formats: converts JSON to requests, and answers to JSON. It opens no socket and no file.
 
 pub mod anthropic;
+mod effort;
 pub mod encoder;
+mod fields;
+pub mod further;
 pub mod native;
 pub mod openai;
 pub mod options;

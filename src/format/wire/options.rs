@@ -24,6 +24,15 @@ pub fn from_json(map: &Map<String, Json>) -> Result<Options> {
     Ok(result)
 }
 
+/// The names of options that no model has, as `options.NAME`.
+pub fn unknown_options(given: &Map<String, Json>) -> impl Iterator<Item = String> {
+    let unknown = |name: &&String| options::kind(name).is_none();
+    given
+        .keys()
+        .filter(unknown)
+        .map(|name| format!("options.{name}"))
+}
+
 /// Options as a JSON object, sorted by name.
 pub fn to_json(options: &Options) -> Map<String, Json> {
     let json = |value: &Value| match value {

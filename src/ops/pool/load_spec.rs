@@ -144,8 +144,9 @@ impl Pool {
         let batch_tokens = options
             .int("num_batch")
             .map(|tokens| tokens.clamp(BATCH_TOKENS_MIN, BATCH_TOKENS_MAX) as u32);
-        let gpu_layers = options
-            .int("num_gpu")
+        // Without a GPU the options for one change nothing, so that they are no reason to load again.
+        let for_gpu = |name: &str| options.int(name).filter(|_| BUILT_FOR_GPU);
+        let gpu_layers = for_gpu("num_gpu")
             .filter(|layers| *layers >= 0)
             .map(|layers| layers as i32);
         let default = self.0.config.context_tokens;
@@ -177,8 +178,11 @@ impl Pool {
             context,
             batch_tokens: batch_tokens.map_or(tune::BATCH_TOKENS, |tokens| tokens as usize),
             gpu_layers,
-            main_gpu: options.int("main_gpu").map(|gpu| gpu as i32),
-            mmap: options.bool("use_mmap"),
+            main_gpu: for_gpu("main_gpu").map(|gpu| gpu as i32),
+            // A file is mapped anyway, unless a GPU gets it.
+            mmap: options
+                .bool("use_mmap")
+                .filter(|maps| BUILT_FOR_GPU || !maps),
             lock: options.bool_or_default("use_mlock"),
             adapter: model.adapter.clone().map(|path| {
                 let scale = options.float_or_default("adapter_scale");

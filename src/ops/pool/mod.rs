@@ -23,7 +23,7 @@ use crate::core::options::Options;
 use crate::system::config::Config;
 use crate::system::engine::memory::MEMORY_HINT;
 use crate::system::engine::prefix::Prefixes;
-use crate::system::engine::{Backend, Context, Engine, Level, Sink, Spec};
+use crate::system::engine::{Backend, Engine, Level, Sink, Spec, return_memory};
 use crate::system::machine;
 use state::{Entry, Load, Requester, State, Step, least_bytes};
 
@@ -149,7 +149,10 @@ impl Pool {
             match state.step(&load, self.0.config.loaded_max, ticket, requester) {
                 Step::Use(index) => {
                     state.queue.leave(ticket);
-                    return Ok(self.lease(&mut state, index, keep_alive, requester));
+                    let mut lease = self.lease(&mut state, index, keep_alive, requester);
+                    // The engine may have a longer context than the request asks for.
+                    lease.context_tokens = load.context_tokens();
+                    return Ok(lease);
                 }
                 Step::Load(evicted) => {
                     state.queue.leave(ticket);
@@ -257,8 +260,16 @@ impl Pool {
             }
             let evicted = self.state().evict_idle(Some(id));
             if evicted.is_none() {
-                return Err(Error::memory(needed_bytes, free_bytes, MEMORY_HINT));
+                return Err(Error::memory(needed_bytes, free_bytes, self.memory_hint()));
             }
+        }
+    }
+
+    /// What to do about a lack of memory.
+    fn memory_hint(&self) -> &'static str {
+        match self.0.config.memory_max {
+            Some(most) if most < machine::free_bytes() => "that is what --mem-max allows",
+            _ => MEMORY_HINT,
         }
     }
 
@@ -294,6 +305,7 @@ impl Pool {
         let gone: Vec<Entry> = gone;
         if !gone.is_empty() {
             drop(gone); // Frees the engines, outside the lock.
+            return_memory();
             self.0.changed.notify_all();
         }
     }
@@ -347,10 +359,7 @@ impl Pool {
             id: entry.id,
             requester,
             engine: entry.engine.clone().expect("a leased entry is loaded"),
-            context_tokens: match entry.load.context {
-                Context::FirstJob => None,
-                Context::Shared { tokens, .. } | Context::Texts { tokens, .. } => Some(tokens),
-            },
+            context_tokens: entry.load.context_tokens(),
         }
     }
 

@@ -69,15 +69,38 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// True if an engine with this load spec can serve a request for another.
+    /// True if an engine with this load spec can serve a request for another. A longer context serves a shorter one, and
+    /// a request for as many GPU layers as fit accepts those that are loaded.
     fn serves(&self, other: &Load) -> bool {
-        // A request for as many GPU layers as fit accepts those that are loaded.
-        let gpu_layers = other.gpu_layers.or(self.gpu_layers);
+        let context = match (self.context, other.context) {
+            (
+                Context::Shared {
+                    tokens,
+                    sequences,
+                    cells,
+                },
+                Context::Shared {
+                    tokens: wanted,
+                    sequences: at_once,
+                    cells: needed,
+                },
+            ) if wanted <= tokens && at_once == sequences && needed <= cells => self.context,
+            (_, context) => context,
+        };
         *self
             == Load {
-                gpu_layers,
+                gpu_layers: other.gpu_layers.or(self.gpu_layers),
+                context,
                 ..other.clone()
             }
+    }
+
+    /// Most tokens of one prompt and its answer, if that is known before the first one.
+    pub(super) fn context_tokens(&self) -> Option<u32> {
+        match self.context {
+            Context::FirstJob => None,
+            Context::Shared { tokens, .. } | Context::Texts { tokens, .. } => Some(tokens),
+        }
     }
 }
 

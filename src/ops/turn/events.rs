@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::{Prompt, Request};
@@ -28,6 +29,8 @@ pub struct Turn {
     constrained: String,
     ready: VecDeque<Delta>,
     calls: usize,
+    /// The answer ends behind so many calls.
+    calls_max: usize,
     usage: Usage,
     /// The tokens so far; `None` for a raw prompt, whose answer reports no context, as in the reference.
     context: Option<Vec<i32>>,
@@ -35,6 +38,7 @@ pub struct Turn {
     admitted: Instant,
     first_token: Option<Instant>,
     notes: Vec<&'static str>,
+    computed: Arc<AtomicUsize>,
     failed: Option<Error>,
     done: bool,
 }
@@ -49,6 +53,28 @@ pub(super) struct Begun {
     pub load: Duration,
     /// Tokens of the prompt that the prefix cache supplied.
     pub cached_tokens: usize,
+    /// Counts the tokens of the prompt that are computed.
+    pub computed: Arc<AtomicUsize>,
+}
+
+/// How much of a prompt is computed.
+#[derive(Debug, Clone)]
+pub struct PromptProgress {
+    computed: Arc<AtomicUsize>,
+    cached: usize,
+    total: usize,
+}
+
+impl PromptProgress {
+    /// The share of the prompt's tokens that is there, and of those that were not cached.
+    pub fn shares(&self) -> (f64, f64) {
+        let there = self.computed.load(Ordering::Relaxed).max(self.cached);
+        let of = |part: usize, all: usize| part as f64 / all.max(1) as f64;
+        (
+            of(there, self.total),
+            of(there - self.cached, self.total.saturating_sub(self.cached)),
+        )
+    }
 }
 
 impl Turn {
@@ -86,7 +112,10 @@ impl Turn {
         // The user's grammar defines the entire answer, so it has no thinking and no calls.
         let format =
             format.filter(|_| !matches!(request.turn.constraint, OutputConstraint::Grammar(_)));
-        let calls = free && request.turn.tool_choice != ToolChoice::None;
+        // Calls without a text of their own before them cannot be told from an answer in JSON.
+        let shape = format.as_ref().and_then(|format| format.calls.as_ref());
+        let tells = shape.is_some_and(|shape| !shape.trigger().is_empty());
+        let calls = (free || tells) && request.turn.tool_choice != ToolChoice::None;
         let tools = if calls { &request.turn.tools[..] } else { &[] };
         Turn {
             answer: begun.answer,
@@ -99,12 +128,17 @@ impl Turn {
             constrained: String::new(),
             ready: VecDeque::new(),
             calls: 0,
+            calls_max: match request.turn.tool_choice {
+                ToolChoice::Named(_) => 1,
+                _ => request.turn.calls_max,
+            },
             usage,
             context: has_context.then_some(prompt.tokens),
             started: request.started,
             admitted: Instant::now(),
             first_token: None,
             notes: prompt.notes,
+            computed: begun.computed,
             failed: None,
             done: false,
         }
@@ -124,6 +158,15 @@ impl Turn {
         self.lease.engine().facts().repacked
     }
 
+    /// How much of the prompt is computed; it goes on changing.
+    pub fn prompt_progress(&self) -> PromptProgress {
+        PromptProgress {
+            computed: self.computed.clone(),
+            cached: self.usage.cached_tokens,
+            total: self.usage.prompt_tokens,
+        }
+    }
+
     /// The usage so far: the prompt's tokens and the load time until the answer is finished.
     pub fn usage(&self) -> Usage {
         self.usage
@@ -132,6 +175,11 @@ impl Turn {
     /// How the conversation was changed to fit the template.
     pub fn notes(&self) -> &[&'static str] {
         &self.notes
+    }
+
+    /// Waits until more of the answer is there, but not longer than this; false if nothing has come.
+    pub fn wait(&self, most: Duration) -> bool {
+        !self.ready.is_empty() || self.done || self.failed.is_some() || self.answer.wait(most)
     }
 
     /// Returns the next deltas that one token brought; a token without a logprob brings one at a time.
@@ -163,9 +211,9 @@ impl Turn {
                 let whole = self.utf8.push(&bytes);
                 let (text, found) = self.stops.push(&whole);
                 self.read(&text);
-                if found {
+                if found || self.calls == self.calls_max {
                     let first = self.first_token.unwrap_or(self.admitted);
-                    self.end(Reason::Stop, true, first - self.admitted, first.elapsed());
+                    self.end(Reason::Stop, found, first - self.admitted, first.elapsed());
                 }
                 Ok(())
             }
@@ -216,6 +264,7 @@ impl Turn {
                     }
                     Delta::Text(text)
                 }
+                Piece::Call(_) if self.calls == self.calls_max => continue,
                 Piece::Call(call) => {
                     self.calls += 1;
                     Delta::Call {
@@ -237,7 +286,9 @@ impl Turn {
         self.usage.prompt = prompt;
         self.usage.answer = answer;
         self.usage.total = self.started.elapsed();
+        // An answer may be a call in place of what the constraint describes.
         if reason == Reason::Stop
+            && self.calls == 0
             && let Err(error) = super::output_constraint::check(&self.constraint, &self.constrained)
         {
             // The user's stop string may have cut constrained output.

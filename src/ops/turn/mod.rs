@@ -13,6 +13,8 @@ pub use cut::cut;
 pub use output_constraint::check;
 pub use request::Request;
 
+use std::sync::Arc;
+
 use super::model::Model;
 use super::pool::{Lease, Pool, Progress};
 use crate::core::error::{Class, Error, Result};
@@ -23,7 +25,7 @@ use crate::format::reply::Format;
 use crate::system::engine::{Event, Job, Sampling};
 use template_choice::TemplateChoice;
 
-pub use events::Turn;
+pub use events::{PromptProgress, Turn};
 pub use prompt::{Prompt, Prompter, Token};
 
 /// Most tokens of an answer when neither a limit nor a context length is set.
@@ -71,6 +73,7 @@ pub fn start(pool: &Pool, request: Request, progress: Progress) -> Result<Turn> 
     let chats = matches!(request.input, Input::Chat(_));
     let format = chats.then(|| template_choice.format());
     let job = job(&request, &prompt, &options, format.as_deref(), &lease)?;
+    let computed = job.computed.clone();
     let answer = engine.submit(job)?;
     let cached_tokens = match answer.next()? {
         Event::Admitted { cached_tokens } => cached_tokens,
@@ -86,6 +89,7 @@ pub fn start(pool: &Pool, request: Request, progress: Progress) -> Result<Turn> 
         lease,
         load,
         cached_tokens,
+        computed,
     };
     Ok(Turn::new(&request, prompt, &options, format, begun))
 }
@@ -132,6 +136,7 @@ fn job(
         ends_loops: turn.bounded && turn.options.int("num_predict").is_none(),
         stall_timeout: lease.stall_timeout(),
         cancel: request.cancel.clone(),
+        computed: Arc::default(),
     })
 }
 

@@ -108,9 +108,10 @@ pub(super) fn grammar(
     prompt: &str,
     engine: &Engine,
 ) -> Result<Option<Grammar>> {
-    if request.turn.constraint != OutputConstraint::None && request.turn.tool_choice.requires() {
+    let own = matches!(request.turn.constraint, OutputConstraint::Grammar(_));
+    if own && request.turn.tool_choice.requires() {
         return Err(Error::usage(
-            "tool_choice cannot require a call together with format or grammar",
+            "tool_choice cannot require a call together with a grammar",
         ));
     }
     let plain = Format::default();
@@ -124,10 +125,12 @@ pub(super) fn grammar(
         specials: engine.specials()?,
     };
     match &request.turn.constraint {
-        OutputConstraint::Json => from_first_token(grammar.answer(&json!({ "type": "object" }))),
+        // The schema is that of a later answer.
+        _ if request.turn.tool_choice.requires() => call_grammar(request, grammar, engine),
+        OutputConstraint::Json => answer_grammar(request, grammar, &json!({ "type": "object" })),
         OutputConstraint::Schema(schema) => {
             schema::check(schema)?;
-            from_first_token(grammar.answer(schema))
+            answer_grammar(request, grammar, schema)
         }
         OutputConstraint::Grammar(text) => Ok(Some(Grammar {
             text: Text::Gbnf(text.clone()),
@@ -182,6 +185,21 @@ fn from_first_token(text: String) -> Result<Option<Grammar>> {
         trigger: None,
         thought: None,
     }))
+}
+
+/// The grammar of an answer of this schema, or of calls in its place if there are tools whose calls differ from JSON.
+fn answer_grammar(
+    request: &Request,
+    grammar: ToolGrammar,
+    schema: &Json,
+) -> Result<Option<Grammar>> {
+    let tools = request.turn.tool_choice.among(&request.turn.tools)?;
+    let shape = grammar.format.calls.as_ref();
+    let shape = shape.filter(|shape| !shape.trigger().is_empty() && !grammar.format.channels);
+    from_first_token(match shape {
+        Some(shape) if !tools.is_empty() => grammar.calls_or_answer(shape, &tools, schema),
+        _ => grammar.answer(schema),
+    })
 }
 
 /// The grammar of the tool calls that an answer must or may contain.

@@ -113,6 +113,7 @@ impl<'a> Prompter<'a> {
     /// If the template fails, the prompt is empty, or it is too long and may not be truncated.
     pub fn prompt(&self, context_tokens: Option<u32>) -> Result<Prompt> {
         let limit = context_tokens.map_or(self.engine.trained_tokens(), |tokens| tokens as usize);
+        self.check_variables()?;
         let overflow = self.request.turn.overflow;
         let kept = match overflow {
             Overflow::Error | Overflow::WholeMessages => Part::Head,
@@ -132,7 +133,7 @@ impl<'a> Prompter<'a> {
         let (draft, tokens) = match overflow {
             _ if fits => (full, tokens),
             Overflow::Error if reached.tokens > 0 => {
-                return Err(Error::far_too_long(count, limit));
+                return Err(self.too_long(Error::far_too_long(count, limit), limit));
             }
             Overflow::Error => (full, tokens),
             Overflow::Truncate | Overflow::WholeMessages => {
@@ -216,6 +217,7 @@ impl<'a> Prompter<'a> {
             begin: &self.begin,
             end: &self.end,
             now: self.now,
+            variables: &self.request.turn.variables,
         })?;
         let mut segments = hidden.segments(&rendered.text, specials);
         if !self.request.turn.context.is_empty() {
@@ -309,6 +311,28 @@ impl<'a> Prompter<'a> {
         Ok(best)
     }
 
+    /// Refuses variables for a template that has none.
+    fn check_variables(&self) -> Result<()> {
+        let is_jinja = matches!(self.template_choice.template, Template::Jinja { .. });
+        match self.request.turn.variables.first() {
+            Some((name, _)) if !is_jinja => Err(Error::usage(format!(
+                "chat_template_kwargs: the template of \"{}\" takes no '{}'",
+                self.request.model.label,
+                name.chars().take(80).collect::<String>()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The error of a prompt for a context of `limit` tokens.
+    fn too_long(&self, error: Error, limit: usize) -> Error {
+        if limit >= self.engine.trained_tokens() {
+            error.at_maximum()
+        } else {
+            error
+        }
+    }
+
     /// Keeps the first `num_keep` tokens and the end, leaving about half the context free.
     fn without_middle(&self, tokens: &[i32], limit: usize) -> Vec<i32> {
         let keep = front_tokens(self.options, self.engine).unwrap_or(limit);
@@ -347,7 +371,8 @@ impl<'a> Prompter<'a> {
         // A cut may change how the rest is rendered and tokenised, so what would fit is a guess to search from.
         let mut keep = limit.saturating_sub(found.len() + 1);
         if found.len() >= limit {
-            return Err(Error::too_long(found.len() + tokens.len(), limit));
+            let error = Error::too_long(found.len() + tokens.len(), limit);
+            return Err(self.too_long(error, limit));
         }
         let (mut best, mut low, mut high) = ((draft, found), 1, tokens.len());
         let mut step = 1;

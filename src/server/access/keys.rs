@@ -94,6 +94,24 @@ impl Keys {
         Ok(())
     }
 
+    /// True for a known key, whatever it may do.
+    pub fn knows(&self, key: Option<&str>) -> bool {
+        key.is_some_and(|key| self.find(key).is_some())
+    }
+
+    fn find(&self, key: &str) -> Option<Arc<Key>> {
+        let hash = Digest::compute(key.as_bytes());
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        // Every byte of every key is compared, so that the time taken reveals nothing.
+        let mut found = None;
+        for known in keys.iter() {
+            if same(&known.what.hash, &hash) {
+                found = Some(known.clone());
+            }
+        }
+        found
+    }
+
     /// Checks a request by its key; `manages` says that it changes the store.
     ///
     /// # Errors
@@ -105,16 +123,7 @@ impl Keys {
             after_s,
         };
         let key = key.ok_or(refused(401, "an API key is needed", None))?;
-        let hash = Digest::compute(key.as_bytes());
-        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        // Every byte of every key is compared, so that the time taken reveals nothing.
-        let mut found = None;
-        for known in keys.iter() {
-            if same(&known.what.hash, &hash) {
-                found = Some(known.clone());
-            }
-        }
-        drop(keys);
+        let found = self.find(key);
         let key = found.ok_or(refused(401, "the API key is not known", None))?;
         if manages && !key.what.manages {
             return Err(refused(

@@ -35,7 +35,13 @@ pub enum Verdict {
     Pass(Vec<(&'static str, String)>),
     /// Send this answer instead.
     Answer(Reply),
+    /// Refuse it with status 403, for this reason.
+    Refuse(&'static str),
 }
+
+const FOREIGN_HOST: &str =
+    "the Host of the request is not this machine: name it in PUNA_ORIGINS, or send an API key";
+const FOREIGN_ORIGIN: &str = "the Origin of the request is not allowed: name it in PUNA_ORIGINS";
 
 impl Access {
     /// Rules for a server that also allows these origins; `loopback` says that it is bound to a
@@ -52,20 +58,15 @@ impl Access {
         }
     }
 
-    /// Checks a request. `Host` is not checked on the Unix socket, which has file permissions.
-    pub fn judge(&self, exchange: &Exchange) -> Verdict {
-        let forbidden = || {
-            Verdict::Answer(Reply {
-                status: 403,
-                ..Reply::default()
-            })
-        };
+    /// Checks a request. `Host` is not checked on the Unix socket, which has file permissions, nor for one that has a
+    /// known API key, which no foreign page knows.
+    pub fn judge(&self, exchange: &Exchange, has_key: bool) -> Verdict {
         let host = exchange.header("Host").unwrap_or_default();
         let origin = exchange
             .header("Origin")
             .filter(|origin| !origin.is_empty());
-        if !exchange.is_local() && !self.allows_host(host) {
-            return forbidden();
+        if !exchange.is_local() && !has_key && !self.allows_host(host) {
+            return Verdict::Refuse(FOREIGN_HOST);
         }
         let Some(origin) = origin else {
             return Verdict::Pass(Vec::new());
@@ -77,7 +78,7 @@ impl Access {
             return Verdict::Pass(Vec::new());
         }
         if !self.allows_origin(origin) {
-            return forbidden();
+            return Verdict::Refuse(FOREIGN_ORIGIN);
         }
         let headers = self.cors_headers(origin);
         if exchange.method() == "OPTIONS" {
@@ -110,12 +111,16 @@ impl Access {
         by_user || by_host || SCHEMES.iter().any(|scheme| origin.starts_with(scheme))
     }
 
-    /// Host names are allowed if they are this machine's or among the configured origins; IP literals
-    /// if they are private or loopback, or any if the server is bound to other addresses.
+    /// A server that is bound to a loopback address allows host names that are this machine's or among the configured
+    /// origins, and IP literals that are private or loopback. One that others reach, with keys or open on purpose, has any
+    /// name that they have for it.
     fn allows_host(&self, host: &str) -> bool {
+        if !self.loopback {
+            return true;
+        }
         let name = without_port(host).to_lowercase();
         if let Ok(ip) = name.parse::<IpAddr>() {
-            return !self.loopback || is_near(ip);
+            return is_near(ip);
         }
         let set = self.origins.iter().any(|origin| {
             let host = origin
@@ -236,11 +241,12 @@ mod tests {
             origins: vec!["http://my.name".into()],
             ..access
         };
-        assert!(
-            open.allows_host("8.8.8.8:11434")
-                && open.allows_host("my.name:80")
-                && !open.allows_host("evil.com")
-        );
+        assert!(open.allows_host("8.8.8.8:11434") && open.allows_host("ollama:11434"));
+        let near = Access {
+            loopback: true,
+            ..open
+        };
+        assert!(near.allows_host("my.name:80") && !near.allows_host("evil.com"));
     }
 
     #[test]

@@ -133,7 +133,9 @@ pub fn embeddings(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
                 let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
                 BASE64.encode(bytes).into()
             } else {
-                json!(vector)
+                // The shortest digits that give the number again.
+                let shortest = |x: &f32| x.to_string().parse::<f64>().unwrap_or_default();
+                json!(vector.iter().map(shortest).collect::<Vec<_>>())
             };
             json!({ "object": "embedding", "embedding": embedding, "index": index })
         };
@@ -182,7 +184,11 @@ pub fn model(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
         answer["id"] = model_name.as_str().into();
         Ok(answer)
     });
-    turn::reply(exchange, answer, &headers, error_body);
+    let errors = match exchange.header("anthropic-version") {
+        Some(_) => super::anthropic::error_body,
+        None => error_body,
+    };
+    turn::reply(exchange, answer, &headers, errors);
 }
 
 fn entry_json(entry: &Entry) -> Json {

@@ -48,10 +48,14 @@ fn ranked(server: &Server, exchange: &Exchange, body: &Map<String, Json>) -> Res
     let mut order: Vec<usize> = (0..ranked.scores.len()).collect();
     order.sort_by(|a, b| ranked.scores[*b].total_cmp(&ranked.scores[*a]));
     order.truncate(top);
+    // Clients of the native route expect the text itself in each result.
+    let is_native = exchange.path() == "/api/rerank";
     let returns = body.get("return_documents") == Some(&Json::Bool(true));
     let results = order.into_iter().map(|index| {
         let mut result = json!({ "index": index, "relevance_score": ranked.scores[index] });
-        if returns {
+        if is_native {
+            result["document"] = request.texts[index].as_str().into();
+        } else if returns {
             result["document"] = json!({ "text": request.texts[index] });
         }
         result

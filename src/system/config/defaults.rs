@@ -8,6 +8,8 @@ pub const MODELS_WITHOUT_HOME: &str = "/var/lib/puna/models";
 pub const KEEP_ALIVE: Duration = Duration::from_secs(300);
 /// How long a load may stall.
 pub const LOAD_STALL: Duration = Duration::from_secs(300);
+/// A stream is not silent for longer, since proxies close one that is: nginx after 60 seconds, HAProxy after 50.
+pub const HEARTBEAT: Duration = Duration::from_secs(10);
 /// Requests that may wait for a model.
 pub const QUEUE_MAX: usize = 512;
 /// A server's context where nothing names one: the reference's on a machine without a large GPU.

@@ -7,6 +7,7 @@
 mod defaults;
 mod folders;
 mod form;
+mod locale;
 mod network;
 mod shown;
 mod sources;
@@ -24,8 +25,9 @@ use folders::{Folders, below, split_list};
 use form::switched;
 use sources::Sources;
 
+pub use locale::has_unicode;
 pub use shown::Setting;
-pub use variables::variables;
+pub use variables::{unknown as unknown_variables, variables};
 
 /// OpenMP's variable for how often a thread spins before it sleeps.
 pub const OPENMP_SPINS: &str = "GOMP_SPINCOUNT";
@@ -82,6 +84,8 @@ pub struct Config {
     pub queue_max: usize,
     /// How long a load may stall; `None`: forever.
     pub load_stall: Option<Duration>,
+    /// How long a stream of the server may be silent.
+    pub heartbeat: Duration,
     /// Whether blobs that no model uses any more stay until `gc`.
     pub keeps_unused: bool,
     /// Whether a server logs everything.
@@ -133,7 +137,7 @@ impl Config {
 
     fn read(variable: &dyn Fn(&str) -> Option<String>, folders: &Folders) -> Result<Self> {
         let file = match variable("PUNA_CONFIG") {
-            Some(path) => (!path.is_empty()).then(|| PathBuf::from(path)),
+            Some(path) => named_file(path)?,
             None => below(&folders.config, "puna/config"),
         };
         let sources = Sources::new(variable, file.as_deref(), &variables::keys)?;
@@ -181,6 +185,7 @@ impl Config {
                 .map_or(defaults::LOADED_MAX, |count| count as usize),
             queue_max: number("MAX_QUEUE").map_or(defaults::QUEUE_MAX, |count| count as usize),
             load_stall: load_stall(either("LOAD_TIMEOUT").as_deref()),
+            heartbeat: heartbeat(plain("PUNA_HEARTBEAT")),
             keeps_unused: is_on("NOPRUNE"),
             debug: is_on("DEBUG"),
             origins: either("ORIGINS")
@@ -188,9 +193,7 @@ impl Config {
                 .unwrap_or_default(),
             flash: either("FLASH_ATTENTION").and_then(|value| switched(&value)),
             kv_cache: either("KV_CACHE_TYPE"),
-            threads: plain("PUNA_NUM_THREADS")
-                .and_then(|value| value.parse().ok())
-                .filter(|count| *count > 0),
+            threads: plain("PUNA_NUM_THREADS").and_then(|value| positive(&value)),
             repack: switch("PUNA_REPACK"),
             speculate: switch("PUNA_SPECULATE") != Some(false),
             work: None,
@@ -200,6 +203,32 @@ impl Config {
             models,
         };
         sources.found().map(|found| Config { found, ..config })
+    }
+}
+
+/// The configuration file that the user named; an empty name is none.
+fn named_file(path: String) -> Result<Option<PathBuf>> {
+    let file = (!path.is_empty()).then(|| PathBuf::from(path));
+    match &file {
+        Some(file) if !file.exists() => {
+            let text = format!("PUNA_CONFIG: {} does not exist", file.display());
+            Err(Error::usage(text))
+        }
+        _ => Ok(file),
+    }
+}
+
+fn positive(text: &str) -> Option<usize> {
+    text.parse().ok().filter(|count| *count > 0)
+}
+
+/// How long a stream may be silent.
+fn heartbeat(given: Option<String>) -> Duration {
+    match given.and_then(|text| KeepAlive::parse_lenient(&text).ok()) {
+        Some(KeepAlive::For(time)) if !time.is_zero() => time,
+        // As good as never, and no overflow where it is added to a time.
+        Some(KeepAlive::Forever) => Duration::from_secs(365 * 86_400),
+        _ => defaults::HEARTBEAT,
     }
 }
 

@@ -31,6 +31,11 @@ impl Config {
         values.map(setting).collect()
     }
 
+    /// True if the user set this key.
+    pub fn names(&self, key: &str) -> bool {
+        self.found.iter().any(|(known, _)| *known == key)
+    }
+
     fn own_settings(&self) -> Vec<(&'static str, String)> {
         let path = |path: &Option<_>| path.as_deref().map_or(String::new(), path_text);
         let or_auto = |value: Option<String>| value.unwrap_or_else(|| "auto".into());
@@ -83,6 +88,7 @@ impl Config {
                 "load_timeout",
                 self.load_stall.map_or("forever".into(), duration::display),
             ),
+            ("heartbeat", duration::display(self.heartbeat)),
             ("noprune", self.keeps_unused.to_string()),
             ("debug", self.debug.to_string()),
             ("nohistory", self.history.is_none().to_string()),

@@ -96,6 +96,11 @@ const VARIABLES: &[(&str, &str, Form)] = &[
         Form::Switch { auto: false },
     ),
     (
+        "PUNA_HEARTBEAT",
+        "how long a stream may be silent while a prompt is computed (default 10s)",
+        Form::Time,
+    ),
+    (
         "PUNA_ORIGINS, OLLAMA_ORIGINS",
         "further origins that browsers may send requests from, comma-separated",
         Form::Text,
@@ -145,6 +150,18 @@ const VARIABLES: &[(&str, &str, Form)] = &[
 /// All variables, each with its line in the manual.
 pub fn variables() -> impl Iterator<Item = &'static (&'static str, &'static str, Form)> {
     VARIABLES.iter().chain(network::VARIABLES)
+}
+
+/// Variables of the environment that begin like ours and are none.
+pub fn unknown() -> Vec<String> {
+    let known =
+        |name: &str| variables().any(|(names, ..)| names.split(", ").any(|one| one == name));
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let mut unknown: Vec<String> = names
+        .filter(|name| name.starts_with("PUNA_") && !known(name))
+        .collect();
+    unknown.sort();
+    unknown
 }
 
 /// Keys of the file: our variables without their prefix, in lower case.

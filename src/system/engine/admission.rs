@@ -43,6 +43,11 @@ impl Worker<'_> {
                 Verdict::TooLong => {
                     if let Some(mut job) = self.waiting.remove(next) {
                         let error = Error::too_long(job.tokens.len(), self.plan.tokens_max);
+                        let trained = self.model.n_ctx_train() as usize;
+                        let error = match self.plan.tokens_max >= trained {
+                            true => error.at_maximum(),
+                            false => error,
+                        };
                         job.send(Event::Failed(error));
                     }
                 }

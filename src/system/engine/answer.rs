@@ -1,5 +1,6 @@
 //! The receiving end of a job: its events, in order.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -13,16 +14,42 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// The events of one job. Dropping it cancels the job.
 pub struct Answer {
-    pub(super) events: Receiver<Event>,
-    pub(super) cancel: Arc<AtomicBool>,
+    events: Receiver<Event>,
+    cancel: Arc<AtomicBool>,
+    /// An event that [`Answer::wait`] has received.
+    held: RefCell<Option<Event>>,
 }
 
 impl Answer {
+    pub(super) fn new(events: Receiver<Event>, cancel: Arc<AtomicBool>) -> Self {
+        Answer {
+            events,
+            cancel,
+            held: RefCell::default(),
+        }
+    }
+
+    /// Waits for the next event, but not longer than this; false if none has come.
+    pub fn wait(&self, most: Duration) -> bool {
+        if self.held.borrow().is_none() {
+            match self.events.recv_timeout(most) {
+                Ok(event) => *self.held.borrow_mut() = Some(event),
+                // `next` says that the engine has stopped.
+                Err(RecvTimeoutError::Disconnected) => {}
+                Err(RecvTimeoutError::Timeout) => return false,
+            }
+        }
+        true
+    }
+
     /// Waits for the next event.
     ///
     /// # Errors
     /// If the engine's thread has stopped.
     pub fn next(&self) -> Result<Event> {
+        if let Some(event) = self.held.take() {
+            return Ok(event);
+        }
         self.events.recv().map_err(|_| {
             Error::failed("the answer was abandoned: its reader stalled, or the engine failed")
         })

@@ -256,7 +256,7 @@ fn size_for(job: &RunningJob, model: &LlamaModel, spec: &Spec) -> Result<Context
         .saturating_add(job.request.answer_tokens.max(1));
     let tokens = u32::try_from(needed).unwrap_or(u32::MAX).min(trained);
     if job.prompt_tokens >= trained as usize {
-        return Err(Error::too_long(job.prompt_tokens, trained as usize));
+        return Err(Error::too_long(job.prompt_tokens, trained as usize).at_maximum());
     }
     let needed_bytes = spec.need.total_bytes(tokens, 1);
     if needed_bytes > spec.memory_bytes {

@@ -336,3 +336,12 @@ pub struct Quantize<'a> {
     /// Threads to compute with.
     pub threads: usize,
 }
+
+/// Gives memory that was freed back to the system: the C library keeps what lies between parts in use.
+pub fn return_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: the function takes no pointer and may be called from any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

@@ -1,7 +1,7 @@
 //! A job for an engine, and the events that come back from it.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
@@ -40,6 +40,8 @@ pub struct Job {
     pub stall_timeout: Option<Duration>,
     /// The cancel flag; set it to stop the job early.
     pub cancel: Arc<AtomicBool>,
+    /// How many tokens of the prompt are computed or were cached; the engine counts here.
+    pub computed: Arc<AtomicUsize>,
 }
 
 /// The events of a job, in this order: `Admitted`, any number of `Token`, `End`; or `Failed`.

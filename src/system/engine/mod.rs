@@ -59,6 +59,7 @@ use engine_thread::Jobs;
 pub use answer::Answer;
 pub use devices::BUILT_FOR_GPU;
 pub use embed::normalised;
+pub use ffi::return_memory;
 pub use grammar::{Compiler, Compilers, Grammar, Guide, Text, ThinkingTags};
 pub use log::{Level, Sink};
 pub use sampler::Sampling;
@@ -249,10 +250,7 @@ impl Engine {
                 events,
             },
         )?;
-        Ok(Answer {
-            events: receiver,
-            cancel,
-        })
+        Ok(Answer::new(receiver, cancel))
     }
 
     /// The tokens that a reranking model expects before a question, between question and text, and after

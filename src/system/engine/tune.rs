@@ -201,7 +201,7 @@ pub fn threads(
         .and_then(|count| usize::try_from(count).ok())
         .filter(|count| *count > 0)
         .map(|count| count.min(processors))
-        .or(setting)
+        .or(setting.map(|count| count.min(processors)))
         .unwrap_or(cores)
 }
 

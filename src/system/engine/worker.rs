@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -354,6 +355,7 @@ impl<'a> Worker<'a> {
         if place.count > 1
             && let Some(job) = &self.jobs[index]
         {
+            job.request.computed.store(count, Ordering::Relaxed);
             let pace = job.pace_us(count.saturating_sub(job.cached_tokens));
             self.cache.note_pace(index, pace);
         }

@@ -126,13 +126,16 @@ impl Jinja {
 
     fn run(&self, chat: &Chat, messages: Vec<Value>) -> Result<String> {
         let template = self.environment.get_template("chat").map_err(plain)?;
-        let mut fields = vec![
+        let further = chat.variables.iter();
+        let further = further.map(|(name, value)| (name.as_str(), values::from_json(value)));
+        let mut fields: Vec<(&str, Value)> = further.collect();
+        fields.extend([
             ("messages", Value::from(messages)),
             ("add_generation_prompt", chat.opens.into()),
             ("bos_token", chat.begin.into()),
             ("eos_token", chat.end.into()),
             ("strftime_now", python::strftime_now(chat.now)),
-        ];
+        ]);
         if !chat.tools.is_empty() {
             fields.push(("tools", chat.tools.iter().map(tool_value).collect()));
         }

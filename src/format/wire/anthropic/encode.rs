@@ -131,6 +131,10 @@ impl Encoder for MessageEncoder {
         vec![start, Event::named("ping", json!({}))]
     }
 
+    fn beat(&mut self) -> Option<Event> {
+        Some(Event::named("ping", json!({})))
+    }
+
     fn encode(&mut self, _: usize, delta: Delta) -> Vec<Event> {
         match delta {
             Delta::Logprob(_) => Vec::new(),

@@ -14,16 +14,21 @@ pub fn call_json(call: &ToolCall, index: usize) -> Json {
     }
 }
 
-/// Reads a tool call; missing fields become empty.
+/// Reads a tool call; missing fields become empty, and arguments in JSON as text are read.
 pub fn tool_call(json: &Json) -> ToolCall {
     let function = &json["function"];
+    let arguments = match &function["arguments"] {
+        Json::Null => Json::Object(Map::new()),
+        Json::String(text) => match serde_json::from_str(text) {
+            Ok(object @ Json::Object(_)) => object,
+            _ if text.trim().is_empty() => Json::Object(Map::new()),
+            _ => text.as_str().into(),
+        },
+        other => other.clone(),
+    };
     ToolCall {
         id: json["id"].as_str().map(str::to_string),
         name: function["name"].as_str().unwrap_or_default().to_string(),
-        arguments: function
-            .get("arguments")
-            .cloned()
-            .unwrap_or_else(|| Json::Object(Map::new()))
-            .to_string(),
+        arguments: arguments.to_string(),
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::DecodeError;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json, json};
 
 use super::{ChatRequest, Common, GenerateRequest, Message, think, tool};
 use crate::core::duration::KeepAlive;
@@ -16,9 +16,13 @@ use crate::core::turn::{
     GivenTemplate, Input, OutputConstraint, Overflow, Part, ToolChoice, TurnRequest,
 };
 use crate::format::template::GoTemplate;
-use crate::format::wire::options::{from_json, keep_alive, keep_alive_json, to_json};
+use crate::format::wire::options::{
+    from_json, keep_alive, keep_alive_json, to_json, unknown_options,
+};
 
 const NO_MEDIA: &str = "Multimodal data provided, but model does not support multimodal requests.";
+/// Most fields that are named to the client.
+const IGNORED_MAX: usize = 32;
 /// Most alternatives to a token that are reported, as in the reference.
 const LOGPROBS_MAX: i64 = 20;
 
@@ -28,7 +32,7 @@ const LOGPROBS_MAX: i64 = 20;
 /// The first invalid field, in the reference's order.
 pub fn chat(request: ChatRequest) -> Result<TurnRequest> {
     let tool_choice = ToolChoice::from_json(request.common.tool_choice.as_ref())?;
-    let turn = common(request.common, request.messages.is_empty())?;
+    let turn = common(request.common, request.messages.is_empty(), &request.rest)?;
     let tools = request.tools.iter().map(tool).collect::<Result<Vec<_>>>()?;
     Ok(TurnRequest {
         input: conversation(request.messages)?,
@@ -44,7 +48,7 @@ pub fn chat(request: ChatRequest) -> Result<TurnRequest> {
 /// The first invalid field, in the reference's order; `NoModel` if none is named.
 pub fn generate(request: GenerateRequest) -> Result<TurnRequest> {
     named(&request.common.model)?;
-    let turn = common(request.common, request.prompt.is_empty())?;
+    let turn = common(request.common, request.prompt.is_empty(), &request.rest)?;
     if request.raw
         && !(request.template.is_empty() && request.system.is_empty() && request.context.is_empty())
     {
@@ -150,11 +154,14 @@ pub fn truncating(model: &str, input: Option<Input>) -> TurnRequest {
 }
 
 /// The fields of both routes. `is_empty`: the request has no input.
-fn common(common: Common, is_empty: bool) -> Result<TurnRequest> {
+fn common(common: Common, is_empty: bool, rest: &Map<String, Json>) -> Result<TurnRequest> {
     let logprobs = logprobs(common.logprobs, common.top_logprobs)?;
     let keep_alive = keep_alive(common.keep_alive.as_ref())?;
     let overflow = overflow(&common)?;
+    let ignored = unknown_options(&common.options).chain(unknown_fields(rest));
+    let ignored: Vec<String> = ignored.take(IGNORED_MAX).collect();
     Ok(TurnRequest {
+        ignored,
         think: think(common.think.as_ref())?,
         constraint: constraint(common.format.as_ref(), &common.grammar)?,
         logprobs,
@@ -172,6 +179,17 @@ fn common(common: Common, is_empty: bool) -> Result<TurnRequest> {
         render_only: common.render_only,
         ..TurnRequest::new(common.model, None)
     })
+}
+
+/// The fields that the API does not have, except those of the routes beside this one.
+fn unknown_fields(rest: &Map<String, Json>) -> impl Iterator<Item = String> {
+    const OF_OTHER_ROUTES: [&str; 11] = [
+        "prompt", "messages", "tools", "system", "template", "images", "suffix", "context", "raw",
+        "name", "user",
+    ];
+    let given = rest.iter().filter(|(_, value)| !value.is_null());
+    let unknown = given.filter(|(key, _)| !OF_OTHER_ROUTES.contains(&key.as_str()));
+    unknown.map(|(key, _)| key.clone())
 }
 
 fn overflow(common: &Common) -> Result<Overflow> {
@@ -262,6 +280,7 @@ pub fn body(turn: &TurnRequest) -> Body {
             common,
             messages: messages.iter().map(Message::from).collect(),
             tools: turn.tools.iter().map(tool_json).collect(),
+            ..ChatRequest::default()
         })),
         None => Body::Chat(Box::new(ChatRequest {
             common,

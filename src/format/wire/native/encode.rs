@@ -39,6 +39,9 @@ pub struct Metrics {
     /// Ours: tokens guessed and computed in advance; absent if 0.
     #[serde(skip_serializing_if = "is_zero")]
     draft_count: u64,
+    /// Ours: tokens of the prompt that were cached and not computed; absent if 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    prompt_cached_count: u64,
     /// Ours: those of them that the answer kept; absent if 0.
     #[serde(skip_serializing_if = "is_zero")]
     draft_accepted_count: u64,
@@ -58,6 +61,7 @@ impl From<message::Usage> for Metrics {
             prompt_eval_duration: nanos(usage.prompt),
             eval_count: usage.answer_tokens as u64,
             eval_duration: nanos(usage.answer),
+            prompt_cached_count: usage.cached_tokens as u64,
             prompt_truncated_count: usage.truncated_tokens as u64,
             context_shifted_count: usage.shifted_tokens as u64,
             draft_count: usage.draft_tokens as u64,
@@ -71,7 +75,7 @@ impl From<Metrics> for message::Usage {
         let duration = std::time::Duration::from_nanos;
         message::Usage {
             prompt_tokens: metrics.prompt_eval_count as usize,
-            cached_tokens: 0,
+            cached_tokens: metrics.prompt_cached_count as usize,
             truncated_tokens: metrics.prompt_truncated_count as usize,
             shifted_tokens: metrics.context_shifted_count as usize,
             answer_tokens: metrics.eval_count as usize,
@@ -394,6 +398,10 @@ impl<R: Record> Encoder for NativeEncoder<R> {
         let mut record = R::new(&self.model);
         deltas.into_iter().for_each(|delta| record.add(delta));
         vec![Event::new(json!(record))]
+    }
+
+    fn beat(&mut self) -> Option<Event> {
+        Some(Event::new(json!(R::new(&self.model))))
     }
 
     fn fail(&mut self, error: &Error) -> Vec<Event> {

@@ -204,6 +204,9 @@ pub struct GenerateRequest {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub images: Vec<String>,
+    /// Fields that the API does not have.
+    #[serde(flatten)]
+    pub rest: Map<String, Json>,
 }
 
 /// The body of `POST /api/chat`.
@@ -222,6 +225,9 @@ pub struct ChatRequest {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub tools: Vec<Json>,
+    /// Fields that the API does not have.
+    #[serde(flatten)]
+    pub rest: Map<String, Json>,
 }
 
 /// The body of `POST /api/embed`.

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use serde_json::{Value as Json, json};
 
-use super::kind;
 use crate::core::error::{Error, Result};
+use crate::format::wire::fields::{kind, short, wrong};
 use crate::format::wire::native::Message;
 
 /// Converts a list of messages.
@@ -29,15 +29,26 @@ pub fn messages(list: &[Json]) -> Result<Vec<Message>> {
 
 fn one_message(given: &Json, calls: &HashMap<String, String>) -> Result<Message> {
     let role = given["role"].as_str().unwrap_or_default().to_lowercase();
-    let role = if role == "developer" {
-        "system".into()
-    } else {
-        role
+    let role = match role.as_str() {
+        "developer" => "system".to_string(),
+        // The older names of tools and their results.
+        "function" => "tool".to_string(),
+        "system" | "user" | "assistant" | "tool" => role,
+        other => {
+            let text = format!(
+                "unknown role '{}': it must be system, user, assistant or tool",
+                short(other)
+            );
+            return Err(Error::usage(text));
+        }
     };
     let (content, images) = match &given["content"] {
         Json::String(text) => (text.clone(), Vec::new()),
         Json::Array(parts) => parts_of(parts)?,
-        Json::Null if given.get("tool_calls").is_some() => Default::default(),
+        Json::Null => {
+            let refusal = given["refusal"].as_str().unwrap_or_default();
+            (refusal.to_string(), Vec::new())
+        }
         other => {
             let text = format!("invalid message content type: {}", kind(other));
             return Err(Error::usage(text));
@@ -48,8 +59,14 @@ fn one_message(given: &Json, calls: &HashMap<String, String>) -> Result<Message>
     let name = name.or_else(|| calls.get(id).map(String::as_str));
     let thinking = given["reasoning"]
         .as_str()
-        .or(given["reasoning_content"].as_str());
+        .or(given["reasoning_content"].as_str())
+        .or(given["thinking"].as_str());
+    let older = given
+        .get("function_call")
+        .filter(|call| call.is_object())
+        .map(|call| json!({ "function": call }));
     let own = given["tool_calls"].as_array().into_iter().flatten();
+    let own = own.chain(&older);
     message(json!({
         "role": role,
         "content": content,
@@ -72,12 +89,26 @@ pub fn message(fields: Json) -> Result<Message> {
 
 /// Converts a call to the native form, whose arguments are an object.
 fn native_call(call: &Json) -> Result<Json> {
-    let arguments = call["function"]["arguments"].as_str().unwrap_or_default();
-    match serde_json::from_str::<Json>(arguments) {
-        Ok(arguments @ Json::Object(_)) => Ok(json!({
-            "id": call["id"],
-            "function": { "name": call["function"]["name"], "arguments": arguments },
-        })),
+    let function = &call["function"];
+    Ok(json!({
+        "id": call["id"],
+        "function": { "name": function["name"], "arguments": arguments(&function["arguments"])? },
+    }))
+}
+
+/// The arguments of a call: an object, or its JSON as text; nothing at all means none.
+///
+/// # Errors
+/// `Usage` for anything else.
+pub fn arguments(given: &Json) -> Result<Json> {
+    let read = match given {
+        Json::String(text) if text.trim().is_empty() => Json::Null,
+        Json::String(text) => serde_json::from_str(text).unwrap_or_else(|_| text.as_str().into()),
+        other => other.clone(),
+    };
+    match read {
+        Json::Null => Ok(json!({})),
+        object @ Json::Object(_) => Ok(object),
         _ => Err(Error::usage("invalid tool call arguments")),
     }
 }
@@ -86,19 +117,33 @@ fn native_call(call: &Json) -> Result<Json> {
 fn parts_of(parts: &[Json]) -> Result<(String, Vec<String>)> {
     let (mut texts, mut images) = (Vec::new(), Vec::new());
     for part in parts {
-        match part["type"].as_str() {
-            Some("text") => texts.push(part["text"].as_str().unwrap_or_default()),
-            Some("image_url") => {
+        let text = |key: &str| match &part[key] {
+            Json::String(text) => Ok(text.as_str()),
+            Json::Null => Ok(""),
+            other => Err(wrong(key, "a string", other)),
+        };
+        match (part, part["type"].as_str()) {
+            (Json::String(text), _) => texts.push(text.as_str()),
+            (_, Some("text" | "input_text" | "output_text")) => texts.push(text("text")?),
+            (_, None) if part["text"].is_string() => texts.push(text("text")?),
+            (_, Some("refusal")) => texts.push(text("refusal")?),
+            // What a model thought in an earlier turn is no part of what it said.
+            (_, Some("thinking" | "reasoning" | "redacted_thinking")) => {}
+            (_, Some("image_url")) => {
                 let url = part["image_url"]["url"]
                     .as_str()
                     .or(part["image_url"].as_str());
                 images.push(image(url.unwrap_or_default())?);
             }
-            Some("input_audio") => {
+            (_, Some("input_audio")) => {
                 let data = part["input_audio"]["data"].as_str();
                 images.push(data.unwrap_or_default().to_string());
             }
-            _ => return Err(Error::usage("invalid message format")),
+            (_, Some(other)) => {
+                let text = format!("unknown content part of type '{}'", short(other));
+                return Err(Error::usage(text));
+            }
+            (_, None) => return Err(Error::usage("invalid message format")),
         }
     }
     Ok((texts.join("\n"), images))

@@ -5,19 +5,25 @@
 
 mod conversation;
 pub mod encode;
-mod fields;
+mod form;
 
-pub use fields::{flag, integer, kind, list, number, short, text};
+pub use super::effort::effort_to_think;
+pub use super::fields::{flag, integer, kind, list, number, short, text};
+pub use form::{allow, answer_format, calls_max};
 
 use serde_json::{Map, Value as Json, json};
 
+use form::{format, tool_choice};
+
+use super::fields::wrong;
+use super::further;
 use super::native::{self, EmbedRequest, decode};
 use super::options::from_json;
 use crate::core::error::{Error, Result};
 use crate::core::message::Message;
 use crate::core::turn::{Input, ToolChoice, TurnRequest};
 
-pub use conversation::{image, message};
+pub use conversation::{arguments, image, message};
 
 /// Most answers to one prompt: as many as a model computes at once by default.
 const CHOICES_MAX: i64 = 8;
@@ -43,18 +49,85 @@ pub fn chat(body: &Map<String, Json>) -> Result<TurnRequest> {
     let grammar = text(body, "grammar")?;
     let messages = conversation::messages(messages)?;
     let tools = list(body, "tools")?;
-    let turn = TurnRequest {
+    let mut turn = TurnRequest {
         logprobs: decode::logprobs(logprobs, top)?,
         think: native::think(think.as_ref())?,
+        think_if_able: true,
         constraint: decode::constraint(format.as_ref(), grammar)?,
         options: from_json(&options)?,
         tools: tools.iter().map(native::tool).collect::<Result<_>>()?,
         tool_choice: ToolChoice::from_json(tool_choice(body).as_ref())?,
         render_only: body.get("_debug_render_only") == Some(&Json::Bool(true)),
+        calls_max: calls_max(body)?,
         ..extras.turn(model, decode::conversation(messages)?)
     };
+    allow(&mut turn.tools, body.get("tool_choice"))?;
+    further::read(&mut turn, body, CHAT_FIELDS)?;
     Ok(turn)
 }
+
+/// The fields of a chat completion that are read here or change nothing in an answer.
+const CHAT_FIELDS: &[&str] = &[
+    "model",
+    "messages",
+    "stream",
+    "stream_options",
+    "n",
+    "logprobs",
+    "top_logprobs",
+    "logit_bias",
+    "temperature",
+    "top_p",
+    "frequency_penalty",
+    "presence_penalty",
+    "seed",
+    "reasoning_budget",
+    "max_tokens",
+    "max_completion_tokens",
+    "stop",
+    "reasoning",
+    "reasoning_effort",
+    "response_format",
+    "grammar",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "_debug_render_only",
+    "user",
+    "metadata",
+    "store",
+    "service_tier",
+    "prediction",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "safety_identifier",
+    "cache_prompt",
+    "verbosity",
+];
+/// The same for a completion.
+const COMPLETION_FIELDS: &[&str] = &[
+    "model",
+    "prompt",
+    "suffix",
+    "stream",
+    "stream_options",
+    "n",
+    "logprobs",
+    "logit_bias",
+    "temperature",
+    "top_p",
+    "frequency_penalty",
+    "presence_penalty",
+    "seed",
+    "reasoning_budget",
+    "max_tokens",
+    "max_completion_tokens",
+    "stop",
+    "user",
+    "echo",
+    "best_of",
+    "cache_prompt",
+];
 
 /// Decodes a request for a completion: the prompt as a user's turn, or the text around a gap.
 ///
@@ -67,7 +140,8 @@ pub fn completion(body: &Map<String, Json>) -> Result<TurnRequest> {
     }
     let top = integer(body, "logprobs")?.unwrap_or(0);
     let model = text(body, "model")?;
-    let (prompt, suffix) = (text(body, "prompt")?, text(body, "suffix")?);
+    let (prompt, suffix) = (prompt(body.get("prompt"))?, text(body, "suffix")?);
+    refuse(body)?;
     let extras = extras(body)?;
     decode::named(model)?;
     let input = match (prompt.is_empty(), suffix.is_empty()) {
@@ -75,11 +149,46 @@ pub fn completion(body: &Map<String, Json>) -> Result<TurnRequest> {
         (false, true) => Some(Input::Chat(vec![Message::new("user", prompt)])),
         (false, false) => Some(Input::Insert(prompt.to_string(), suffix.to_string())),
     };
-    Ok(TurnRequest {
+    let mut turn = TurnRequest {
         logprobs: decode::logprobs(top > 0, top)?,
         options: from_json(&options)?,
         ..extras.turn(model, input)
-    })
+    };
+    further::read(&mut turn, body, COMPLETION_FIELDS)?;
+    Ok(turn)
+}
+
+/// The prompt: a text, or a list with one.
+fn prompt(given: Option<&Json>) -> Result<&str> {
+    match given {
+        None | Some(Json::Null) => Ok(""),
+        Some(Json::String(text)) => Ok(text),
+        Some(Json::Array(list)) => match list.as_slice() {
+            [Json::String(text)] => Ok(text),
+            [Json::String(_), ..] => Err(Error::usage(
+                "prompt may be one text: send a request for each",
+            )),
+            _ => Err(Error::usage(
+                "prompt must be text: token ids are not read here",
+            )),
+        },
+        Some(other) => Err(wrong("prompt", "a string", other)),
+    }
+}
+
+/// Refuses what would give another answer than the one asked for.
+fn refuse(body: &Map<String, Json>) -> Result<()> {
+    if flag(body, "echo")? {
+        return Err(Error::usage(
+            "echo is not supported: the prompt is not part of an answer here",
+        ));
+    }
+    match integer(body, "best_of")? {
+        None | Some(0 | 1) => Ok(()),
+        Some(_) => Err(Error::usage(
+            "best_of is not supported: n gives several answers",
+        )),
+    }
 }
 
 /// True if the usage is to be sent at the end of a stream.
@@ -105,9 +214,18 @@ pub fn embedding(body: &Map<String, Json>) -> Result<(EmbedRequest, bool)> {
         Some(Json::Array(list)) if list.is_empty() => return Err(Error::usage("invalid input")),
         Some(Json::String(text)) => json!([text]),
         Some(Json::Array(list)) if list.iter().all(Json::is_string) => json!(list),
+        Some(Json::Array(list)) if list.iter().all(|item| item.is_array() || item.is_number()) => {
+            return Err(Error::usage(
+                "input holds token ids of another vocabulary: send the text itself (in LangChain's OpenAIEmbeddings, \
+                 check_embedding_ctx_length=False)",
+            ));
+        }
         Some(_) => return Err(Error::usage("invalid input type")),
     };
+    let object = body.get("options").and_then(Json::as_object);
     let request = EmbedRequest {
+        keep_alive: body.get("keep_alive").cloned(),
+        options: object.cloned().unwrap_or_default(),
         model: text(body, "model")?.to_string(),
         input,
         dimensions: integer(body, "dimensions")?.unwrap_or(0),
@@ -217,7 +335,12 @@ fn options(body: &Map<String, Json>, chat: bool) -> Result<Map<String, Json>> {
 /// `reasoning.effort`, else `reasoning_effort`, as the native `think`.
 fn think(body: &Map<String, Json>) -> Result<Option<Json>> {
     let effort = match body.get("reasoning") {
-        Some(Json::Object(reasoning)) => reasoning.get("effort"),
+        Some(Json::Object(reasoning)) => {
+            match (reasoning.get("effort"), reasoning.get("enabled")) {
+                (None, Some(Json::Bool(enabled))) => return Ok(Some((*enabled).into())),
+                (effort, _) => effort,
+            }
+        }
         _ => body.get("reasoning_effort"),
     };
     effort_to_think(effort)
@@ -230,72 +353,6 @@ pub fn function(tool: &Json, name: &str, schema: &str) -> Json {
         "description": tool["description"].as_str().unwrap_or_default(),
         "parameters": tool.get(schema).cloned().unwrap_or_else(|| json!({})),
     }})
-}
-
-/// The error for a tool that would run on other servers.
-pub fn no_web_search() -> Error {
-    Error::usage("web_search is not supported: it would run on other servers")
-}
-
-/// A reasoning effort as the native `think`; `None` leaves the model's default.
-///
-/// # Errors
-/// `Usage` for an unknown effort.
-pub fn effort_to_think(effort: Option<&Json>) -> Result<Option<Json>> {
-    let word = match effort {
-        None | Some(Json::Null) => return Ok(None),
-        Some(Json::String(word)) => word.as_str(),
-        Some(_) => return Err(Error::usage("reasoning effort must be a string")),
-    };
-    Ok(match word {
-        "" => None,
-        "none" => Some(false.into()),
-        "minimal" | "low" => Some("low".into()),
-        "medium" => Some("medium".into()),
-        "high" => Some("high".into()),
-        "max" | "xhigh" | "ultra" => Some("max".into()),
-        other => {
-            let other = short(other);
-            return Err(Error::usage(format!(
-                "invalid reasoning value: \"{}\" (must be \"none\", \"minimal\", \"low\", \"medium\", \"high\" or \
-                 \"max\")",
-                other
-            )));
-        }
-    })
-}
-
-fn format(body: &Map<String, Json>) -> Result<Option<Json>> {
-    let Some(given) = body
-        .get("response_format")
-        .filter(|given| given.is_object())
-    else {
-        return Ok(None);
-    };
-    let kind = given["type"]
-        .as_str()
-        .unwrap_or_default()
-        .trim()
-        .to_lowercase();
-    let schema = match kind.as_str() {
-        "json_object" => given.get("schema"),
-        "json_schema" => given["json_schema"].get("schema"),
-        _ => return Ok(None),
-    };
-    Ok(match schema.filter(|schema| schema.is_object()) {
-        Some(schema) => Some(schema.clone()),
-        None => (kind == "json_object").then(|| "json".into()),
-    })
-}
-
-/// OpenAI's `tool_choice` as the native one.
-fn tool_choice(body: &Map<String, Json>) -> Option<Json> {
-    let choice = body.get("tool_choice").filter(|choice| !choice.is_null())?;
-    match choice["type"].as_str() {
-        // A choice among the listed tools; the closest native mode is a choice among all.
-        Some("allowed_tools") => Some(choice["allowed_tools"]["mode"].clone()),
-        _ => Some(choice.clone()),
-    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value as Json, json};
 
+use super::custom_tools::custom_input;
+use super::items::OUR_THOUGHT;
 use crate::core::error::Error;
 use crate::core::message::{Delta, Finish, ToolCall, Usage};
 use crate::format::wire::encoder::{Encoder, Event, append};
@@ -53,6 +55,8 @@ pub struct ResponseEncoder {
     open: Option<Open>,
     finish: Option<Finish>,
     events: u64,
+    /// A limit has cut the answer, so its last item is incomplete.
+    is_cut: bool,
     now: fn() -> u64,
 }
 
@@ -68,6 +72,7 @@ impl ResponseEncoder {
             open: None,
             finish: None,
             events: 0,
+            is_cut: false,
             now,
         }
     }
@@ -207,7 +212,8 @@ impl ResponseEncoder {
             None => Vec::new(),
             Some(Open::Reasoning) => {
                 let part = self.items[at]["summary"][0].clone();
-                self.items[at]["encrypted_content"] = part["text"].clone();
+                let text = part["text"].as_str().unwrap_or_default();
+                self.items[at]["encrypted_content"] = format!("{OUR_THOUGHT}{text}").into();
                 let mut text = self.place("summary_index");
                 text["text"] = part["text"].clone();
                 let mut whole = self.place("summary_index");
@@ -219,7 +225,12 @@ impl ResponseEncoder {
                 ]
             }
             Some(Open::Message) => {
-                self.items[at]["status"] = "completed".into();
+                let status = if self.is_cut {
+                    "incomplete"
+                } else {
+                    "completed"
+                };
+                self.items[at]["status"] = status.into();
                 let part = self.items[at]["content"][0].clone();
                 let mut text = self.place("content_index");
                 text["text"] = part["text"].clone();
@@ -257,7 +268,44 @@ impl ResponseEncoder {
         events
     }
 
+    /// True for a tool of the request that takes text.
+    fn is_custom(&self, name: &str) -> bool {
+        let tools = self.request.get("tools").and_then(Json::as_array);
+        let mut tools = tools.into_iter().flatten();
+        tools.any(|tool| tool["type"] == "custom" && tool["name"] == name)
+    }
+
+    fn custom_call(&mut self, call: &ToolCall) -> Vec<Event> {
+        let mut events = self.close();
+        let id = format!("ctc_{}_{}", self.id, self.items.len());
+        let input = custom_input(&call.arguments);
+        let item = json!({
+            "id": id,
+            "type": "custom_tool_call",
+            "status": "in_progress",
+            "call_id": call.id,
+            "name": call.name,
+            "input": "",
+        });
+        events.push(self.added(item));
+        let at = self.at();
+        self.items[at]["status"] = "completed".into();
+        self.items[at]["input"] = input.as_str().into();
+        for (name, key) in [
+            ("response.custom_tool_call_input.delta", "delta"),
+            ("response.custom_tool_call_input.done", "input"),
+        ] {
+            let data = json!({ "item_id": id, "output_index": at, key: input });
+            events.push(self.event(name, data));
+        }
+        events.push(self.done());
+        events
+    }
+
     fn call(&mut self, call: &ToolCall) -> Vec<Event> {
+        if self.is_custom(&call.name) {
+            return self.custom_call(call);
+        }
         let mut events = self.close();
         let id = format!("fc_{}_{}", self.id, self.items.len());
         let item = json!({
@@ -311,6 +359,7 @@ impl Encoder for ResponseEncoder {
             Delta::Text(text) => self.add(Open::Message, &text),
             Delta::Call { call, .. } => self.call(&call),
             Delta::Finish(finish) => {
+                self.is_cut = finish.reason.is_cut();
                 let mut events = self.close();
                 if self.items.iter().all(|item| item["type"] == "reasoning") {
                     events.extend(self.open_message()); // An empty answer still needs a message item.
