@@ -5,7 +5,7 @@ use super::flag::QUIET;
 use super::out::Out;
 use super::parsed::Parsed;
 use super::store_commands::entries;
-use super::table::{Command, Completes, PLAIN, Section};
+use super::table::{Command, MODELS, PLAIN, Section};
 use crate::core::error::{Error, Result};
 use crate::ops::archive;
 
@@ -22,9 +22,9 @@ pub const EXPORT: Command = Command {
         "puna export smol | ssh far puna import",
         "copy a model to another machine",
     )],
-    completes: Completes::Models,
     run: export,
     section: Section::Store,
+    completes: MODELS,
     ..PLAIN
 };
 

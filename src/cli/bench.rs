@@ -7,7 +7,7 @@ use super::parsed::Parsed;
 use super::reexec;
 use super::run::turn_args;
 use super::run::turn_flags::OPTION;
-use super::table::{Command, Completes, PLAIN, Section};
+use super::table::{Command, ONE_MODEL, PLAIN, Section};
 use crate::core::error::{Error, Result};
 use crate::ops::bench::{self, Plan, Row};
 use crate::ops::model;
@@ -41,9 +41,9 @@ pub const COMMAND: Command = Command {
             "measure another KV cache type",
         ),
     ],
-    completes: Completes::Models,
     run,
     section: Section::Machine,
+    completes: ONE_MODEL,
     ..PLAIN
 };
 
@@ -91,6 +91,11 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
                 "value": row.value,
                 "unit": row.unit,
             })])
+        } else if out.output_is_terminal {
+            out.write(&format!(
+                "{:<34} {:>12} {}\n",
+                row.what, row.value, row.unit
+            ))
         } else {
             out.records(&[vec![row.what, row.value, row.unit.to_string()]])
         }

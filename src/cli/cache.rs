@@ -6,7 +6,7 @@ use super::context::Context;
 use super::flag::JSON;
 use super::out::{Out, human_bytes};
 use super::parsed::Parsed;
-use super::table::{Command, PLAIN, Section};
+use super::table::{Command, Completes, PLAIN, Section};
 use crate::core::clock;
 use crate::core::error::{Error, Result};
 use crate::ops::prefix_cache::{self, Listed};
@@ -35,6 +35,10 @@ pub const COMMAND: Command = Command {
     ],
     run,
     section: Section::Store,
+    completes: (
+        Completes::Words(&["ls", "rm", "stat"]),
+        Completes::SavedPrompts,
+    ),
     ..PLAIN
 };
 
@@ -42,8 +46,12 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
     let (way, names) = parsed.operands.split_first().expect("the arity is checked");
     match way.as_str() {
-        "ls" | "list" => list(parsed.has(&JSON), config, names, out),
+        "ls" | "list" => {
+            check_names(config, names)?;
+            list(parsed.has(&JSON), config, names, out)
+        }
         "rm" => remove(config, names),
+        "stat" if !names.is_empty() => Err(Error::usage("cache stat takes no names")),
         "stat" => stat(parsed.has(&JSON), config, out),
         other => Err(Error::usage(format!(
             "cache accepts ls, rm and stat, not '{other}'"
@@ -78,7 +86,7 @@ fn list(json: bool, config: &Config, names: &[String], out: &mut Out) -> Result<
         let rows: Vec<_> = { all.iter() }
             .map(|one| row(one, human_bytes, ago))
             .collect();
-        return out.table(&["NAME", "MODEL", "TOKENS", "SIZE", "USED"], &rows);
+        return out.table(&["NAME", "MODEL", ">TOKENS", ">SIZE", "USED"], &rows);
     }
     let exact = |bytes: u64| bytes.to_string();
     let rows: Vec<_> = { all.iter() }
@@ -87,16 +95,22 @@ fn list(json: bool, config: &Config, names: &[String], out: &mut Out) -> Result<
     out.records(&rows)
 }
 
-fn remove(config: &Config, names: &[String]) -> Result<()> {
+/// The names of all saved sequences; all of `names` are among them.
+fn check_names(config: &Config, names: &[String]) -> Result<Vec<String>> {
     let all: Vec<String> = prefix_cache::files(config)
         .iter()
         .map(|file| file.name())
         .collect();
-    if let Some(unknown) = names.iter().find(|name| !all.contains(name)) {
-        return Err(Error::failed(format!(
+    match names.iter().find(|name| !all.contains(name)) {
+        Some(unknown) => Err(Error::failed(format!(
             "no saved sequence is called '{unknown}'"
-        )));
+        ))),
+        None => Ok(all),
     }
+}
+
+fn remove(config: &Config, names: &[String]) -> Result<()> {
+    let all = check_names(config, names)?;
     let cache = if all.is_empty() {
         return Ok(());
     } else {
@@ -117,6 +131,19 @@ fn stat(json: bool, config: &Config, out: &mut Out) -> Result<()> {
     if json {
         let record = serde_json::json!({ "count": files.len(), "size": bytes, "max": most });
         return out.json(&[record]);
+    }
+    if out.output_is_terminal {
+        let prompts = if files.len() == 1 {
+            "prompt"
+        } else {
+            "prompts"
+        };
+        return out.write(&format!(
+            "{} {prompts}, {} of at most {}\n",
+            files.len(),
+            human_bytes(bytes),
+            human_bytes(most)
+        ));
     }
     out.records(&[vec![
         files.len().to_string(),

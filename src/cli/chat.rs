@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::context::Context;
+use super::encoding::{ENCODING, Encoding};
 use super::flag::{Flag, Group, HOST, QUIET, option, switch};
 use super::out::{self, Out};
 use super::parsed::Parsed;
-use super::records::{Format, Records};
+use super::records::{Format, Record, Records};
 use super::run::answer;
 use super::run::turn_args::{Ask, OVERFLOWS};
 use super::run::turn_flags::{
@@ -17,7 +18,7 @@ use super::run::turn_flags::{
 };
 use super::run_limits::{self, Deadline};
 use super::stdin::Input;
-use super::table::{Command, Completes, PLAIN, RECORDS_FAILED};
+use super::table::{Command, ONE_MODEL, PLAIN, RECORDS_FAILED};
 use super::transcript::{self, CONTINUE, TRANSCRIPT, Transcript};
 use crate::core::error::{Class, Error, Result};
 use crate::core::json;
@@ -35,6 +36,7 @@ pub const COMMAND: Command = Command {
     arity: (1, 1),
     flags: &[
         JSONL,
+        ENCODING,
         SYSTEM,
         MESSAGES,
         OPTION,
@@ -75,9 +77,9 @@ pub const COMMAND: Command = Command {
             "a conversation with function calls",
         ),
     ],
-    completes: Completes::Models,
     limits: run_limits::FLAGS,
     run,
+    completes: ONE_MODEL,
     ..PLAIN
 };
 
@@ -104,14 +106,17 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         turn: Vec::new(),
     };
     let format = if jsonl { Format::Json } else { Format::Lines };
-    let mut records = Records::new(Input::new(), format);
+    let mut records = Records::new(Input::new(), format, Encoding::read(parsed)?);
     let mut failures = 0;
     while let Some(record) = records.next()? {
-        let message = record.and_then(|record| {
+        let message = record.and_then(Record::sound).and_then(|record| {
             if jsonl {
                 message(&record.text)
             } else {
-                Ok(Message::new("user", record.text))
+                match record.text.trim() {
+                    "" => Err(Error::usage("the prompt is empty")),
+                    _ => Ok(Message::new("user", record.text)),
+                }
             }
         });
         let reply = match message.and_then(|message| chat.add(message, out)) {
@@ -160,9 +165,14 @@ fn backend(model: &str, server: Option<Client>, config: &Config) -> Result<Backe
 /// Parses a message of the API.
 fn message(line: &str) -> Result<Message> {
     let message = serde_json::from_str::<native::Message>(line);
-    let message: Message = message
-        .map_err(|error| Error::usage(format!("not a message: {error}")))?
-        .into();
+    let message = message.map_err(|error| Error::usage(format!("not a message: {error}")))?;
+    if !message.images().is_empty() {
+        return Err(Error::usage("images are not read yet"));
+    }
+    let message: Message = message.into();
+    if message.role == "user" && message.content.trim().is_empty() {
+        return Err(Error::usage("a message of the role user needs content"));
+    }
     match message.role.as_str() {
         "system" | "user" | "assistant" | "tool" => Ok(message),
         other => Err(Error::usage(format!("'{other}' is not a role"))),

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal};
 use std::time::Instant;
 
 use super::context::{self, Context};
+use super::encoding::ENCODING;
 use super::flag::{Flag, JSON, QUIET, option, switch};
 use super::out::{self, Out};
 use super::parsed::Parsed;
@@ -11,7 +12,7 @@ use super::run::turn_args::{Ask, OVERFLOWS, PROMPT_BYTES_MAX};
 use super::run::turn_flags::{OPTION, SYSTEM};
 use super::run_limits::{self, Deadline};
 use super::stdin;
-use super::table::{Command, Completes, PLAIN};
+use super::table::{Command, ONE_MODEL, PLAIN};
 use crate::core::error::{Class, Error, Result};
 use crate::core::message::Think;
 use crate::ops::choose::{CHOICES_MAX, choose};
@@ -31,7 +32,9 @@ pub const COMMAND: Command = Command {
     summary: "pick one of several answers, with its probability",
     operands: "MODEL CHOICE CHOICE...",
     arity: (3, CHOICES_MAX + 1),
-    flags: &[QUESTION, STATUS, SURE, SYSTEM, OPTION, JSON, QUIET],
+    flags: &[
+        QUESTION, ENCODING, STATUS, SURE, SYSTEM, OPTION, JSON, QUIET,
+    ],
     about: &[
         "Reads a text from standard input, which may not be empty, asks the question about it, and prints the likeliest \
          choice, a tab, and its probability among the choices. Nothing is sampled: the model's own probabilities weigh each choice's \
@@ -50,11 +53,11 @@ pub const COMMAND: Command = Command {
             "decide in a script",
         ),
     ],
-    completes: Completes::Models,
     limits: run_limits::FLAGS,
     retries_whole: true,
     failure_status: Some(FAILED),
     run,
+    completes: ONE_MODEL,
     ..PLAIN
 };
 
@@ -128,7 +131,7 @@ fn chosen(args: ChooseArgs, config: &Config, out: &mut Out) -> Result<u8> {
     let text = if is_watched && args.question.is_some() {
         String::new()
     } else {
-        stdin::read_text("-", PROMPT_BYTES_MAX)?
+        stdin::decoded("-", PROMPT_BYTES_MAX, ask.encoding)?
     };
     // An empty file is a mistake, and not a text with an answer.
     if text.trim().is_empty() && !is_watched {

@@ -51,9 +51,9 @@ const HELP: Command = Command {
     arity: (0, 1),
     about: &["Prints the list of commands, or the summary, flags and examples of one command."],
     examples: &[("puna help run", "explain run")],
-    completes: Completes::Commands,
     run: |parsed, _, out| help::run(COMMANDS, parsed, out),
     section: Section::Help,
+    completes: (Completes::Commands, Completes::Nothing),
     ..PLAIN
 };
 
@@ -93,9 +93,12 @@ const COMPLETIONS: Command = Command {
         "d=~/.local/share/bash-completion/completions; mkdir -p $d && puna completions bash > $d/puna",
         "install the completions for bash",
     )],
-    completes: Completes::Shells,
     run: |parsed, _, out| completions::run(COMMANDS, parsed, out),
     section: Section::Help,
+    completes: (
+        Completes::Words(&["bash", "zsh", "fish"]),
+        Completes::Nothing,
+    ),
     ..PLAIN
 };
 
@@ -112,8 +115,8 @@ const MAN: Command = Command {
         "puna man run > puna-run.1",
         "write the manual page of run to a file",
     )],
-    completes: Completes::Commands,
     run: |parsed, _, out| man::run(COMMANDS, parsed, out),
     section: Section::Help,
+    completes: (Completes::Pages, Completes::Nothing),
     ..PLAIN
 };

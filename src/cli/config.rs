@@ -4,10 +4,12 @@ use super::context::Context;
 use super::flag::JSON;
 use super::out::Out;
 use super::parsed::Parsed;
-use super::table::{Command, PLAIN, Section};
+use super::table::{Command, Completes, PLAIN, Section};
 use crate::core::error::{Error, Result};
 use crate::core::name;
+use crate::ops::prefix_cache;
 use crate::system::config::Setting;
+use crate::system::machine;
 
 pub const COMMAND: Command = Command {
     name: "config",
@@ -29,12 +31,28 @@ pub const COMMAND: Command = Command {
     ],
     run,
     section: Section::Machine,
+    completes: (Completes::Keys, Completes::Nothing),
     ..PLAIN
 };
 
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
-    let settings = config.settings();
+    let mut settings = config.settings();
+    for setting in settings
+        .iter_mut()
+        .filter(|setting| setting.value == "auto")
+    {
+        // What depends on the model stays so.
+        match setting.key {
+            "num_threads" => setting.value = machine::cores().to_string(),
+            "cache_max" => {
+                let cache = prefix_cache::cache(config);
+                let most = cache.map(|cache| prefix_cache::bytes_max(config, &cache));
+                setting.value = most.map_or("auto".to_string(), |bytes| bytes.to_string());
+            }
+            _ => {}
+        }
+    }
     let wanted = match parsed.operands.first() {
         None => settings,
         Some(key) => {
@@ -64,7 +82,15 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     };
     let rows: Vec<Vec<String>> = wanted.iter().map(row).collect();
     if out.output_is_terminal {
-        out.table(&["KEY", "VALUE", "ORIGIN"], &rows)
+        out.table(&["KEY", "VALUE", "ORIGIN"], &rows)?;
+        match &config.file {
+            Some(file) if file.exists() => Ok(()),
+            Some(file) => {
+                out.note(&format!("{} would be read if it existed", file.display()));
+                Ok(())
+            }
+            None => Ok(()),
+        }
     } else {
         out.records(&rows)
     }

@@ -16,6 +16,9 @@ use crate::system::store::Store;
 /// How long our own server may take to identify itself; one that hangs is left alone.
 const PROBE_MAX: Duration = Duration::from_secs(1);
 
+/// Flags that limit what is computed here.
+const HERE: [&str; 4] = ["mem-max", "nice", "threads", "no-cache"];
+
 /// The context of a command.
 pub struct Context {
     /// The settings in force.
@@ -73,7 +76,16 @@ impl Context {
                 "--host cannot be used with a model in a file, which runs here",
             )),
             true => Ok(None),
-            false => self.named_server(parsed),
+            false => {
+                let server = self.named_server(parsed)?;
+                let here = parsed.values.iter().find(|(flag, _)| HERE.contains(flag));
+                match (server, here) {
+                    (Some(_), Some((flag, _))) => Err(Error::usage(format!(
+                        "--{flag} is for what this process computes, and a server is named: omit one of them"
+                    ))),
+                    (server, _) => Ok(server),
+                }
+            }
         }
     }
 

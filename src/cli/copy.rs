@@ -22,9 +22,9 @@ pub const COMMAND: Command = Command {
          model of Ollama's store is copied into puna's own.",
     ],
     examples: &[("puna cp smol smol:backup", "give a model a second name")],
-    completes: Completes::Models,
     run,
     section: Section::Models,
+    completes: (Completes::Models, Completes::Models),
     ..PLAIN
 };
 

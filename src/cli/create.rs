@@ -10,6 +10,7 @@ use super::table::{Command, Completes, PLAIN, Section};
 use super::{send, stdin};
 use crate::core::error::{Error, Result};
 use crate::core::name::Name;
+use crate::format::gguf::FILE_TYPE_NAMES;
 use crate::format::modelfile::{self, MODELFILE_BYTES_MAX};
 use crate::ops::create::{Places, Quantizing, Step, create, parse_recipe};
 use crate::ops::pool::{Policy, Pool};
@@ -52,9 +53,9 @@ pub const COMMAND: Command = Command {
             "give a model a system text",
         ),
     ],
-    completes: Completes::Models,
     run,
     section: Section::Models,
+    completes: (Completes::Models, Completes::Nothing),
     ..PLAIN
 };
 
@@ -74,7 +75,8 @@ const QUANTIZE: Flag = option(
     None,
     "TYPE",
     "quantise to this type, such as q4_K_M or q8_0",
-);
+)
+.one_of(FILE_TYPE_NAMES);
 const REQUANTIZE: Flag = switch(
     "requantize",
     None,

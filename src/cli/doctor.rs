@@ -12,7 +12,7 @@ use crate::core::error::Result;
 use crate::ops::ollama_layout;
 use crate::ops::pool::{Policy, Pool};
 use crate::system::client::Client;
-use crate::system::config::Config;
+use crate::system::config::{self, Config};
 use crate::system::engine::{BUILT_FOR_GPU, Level};
 use crate::system::machine;
 use crate::system::store::Origin;
@@ -233,19 +233,23 @@ fn store(config: &Config) -> Vec<Finding> {
         let entries = listing.entries.iter();
         entries.filter(|entry| entry.origin == origin).count()
     };
-    let mut text = format!("{} models in {root}", count(Origin::Ours));
+    let ours = count(Origin::Ours);
+    let models = if ours == 1 { "model" } else { "models" };
+    let mut text = format!("{ours} {models} in {root}");
     if count(Origin::Ollama) > 0 {
         text += &format!(", {} more of Ollama's", count(Origin::Ollama));
     }
-    let mut found = vec![if writable(store.root()) {
-        finding("store", State::Ok, text, "")
-    } else {
+    let mut found = vec![if !writable(store.root()) {
         finding(
             "store",
             State::Bad,
             format!("{root} cannot be written"),
-            "puna config models",
+            "export PUNA_MODELS=/path/to/a/folder",
         )
+    } else if listing.entries.is_empty() {
+        finding("store", State::Note, text, "puna pull MODEL")
+    } else {
+        finding("store", State::Ok, text, "")
     }];
     let broken = listing.broken.iter();
     found.extend(
@@ -296,19 +300,30 @@ fn cache(config: &Config) -> Finding {
 }
 
 fn settings(config: &Config) -> Finding {
-    let set = config
-        .settings()
+    let settings = config.settings();
+    let set = settings
         .iter()
-        .filter(|setting| setting.origin != "default")
-        .count();
-    let file = config
-        .file
-        .as_ref()
-        .filter(|file| fs::metadata(file).is_ok());
-    let text = match file {
-        Some(file) => format!("{set} set; {} is read", file.display()),
-        None => format!("{set} set; no configuration file"),
+        .filter(|setting| setting.origin != "default");
+    let set: Vec<&str> = set.map(|setting| setting.key).collect();
+    let set = match set.as_slice() {
+        [] => "nothing is set".to_string(),
+        keys => format!("set: {}", keys.join(" ")),
     };
+    let text = match &config.file {
+        Some(file) if fs::metadata(file).is_ok() => format!("{set}; {} is read", file.display()),
+        Some(file) => format!("{set}; there is no file {}", file.display()),
+        None => format!("{set}; no configuration file"),
+    };
+    let unknown = config::unknown_variables();
+    if let Some(first) = unknown.first() {
+        let text = format!("{text}; unknown: {}", unknown.join(" "));
+        return finding(
+            "configuration",
+            State::Note,
+            text,
+            &format!("unset {first}"),
+        );
+    }
     finding("configuration", State::Ok, text, "")
 }
 
@@ -354,7 +369,7 @@ fn server(named: Option<Client>, config: &Config) -> Finding {
         }
         None => {
             let text = "no server runs; 'puna run' does not need one";
-            finding("server", State::Ok, text, "puna serve &")
+            finding("server", State::Ok, text, "")
         }
     }
 }

@@ -48,6 +48,8 @@ pub struct Flag {
     pub group: Group,
     /// The API option that it sets, whose default help and manuals show.
     pub option: Option<&'static str>,
+    /// The words that its value may be, for completion; empty if it may be anything else.
+    pub words: &'static [&'static str],
 }
 
 impl Flag {
@@ -62,6 +64,11 @@ impl Flag {
             option: Some(option),
             ..self
         }
+    }
+
+    /// The same flag with the words that its value may be.
+    pub const fn one_of(self, words: &'static [&'static str]) -> Self {
+        Flag { words, ..self }
     }
 
     /// Its line in help and manuals, with the default of the option that it sets.
@@ -83,6 +90,7 @@ pub const fn switch(long: &'static str, short: Option<char>, help: &'static str)
         help,
         group: Group::General,
         option: None,
+        words: &[],
     }
 }
 
@@ -101,6 +109,7 @@ pub const fn option(
         help,
         group: Group::General,
         option: None,
+        words: &[],
     }
 }
 
@@ -114,6 +123,7 @@ pub const fn maybe(long: &'static str, value: &'static str, help: &'static str) 
         help,
         group: Group::General,
         option: None,
+        words: &[],
     }
 }
 

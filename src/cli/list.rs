@@ -8,7 +8,7 @@ use super::out::{Out, human_bytes};
 use super::parsed::Parsed;
 use super::table::{Command, Completes, PLAIN, Section};
 use crate::core::clock;
-use crate::core::error::Result;
+use crate::core::error::{Error, Result};
 use crate::core::name::begins;
 use crate::format::wire::native::listing::Tags;
 use crate::ops::list;
@@ -39,9 +39,9 @@ pub const COMMAND: Command = Command {
             "list the large ones",
         ),
     ],
-    completes: Completes::Models,
     run,
     section: Section::Models,
+    completes: (Completes::Models, Completes::Nothing),
     ..PLAIN
 };
 
@@ -83,7 +83,7 @@ pub fn print_theirs(prefix: &str, server: &Client, out: &mut Out) -> Result<()> 
             vec![tag.name, digest, human_bytes(tag.size), day]
         });
         return out.table(
-            &["NAME", "ID", "SIZE", "MODIFIED"],
+            &["NAME", "ID", ">SIZE", "MODIFIED"],
             &rows.collect::<Vec<_>>(),
         );
     }
@@ -99,7 +99,19 @@ pub fn print_theirs(prefix: &str, server: &Client, out: &mut Out) -> Result<()> 
 /// # Errors
 /// If the store cannot be read or the output cannot be written.
 pub fn print(prefix: &str, config: &Config, out: &mut Out) -> Result<()> {
-    let listing = context::store(config).list()?;
+    let store = context::store(config);
+    if store.root().is_file() {
+        let text = format!(
+            "{} is a file, not a folder of models",
+            store.root().display()
+        );
+        return Err(Error::usage(text));
+    }
+    let listing = store.list()?;
+    // Before the first model there is no folder either, so that only one that the user named is worth a word.
+    if listing.entries.is_empty() && !store.root().exists() && config.names("models") {
+        out.note(&format!("{} does not exist", store.root().display()));
+    }
     listing.broken.iter().for_each(|line| out.note(line));
     let entries = listing.entries.iter();
     let entries: Vec<&Entry> = entries
@@ -107,7 +119,7 @@ pub fn print(prefix: &str, config: &Config, out: &mut Out) -> Result<()> {
         .collect();
     if out.output_is_terminal {
         let rows: Vec<Vec<String>> = entries.iter().map(|entry| row(entry)).collect();
-        return out.table(&["NAME", "ID", "SIZE", "MODIFIED"], &rows);
+        return out.table(&["NAME", "ID", ">SIZE", "MODIFIED"], &rows);
     }
     let records: Vec<Vec<String>> = entries.iter().map(|entry| record(entry)).collect();
     out.records(&records)

@@ -13,6 +13,7 @@ mod copy;
 mod create;
 mod docs;
 mod doctor;
+mod encoding;
 mod flag;
 mod idle_exit;
 mod list;
@@ -36,13 +37,16 @@ mod serve;
 mod shape;
 mod show;
 mod signals;
+mod silence;
 mod stdin;
 mod stop;
 mod store_commands;
 mod table;
 mod tokens;
 mod transcript;
+mod transfer_display;
 mod vectors;
+mod waiting;
 
 use std::ffi::OsString;
 

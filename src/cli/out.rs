@@ -1,18 +1,20 @@
-//! Standard output and standard error; no other file writes to them.
+//! Standard output and standard error; no other file writes to them, except the bars of `transfer_display.rs`.
 //!
 //! Output is the answer and nothing else; notes and progress go to standard error, progress only
 //! if that is a terminal.
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Map, Value};
 use unicode_width::UnicodeWidthStr;
 
 use crate::core::error::{Error, Result};
 use crate::core::json;
+use crate::system::config::has_unicode;
 use crate::system::engine::{Level, Sink};
 
 /// Standard output and standard error, with what is known about them.
@@ -132,19 +134,19 @@ impl Out {
         self.records(&records.iter().map(line).collect::<Vec<_>>())
     }
 
-    /// Writes a table with a header and aligned columns, for terminals.
+    /// Writes a table with a header and aligned columns, for terminals. Cells under a name that begins with `>` are
+    /// aligned to the right.
     ///
     /// # Errors
     /// As [`Out::write`].
     pub fn table(&mut self, header: &[&str], rows: &[Vec<String>]) -> Result<()> {
-        let mut lines = vec![
-            header
-                .iter()
-                .map(|cell| cell.to_string())
-                .collect::<Vec<_>>(),
-        ];
+        let right: Vec<bool> = header.iter().map(|name| name.starts_with('>')).collect();
+        let names = header
+            .iter()
+            .map(|name| name.trim_start_matches('>').to_string());
+        let mut lines = vec![names.collect::<Vec<_>>()];
         lines.extend(rows.iter().cloned());
-        self.write(&aligned(&lines))
+        self.write(&aligned(&lines, &right))
     }
 
     /// Prints a note on standard error after the program's name, unless quiet.
@@ -187,6 +189,17 @@ impl Out {
         move |fraction| progress.show((fraction * 100.0) as u64, 100)
     }
 
+    /// A line of text below everything else if standard error is a terminal; otherwise a hidden one.
+    pub fn status_line(&self) -> StatusLine {
+        if !self.shows_progress() {
+            return StatusLine::hidden();
+        }
+        let target = ProgressDrawTarget::stderr_with_hz(5);
+        let bar = ProgressBar::with_draw_target(None, target);
+        bar.set_style(ProgressStyle::with_template("{wide_msg}").expect("a template of our own"));
+        StatusLine(bar)
+    }
+
     /// True if bars are shown: if standard error is a terminal, unless quiet.
     pub fn shows_progress(&self) -> bool {
         !self.quiet && self.error_is_terminal
@@ -194,53 +207,22 @@ impl Out {
 }
 
 fn style(bar: &ProgressBar, what: &str, unit: Unit) {
-    let template = match unit {
-        Unit::Percent => "{msg} {bar:30} {percent:>3}%",
-        Unit::Bytes => "{msg} {bar:30} {bytes:>10} of {total_bytes} {bytes_per_sec} {eta}",
-    };
-    bar.set_style(ProgressStyle::with_template(template).expect("a template of our own"));
+    bar.set_style(bar_style(match unit {
+        Unit::Percent => "{msg} {wide_bar} {percent:>3}%",
+        Unit::Bytes => {
+            "{msg} {wide_bar} {decimal_bytes:>10} of {decimal_total_bytes} {decimal_bytes_per_sec} {eta}"
+        }
+    }));
     bar.set_message(what.to_string());
 }
 
-/// One bar for each part of a transfer, one below the other, and one for the total.
-#[derive(Default)]
-pub struct Bars {
-    multi: MultiProgress,
-    parts: Vec<(String, ProgressBar)>,
-    total: Option<ProgressBar>,
-}
-
-impl Bars {
-    /// Shows that `done` of `total` bytes of a part are transferred.
-    pub fn show(&mut self, id: &str, what: &str, done: u64, total: u64) {
-        if self.parts.iter().all(|(known, _)| known != id) {
-            let place = self.parts.len();
-            let bar = self.multi.insert(place, ProgressBar::new(total));
-            style(&bar, what, Unit::Bytes);
-            self.parts.push((id.to_string(), bar));
-        }
-        if let Some((_, bar)) = self.parts.iter().find(|(known, _)| known == id) {
-            bar.set_position(done);
-        }
-        let sum = |of: fn(&ProgressBar) -> u64| self.parts.iter().map(|(_, bar)| of(bar)).sum();
-        let (there, all) = (
-            sum(ProgressBar::position),
-            sum(|bar| bar.length().unwrap_or(0)),
-        );
-        let bar = self.total.get_or_insert_with(|| {
-            let bar = self.multi.add(ProgressBar::new(0));
-            style(&bar, "in total", Unit::Bytes);
-            bar
-        });
-        bar.set_length(all);
-        bar.set_position(there);
-    }
-}
-
-impl Drop for Bars {
-    fn drop(&mut self) {
-        // Bars that cannot be cleared stay on the screen.
-        let _ = self.multi.clear();
+/// The style of a bar: in block characters, or in ASCII where the locale has no others.
+pub fn bar_style(template: &str) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template).expect("a template of our own");
+    if has_unicode() {
+        style
+    } else {
+        style.progress_chars("#> ")
     }
 }
 
@@ -253,15 +235,24 @@ impl Default for Out {
 /// Prints an error or a note on standard error after the program's name.
 pub fn complain(text: &str) {
     // A failure to write standard error cannot be reported.
-    let _ = writeln!(io::stderr(), "puna: {text}");
+    let _ = writeln!(io::stderr(), "puna: {}", harmless(text));
 }
 
 /// Columns if the width of the terminal is unknown.
 const COLUMNS: usize = 80;
 
+/// Current number of columns of the terminal on standard error.
+pub fn error_width() -> usize {
+    columns(io::stderr())
+}
+
 /// Current number of columns of the terminal on standard output.
 pub fn width() -> usize {
-    let size = rustix::termios::tcgetwinsize(io::stdout());
+    columns(io::stdout())
+}
+
+fn columns(terminal: impl AsFd) -> usize {
+    let size = rustix::termios::tcgetwinsize(terminal);
     let columns = size.map_or(0, |size| usize::from(size.ws_col));
     if columns == 0 { COLUMNS } else { columns }
 }
@@ -289,6 +280,36 @@ pub enum Unit {
     Percent,
     /// Bytes.
     Bytes,
+}
+
+/// A line that changes while a command works.
+pub struct StatusLine(ProgressBar);
+
+impl StatusLine {
+    /// A line that never appears.
+    pub fn hidden() -> Self {
+        StatusLine(ProgressBar::hidden())
+    }
+
+    /// True if it appears on a terminal.
+    pub fn is_shown(&self) -> bool {
+        !self.0.is_hidden()
+    }
+
+    /// Shows another text.
+    pub fn show(&self, text: String) {
+        self.0.set_message(text);
+    }
+
+    /// Does what writes to the terminal, with the line out of its way.
+    pub fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.0.suspend(write)
+    }
+
+    /// Removes it.
+    pub fn clear(&self) {
+        self.0.finish_and_clear();
+    }
 }
 
 /// A progress bar that is cleared when it is dropped.
@@ -330,26 +351,27 @@ pub fn escaped(field: &str) -> String {
         .replace('\n', "\\n")
 }
 
-/// Reverses [`escaped`].
+/// Reverses [`escaped`]; a backslash before any other letter stays.
 pub fn unescaped(field: &str) -> String {
     let mut plain = String::new();
-    let mut letters = field.chars();
-    while let Some(c) = letters.next() {
-        plain.push(match c {
-            '\\' => match letters.next() {
-                Some('t') => '\t',
-                Some('r') => '\r',
-                Some('n') => '\n',
-                Some(other) => other,
-                None => '\\',
-            },
-            c => c,
-        });
+    let mut rest = field;
+    while let Some((before, from)) = rest.split_once('\\') {
+        plain.push_str(before);
+        let letter = from.chars().next();
+        let meant = match letter {
+            Some('t') => Some('\t'),
+            Some('r') => Some('\r'),
+            Some('n') => Some('\n'),
+            Some('\\') => Some('\\'),
+            _ => None,
+        };
+        plain.push(meant.unwrap_or('\\'));
+        rest = if meant.is_some() { &from[1..] } else { from };
     }
-    plain
+    plain + rest
 }
 
-fn aligned(lines: &[Vec<String>]) -> String {
+fn aligned(lines: &[Vec<String>], right: &[bool]) -> String {
     let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         lines
@@ -363,9 +385,14 @@ fn aligned(lines: &[Vec<String>]) -> String {
         .collect();
     let mut text = String::new();
     for line in lines {
-        let cells = line.iter().zip(&widths).map(|(cell, width)| {
-            let filling = width.saturating_sub(cell.width());
-            format!("{cell}{}", " ".repeat(filling))
+        let cells = line.iter().zip(&widths).enumerate();
+        let cells = cells.map(|(column, (cell, width))| {
+            let filling = " ".repeat(width.saturating_sub(cell.width()));
+            if right.get(column) == Some(&true) {
+                filling + cell
+            } else {
+                cell.clone() + &filling
+            }
         });
         text.push_str(cells.collect::<Vec<_>>().join("    ").trim_end());
         text.push('\n');
@@ -416,17 +443,24 @@ mod tests {
     fn fields_and_tables_are_lines() {
         assert_eq!(escaped("a\tb\\c\r\n"), "a\\tb\\\\c\\r\\n");
         assert_eq!(unescaped(&escaped("a\tb\\c\r\n")), "a\tb\\c\r\n");
+        assert_eq!(unescaped("\\d+ \\"), "\\d+ \\");
         assert_eq!(
-            aligned(&[
-                vec!["A".into(), "BB".into()],
-                vec!["ccc".into(), "d".into()]
-            ]),
-            "A      BB\nccc    d\n"
+            aligned(
+                &[
+                    vec!["A".into(), "BB".into(), "CC".into()],
+                    vec!["ccc".into(), "d".into(), "d".into()]
+                ],
+                &[false, true, false]
+            ),
+            "A      BB    CC\nccc     d    d\n"
         );
-        let wide = aligned(&[
-            vec!["草原".into(), "x".into()],
-            vec!["ab".into(), "y".into()],
-        ]);
+        let wide = aligned(
+            &[
+                vec!["草原".into(), "x".into()],
+                vec!["ab".into(), "y".into()],
+            ],
+            &[],
+        );
         assert_eq!(wide, "草原    x\nab      y\n");
         assert_eq!(harmless("a\x1b[31mb\u{7}\n\tc"), "a[31mb\n\tc");
     }

@@ -1,13 +1,19 @@
 //! `puna ps`: lists the models that a server has loaded.
 
+use std::time::Duration;
+
 use super::context::Context;
 use super::flag::{HOST, JSON};
 use super::out::{Out, human_bytes};
 use super::parsed::Parsed;
-use super::table::{Command, PLAIN, Section};
+use super::table::{Command, Completes, PLAIN, Section};
+use crate::core::clock;
 use crate::core::error::Result;
 use crate::core::name::begins;
 use crate::format::wire::native::listing::{Process, Processes};
+
+/// A server writes a time further away than this for a model that stays.
+const FOREVER: Duration = Duration::from_secs(50 * 365 * 86_400);
 
 pub const COMMAND: Command = Command {
     name: "ps",
@@ -26,6 +32,7 @@ pub const COMMAND: Command = Command {
     )],
     run,
     section: Section::Machine,
+    completes: (Completes::Loaded, Completes::Nothing),
     ..PLAIN
 };
 
@@ -41,7 +48,10 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     }
     if out.output_is_terminal {
         let rows: Vec<Vec<String>> = models.iter().map(row).collect();
-        return out.table(&["NAME", "ID", "SIZE", "DEVICE", "CONTEXT", "UNTIL"], &rows);
+        return out.table(
+            &["NAME", "ID", ">SIZE", "DEVICE", ">CONTEXT", "UNTIL"],
+            &rows,
+        );
     }
     let records: Vec<Vec<String>> = models.iter().map(record).collect();
     out.records(&records)
@@ -70,5 +80,15 @@ fn row(process: &Process) -> Vec<String> {
     let mut row = record(process);
     row[1] = process.digest.chars().take(12).collect();
     row[2] = human_bytes(process.size);
+    row[5] = until(&process.expires_at);
     row
+}
+
+/// When a model is unloaded, as people say it.
+fn until(time: &str) -> String {
+    match clock::left(time) {
+        Some(left) if left > FOREVER => "forever".to_string(),
+        Some(left) => format!("in {}", clock::words(left)),
+        None => time.to_string(),
+    }
 }

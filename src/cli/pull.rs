@@ -1,14 +1,14 @@
 //! `puna pull` and `puna outdated`: fetch models from registries and compare them.
 
-use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 
 use super::context::{self, Context};
 use super::flag::{Flag, Group, HOST, JSON, QUIET, maybe, option, switch};
-use super::out::{self, Bars, Out, human_bytes};
+use super::out::{self, Out};
 use super::parsed::Parsed;
 use super::stdin;
-use super::table::{Command, Completes, NEGATIVE, PLAIN, Section};
+use super::table::{Command, MODELS, NEGATIVE, PLAIN, Section};
+use super::transfer_display::Display;
 use crate::core::error::{Error, Result};
 use crate::core::name::Name;
 use crate::format::lock_file;
@@ -70,9 +70,9 @@ pub const COMMAND: Command = Command {
         ),
         ("puna pull --all -q", "update every model from cron"),
     ],
-    completes: Completes::Models,
     run,
     section: Section::Models,
+    completes: MODELS,
     ..PLAIN
 };
 
@@ -91,9 +91,9 @@ pub const OUTDATED: Command = Command {
         "puna outdated | xargs -r puna pull",
         "update outdated models",
     )],
-    completes: Completes::Models,
     run: outdated,
     section: Section::Models,
+    completes: MODELS,
     ..PLAIN
 };
 
@@ -300,7 +300,7 @@ fn shown(
         replace: transfer.replace,
         cancel: &AtomicBool::new(false),
     };
-    let mut display = Display::new(transfer.json, out);
+    let mut display = Display::new(name, transfer.json, out);
     operation(&request, &mut |step| display.add(step.record()))?;
     display.success()
 }
@@ -320,7 +320,7 @@ pub fn by_server(
         replace: transfer.replace,
         ..TransferRequest::new(name, transfer.insecure)
     };
-    let mut display = Display::new(transfer.json, out);
+    let mut display = Display::new(name, transfer.json, out);
     for record in server.post::<Record>(path, &body)? {
         display.show(record?)?;
     }
@@ -422,78 +422,4 @@ fn outdated(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         Ok(())
     })?;
     answer(context, differs)
-}
-
-/// Shows the records of a transfer as bars, as lines, or as JSON.
-pub struct Display<'a> {
-    out: &'a mut Out,
-    json: bool,
-    bars: Option<Bars>,
-    tenths: HashMap<String, u64>,
-    failed: Option<Error>,
-}
-
-impl<'a> Display<'a> {
-    /// Prints records as JSON, or for people.
-    pub fn new(json: bool, out: &'a mut Out) -> Self {
-        Display {
-            json,
-            out,
-            bars: None,
-            tenths: HashMap::new(),
-            failed: None,
-        }
-    }
-
-    /// Shows a record; [`Display::success`] returns its error.
-    pub fn add(&mut self, record: Record) {
-        if let Err(error) = self.show(record) {
-            self.failed.get_or_insert(error);
-        }
-    }
-
-    /// Shows the record of success.
-    ///
-    /// # Errors
-    /// As [`Display::show`], for this record or an earlier one.
-    pub fn success(mut self) -> Result<()> {
-        self.add(Record::new("success"));
-        self.failed.map_or(Ok(()), Err)
-    }
-
-    /// Shows a record.
-    ///
-    /// # Errors
-    /// With `--json`: `Closed` if the reader has gone, else the system's error.
-    pub fn show(&mut self, record: Record) -> Result<()> {
-        if self.json {
-            return self.out.json(&[record]);
-        }
-        if record.digest.is_empty() {
-            if record.status == "success" {
-                self.bars = None;
-            }
-            return Ok(());
-        }
-        if self.out.shows_progress() {
-            let bars = self.bars.get_or_insert_with(Bars::default);
-            bars.show(
-                &record.digest,
-                &record.status,
-                record.completed,
-                record.total,
-            );
-            return Ok(());
-        }
-        let tenth = (record.completed * 10)
-            .checked_div(record.total)
-            .unwrap_or(10);
-        let before = self.tenths.insert(record.digest, tenth);
-        if tenth > before.unwrap_or(0) && before.is_some_and(|before| before < 10) {
-            let total = human_bytes(record.total);
-            self.out
-                .note(&format!("{}: {}% of {total}", record.status, tenth * 10));
-        }
-        Ok(())
-    }
 }

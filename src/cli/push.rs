@@ -4,8 +4,9 @@ use super::context::Context;
 use super::flag::{HOST, JSON, QUIET};
 use super::out::Out;
 use super::parsed::Parsed;
-use super::pull::{Display, INSECURE, Transfer, by_server};
+use super::pull::{INSECURE, Transfer, by_server};
 use super::table::{Command, Completes, PLAIN, Section};
+use super::transfer_display::Display;
 use crate::core::error::Result;
 use crate::core::name::Name;
 use crate::ops::push;
@@ -26,9 +27,9 @@ pub const COMMAND: Command = Command {
         "puna cp smol registry.example.org/me/smol && puna push registry.example.org/me/smol",
         "send a model to a registry of your own",
     )],
-    completes: Completes::Models,
     run,
     section: Section::Models,
+    completes: (Completes::Models, Completes::Nothing),
     ..PLAIN
 };
 
@@ -44,7 +45,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     }
     let registry = Registry::new(config.network.clone())?;
     let (store, what) = (context.store(), (&name, transfer.insecure));
-    let mut display = Display::new(transfer.json, out);
+    let mut display = Display::new(&name, transfer.json, out);
     push::push(&store, &registry, what, &mut |step| {
         display.add(step.record());
     })?;

@@ -6,7 +6,7 @@ use super::context::Context;
 use super::flag::{Flag, HOST, switch};
 use super::out::{self, Out};
 use super::parsed::Parsed;
-use super::table::{Command, Completes, PLAIN, Section};
+use super::table::{Command, MODELS, PLAIN, Section};
 use crate::core::error::{Error, Result};
 use crate::core::name::Name;
 use crate::system::client::Method;
@@ -24,9 +24,9 @@ pub const COMMAND: Command = Command {
         "With --host, or a server in PUNA_HOST, the models of that server are removed, and no others.",
     ],
     examples: &[("puna rm smol:backup", "remove a model")],
-    completes: Completes::Models,
     run,
     section: Section::Models,
+    completes: MODELS,
     ..PLAIN
 };
 

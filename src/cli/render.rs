@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::context::Context;
+use super::encoding::ENCODING;
 use super::flag::{Flag, Group, JSON, QUIET, option, switch};
 use super::out::{self, Out};
 use super::parsed::Parsed;
 use super::run::turn_args::{self, Ask, OVERFLOWS};
 use super::run::turn_flags::{MESSAGES, OPTION, OVERFLOW, RAW, SYSTEM, THINK, TOOLS};
-use super::table::{Command, Completes, PLAIN};
+use super::table::{Command, ONE_MODEL, PLAIN};
 use crate::core::error::Result;
 use crate::core::turn::{GivenTemplate, TurnRequest};
 use crate::ops::model;
@@ -23,7 +24,7 @@ pub const COMMAND: Command = Command {
     arity: (1, usize::MAX),
     flags: &[
         MESSAGES, TOOLS, SYSTEM, OPTION, THINK, RAW, OVERFLOW, NUM_CTX, TEMPLATE, JINJA, TOKENS,
-        JSON, QUIET,
+        ENCODING, JSON, QUIET,
     ],
     about: &[
         "Prints the prompt that run would send to the model, byte for byte and without an added newline. Notes on \
@@ -42,8 +43,8 @@ pub const COMMAND: Command = Command {
             "count the tokens of a conversation",
         ),
     ],
-    completes: Completes::Models,
     run,
+    completes: ONE_MODEL,
     ..PLAIN
 };
 

@@ -2,6 +2,7 @@
 //! whether it can be reproduced.
 
 use std::fs::File;
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -17,7 +18,7 @@ use super::run::answer::{self, Printer};
 use super::run::turn_args::Ask;
 use super::run_limits::{self, Deadline};
 use super::stdin;
-use super::table::{Command, NEGATIVE, PLAIN};
+use super::table::{Command, Completes, NEGATIVE, PLAIN};
 use crate::core::digest::Digest;
 use crate::core::error::{Error, Result};
 use crate::core::json;
@@ -60,6 +61,7 @@ pub const COMMAND: Command = Command {
     )],
     limits: run_limits::FLAGS,
     run,
+    completes: (Completes::Files, Completes::Nothing),
     ..PLAIN
 };
 
@@ -113,7 +115,7 @@ struct Recording {
 ///
 /// # Errors
 /// If the file cannot be written; `Usage` with `--overflow=reduce`.
-pub fn begin(path: &str, ask: &mut Ask) -> Result<File> {
+pub fn begin(path: &str, ask: &mut Ask) -> Result<RecordFile> {
     if ask.reduces {
         let text = "--record and --overflow=reduce cannot be used together";
         return Err(Error::usage(text));
@@ -125,7 +127,59 @@ pub fn begin(path: &str, ask: &mut Ask) -> Result<File> {
         let seed = u32::from_le_bytes(bytes) >> 1; // The largest u32 means "random" to llama.cpp.
         ask.turn.options.set_text("seed", &seed.to_string())?;
     }
-    File::create(path).map_err(|error| Error::io("write", path, error))
+    RecordFile::new(path)
+}
+
+/// A record that gets its name when it is complete: a run that fails leaves what is there.
+pub struct RecordFile {
+    path: String,
+    /// Its name until then; `None` for a device or a pipe, which is written as it is.
+    unfinished: Option<String>,
+    file: File,
+}
+
+impl RecordFile {
+    fn new(path: &str) -> Result<Self> {
+        let wrong = |error| Error::io("write", path, error);
+        let is_special = std::fs::metadata(path).is_ok_and(|meta| !meta.is_file());
+        let unfinished = (!is_special).then(|| format!("{path}.{}", std::process::id()));
+        let file = match &unfinished {
+            None => File::create(path),
+            Some(name) => {
+                let earlier = std::fs::read(path);
+                if earlier.is_ok_and(|bytes| serde_json::from_slice::<Recorded>(&bytes).is_err()) {
+                    let text = format!("{path} exists and is not a record of run");
+                    return Err(Error::usage(text));
+                }
+                File::create_new(name)
+            }
+        };
+        Ok(RecordFile {
+            file: file.map_err(wrong)?,
+            path: path.to_string(),
+            unfinished,
+        })
+    }
+
+    fn finish(&mut self, line: &str) -> Result<()> {
+        let written =
+            self.file
+                .write_all(line.as_bytes())
+                .and_then(|()| match self.unfinished.take() {
+                    Some(name) => std::fs::rename(name, &self.path),
+                    None => Ok(()),
+                });
+        written.map_err(|error| Error::io("write", &self.path, error))
+    }
+}
+
+impl Drop for RecordFile {
+    fn drop(&mut self) {
+        if let Some(name) = &self.unfinished {
+            // A file that cannot be removed was not made.
+            let _ = std::fs::remove_file(name);
+        }
+    }
 }
 
 /// Writes the request and its answer.
@@ -133,13 +187,12 @@ pub fn begin(path: &str, ask: &mut Ask) -> Result<File> {
 /// # Errors
 /// If the weights cannot be read or the file cannot be written.
 pub fn write(
-    file: &mut File,
+    record: &mut RecordFile,
     ask: &Ask,
     model: &Model,
     reply: &Message,
     config: &Config,
 ) -> Result<()> {
-    use std::io::Write;
     let request = Recording::from_ask(ask);
     let recorded = Recorded {
         puna: env!("CARGO_PKG_VERSION").into(),
@@ -154,9 +207,7 @@ pub fn write(
         output: without_ids(reply),
         request,
     };
-    let line = json::line(&recorded) + "\n";
-    let written = file.write_all(line.as_bytes());
-    written.map_err(|error| Error::io("write", "the record", error))
+    record.finish(&(json::line(&recorded) + "\n"))
 }
 
 fn processor() -> String {

@@ -7,15 +7,16 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::context::Context;
+use super::encoding::{ENCODING, Encoding};
 use super::flag::{Flag, HOST, JSON, QUIET, option};
 use super::out::{self, Out};
 use super::parsed::Parsed;
-use super::records::{Format, Records};
+use super::records::{Format, NULL, Records};
 use super::run::turn_args::options;
 use super::run::turn_flags::OPTION;
 use super::run_limits::{self, Deadline};
 use super::stdin::Input;
-use super::table::{Command, Completes, PLAIN};
+use super::table::{Command, ONE_MODEL, PLAIN};
 use crate::core::error::{Error, Result};
 use crate::core::options::Options;
 use crate::ops::model::{self, Model};
@@ -28,21 +29,22 @@ pub const COMMAND: Command = Command {
     summary: "sort lines by how well they answer a question",
     operands: "MODEL QUERY",
     arity: (2, 2),
-    flags: &[TOP, OPTION, JSON, HOST, QUIET],
+    flags: &[TOP, NULL, ENCODING, OPTION, JSON, HOST, QUIET],
     about: &[
         "Reads lines from standard input and prints each line's score, a tab, and the line, the best first; lines with \
          equal scores keep their order. A reranking model reads question and line together, and its scores may be any \
          numbers; with an embedding model the score is the cosine of the angle between the two vectors. A line that is \
-         longer than the model accepts is cut. Lines are scored 64 at a time, and with --top only the N best are kept \
+         longer than the model accepts is cut. The escapes of a printed field (\\n, \\t, \\r, \\\\) stand for what was escaped, as in the output \
+         of tokens --split; with -0 texts end with NUL and have none. Lines are scored 64 at a time, and with --top only the N best are kept \
          in memory.",
     ],
     examples: &[(
         "puna rerank mini 'How do whales breathe?' --top 3 < lines.txt | cut -f2",
         "print the three lines that answer best",
     )],
-    completes: Completes::Models,
     limits: run_limits::FLAGS,
     run,
+    completes: ONE_MODEL,
     ..PLAIN
 };
 
@@ -126,15 +128,21 @@ struct Score {
 
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let top = parsed.number(&TOP, 1..=usize::MAX)?;
+    let format = if parsed.has(&NULL) {
+        Format::Nul
+    } else {
+        Format::Lines
+    };
+    let encoding = Encoding::read(parsed)?;
     let ranker = Ranker::open(parsed, context)?;
     let deadline = Deadline::new();
-    let mut input = Records::new(Input::new(), Format::Lines);
+    let mut input = Records::new(Input::new(), format, encoding);
     let mut found: Vec<(f32, usize, String)> = Vec::new();
     let mut count: usize = 0;
     loop {
         let mut texts = Vec::new();
         while texts.len() < LINES
-            && let Some(line) = input.line()?
+            && let Some(line) = input.plain_text()?
         {
             texts.push(line);
         }

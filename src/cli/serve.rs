@@ -1,7 +1,7 @@
 //! `puna serve`: runs the HTTP server until a signal or the idle time stops it.
 
 use std::net::TcpListener;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -128,7 +128,8 @@ const SANDBOX: Flag = option(
     None,
     "WHEN",
     "restrict file access (Landlock): auto, on or off",
-);
+)
+.one_of(&["auto", "on", "off"]);
 const IDLE_EXIT: Flag = option(
     "linger",
     None,
@@ -142,7 +143,8 @@ pub const LOG: Flag = option(
     "LEVEL",
     "show llama.cpp's log: off, warn or debug",
 )
-.in_group(Group::Output);
+.in_group(Group::Output)
+.one_of(&["off", "warn", "debug"]);
 
 /// The flags that are not settings, read once.
 struct ServeArgs {
@@ -316,6 +318,12 @@ fn bind_socket(path: &Path) -> Result<UnixListener> {
             path.display()
         );
         return Err(Error::plain(Class::Network, message));
+    }
+    if let Ok(meta) = fs::symlink_metadata(path)
+        && !meta.file_type().is_socket()
+    {
+        let text = format!("{} exists and is not a socket", path.display());
+        return Err(Error::usage(text));
     }
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),

@@ -9,13 +9,15 @@ use super::out;
 use super::parsed::Parsed;
 use super::run::turn_flags::{FORMAT, SCHEMA};
 use crate::core::error::{Error, Result};
+use crate::core::turn::OutputConstraint;
 
 pub const EXTRACT: Flag = maybe(
     "extract",
     "WHICH",
     "print only the code block: first, last or all",
 )
-.in_group(Group::Output);
+.in_group(Group::Output)
+.one_of(&["first", "last", "all"]);
 pub const FIELDS: Flag = option(
     "fields",
     None,
@@ -76,6 +78,12 @@ impl Shape {
             one_line: parsed.has(&ONE_LINE),
             strip: parsed.has(&STRIP),
         };
+        if let Some(twice) =
+            (1..shape.fields.len()).find(|at| shape.fields[..*at].contains(&shape.fields[*at]))
+        {
+            let text = format!("--fields names '{}' twice", shape.fields[twice]);
+            return Err(Error::usage(text));
+        }
         if parsed.has(&FIELDS) && shape.fields.is_empty() {
             return Err(Error::usage("--fields needs at least one field"));
         }
@@ -95,6 +103,41 @@ impl Shape {
         Ok(shape)
     }
 
+    /// Checks that an answer of this schema can have the fields.
+    ///
+    /// # Errors
+    /// `Usage` for a field that none has.
+    pub fn check(&self, constraint: &OutputConstraint) -> Result<()> {
+        let OutputConstraint::Schema(schema) = constraint else {
+            return Ok(());
+        };
+        let Some(named) = schema["properties"].as_object() else {
+            return Ok(());
+        };
+        const OTHERS: [&str; 9] = [
+            "additionalProperties",
+            "patternProperties",
+            "unevaluatedProperties",
+            "allOf",
+            "anyOf",
+            "oneOf",
+            "$ref",
+            "if",
+            "dependentSchemas",
+        ];
+        let is_closed = OTHERS
+            .iter()
+            .all(|key| matches!(schema.get(key), None | Some(Json::Bool(false))));
+        let first = |field: &&String| field.split('.').next().unwrap_or_default().to_string();
+        let has = |field: &&String| named.contains_key(*field) || named.contains_key(&first(field));
+        match self.fields.iter().find(|field| is_closed && !has(field)) {
+            Some(field) => Err(Error::usage(format!(
+                "the schema has no property '{field}'"
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// True if the answer is printed unchanged, as it is generated.
     pub fn is_plain(&self) -> bool {
         *self == Shape::default()
@@ -110,44 +153,66 @@ impl Shape {
     /// # Errors
     /// If the answer has no code block, or is not JSON.
     pub fn apply(&self, answer: &str) -> Result<String> {
+        let values = self.values(answer)?;
+        if self.fields.is_empty() {
+            return Ok(values.iter().map(text).collect());
+        }
+        let cells = values.iter().map(|value| out::escaped(&text(value)));
+        Ok(cells.collect::<Vec<_>>().join("\t"))
+    }
+
+    /// The fields that are taken out of an answer; empty: the answer is one text.
+    pub fn fields(&self) -> &[String] {
+        &self.fields
+    }
+
+    /// The parts of a complete answer: a value for each field, null if the answer lacks it; without fields,
+    /// the whole text.
+    ///
+    /// # Errors
+    /// As [`Shape::apply`].
+    pub fn values(&self, answer: &str) -> Result<Vec<Json>> {
+        if !self.fields.is_empty() {
+            let json: Json = serde_json::from_str(answer.trim())
+                .map_err(|error| Error::failed(format!("the answer is not JSON: {error}")))?;
+            let found = self.fields.iter().map(|name| field(&json, name));
+            return Ok(found
+                .map(|value| value.cloned().unwrap_or_default())
+                .collect());
+        }
         let mut text = match self.extract {
             Some(which) => extracted(answer, which)
                 .ok_or_else(|| Error::failed("the answer has no code block"))?,
             None => answer.to_string(),
         };
-        if !self.fields.is_empty() {
-            let json: Json = serde_json::from_str(text.trim())
-                .map_err(|error| Error::failed(format!("the answer is not JSON: {error}")))?;
-            let cells = self.fields.iter().map(|name| cell(&json, name));
-            text = cells.collect::<Vec<_>>().join("\t");
-            return Ok(text);
-        }
         if self.strip {
             text = stripped(&text).to_string();
         }
         if self.one_line {
             text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         }
-        Ok(text.trim_end_matches('\n').to_string())
+        Ok(vec![text.trim_end_matches('\n').into()])
     }
 }
 
-/// A field as a cell of a line: strings escaped, all else as JSON, empty if it is missing or null.
-fn cell(json: &Json, name: &str) -> String {
-    let found = match json.get(name) {
-        Some(value) => Some(value),
-        None => name
-            .split('.')
+/// A value as the text of a cell: strings as they are, null as nothing, all else as JSON.
+pub fn text(value: &Json) -> String {
+    match value {
+        Json::Null => String::new(),
+        Json::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// The field with this name or, if its parts are separated by dots, with this path.
+fn field<'a>(json: &'a Json, name: &str) -> Option<&'a Json> {
+    json.get(name).or_else(|| {
+        name.split('.')
             .try_fold(json, |json, part| match part.parse::<usize>() {
                 Ok(index) if json.is_array() => json.get(index),
                 _ => json.get(part),
-            }),
-    };
-    match found {
-        None | Some(Json::Null) => String::new(),
-        Some(Json::String(text)) => out::escaped(text),
-        Some(other) => out::escaped(&other.to_string()),
-    }
+            })
+    })
 }
 
 fn extracted(answer: &str, which: Which) -> Option<String> {

@@ -6,7 +6,7 @@ use super::context::Context;
 use super::flag::{Flag, Group, HOST, JSON, switch};
 use super::out::{Out, human_bytes};
 use super::parsed::Parsed;
-use super::table::{Command, Completes, PLAIN, Section};
+use super::table::{Command, ONE_MODEL, PLAIN, Section};
 use crate::core::error::Result;
 use crate::ops::model::{self, Model};
 use crate::ops::{list, show};
@@ -40,9 +40,9 @@ pub const COMMAND: Command = Command {
             "print the header of a file",
         ),
     ],
-    completes: Completes::Models,
     run,
     section: Section::Models,
+    completes: ONE_MODEL,
     ..PLAIN
 };
 

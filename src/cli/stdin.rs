@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use super::encoding::Encoding;
 use super::run_limits::{left, timed_out};
 use crate::core::error::{Error, Result};
 
@@ -116,11 +117,15 @@ pub fn read_input(path: &str, bytes_max: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The text of a file that the command line names, or of standard input for `-`.
+/// The text of a file that the command line names, or of standard input for `-`; UTF-8.
 pub fn read_text(path: &str, bytes_max: u64) -> Result<String> {
+    decoded(path, bytes_max, Encoding::Strict)
+}
+
+/// The text of a file that the command line names, or of standard input for `-`, in this encoding.
+pub fn decoded(path: &str, bytes_max: u64, encoding: Encoding) -> Result<String> {
     let name = if path == "-" { "standard input" } else { path };
-    let text = String::from_utf8(read_input(path, bytes_max)?);
-    text.map_err(|_| Error::usage(format!("{name} is not UTF-8 text")))
+    encoding.decode(read_input(path, bytes_max)?, name)
 }
 
 fn regular_file(path: &str) -> std::io::Result<()> {

@@ -20,9 +20,9 @@ pub const COMMAND: Command = Command {
          stop.",
     ],
     examples: &[("puna stop smol", "free the memory of a model")],
-    completes: Completes::Models,
     run,
     section: Section::Machine,
+    completes: (Completes::Loaded, Completes::Nothing),
     ..PLAIN
 };
 

@@ -10,7 +10,7 @@ use super::flag::{Flag, JSON, QUIET, option, switch};
 use super::out::{self, Out, human_bytes};
 use super::parsed::Parsed;
 use super::pull;
-use super::table::{Command, Completes, PLAIN, Section};
+use super::table::{Command, MODELS, ONE_MODEL, PLAIN, Section};
 use crate::core::duration::KeepAlive;
 use crate::core::error::{Class, Error, Result};
 use crate::core::name::Name;
@@ -34,9 +34,9 @@ pub const VERIFY: Command = Command {
         "puna verify -q || mail -s 'models are damaged' root < /dev/null",
         "check from cron",
     )],
-    completes: Completes::Models,
     run: verify,
     section: Section::Store,
+    completes: MODELS,
     ..PLAIN
 };
 
@@ -45,14 +45,15 @@ pub const GC: Command = Command {
     summary: "remove what no model uses",
     operands: "",
     arity: (0, 0),
-    flags: &[DRY_RUN, OLDER_THAN, JSON, QUIET],
+    flags: &[DRY_RUN, OLDER_THAN, REPLACED, JSON, QUIET],
     about: &[
         "Removes blobs that no model uses, partial downloads, files that a killed process left, and derived files in \
-         the cache, if they were not changed or used for an hour. Each is printed: its kind (blob, partial, unfinished \
-         or derived), a tab, its bytes, a tab, and its path. While another puna adds to the store nothing is removed \
+         the cache, if they were not changed or used for an hour. Each is printed: its kind (blob, partial, unfinished, \
+         replaced or derived), a tab, its bytes, a tab, and its path. While another puna adds to the store nothing is removed \
          and the status is 9.",
         "Starting a server removes nothing. rm, and a create or pull that replaces a model, remove the blobs that only \
-         that model used.",
+         that model used. But a model that was made here and that pull --replace replaced stays for a day, its manifest \
+         in the folder replaced of the store; then gc removes it, or earlier with --replaced.",
     ],
     examples: &[("puna gc --dry-run", "see what would be removed")],
     run: gc,
@@ -94,9 +95,9 @@ pub const PATH: Command = Command {
         "llama-cli -m \"$(puna path smol)\"",
         "run a model with llama.cpp's own program",
     )],
-    completes: Completes::Models,
     run: path,
     section: Section::Store,
+    completes: ONE_MODEL,
     ..PLAIN
 };
 
@@ -111,6 +112,11 @@ const OLDER_THAN: Flag = option(
     None,
     "DURATION",
     "keep files younger than this (default 1h)",
+);
+const REPLACED: Flag = switch(
+    "replaced",
+    None,
+    "also remove what was replaced within a day",
 );
 const LOADED: Flag = switch("loaded", None, "print the file that llama.cpp loads");
 const PROJECTOR: Flag = switch("projector", None, "print the projector of a vision model");
@@ -177,7 +183,10 @@ fn gc(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         }
     };
     let dry = parsed.has(&DRY_RUN);
-    let garbage = context.store().gc(age, dry)?;
+    if !context.store().root().exists() {
+        return Ok(()); // Nothing is made to be cleaned.
+    }
+    let garbage = context.store().gc(age, parsed.has(&REPLACED), dry)?;
     let line = |what: &str, bytes: u64, path: &Path| {
         let path = path.display().to_string();
         vec![what.into(), bytes.into(), path.into()]
@@ -217,7 +226,7 @@ fn du(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
             vec![usage.what.clone(), all, own]
         };
         let rows: Vec<_> = all.iter().map(row).collect();
-        return out.table(&["NAME", "SIZE", "OWN"], &rows);
+        return out.table(&["NAME", ">SIZE", ">OWN"], &rows);
     }
     let row = |usage: &Usage| {
         let name = usage.what.as_str().into();

@@ -26,8 +26,8 @@ pub struct Command {
     pub about: &'static [&'static str],
     /// Examples: a command line and what it does.
     pub examples: &'static [(&'static str, &'static str)],
-    /// The operands that completion offers.
-    pub completes: Completes,
+    /// What completion suggests for the first operand, and for all others.
+    pub completes: (Completes, Completes),
     /// The flags that limit a run, for a command that runs a model; else none.
     pub limits: &'static [Flag],
     /// True if `--retry` may run it again as a whole: it prints nothing before its work is done.
@@ -74,7 +74,7 @@ pub const PLAIN: Command = Command {
     flags: &[],
     about: &[],
     examples: &[],
-    completes: Completes::Nothing,
+    completes: (Completes::Nothing, Completes::Nothing),
     limits: &[],
     retries_whole: false,
     failure_status: None,
@@ -89,18 +89,35 @@ impl Command {
     }
 }
 
-/// The kind of operands that shell completion suggests.
+/// What shell completion suggests for an operand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Completes {
     /// Nothing.
     Nothing,
-    /// Models of the store, and files.
+    /// Models of the store.
     Models,
+    /// Models of the store, and GGUF files.
+    ModelsAndFiles,
+    /// Files.
+    Files,
+    /// Models that a server has loaded.
+    Loaded,
+    /// Keys of the configuration.
+    Keys,
+    /// Prompts in the prefix cache.
+    SavedPrompts,
     /// Commands.
     Commands,
-    /// Shells.
-    Shells,
+    /// Commands, and pages of the manual that belong to none.
+    Pages,
+    /// These words.
+    Words(&'static [&'static str]),
 }
+
+/// A model, and nothing more that can be suggested.
+pub const ONE_MODEL: (Completes, Completes) = (Completes::ModelsAndFiles, Completes::Nothing);
+/// Any number of models of the store.
+pub const MODELS: (Completes, Completes) = (Completes::Models, Completes::Models);
 
 /// The list of commands.
 pub type Commands = &'static [&'static Command];

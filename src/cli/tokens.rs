@@ -1,13 +1,14 @@
 //! `puna tokens`: counts and cuts texts by tokens, as `wc`, `head`, `tail` and `split` do by lines.
 
 use super::context::Context;
+use super::encoding::{ENCODING, Encoding};
 use super::flag::{Flag, JSON, option, switch};
 use super::out::{self, Out};
 use super::parsed::Parsed;
 use super::run::turn_args::PROMPT_BYTES_MAX;
 use super::stdin;
 use super::table::{Command, Completes, PLAIN};
-use crate::core::error::Result;
+use crate::core::error::{Error, Result};
 use crate::core::options::Options;
 use crate::ops::model;
 use crate::ops::pool::{Policy, Pool};
@@ -23,13 +24,14 @@ pub const COMMAND: Command = Command {
     summary: "count or cut texts by a model's tokens",
     operands: "MODEL [FILE...]",
     arity: (1, usize::MAX),
-    flags: &[IDS, PIECES, HEAD, TAIL, SPLIT, JSON],
+    flags: &[IDS, PIECES, HEAD, TAIL, SPLIT, NULL, ENCODING, JSON],
     about: &[
         "Counts the tokens of standard input, or of each FILE; - stands for standard input. For each file a line with \
          its count, a tab, and its name is printed; with several files a line with the total comes last.",
         "--split cuts between lines or sentences, and between words or characters only if a sentence alone is longer \
          than a piece. It escapes newlines, tabs and backslashes within a piece, so that each piece is one line; \
-         --json prints the pieces as JSON strings.",
+         --json prints the pieces as JSON strings. With -0 a piece is printed as it is and ends with NUL, as embed, \
+         rerank and map read it with -0; embed and rerank also read the escaped form.",
     ],
     examples: &[
         ("puna tokens smol < notes.txt", "count tokens"),
@@ -42,8 +44,8 @@ pub const COMMAND: Command = Command {
             "ask about the first part of a file",
         ),
     ],
-    completes: Completes::Models,
     run,
+    completes: (Completes::ModelsAndFiles, Completes::Files),
     ..PLAIN
 };
 
@@ -66,6 +68,12 @@ const SPLIT: Flag = option(
     None,
     "N",
     "print pieces of at most N tokens, one per line",
+);
+
+const NULL: Flag = switch(
+    "null",
+    Some('0'),
+    "end pieces with NUL, not a newline, unescaped",
 );
 
 /// The forms in which tokens are printed in place of their number.
@@ -94,6 +102,11 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         (&TAIL, Way::Tail(number(&TAIL)?)),
         (&SPLIT, Way::Split(number(&SPLIT)?)),
     ])?;
+    if parsed.has(&NULL) && !parsed.has(&SPLIT) {
+        return Err(Error::usage("--null needs --split"));
+    }
+    parsed.only_one(&[(&NULL, ()), (&JSON, ())])?;
+    let encoding = Encoding::read(parsed)?;
     let model = model::open(&context.store(), &parsed.operands[0])?;
     let pool = Pool::new(config.clone(), Policy::OneShot, out::log(None)?);
     let lease = pool.acquire(
@@ -106,14 +119,14 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let engine = lease.engine();
     let files = &parsed.operands[1..];
     let Some(way) = way else {
-        return count(engine, files, parsed.has(&JSON), out);
+        return count(engine, files, encoding, parsed.has(&JSON), out);
     };
     let mut text = String::new();
     for file in files {
-        text += &read(file)?;
+        text += &read(file, encoding)?;
     }
     if files.is_empty() {
-        text = read("-")?;
+        text = read("-", encoding)?;
     }
     let json = parsed.has(&JSON);
     match way {
@@ -123,6 +136,9 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
             let pieces = split(engine, &text, most);
             if json {
                 out.json(&pieces)
+            } else if parsed.has(&NULL) {
+                let text: String = pieces.iter().map(|piece| format!("{piece}\0")).collect();
+                out.write(&text)
             } else {
                 let lines = pieces.into_iter().map(|piece| vec![piece.to_string()]);
                 out.records(&lines.collect::<Vec<_>>())
@@ -148,29 +164,52 @@ fn print(part: &str, json: bool, out: &mut Out) -> Result<()> {
     }
 }
 
-fn read(file: &str) -> Result<String> {
-    stdin::read_text(file, PROMPT_BYTES_MAX)
+fn read(file: &str, encoding: Encoding) -> Result<String> {
+    stdin::decoded(file, PROMPT_BYTES_MAX, encoding)
 }
 
 fn counted(engine: &Engine, text: &str) -> usize {
     engine.tokens(text, false, false).len()
 }
 
-fn count(engine: &Engine, files: &[String], json: bool, out: &mut Out) -> Result<()> {
+fn count(
+    engine: &Engine,
+    files: &[String],
+    encoding: Encoding,
+    json: bool,
+    out: &mut Out,
+) -> Result<()> {
     if files.is_empty() {
-        let tokens = counted(engine, &read("-")?);
+        let tokens = counted(engine, &read("-", encoding)?);
         return out.named(json, &["tokens"], &[vec![tokens.into()]]);
     }
-    let mut rows = Vec::new();
+    let (mut rows, mut failed) = (Vec::new(), None);
     for file in files {
-        rows.push((counted(engine, &read(file)?), file.as_str()));
+        match read(file, encoding) {
+            Ok(text) => rows.push((counted(engine, &text), file.as_str())),
+            // As wc does, the others are counted.
+            Err(error) => match &failed {
+                None => failed = Some(error),
+                Some(_) => out::complain(&error.to_string()),
+            },
+        }
     }
+    let printed = print_counts(rows, files.len() > 1, json, out);
+    failed.map_or(printed, Err)
+}
+
+fn print_counts(
+    mut rows: Vec<(usize, &str)>,
+    several: bool,
+    json: bool,
+    out: &mut Out,
+) -> Result<()> {
     if json {
         let json =
             |(tokens, file): &(usize, &str)| serde_json::json!({ "file": file, "tokens": tokens });
         return out.json(&rows.iter().map(json).collect::<Vec<_>>());
     }
-    if files.len() > 1 {
+    if several {
         rows.push((rows.iter().map(|(tokens, _)| tokens).sum(), "total"));
     }
     let line = |(tokens, file): &(usize, &str)| vec![tokens.to_string(), file.to_string()];

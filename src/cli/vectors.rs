@@ -5,16 +5,17 @@ use std::io::Write;
 use serde::Deserialize;
 
 use super::context::{self, Context};
+use super::encoding::{ENCODING, Encoding};
 use super::flag::{Flag, HOST, JSON, QUIET, option, switch};
 use super::out::{self, Out};
 use super::parsed::Parsed;
-use super::records::{Format, Records};
+use super::records::{Format, NULL, Records};
 use super::run::args::DIMENSIONS;
 use super::run::turn_args::options;
 use super::run::turn_flags::OPTION;
 use super::run_limits::{self, Deadline};
 use super::stdin::Input;
-use super::table::{Command, Completes, PLAIN};
+use super::table::{Command, ONE_MODEL, PLAIN};
 use crate::core::error::{Error, Result};
 use crate::format::wire::native::EmbedRequest;
 use crate::format::wire::native::encode::EmbedRecord;
@@ -32,19 +33,20 @@ pub const EMBED: Command = Command {
     summary: "turn lines into vectors",
     operands: "MODEL",
     arity: (1, 1),
-    flags: &[F32, DIMENSIONS, OPTION, JSON, HOST, QUIET],
+    flags: &[NULL, ENCODING, F32, DIMENSIONS, OPTION, JSON, HOST, QUIET],
     about: &[
         "Reads lines from standard input and prints each line, a tab, and its vector: numbers with blanks between \
-         them. Backslashes, tabs and carriage returns in a line are escaped. Vectors have length 1. Lines are printed \
+         them. Backslashes, tabs and line ends in a text are escaped as \\\\, \\t, \\r and \\n, and lines are read in this form too: \
+         tokens --split, embed and nearest keep the text itself. With -0 texts end with NUL, and nothing in them is an escape. Vectors have length 1. Lines are printed \
          in order, as soon as they are computed; a line that is longer than the model accepts is cut.",
     ],
     examples: &[(
         "puna embed mini < titles.txt > titles.vectors",
         "compute the vectors of lines",
     )],
-    completes: Completes::Models,
     limits: run_limits::FLAGS,
     run: embed,
+    completes: ONE_MODEL,
     ..PLAIN
 };
 
@@ -69,9 +71,9 @@ pub const NEAREST: Command = Command {
             "print the nearest line",
         ),
     ],
-    completes: Completes::Models,
     limits: run_limits::FLAGS,
     run: nearest,
+    completes: ONE_MODEL,
     ..PLAIN
 };
 
@@ -149,14 +151,20 @@ impl Maker {
 
 fn embed(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     parsed.only_one(&[(&F32, ()), (&JSON, ())])?;
+    let format = if parsed.has(&NULL) {
+        Format::Nul
+    } else {
+        Format::Lines
+    };
+    let encoding = Encoding::read(parsed)?;
     let maker = Maker::open(parsed, context)?;
-    let mut input = Records::new(Input::new(), Format::Lines);
+    let mut input = Records::new(Input::new(), format, encoding);
     let mut ended = None;
     while ended.is_none() {
         let mut texts = Vec::new();
         while texts.len() < LINES && ended.is_none() {
             // Lines before an invalid one are embedded and printed first.
-            match input.line() {
+            match input.plain_text() {
                 Ok(Some(line)) => texts.push(line),
                 other => ended = Some(other.map(drop)),
             }
@@ -195,7 +203,7 @@ fn nearest(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let maker = Maker::open(parsed, context)?;
     let wanted = maker.vectors(vec![parsed.operands[1].clone()])?;
     let wanted = wanted.into_iter().next().unwrap_or_default();
-    let mut input = Records::new(Input::new(), Format::Lines);
+    let mut input = Records::new(Input::new(), Format::Lines, Encoding::Strict);
     let mut found: Vec<(f32, String)> = Vec::new();
     while let Some(line) = input.line()? {
         let number = input.count();
@@ -203,11 +211,11 @@ fn nearest(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         let (text, vector) = match line.rsplit_once('\t') {
             Some((text, vector)) => {
                 let numbers = vector.split(' ').map(str::parse).collect::<Result<_, _>>();
-                (text.to_string(), numbers.unwrap_or_default())
+                (out::unescaped(text), numbers.unwrap_or_default())
             }
             // As embed --json prints it.
             None => match serde_json::from_str::<Embedded>(&line) {
-                Ok(object) => (out::escaped(&object.text), object.embedding),
+                Ok(object) => (object.text, object.embedding),
                 Err(_) => return Err(wrong(" has no vector")),
             },
         };
@@ -229,14 +237,12 @@ fn nearest(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     }
     sort(&mut found, top);
     if parsed.has(&JSON) {
-        let json = |(score, text): &(f32, String)| serde_json::json!({ "score": score, "text": out::unescaped(text) });
+        let json =
+            |(score, text): &(f32, String)| serde_json::json!({ "score": score, "text": text });
         return out.json(&found.iter().map(json).collect::<Vec<_>>());
     }
-    // The texts are escaped already.
-    let lines = found
-        .iter()
-        .map(|(score, text)| format!("{score:.4}\t{text}\n"));
-    out.plain(&lines.collect::<String>())
+    let row = |(score, text): (f32, String)| vec![format!("{score:.4}"), text];
+    out.records(&found.into_iter().map(row).collect::<Vec<_>>())
 }
 
 /// A text and its vector.

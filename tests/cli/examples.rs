@@ -64,6 +64,10 @@ fn prepared(registry: &Registry) -> Sandbox {
         sandbox.file(name, lines);
     }
     sandbox.file("long.txt", "one\ntwo\n");
+    sandbox.file(
+        "books.csv",
+        "title,year\n\"Moby Dick, or the Whale\",1851\nDracula,1897\n",
+    );
     sandbox.file("words.txt", "cat\nhouse\n");
     for name in ["letter.txt", "mail.txt"] {
         sandbox.file(name, "Dear Sir, my name is Anna and I have won a prize.\n");
@@ -79,7 +83,7 @@ fn prepared(registry: &Registry) -> Sandbox {
     );
     sandbox.file("tools.json", tools().to_string());
     let name = json!({"type": "string", "maxLength": 20});
-    let schema = json!({"type": "object", "properties": {"name": name}, "required": ["name"], "additionalProperties": false});
+    let schema = json!({"type": "object", "properties": {"name": name, "age": {"type": "integer", "minimum": 0, "maximum": 120}}, "required": ["name"], "additionalProperties": false});
     sandbox.file("person.json", schema.to_string());
     sandbox.file("LICENSE", "Do as you like.\n");
     sandbox.file("model-f16.gguf", crate::engine::architectures::mamba());

@@ -132,6 +132,17 @@ fn committed_completions_are_fresh() {
 }
 
 #[test]
+fn manuals_pass_the_lint_of_mandoc() {
+    let pages = project("man").display().to_string();
+    let done = Sandbox::new().shell(&format!("mandoc -T lint {pages}/*.?"));
+    assert_eq!(
+        (done.status, done.stdout.as_str()),
+        (Some(0), ""),
+        "{done:?}"
+    );
+}
+
+#[test]
 fn manuals_are_set_without_warnings() {
     let sandbox = Sandbox::new();
     for page in fs::read_dir(project("man"))
@@ -205,6 +216,23 @@ fn bash_completes_commands_flags_and_models() {
     assert_eq!(complete("puna run m --num-p", 3), ["--num-predict"]);
     assert_eq!(complete("puna run m -o temp", 4), ["temperature="]);
     assert_eq!(complete("puna completions f", 2), ["fish"]);
+    // The values of flags, also behind =, which bash splits off.
+    let overflow = ["error", "head", "middle", "reduce", "tail"];
+    assert_eq!(complete("puna run m --overflow ''", 4), overflow);
+    assert_eq!(complete("puna run m --think = lo", 5), ["low"]);
+    assert_eq!(complete("puna run m --think =", 4).len(), 6);
+    assert_eq!(complete("puna create x --quantize q8", 4), [""]);
+    assert_eq!(complete("puna create x --quantize Q8", 4), ["Q8_0"]);
+    assert_eq!(complete("puna run m --seed ''", 4), [""]);
+    // Operands: models where models stand, and nothing else.
+    assert_eq!(complete("puna run -n 4 alpa", 4), ["alpaca:latest"]);
+    assert_eq!(complete("puna run alpaca ''", 3), [""]);
+    assert_eq!(complete("puna rm alpaca al", 3).len(), 2);
+    assert_eq!(complete("puna stop ''", 2), [""]);
+    assert_eq!(complete("puna cache ''", 2), ["ls", "rm", "stat"]);
+    assert_eq!(complete("puna config context", 2), ["context_length"]);
+    assert_eq!(complete("puna man api", 2), ["api.7"]);
+    assert_eq!(complete("puna run ./ti", 2), ["./tiny.gguf"]);
 }
 
 #[test]
@@ -221,6 +249,27 @@ fn zsh_loads_its_file_and_completes_models() {
     );
     let done = sandbox.shell(&format!("timeout 20 zsh -f -c {}", quoted(&script)));
     assert!(done.stdout.contains("puna run alpaca:latest"), "{done:?}");
+    let typed = |line: &str| {
+        let script = format!(
+            "zmodload zsh/zpty; zpty z zsh -f -i; \
+             zpty -w z 'PS1=; autoload -Uz compinit; compinit -u -D; source {}; print \"REA\"\"DY\"'; \
+             zpty -r z out '*READY*'; zpty -w -n z $'{line}\\t\\C-a# \\C-e\\n'; zpty -w z 'print \"EN\"\"DED\"'; \
+             zpty -r z out '*ENDED*'; print -r -- \"$out\"",
+            file.display()
+        );
+        let done = sandbox.shell(&format!("timeout 20 zsh -f -c {}", quoted(&script)));
+        done.stdout
+    };
+    for (line, whole) in [
+        ("puna run m --overflow mi", "middle"),
+        ("puna run m --think=lo", "--think=low"),
+        ("puna cache st", "stat"),
+        ("puna config context_l", "context_length"),
+        ("puna man api", "api.7"),
+    ] {
+        let screen = typed(line);
+        assert!(screen.contains(whole), "{line}: {screen:?}");
+    }
     let loaded = sandbox.shell(&format!(
         "zsh -f -c 'autoload -Uz compinit; compinit -u -D; source {}; whence -w _puna'",
         file.display()
@@ -254,6 +303,14 @@ fn fish_loads_its_file_and_completes_models() {
         "{models:?}"
     );
     assert!(complete("puna run m --num-p").contains(&"--num-predict".into()));
+    assert_eq!(complete("puna run m --overflow t"), ["tail"]);
+    assert_eq!(complete("puna run m --think=lo"), ["--think=low"]);
+    assert_eq!(complete("puna run -n 4 alpa"), ["alpaca:latest"]);
+    assert_eq!(complete("puna run alpaca a"), [""; 0]);
+    assert_eq!(complete("puna cache s"), ["stat"]);
+    assert_eq!(complete("puna config context"), ["context_length"]);
+    assert_eq!(complete("puna man api"), ["api.7"]);
+    assert_eq!(complete("puna stop "), [""; 0]);
 }
 
 fn quoted(text: &str) -> String {

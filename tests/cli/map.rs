@@ -8,13 +8,13 @@ use serde_json::Value as Json;
 use crate::engine::minilm;
 use crate::support::{Sandbox, eventually};
 
-const MAP: [&str; 6] = ["map", "smol", "-n", "4", "--temperature", "0"];
+pub const MAP: [&str; 6] = ["map", "smol", "-n", "4", "--temperature", "0"];
 
-fn map(sandbox: &Sandbox, words: &[&str], input: &str) -> crate::support::Done {
+pub fn map(sandbox: &Sandbox, words: &[&str], input: &str) -> crate::support::Done {
     sandbox.puna(&[&MAP, words].concat(), input)
 }
 
-fn objects(text: &str) -> Vec<Json> {
+pub fn objects(text: &str) -> Vec<Json> {
     text.lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect()
@@ -93,7 +93,12 @@ fn a_failed_record_is_reported_and_the_others_continue() {
         .collect();
     assert_eq!(
         (bytes.status, &errors[1]),
-        (Some(14), &Json::from("the record is not UTF-8 text"))
+        (
+            Some(14),
+            &Json::from(
+                "the record is not UTF-8 text: line 1, column 1 is the byte 0xe9 (see --encoding)"
+            )
+        )
     );
     assert!(errors[0].is_null() && errors[2].is_null(), "{bytes:?}");
     let plain = map(&sandbox, &["--jsonl", "-p", "{a}", "-q"], input);

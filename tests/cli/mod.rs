@@ -11,4 +11,6 @@ pub mod run_limits;
 pub mod session;
 pub mod settings;
 pub mod shape;
+pub mod tables;
 pub mod usage_errors;
+pub mod wrong_usages;

@@ -126,11 +126,11 @@ fn a_session_answers_remembers_and_leaves() {
     let flat = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     assert_eq!(flat(&terminal.screen()).matches(&flat(answer)).count(), 1);
     terminal.says("/byebye");
-    terminal.sees("unknown command '/byebye'");
+    terminal.sees("error: unknown command '/byebye'");
     terminal.says("/undo");
     terminal.sees("Dropped the last prompt.");
     terminal.says("/retry");
-    terminal.sees("no prompt to answer again");
+    terminal.sees("error: no prompt to answer again");
     terminal.press("C-d");
     terminal.sees("status 0");
     let history = std::fs::read_to_string(sandbox.home.join(".local/state/puna/history"));
@@ -149,6 +149,8 @@ fn ctrl_c_ends_the_answer_and_keeps_the_session() {
     terminal.rests_at(">>>");
     terminal.says("/export exported.md");
     terminal.sees("Wrote exported.md.");
+    terminal.says("/export exported.md");
+    terminal.sees("error: cannot write exported.md: File exists");
     let exported = std::fs::read_to_string(sandbox.home.join("exported.md")).unwrap();
     assert!(
         exported.contains("## Assistant\n\n"),
@@ -177,8 +179,10 @@ fn settings_last_and_models_are_saved_and_loaded() {
     terminal.sees("Set 'verbose' mode.");
     terminal.types("\"\"\"one line");
     terminal.press("Enter");
+    terminal.sees("... (\"\"\" ends the prompt)");
     terminal.says("and another\"\"\"");
     terminal.sees("eval rate:");
+    terminal.sees("device:");
     terminal.says("/save pirate");
     terminal.sees("Created new model 'pirate'");
     let shown = sandbox.puna(&["show", "pirate", "--modelfile"], "").ok();
@@ -204,6 +208,62 @@ fn settings_last_and_models_are_saved_and_loaded() {
     terminal.sees("Cleared session context");
     terminal.press("C-d");
     terminal.sees("status 0");
+}
+
+#[test]
+fn keys_of_an_answer_do_not_get_into_it_and_ctrl_j_starts_a_line() {
+    let sandbox = Sandbox::with_smol();
+    let line = "puna run smol --temperature 0 -n 150";
+    let terminal = Terminal::new(&sandbox, (100, 40), line);
+    terminal.sees(">>>");
+    terminal.types("Tell me about the sea.");
+    terminal.press("C-j");
+    terminal.says("In two sentences.");
+    terminal.fills(2);
+    terminal.types("QQQQ");
+    let screen = terminal.shows("the keys at the next prompt", |screen| {
+        screen.contains(">>> QQQQ")
+    });
+    assert_eq!(screen.matches('Q').count(), 4, "{screen}");
+    terminal.press("C-u");
+    terminal.says("/export chat.jsonl");
+    terminal.sees("Wrote chat.jsonl.");
+    let chat = std::fs::read_to_string(sandbox.home.join("chat.jsonl")).unwrap();
+    let prompt: serde_json::Value = serde_json::from_str(chat.lines().next().unwrap()).unwrap();
+    assert_eq!(
+        prompt["content"],
+        "Tell me about the sea.\nIn two sentences."
+    );
+    terminal.says("/set think");
+    terminal.sees("error: smol does not support thinking");
+    terminal.says("/bye");
+    terminal.sees("status 0");
+}
+
+#[test]
+fn one_shots_break_lines_between_words_too() {
+    let sandbox = Sandbox::with_smol();
+    let prompt = "puna run smol 'Tell me about the sea.' --temperature 0 -n 60 -q";
+    let whole = sandbox.shell(prompt).ok();
+    let terminal = Terminal::new(&sandbox, (30, 40), prompt);
+    let screen = terminal.sees("status 0");
+    for word in whole.split_whitespace().filter(|word| word.len() < 30) {
+        let seen = screen.split_whitespace().any(|seen| seen == word);
+        assert!(seen, "{word:?} is whole: {screen}");
+    }
+}
+
+#[test]
+fn a_long_wait_is_explained_on_a_terminal() {
+    let sandbox = Sandbox::with_smol();
+    sandbox.file("long.txt", "The sea is wide and deep. ".repeat(600));
+    let line = "puna run smol - 'Sum up.' -n 4 --no-cache < long.txt";
+    let terminal = Terminal::new(&sandbox, (100, 30), line);
+    terminal.shows("the share of the prompt", |screen| {
+        screen.contains("reading the prompt: ")
+    });
+    let screen = terminal.sees("status 0");
+    assert!(!screen.contains("reading the prompt"), "{screen}");
 }
 
 #[test]
@@ -248,6 +308,8 @@ fn narrow_dumb_and_colourless_terminals_show_the_same() {
         let line = format!("env {variables} {RUN}");
         let terminal = Terminal::new(&sandbox, (columns, 24), &line);
         terminal.sees(">>>");
+        // A file that is there is never overwritten.
+        let _ = std::fs::remove_file(sandbox.home.join("chat.md"));
         terminal.says("Why is the sky blue?");
         terminal.rests_at(">>>");
         terminal.says("/export chat.md");

@@ -66,7 +66,7 @@ fn each_setting_shows_its_value_and_origin() {
         run(&format!("PUNA_CONFIG= {variable}"), "doctor").fails(2, words);
     }
     run("PUNA_CONFIG=", "ls").ok();
-    run("PUNA_CONFIG=/nowhere", "ls").ok();
+    run("PUNA_CONFIG=/nowhere", "ls").fails(2, "PUNA_CONFIG: /nowhere does not exist");
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn the_doctor_names_each_problem_and_its_fix() {
     let healthy = sandbox.puna(&["doctor"], "").ok();
     for line in [
         "processor\tok\t",
-        "store\tok\t1 models in ",
+        "store\tok\t1 model in ",
         "server\tok\tno server runs",
     ] {
         assert!(healthy.contains(line), "{line}: {healthy}");
@@ -134,6 +134,7 @@ fn doctor_reports_an_unwritable_store() {
     let sandbox = Sandbox::new();
     let output = sandbox.shell("PUNA_MODELS=/dev/null/models puna doctor");
     assert_eq!(output.status, Some(13));
-    let line = "store\tbad\t/dev/null/models cannot be written\tpuna config models\n";
+    let line =
+        "store\tbad\t/dev/null/models cannot be written\texport PUNA_MODELS=/path/to/a/folder\n";
     assert!(output.stdout.contains(line), "{output:?}");
 }

@@ -34,7 +34,7 @@ fn an_answer_takes_the_shape_that_is_asked_for() {
             "\"so be it\"\n",
         ),
         (
-            &["--schema", "person.json", "--fields", "age,name,none"],
+            &["--schema", "person.json", "--fields", "age,name,name.none"],
             "7\ta\\tb\t\n",
         ),
         (&["--grammar", "plain.gbnf"], "one, two, three, four\n"),

@@ -188,7 +188,7 @@ fn a_prompt_longer_than_the_context_is_4_with_both_numbers() {
     let longer = "word ".repeat(9000);
     sandbox
         .puna(&["run", "smol"], &longer)
-        .fails(4, "exceeds the available context size of 8192 tokens");
+        .fails(4, "exceeds the model's maximum of 8192 tokens");
     let server = sandbox.serve(&[]);
     sandbox
         .puna(&["run", "smol", "--num-ctx", "64"], &long)

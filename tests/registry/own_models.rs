@@ -55,3 +55,46 @@ fn a_model_that_was_made_here_is_never_replaced_unasked() {
     sandbox.puna(&["rm", &copy], "").ok();
     quick(&sandbox, &["pull", "--insecure", &copy]).ok();
 }
+
+#[test]
+fn what_was_made_here_and_replaced_stays_for_a_day() {
+    let (sandbox, registry) = (Sandbox::new(), Registry::new());
+    registry.model("mine", &weights());
+    let mine = registry.name("lib/mine");
+    sandbox.file("own.gguf", crate::support::tiny_gguf());
+    let create = |text: &str| _ = sandbox.puna(&["create", &mine, "-q", "-f", "-"], text).ok();
+    create("FROM ./own.gguf\nSYSTEM precious\n");
+    let blob = sandbox.puna(&["path", &mine], "").ok();
+    let blob = std::path::Path::new(blob.trim());
+    quick(&sandbox, &["pull", "--insecure", "--replace", &mine]).ok();
+    let shown = sandbox.puna(&["du"], "").ok();
+    assert!(
+        shown.contains("(replaced)\t") && !shown.contains("(unused)"),
+        "{shown}"
+    );
+    assert_eq!(sandbox.puna(&["gc", "--older-than", "0s"], "").ok(), "");
+    assert!(blob.exists());
+    // After a day, or when asked for, it goes.
+    let old = "find .local/share/puna/models/replaced -type f -exec touch -d '2 days ago' {} +";
+    sandbox.shell(old).ok();
+    let gone = sandbox.puna(&["gc", "--older-than", "0s"], "").ok();
+    assert!(
+        gone.starts_with("replaced\t") && gone.contains("\nblob\t"),
+        "{gone}"
+    );
+    assert!(!blob.exists());
+    // What is removed on purpose goes at once, with what it replaced.
+    create("FROM ./own.gguf\nSYSTEM one\n");
+    quick(&sandbox, &["pull", "--insecure", "--replace", &mine]).ok();
+    let collect = ["gc", "--replaced", "--older-than", "0s", "--dry-run"];
+    let listed = sandbox.puna(&collect, "").ok();
+    assert!(listed.starts_with("replaced\t"), "{listed}");
+    sandbox.puna(&["rm", &mine], "").ok();
+    assert_eq!(
+        sandbox
+            .puna(&["gc", "--replaced", "--older-than", "0s"], "")
+            .ok(),
+        ""
+    );
+    assert_eq!(sandbox.puna(&["du"], "").ok(), "");
+}

@@ -1,6 +1,6 @@
 //! `puna man`: the manual pages, printed from the tables as roff.
 
-use super::roff::escaped;
+use super::roff::{escaped, lines};
 use super::{help, pages};
 use crate::cli::flag::Flag;
 use crate::cli::out::Out;
@@ -27,6 +27,9 @@ pub fn run(commands: Commands, parsed: &Parsed, out: &mut Out) -> Result<()> {
     }
 }
 
+/// The day on which the pages were last revised.
+const DATE: &str = "2026-11-30";
+
 /// The page of puna itself.
 fn main_page(commands: Commands) -> String {
     let mut text = head("puna", "run local language models as a Unix tool");
@@ -44,23 +47,26 @@ fn main_page(commands: Commands) -> String {
         text += &format!(
             ".TP\n.BR puna-{} (1)\n{}\n",
             escaped(command.name),
-            escaped(command.summary)
+            lines(command.summary)
         );
     }
-    text += ".SH API OPTIONS\n.PP\n";
+    text += ".SH API OPTIONS\n";
     text += "Set by\n.BR \\-\\-option ,\nby PARAMETER lines of a Modelfile and by API requests.\n";
     for entry in options::TABLE {
         let help = format!("{} (default: {})", entry.help, entry.default);
-        text += &format!(".TP\n.B {}\n{}\n", escaped(entry.name), escaped(&help));
+        text += &format!(".TP\n.B {}\n{}\n", escaped(entry.name), lines(&help));
     }
     text += &exit_status();
-    text += ".SH ENVIRONMENT\n.PP\nA variable of puna takes precedence over the one of Ollama with the same meaning.\n";
+    text += ".SH ENVIRONMENT\n";
+    text +=
+        &lines("A variable of puna takes precedence over the one of Ollama with the same meaning.");
+    text.push('\n');
     for (names, meaning, _) in config::variables() {
-        text += &format!(".TP\n.B {}\n{}\n", escaped(names), escaped(meaning));
+        text += &format!(".TP\n.B {}\n{}\n", escaped(names), lines(meaning));
     }
     text += ".SH FILES\n";
     for (path, what) in FILES {
-        text += &format!(".TP\n.I {}\n{}\n", escaped(path), escaped(what));
+        text += &format!(".TP\n.I {}\n{}\n", escaped(path), lines(what));
     }
     text
 }
@@ -69,7 +75,7 @@ fn main_page(commands: Commands) -> String {
 fn exit_status() -> String {
     let mut text = String::from(".SH EXIT STATUS\n");
     for (status, meaning) in STATUSES {
-        text += &format!(".TP\n.B {status}\n{}\n", escaped(meaning));
+        text += &format!(".TP\n.B {status}\n{}\n", lines(meaning));
     }
     text
 }
@@ -102,16 +108,17 @@ fn page(command: &Command, commands: Commands) -> String {
         flags.into_iter().for_each(|flag| text += &flag_entry(flag));
     }
     text += ".SH EXAMPLES\n";
-    for (line, what) in command.examples {
+    for (at, (line, what)) in command.examples.iter().enumerate() {
+        text += if at == 0 { "" } else { ".PP\n" };
         text += &format!(
-            ".PP\n{}:\n.PP\n.nf\n.RS\n{}\n.RE\n.fi\n",
+            "{}:\n.PP\n.nf\n.RS\n{}\n.RE\n.fi\n",
             escaped(what),
             escaped(line)
         );
     }
     // A command that runs a model can end in most of these ways.
     text += &if command.limits.is_empty() {
-        ".SH EXIT STATUS\n.PP\nSee\n.BR puna (1).\n".to_string()
+        ".SH EXIT STATUS\nSee\n.BR puna (1).\n".to_string()
     } else {
         exit_status()
     };
@@ -140,7 +147,7 @@ fn flag_entry(flag: &Flag) -> String {
         Some(value) if flag.optional => format!(".BI \"{name}[=\" {} ]", escaped(value)),
         Some(value) => format!(".BI \"{name} \" {}", escaped(value)),
     };
-    format!(".TP\n{line}\n{}\n", escaped(&flag.text()))
+    format!(".TP\n{line}\n{}\n", lines(&flag.text()))
 }
 
 fn head(name: &str, summary: &str) -> String {
@@ -160,13 +167,11 @@ fn title(name: &str, section: u8, summary: &str) -> String {
         _ => "User Commands",
     };
     format!(
-        ".TH {upper} {section} \"\" \"puna {version}\" \"{kind}\"\n.nh\n.SH NAME\n{name} \\- {summary}\n"
+        ".TH {upper} {section} \"{DATE}\" \"puna {version}\" \"{kind}\"\n.nh\n.SH NAME\n{name} \\- {summary}\n"
     )
 }
 
 fn paragraphs(texts: &[&str]) -> String {
-    texts
-        .iter()
-        .map(|text| format!(".PP\n{}\n", escaped(text)))
-        .collect()
+    let texts: Vec<String> = texts.iter().map(|text| lines(text) + "\n").collect();
+    texts.join(".PP\n")
 }

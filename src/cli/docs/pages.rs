@@ -2,7 +2,7 @@
 //!
 //! They are files under `man/`, written by hand; only the keys of the configuration file come from a table.
 
-use super::roff::{escaped, unescaped};
+use super::roff::{escaped, lines, unescaped};
 use crate::system::config;
 
 /// A manual page.
@@ -74,7 +74,7 @@ fn keys() -> String {
             .split(", ")
             .filter_map(|name| name.strip_prefix("PUNA_"));
         for key in ours.filter(|key| *key != "CONFIG") {
-            let (key, meaning) = (escaped(&key.to_lowercase()), escaped(meaning));
+            let (key, meaning) = (escaped(&key.to_lowercase()), lines(meaning));
             text += &format!(".TP\n.B {key}\n{meaning}\n");
         }
     }

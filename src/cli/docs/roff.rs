@@ -1,5 +1,8 @@
 //! roff, the language of manual pages: text written into it and read out of it.
 
+/// Longest line of text.
+const LINE_BYTES: usize = 80;
+
 /// Text that roff prints as it is.
 pub fn escaped(text: &str) -> String {
     let text = text
@@ -15,16 +18,44 @@ pub fn escaped(text: &str) -> String {
     }
 }
 
+/// Text in lines of at most 80 bytes, as roff's input should be.
+pub fn lines(text: &str) -> String {
+    let mut all = String::new();
+    let mut length = 0;
+    for word in escaped(text).split(' ') {
+        let fits = length + 1 + word.len() <= LINE_BYTES;
+        if length > 0 {
+            all.push(if fits { ' ' } else { '\n' });
+            length = if fits { length + 1 } else { 0 };
+        }
+        if length == 0 && word.starts_with('.') && !all.is_empty() {
+            all.push_str("\\&");
+        }
+        all.push_str(word);
+        length += word.len();
+    }
+    all
+}
+
 /// A page as text for a terminal or a pipe: headings, paragraphs and indented lines.
 pub fn plain(roff: &str) -> String {
     let mut text = String::new();
     let (mut verbatim, mut term, mut indent) = (false, false, 2);
+    let mut paragraph = Vec::new();
     for line in roff.lines() {
         let (request, rest) = match line.strip_prefix('.') {
             Some(rest) => rest.split_once(' ').unwrap_or((rest, "")),
             None => ("", line),
         };
         let words = unescaped(rest);
+        if matches!(request, "" | "B" | "BR" | "BI" | "I") && !verbatim && !term {
+            paragraph.push(words);
+            continue;
+        }
+        let before = std::mem::take(&mut paragraph);
+        if !before.is_empty() {
+            text += &wrapped(&before.join(" "), indent);
+        }
         match request {
             "SH" | "SS" => {
                 indent = 2;
@@ -38,13 +69,16 @@ pub fn plain(roff: &str) -> String {
             "nf" => verbatim = true,
             "fi" => verbatim = false,
             "" if verbatim => text += &format!("      {words}\n"),
-            "" | "B" | "BR" | "BI" | "I" if std::mem::take(&mut term) => {
+            "" | "B" | "BR" | "BI" | "I" => {
+                term = false;
                 text += &wrapped(&words, 2);
                 indent = 6;
             }
-            "" | "B" | "BR" | "BI" | "I" => text += &wrapped(&words, indent),
             _ => {} // .TH, .RS, .RE and comments.
         }
+    }
+    if !paragraph.is_empty() {
+        text += &wrapped(&paragraph.join(" "), indent);
     }
     text.trim_start().to_string()
 }

@@ -9,6 +9,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 
 use serde::{Deserialize, Serialize};
 
+use crate::cli::records::Record;
 use crate::core::digest::Digest;
 use crate::core::error::{Error, Result};
 use crate::core::json;
@@ -24,6 +25,9 @@ const BEGINNING: &[u8] = b"{\"record\":";
 pub struct Outcome {
     /// The answer, or its first part if it was cut.
     pub output: String,
+    /// The thought before it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub thinking: Option<String>,
     /// Tokens generated.
     pub tokens: usize,
     /// Tokens of the prompt that were dropped to make it fit.
@@ -37,6 +41,20 @@ pub struct Outcome {
     /// Why the answer is missing or incomplete.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,
+}
+
+/// A record with its outcome.
+pub struct Done {
+    /// Its place among the records, counted from 0.
+    pub record: u64,
+    /// The record.
+    pub input: Record,
+    /// Its key in the journal; `None` if it has no prompt.
+    pub key: Option<String>,
+    /// The answer or the error.
+    pub outcome: Outcome,
+    /// The journal contains it already.
+    pub is_old: bool,
 }
 
 fn is_none(count: &usize) -> bool {

@@ -1,9 +1,11 @@
 //! `puna map`: loads a model once and answers many records. Answers are printed in the order of the
 //! records, each as soon as it and all before it are complete.
 //!
-//! This file owns the flags and settings; `workers.rs` answers and prints the records.
+//! This file owns the flags and settings; `workers.rs` answers the records, `printer.rs` prints them.
 
 pub mod journal;
+mod printer;
+mod progress;
 pub mod template;
 pub mod workers;
 
@@ -11,16 +13,18 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::context::Context;
+use super::encoding::{ENCODING, Encoding};
 use super::flag::{Flag, Group, HOST, JSON, QUIET, option, switch};
 use super::out::{self, Out};
 use super::parsed::Parsed;
-use super::records::Format;
+use super::records::{Format, NULL};
 use super::run::turn_args::{Ask, OVERFLOWS};
 use super::run::turn_flags::{
-    FORMAT, GRAMMAR, OPEN, OPTION, OVERFLOW, SCHEMA, SEED, SYSTEM, TEMPERATURE,
+    FORMAT, GRAMMAR, OPEN, OPTION, OVERFLOW, SCHEMA, SEED, STOP, SYSTEM, TEMPERATURE, THINK,
 };
 use super::run_limits::{self, Deadline};
-use super::table::{Command, Completes, PLAIN, RECORDS_FAILED};
+use super::shape::{EXTRACT, FIELDS, ONE_LINE, STRIP, Shape};
+use super::table::{Command, ONE_MODEL, PLAIN, RECORDS_FAILED};
 use crate::core::duration::KeepAlive;
 use crate::core::error::{Error, Result};
 use crate::core::turn::OutputConstraint;
@@ -30,6 +34,7 @@ use crate::ops::pool::{Lease, Policy, Pool};
 use crate::ops::turn::options_in_force;
 use crate::system::config::Config;
 use journal::Journal;
+use printer::{Form, Layout, Printer};
 use template::Template;
 use workers::{Job, Source};
 
@@ -49,7 +54,10 @@ pub const COMMAND: Command = Command {
         PROMPT,
         JSONL,
         TSV,
+        CSV,
         NULL,
+        ENCODING,
+        ADD_COLUMN,
         JOBS_FLAG,
         RESUME,
         CHOOSE,
@@ -64,24 +72,38 @@ pub const COMMAND: Command = Command {
         NUM_PREDICT,
         NUM_CTX,
         OVERFLOW,
+        STOP,
+        THINK,
+        EXTRACT,
+        FIELDS,
+        STRIP,
+        ONE_LINE,
         JSON,
         HOST,
+        PROGRESS,
         QUIET,
     ],
     about: &[
-        "Loads the model once, fills the template with each record, and prints one line for each answer, in the \
+        "Loads the model once, fills the template with each record (without --prompt the record is the prompt), and prints one line for each answer, in the \
          order of the records. In the template {} is the record, {name} one of its fields, {{ and }} are braces. \
          Newlines, tabs and backslashes in an answer are escaped, so that line N answers record N; --json prints an \
          object with input, output, tokens, ms and, after a failure, error. A prompt that does not fit --num-ctx is \
          such an error, unless --overflow says what to keep: head, tail, or middle, which drops the middle. A note, \
          and dropped in the object, then give the number of dropped tokens. A note, and cut in the object, tell of an answer \
          that a limit cut.",
+        "With --csv and --tsv the first row names the columns, and the output is such a table too: a column output, \
+         or one for each of --fields. --add-column keeps the columns of the records and adds the answer under a new \
+         name, or the --fields under as many names; with --jsonl it adds members to the objects. CSV is read and \
+         written as in RFC 4180, with quotes where they are needed. Empty lines of CSV are no records. The cells of TSV are neither unescaped nor \
+         escaped, answers are.",
         "A record that fails prints an empty line, or an object with its error, and a note; the other records are \
          still answered, and the status is then 14. An answer that the token limit cut also fails its record if \
          --schema, --format, --grammar or --choose is given. --retry applies to each record.",
         "With --resume a run that was killed resumes: records whose prompt and settings are the same are printed from \
          the journal without computing anything. Only a window of records is in memory, so the input may be endless.",
-        "A prefix that all prompts share, such as instructions, is computed once.",
+        "A prefix that all prompts share, such as instructions, is computed once. On a terminal a line tells how \
+         many records are answered, how fast, and, if standard input is a file, how long the rest will take; \
+         --progress prints such a line every ten seconds and at the end, for logs.",
     ],
     examples: &[
         (
@@ -93,13 +115,17 @@ pub const COMMAND: Command = Command {
             "classify records",
         ),
         (
+            "puna map smol -p 'One word for: {title}' --csv --add-column topic -n 8 --strip < books.csv > topics.csv",
+            "add a column to a table",
+        ),
+        (
             "puna map smol -p 'Summarise: {}' --resume done.journal --json < long.txt > out.jsonl",
             "resume after a crash",
         ),
     ],
-    completes: Completes::Models,
     limits: run_limits::FLAGS,
     run,
+    completes: ONE_MODEL,
     ..PLAIN
 };
 
@@ -110,16 +136,17 @@ const PROMPT: Flag = option(
     "prompt template: {} is the record, {name} a field",
 );
 const JSONL: Flag = switch("jsonl", None, "read records as JSON objects, one per line");
-const TSV: Flag = switch(
-    "tsv",
+const TSV: Flag = switch("tsv", None, "read and print TSV; line 1 names the fields");
+const CSV: Flag = switch("csv", None, "read and print CSV; row 1 names the fields");
+const ADD_COLUMN: Flag = option(
+    "add-column",
     None,
-    "read tab-separated records; line 1 names fields",
-);
-const NULL: Flag = switch(
-    "null",
-    Some('0'),
-    "read records that end with NUL, not a newline",
-);
+    "NAMES",
+    "print the records with the answer under this name",
+)
+.in_group(Group::Output);
+const PROGRESS: Flag =
+    switch("progress", None, "print how far it is every ten seconds").in_group(Group::Output);
 const JOBS_FLAG: Flag = option(
     "jobs",
     Some('j'),
@@ -151,51 +178,112 @@ const NUM_CTX: Flag = option(
 
 /// The flags of `map`, read once.
 struct MapArgs<'a> {
-    template: Template,
-    format: Format,
+    source: Source,
+    layout: Layout,
     /// Answers computed at once.
     jobs: usize,
     ask: Ask,
     /// The journal's file.
     resume: Option<&'a str>,
     retries: usize,
-    json: bool,
-    /// The flags that answers depend on, a line each.
-    settings: String,
+    /// Progress is told in lines.
+    progress: bool,
 }
 
 impl<'a> MapArgs<'a> {
     fn read(parsed: &'a Parsed) -> Result<Self> {
+        parsed.only_one(&[(&PROGRESS, ()), (&QUIET, ())])?;
         let template = Template::parse(parsed.value(&PROMPT).unwrap_or("{}"))?;
         if !template.has_place() {
             return Err(Error::usage(
                 "--prompt has no place for the record: write {}, or {name} for a field",
             ));
         }
+        let ask = ask(parsed)?;
+        let format = format(parsed)?;
+        if let (Format::Lines | Format::Nul, Some(name)) = (format, template.fields().next()) {
+            let text = format!("{{{name}}} is a field: it needs --csv, --tsv or --jsonl");
+            return Err(Error::usage(text));
+        }
+        let layout = layout(parsed, format, &ask)?;
         Ok(MapArgs {
-            template,
-            format: format(parsed)?,
+            source: Source {
+                template,
+                settings: settings(parsed),
+                format,
+                encoding: Encoding::read(parsed)?,
+                added: layout.added.clone(),
+            },
+            layout,
             jobs: parsed.number(&JOBS_FLAG, 1..=JOBS_MAX)?.unwrap_or(JOBS),
-            ask: ask(parsed)?,
+            ask,
             resume: parsed.value(&RESUME),
             retries: run_limits::retries(parsed)?,
-            json: parsed.has(&JSON),
-            settings: settings(parsed),
+            progress: parsed.has(&PROGRESS),
         })
     }
+}
+
+/// The form of the output.
+fn layout(parsed: &Parsed, format: Format, ask: &Ask) -> Result<Layout> {
+    let shape = Shape::read(parsed)?;
+    shape.check(&ask.turn.constraint)?;
+    parsed.only_one(&[(&JSON, ()), (&ADD_COLUMN, ())])?;
+    let names = parsed.value(&ADD_COLUMN).unwrap_or_default().split(',');
+    let added: Vec<String> = names
+        .map(|name| name.trim().to_string())
+        .filter(|name| !name.is_empty())
+        .collect();
+    if parsed.has(&ADD_COLUMN) {
+        if (1..added.len()).any(|at| added[..at].contains(&added[at])) {
+            return Err(Error::usage("--add-column names a column twice"));
+        }
+        if added.iter().any(|name| name.contains(['\t', '\n', '\r'])) {
+            return Err(Error::usage(
+                "--add-column: a name is one line without tabs",
+            ));
+        }
+        let wanted = shape.fields().len().max(1);
+        if added.len() != wanted {
+            let text = match wanted {
+                1 => "--add-column needs one name, or one for each of --fields".to_string(),
+                count => format!("--add-column needs {count} names, one for each of --fields"),
+            };
+            return Err(Error::usage(text));
+        }
+        if !matches!(format, Format::Json | Format::Tabs | Format::Commas) {
+            return Err(Error::usage("--add-column needs --csv, --tsv or --jsonl"));
+        }
+    }
+    let form = match format {
+        _ if parsed.has(&JSON) => Form::Json,
+        Format::Tabs => Form::Tabs,
+        Format::Commas => Form::Commas,
+        Format::Json if !added.is_empty() => Form::Objects,
+        Format::Json | Format::Lines | Format::Nul => Form::Lines,
+    };
+    let constraint = &ask.turn.constraint;
+    Ok(Layout {
+        form,
+        shape,
+        added,
+        answers_json: matches!(
+            constraint,
+            OutputConstraint::Json | OutputConstraint::Schema(_)
+        ),
+    })
 }
 
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
     let MapArgs {
-        template,
-        format,
+        mut source,
+        layout,
         jobs,
         ask,
         resume,
         retries,
-        json,
-        settings,
+        progress,
     } = MapArgs::read(parsed)?;
     let journal = resume.map(Journal::open).transpose()?;
     let (backend, lease) = match context.model_server(parsed)? {
@@ -212,22 +300,19 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
             (Backend::Local(Box::new(local)), Some(lease))
         }
     };
-    let settings = key(&settings, config, &ask, &backend);
+    source.settings = key(&source.settings, config, &ask, &backend);
     let deadline = Deadline::new();
     let job = Job {
         backend,
         ask,
         retries,
+        shape: layout.shape.clone(),
         config: config.clone(),
         stop: AtomicBool::new(false),
         over: deadline.over.clone(),
     };
-    let source = Source {
-        template,
-        settings,
-        format,
-    };
-    let mapped = workers::map(job, source, (jobs, journal), json, out);
+    let printer = Printer::new(layout, progress, out);
+    let mapped = workers::map(job, source, (jobs, journal), printer);
     if let Some(lease) = &lease {
         lease.engine().leave_weights();
     }
@@ -255,6 +340,7 @@ fn format(parsed: &Parsed) -> Result<Format> {
     let given = parsed.only_one(&[
         (&JSONL, Format::Json),
         (&TSV, Format::Tabs),
+        (&CSV, Format::Commas),
         (&NULL, Format::Nul),
     ])?;
     Ok(given.unwrap_or(Format::Lines))
@@ -269,10 +355,14 @@ fn ask(parsed: &Parsed) -> Result<Ask> {
                 "--choose, --schema, --format and --grammar cannot be used together",
             ));
         }
-        let choices: Vec<&str> = list
-            .split(',')
-            .filter(|choice| !choice.is_empty())
-            .collect();
+        let choices: Vec<&str> = list.split(',').collect();
+        if choices.contains(&"") {
+            return Err(Error::usage("--choose has an empty choice"));
+        }
+        if let Some(twice) = (1..choices.len()).find(|at| choices[..*at].contains(&choices[*at])) {
+            let text = format!("duplicate choice '{}'", choices[twice]);
+            return Err(Error::usage(text));
+        }
         if choices.len() < 2 {
             return Err(Error::usage(
                 "--choose needs two words or more, separated by commas",
@@ -304,6 +394,8 @@ fn settings(parsed: &Parsed) -> String {
         &NUM_PREDICT,
         &NUM_CTX,
         &OVERFLOW,
+        &STOP,
+        &THINK,
         &SYSTEM,
         &CHOOSE,
         &SCHEMA,

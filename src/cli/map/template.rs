@@ -57,6 +57,14 @@ impl Template {
         self.0.iter().any(|part| !matches!(part, Part::Text(_)))
     }
 
+    /// The names of the fields in it.
+    pub fn fields(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|part| match part {
+            Part::Field(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
     /// The prompt for the record `whole`; `fields` returns the value of a field.
     ///
     /// # Errors

@@ -1,9 +1,8 @@
-//! The threads of `map`: one reads records, workers answer them, and the caller's thread prints.
+//! The threads of `map`: one reads records, workers answer them, and the caller's thread prints (`printer.rs`).
 //!
 //! Records go to the workers and outcomes to the printer over channels. Once the window is full, a
 //! record is read only after an earlier one was printed, so that an endless input needs bounded memory.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -12,15 +11,19 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 
-use super::journal::{Journal, Outcome, key};
+use super::journal::{Done, Journal, Outcome, key};
+use super::printer::{Header, Printer};
+use super::progress::Position;
 use super::template::Template;
-use crate::cli::out::{self, Out};
+use crate::cli::encoding::Encoding;
 use crate::cli::records::{Format, Record, Records};
 use crate::cli::run::turn_args::Ask;
 use crate::cli::run_limits;
+use crate::cli::shape::Shape;
 use crate::core::error::{Class, Error, Result};
 use crate::core::lock::LockExt;
 use crate::core::message::{Delta, Finish, Message, Think};
+use crate::core::name::nearest;
 use crate::core::turn::{OutputConstraint, TurnRequest};
 use crate::ops::backend::Backend;
 use crate::ops::turn;
@@ -41,16 +44,6 @@ struct Task {
     prompt: Result<(String, String)>,
 }
 
-/// A finished task.
-struct Done {
-    record: u64,
-    input: Json,
-    key: Option<String>,
-    outcome: Outcome,
-    /// The journal contains it already.
-    is_old: bool,
-}
-
 /// The state that all workers share.
 pub struct Job {
     /// The loaded model, or a server.
@@ -59,6 +52,8 @@ pub struct Job {
     pub ask: Ask,
     /// Retries per record after a failure that may be temporary.
     pub retries: usize,
+    /// The changes to an answer before it is printed.
+    pub shape: Shape,
     /// The configuration, which has the pause between retries.
     pub config: Config,
     /// Set once nothing is printed any more.
@@ -75,6 +70,10 @@ pub struct Source {
     pub settings: String,
     /// The format of the records.
     pub format: Format,
+    /// The encoding of the records.
+    pub encoding: Encoding,
+    /// Names of columns to add, which the records must not have.
+    pub added: Vec<String>,
 }
 
 /// Answers up to `jobs` records at once and prints the outcomes; returns how many records failed.
@@ -85,8 +84,7 @@ pub fn map(
     job: Job,
     source: Source,
     (jobs, journal): (usize, Option<Journal>),
-    json: bool,
-    out: &mut Out,
+    mut printer: Printer,
 ) -> Result<usize> {
     let window = WINDOW * jobs;
     let (permits, permitted) = sync_channel(window);
@@ -94,6 +92,8 @@ pub fn map(
     let (to_printer, done) = channel();
     let reader = Reader {
         source,
+        header: printer.header(),
+        position: printer.position(),
         permits,
         to_workers,
     };
@@ -107,17 +107,7 @@ pub fn map(
     };
     let workers: Vec<_> = (0..jobs).map(start).collect();
     drop((to_printer, tasks));
-    let printer = Printer {
-        json,
-        answers_json: matches!(
-            job.ask.turn.constraint,
-            OutputConstraint::Json | OutputConstraint::Schema(_)
-        ),
-        out,
-        journal: journal.as_deref(),
-        failures: 0,
-    };
-    let printed = printer.print_all(&done, &permitted);
+    let printed = printer.print_all(&done, &permitted, journal.as_deref());
     // In every case the workers must stop computing before the process exits.
     job.stop.store(true, Ordering::Relaxed);
     drop((done, permitted));
@@ -128,16 +118,19 @@ pub fn map(
     if job.over.load(Ordering::Relaxed) {
         return Err(Error::cancelled()); // Do not join the reader: it may wait for a line forever.
     }
-    let failures = printed?;
+    printed?;
     // The workers have returned by themselves, so the reader has too.
     let read = reading.join();
     read.unwrap_or_else(|_| Err(Error::failed("reading standard input failed")))?;
-    Ok(failures)
+    printer.finish()
 }
 
 /// Reads records and turns them into prompts.
 struct Reader {
     source: Source,
+    /// Gets the names of the columns before the first record goes to the workers.
+    header: Arc<Header>,
+    position: Arc<Position>,
     /// Contains one item for each record that is read and not printed yet.
     permits: SyncSender<()>,
     /// The queue of the workers.
@@ -150,14 +143,27 @@ impl Reader {
     /// # Errors
     /// If the input cannot be read; the records read before are still answered.
     fn read(self) -> Result<()> {
-        let mut records = Records::new(std::io::stdin().lock(), self.source.format);
+        let stdin = std::io::stdin().lock();
+        let mut records = Records::new(stdin, self.source.format, self.source.encoding);
         for number in 0.. {
             if self.permits.send(()).is_err() {
                 return Ok(()); // The printer has stopped.
             }
-            let Some(record) = records.next()? else {
+            let record = records.next()?;
+            if number == 0
+                && let Some(names) = records.names()
+            {
+                self.check(&names)?;
+                // This is the only place that sets it, once.
+                let _ = self.header.set(names);
+            }
+            let Some(record) = record else {
                 return Ok(());
             };
+            self.position
+                .bytes
+                .store(records.bytes(), Ordering::Relaxed);
+            self.position.records.store(number + 1, Ordering::Relaxed);
             if self.to_workers.send(self.task(number, record)).is_err() {
                 return Ok(()); // The workers have stopped.
             }
@@ -165,28 +171,58 @@ impl Reader {
         Ok(())
     }
 
+    /// Checks the names of the columns: those of the prompt must be there, and those to add must not.
+    fn check(&self, names: &[String]) -> Result<()> {
+        let has = |name: &str| names.iter().any(|known| known == name);
+        let fields = self.source.template.fields();
+        let count = |name: &str| names.iter().filter(|known| *known == name).count();
+        if let Some(name) = { fields }.find(|name| count(name) > 1) {
+            return Err(Error::usage(format!(
+                "the first line names two columns '{name}'"
+            )));
+        }
+        if let Some(name) = self.source.template.fields().find(|name| !has(name)) {
+            let near = nearest(name, names.iter().map(String::as_str));
+            let near = near.first().map(|near| format!(": is it {near}?"));
+            return Err(Error::usage(format!(
+                "the first line names no column '{name}'{}",
+                near.unwrap_or_default()
+            )));
+        }
+        match self.source.added.iter().find(|name| has(name)) {
+            Some(name) => Err(Error::usage(format!("there is a column '{name}' already"))),
+            None => Ok(()),
+        }
+    }
+
     fn task(&self, record: u64, read: Result<Record>) -> Task {
-        match read {
-            Ok(input) => {
-                let prompt = self
-                    .source
-                    .template
-                    .fill(&input.text, &|name| input.field(name));
-                let keyed = prompt.map(|prompt| {
-                    let key = key(&prompt, &self.source.settings);
-                    (prompt, key)
-                });
-                Task {
-                    record,
-                    input,
-                    prompt: keyed,
+        let (input, read) = match read {
+            Ok(input) => match &input.flaw {
+                Some(flaw) => {
+                    let error = Error::usage(flaw.as_str());
+                    (input, Err(error))
                 }
-            }
-            Err(error) => Task {
-                record,
-                input: Record::default(),
-                prompt: Err(error),
+                None => (input, Ok(())),
             },
+            Err(error) => (Record::default(), Err(error)),
+        };
+        let clash = |name: &&String| input.json().get(name.as_str()).is_some();
+        let is_json = self.source.format == Format::Json;
+        let clash = self.source.added.iter().filter(|_| is_json).find(clash);
+        let read = match clash {
+            Some(name) => Err(Error::usage(format!("it has a member '{name}' already"))),
+            None => read,
+        };
+        let template = &self.source.template;
+        let prompt = read.and_then(|()| template.fill(&input.text, &|name| input.field(name)));
+        let keyed = prompt.map(|prompt| {
+            let key = key(&prompt, &self.source.settings);
+            (prompt, key)
+        });
+        Task {
+            record,
+            input,
+            prompt: keyed,
         }
     }
 }
@@ -221,7 +257,7 @@ impl Job {
             }
             let done = outcome.map(|outcome| Done {
                 record: task.record,
-                input: task.input.json(),
+                input: task.input,
                 key,
                 outcome,
                 is_old,
@@ -240,6 +276,7 @@ impl Job {
         let started = Instant::now();
         let mut outcome = Outcome {
             output: String::new(),
+            thinking: None,
             tokens: 0,
             dropped: 0,
             cut: None,
@@ -288,13 +325,15 @@ impl Job {
         let mut message = Message::default();
         let finished = self.collect(turn, &mut message);
         outcome.output = self.in_one_line(message.content.trim());
+        outcome.thinking = message.thinking.clone();
         let Some(finish) = finished? else {
             return Ok(());
         };
         outcome.tokens = finish.usage.answer_tokens;
         outcome.dropped = finish.usage.truncated_tokens;
         outcome.cut = turn::cut(&self.ask.turn, self.backend.model(), &finish);
-        self.ask.turn.check_complete(&message, finish.reason)
+        self.ask.turn.check_complete(&message, finish.reason)?;
+        self.shape.values(&outcome.output).map(drop)
     }
 
     /// Adds the answer's deltas to the message, up to an error or the end.
@@ -354,92 +393,4 @@ fn is_fatal(error: &Error) -> bool {
             | Class::Denied
             | Class::Network
     )
-}
-
-/// Prints outcomes in the order of their records.
-struct Printer<'a> {
-    /// Outcomes are printed as JSON.
-    json: bool,
-    /// Answers are JSON on one line and are not escaped.
-    answers_json: bool,
-    out: &'a mut Out,
-    /// The journal that outcomes are appended to.
-    journal: Option<&'a Mutex<Journal>>,
-    /// Records that failed so far.
-    failures: usize,
-}
-
-impl Printer<'_> {
-    /// Prints all outcomes; returns how many records failed.
-    ///
-    /// # Errors
-    /// If the output cannot be written, or if an error would fail every record.
-    fn print_all(
-        mut self,
-        done: &Receiver<Result<Done>>,
-        permitted: &Receiver<()>,
-    ) -> Result<usize> {
-        let mut waiting = BTreeMap::new();
-        let mut next = 0;
-        for outcome in done {
-            let outcome = outcome?;
-            waiting.insert(outcome.record, outcome);
-            while let Some(outcome) = waiting.remove(&next) {
-                self.print(outcome)?;
-                next += 1;
-                // The reader may have returned already.
-                let _ = permitted.try_recv();
-            }
-        }
-        if waiting.is_empty() {
-            Ok(self.failures)
-        } else {
-            Err(Error::failed(format!("record {} has no outcome", next + 1)))
-        }
-    }
-
-    fn print(&mut self, done: Done) -> Result<()> {
-        let outcome = done.outcome;
-        if let (Some(journal), Some(key), false) = (self.journal, &done.key, done.is_old) {
-            let mut journal = journal.locked();
-            journal.note(done.record, key, &outcome)?;
-        }
-        if let Some(error) = &outcome.error {
-            self.failures += 1;
-            self.out
-                .note(&format!("record {}: {error}", done.record + 1));
-        }
-        let label = format!("record {}: ", done.record + 1);
-        self.out.note_dropped(&label, outcome.dropped);
-        if let (Some(cut), None) = (&outcome.cut, &outcome.error) {
-            self.out.note(&format!("{label}{cut}"));
-        }
-        if self.json {
-            let mut record = serde_json::json!({
-                "input": done.input,
-                "output": outcome.output,
-                "tokens": outcome.tokens,
-                "ms": outcome.ms,
-            });
-            if outcome.dropped > 0 {
-                record["dropped"] = outcome.dropped.into();
-            }
-            if let Some(cut) = outcome.cut {
-                record["cut"] = cut.into();
-            }
-            if let Some(error) = outcome.error {
-                record["error"] = error.into();
-            }
-            return self.out.json(&[record]);
-        }
-        let text = match outcome.error {
-            Some(_) => String::new(),
-            None => out::harmless(&outcome.output),
-        };
-        if self.answers_json {
-            self.out.write(&(text + "\n"))
-        } else {
-            self.out.records(&[vec![text]])
-        }
-    }
 }

@@ -1,17 +1,18 @@
 //! The actions of a session's commands, except answering a prompt.
 
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 
 use serde_json::Value as Json;
 
-use super::commands::{self, ReplCommand};
+use super::commands::{self, ReplCommand, Set};
 use super::session::Session;
 use crate::cli::out::Out;
 use crate::cli::run::args::RunArgs;
 use crate::cli::run::{answer, turn_args};
 use crate::cli::{context, list, show};
-use crate::core::error::{Error, Result};
+use crate::core::error::{Class, Error, Result};
 use crate::core::message::Message;
 use crate::core::name::Name;
 use crate::format::wire::native;
@@ -44,13 +45,23 @@ pub fn execute(
         },
         ReplCommand::Load(name) => load(name, session, backend, args, config, out),
         ReplCommand::Save(name) => {
+            if !session.saved.contains(&name) && exists(&name, backend, config)? {
+                let text =
+                    format!("{name} exists: choose another name, or /bye and 'puna rm {name}'");
+                return Err(Error::usage(text));
+            }
             save(&name, session, backend, config)?;
+            session.saved.push(name.clone());
             out.write(&format!("Created new model '{name}'\n"))
         }
         ReplCommand::Clear => {
             session.ask.messages.clear();
             session.attached.clear();
             out.write("Cleared session context\n")
+        }
+        ReplCommand::Set(Set::Think(think)) if think.is_on() && !can_think(session, backend)? => {
+            let model = &session.ask.turn.model;
+            Err(Error::usage(format!("{model} does not support thinking")))
         }
         ReplCommand::Set(set) => match session.set(set)? {
             text if text.is_empty() => Ok(()),
@@ -59,7 +70,9 @@ pub fn execute(
         ReplCommand::Show(section) => shown(section, session, backend, out),
         ReplCommand::Help(topic) => out.write(&(commands::help(&topic) + "\n")),
         ReplCommand::File(path) => {
-            session.attached.push(turn_args::attachment(&path)?);
+            session
+                .attached
+                .push(turn_args::attachment(&path, session.ask.encoding)?);
             out.write(&format!("Attached {path} to the next prompt.\n"))
         }
         ReplCommand::Undo => match session.undo() {
@@ -68,7 +81,10 @@ pub fn execute(
         },
         ReplCommand::Export(path) => {
             let text = session.exported(&path)?;
-            fs::write(&path, text).map_err(|error| Error::io("write", &path, error))?;
+            // Nothing that the user has is overwritten.
+            let file = fs::File::create_new(&path);
+            file.and_then(|mut file| file.write_all(text.as_bytes()))
+                .map_err(|error| Error::io("write", &path, error))?;
             out.write(&format!("Wrote {path}.\n"))
         }
         ReplCommand::Bye | ReplCommand::Retry => Ok(()), // The loop in mod.rs executes these two.
@@ -91,13 +107,57 @@ fn load(
     out: &mut Out,
 ) -> Result<()> {
     out.write(&format!("Loading model '{name}'\n"))?;
+    let embeds = || {
+        Error::usage(format!(
+            "{name} is an embedding model: give it to 'puna embed'"
+        ))
+    };
     match backend {
-        Backend::Local(local) => **local = answer::open(&name, Policy::Session, args.log, config)?,
-        Backend::Remote(client) => _ = fetch_details(client, &name)?,
+        Backend::Local(local) => {
+            let other = answer::open(&name, Policy::Session, args.log, config)?;
+            if other.model().header.is_embedding() {
+                return Err(embeds());
+            }
+            **local = other;
+        }
+        Backend::Remote(client) => {
+            fetch_details(client, &name)?;
+            if client.only_embeds(&name)? {
+                return Err(embeds());
+            }
+        }
     }
     session.ask.turn.model = name;
     session.ask.messages.clear();
     Ok(())
+}
+
+/// True if there is a model of this name.
+fn exists(name: &str, backend: &Backend, config: &Config) -> Result<bool> {
+    match backend {
+        Backend::Local(_) => Ok(context::store(config).find(&Name::parse(name)?).is_ok()),
+        Backend::Remote(client) => match fetch_details(client, name) {
+            Ok(_) => Ok(true),
+            Err(error) if error.class() == Class::NoModel => Ok(false),
+            Err(error) => Err(error),
+        },
+    }
+}
+
+/// True if the model of the session can think.
+fn can_think(session: &Session, backend: &Backend) -> Result<bool> {
+    Ok(match backend {
+        Backend::Local(local) => {
+            let choice = local.pool().template_choice(local.model())?;
+            choice.can("thinking")
+        }
+        Backend::Remote(client) => {
+            let shown = fetch_details(client, &session.ask.turn.model)?;
+            let known = shown["capabilities"].as_array();
+            // A server without such a list decides by itself.
+            known.is_none_or(|known| known.iter().any(|word| word == "thinking"))
+        }
+    })
 }
 
 /// Saves the session as a model: the same weights with its system text, options and messages.

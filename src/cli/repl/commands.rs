@@ -122,7 +122,7 @@ const SHORTCUTS: &[(&str, &str, &str)] = &[
 /// Parses a line that begins with `/`.
 ///
 /// # Errors
-/// `Usage`; its message is the text to print.
+/// `Usage`; a message of several lines is help.
 pub fn parse(line: &str) -> Result<ReplCommand> {
     let line = line.trim();
     let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
@@ -240,7 +240,7 @@ fn parameters() -> Vec<(&'static str, &'static str, &'static str)> {
 
 fn table(rows: &[(&str, &str, &str)]) -> String {
     let line = |(word, operand, what): &(&str, &str, &str)| {
-        format!("  {:<28}{what}\n", format!("{word} {operand}"))
+        format!("  {:<28}  {what}\n", format!("{word} {operand}"))
     };
     let text: String = rows.iter().map(line).collect();
     text.trim_end().to_string()

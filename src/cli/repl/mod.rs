@@ -18,13 +18,14 @@ use rustyline::highlight::Highlighter;
 use rustyline::hint::Hinter;
 use rustyline::history::FileHistory;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
-use rustyline::{ColorMode, CompletionType, Context, Editor, Helper};
+use rustyline::{Cmd, ColorMode, CompletionType, Context, Editor, Helper, KeyEvent};
 
 use super::out::{self, Out};
 use super::run::answer::{self, Printer};
 use super::run::args::RunArgs;
 use super::run::turn_args::{self, Ask};
 use super::signals::Interrupt;
+use super::silence::Silence;
 use super::transcript::Transcript;
 use crate::core::error::{Class, Error, Result};
 use crate::core::message::{Message, Usage};
@@ -36,6 +37,8 @@ use session::Session;
 
 /// Hint on the first, empty line.
 const HINT: &str = "Send a message (/? for help)";
+/// Hint on an empty line of a prompt that `"""` has started.
+const OPEN_HINT: &str = "... (\"\"\" ends the prompt)";
 /// Lines of history that are stored.
 const HISTORY_MAX: usize = 1000;
 
@@ -60,6 +63,7 @@ pub fn talk(
         wraps: args.wraps,
         keeps_history: config.history.is_some(),
         shows_thinking: args.shows_thinking,
+        saved: Vec::new(),
         attached: Vec::new(),
         ask: forgetting(ask),
     };
@@ -96,13 +100,16 @@ pub fn talk(
             Ok(ReplCommand::Bye) => return Ok(()),
             Ok(ReplCommand::Retry) => match session.undo() {
                 Some(prompt) => turning.run(&mut session, prompt, out)?,
-                None => out.note("no prompt to answer again"),
+                None => survive(&Error::usage("no prompt to answer again"), out)?,
             },
             Ok(command) => {
                 let done = actions::execute(command, &mut session, &mut backend, args, config, out);
                 done.or_else(|error| survive(&error, out))?;
             }
-            Err(error) => out.report(&error.to_string()),
+            Err(error) => match error.to_string() {
+                help if help.starts_with(' ') => out.report(&help),
+                _ => survive(&error, out)?,
+            },
         }
     }
 }
@@ -120,7 +127,7 @@ fn prompt(
     let question = format!("Attach {path} to the next prompt? [y/N] ");
     match input.readline(&question) {
         Ok(answer) if answer.trim().eq_ignore_ascii_case("y") => {
-            match turn_args::attachment(&path) {
+            match turn_args::attachment(&path, session.ask.encoding) {
                 Ok(text) => session.attached.push(text),
                 Err(error) => survive(&error, out)?,
             }
@@ -151,7 +158,7 @@ impl TurnRunner<'_> {
         let answered = self.answer(&session.ask, &mut printer);
         let reply = printer.message();
         let finish = match answered {
-            Ok(()) => Some(printer.finish()?),
+            Ok(device) => Some((printer.finish()?, device)),
             Err(error) if error.class() == Class::Cancelled => {
                 printer.cut()?;
                 None
@@ -169,23 +176,26 @@ impl TurnRunner<'_> {
             }
         }
         out.write("\n")?;
-        if let Some(finish) = finish {
-            print_usage(&finish.usage, session.verbose, out);
+        if let Some((finish, device)) = finish {
+            print_usage(&finish.usage, session.verbose, device.as_deref(), out);
             answer::report_cut(self.backend, &session.ask.turn, &finish, false, out)?;
         }
         Ok(())
     }
 
-    fn answer(&self, ask: &Ask, printer: &mut Printer) -> Result<()> {
+    /// Prints the answer; returns the device that computed it.
+    fn answer(&self, ask: &Ask, printer: &mut Printer) -> Result<Option<String>> {
         let cancel = self.interrupt.flag();
-        answer::start(
+        let _silence = Silence::new();
+        let mut answer = answer::start(
             self.backend,
             ask.turn(),
             &cancel,
             Instant::now(),
             printer.out,
-        )?
-        .try_for_each(|delta| printer.print(delta?))
+        )?;
+        answer::print(&mut answer, printer)?;
+        Ok(answer::device(&answer, &ask.turn.options))
     }
 }
 
@@ -197,7 +207,7 @@ fn forgetting(mut ask: Ask) -> Ask {
     ask
 }
 
-fn print_usage(usage: &Usage, verbose: bool, out: &Out) {
+fn print_usage(usage: &Usage, verbose: bool, device: Option<&str>, out: &Out) {
     if usage.truncated_tokens > 0 {
         let dropped = usage.truncated_tokens;
         out.note(&format!(
@@ -205,7 +215,7 @@ fn print_usage(usage: &Usage, verbose: bool, out: &Out) {
         ));
     }
     if verbose {
-        answer::print_timings(out, usage, None);
+        answer::print_timings(out, usage, device);
     }
 }
 
@@ -250,6 +260,7 @@ fn editor(config: &Config) -> rustyline::Result<Input> {
         .bracketed_paste(true)
         .build();
     let mut input = Editor::with_config(settings)?;
+    input.bind_sequence(KeyEvent::ctrl('J'), Cmd::Newline);
     input.set_helper(Some(InputHelper {
         config: config.clone(),
         files: FilenameCompleter::new(),
@@ -297,8 +308,11 @@ impl Validator for InputHelper {
 impl Hinter for InputHelper {
     type Hint = String;
 
-    /// The hint on an empty line, until the first line was sent.
-    fn hint(&self, line: &str, _: usize, _: &Context) -> Option<String> {
+    /// The hint on an empty line, until the first line was sent, and in a text of several lines.
+    fn hint(&self, line: &str, at: usize, _: &Context) -> Option<String> {
+        if commands::is_open(line) && at == line.len() && line.ends_with('\n') {
+            return Some(OPEN_HINT.to_string());
+        }
         let new = !self.has_sent.load(Ordering::Relaxed);
         (new && line.is_empty()).then(|| HINT.to_string())
     }

@@ -23,6 +23,8 @@ pub struct Session {
     pub keeps_history: bool,
     /// Thinking is printed.
     pub shows_thinking: bool,
+    /// Models that this session has saved and may save again.
+    pub saved: Vec<String>,
     /// Texts of attached files, which come before the next prompt.
     pub attached: Vec<String>,
 }

@@ -12,6 +12,8 @@ const TAB: usize = 8;
 #[derive(Debug, Default)]
 pub struct Wrap {
     column: usize,
+    /// A word has filled the row; the terminal begins the next one by itself.
+    is_full: bool,
     /// Blanks before the word; they are dropped if the word goes to the next line.
     blanks: String,
     blank_columns: usize,
@@ -29,6 +31,7 @@ impl Wrap {
                     self.end_word(columns, &mut printed);
                     printed.push('\n');
                     self.column = 0;
+                    self.is_full = false;
                 }
                 ' ' | '\t' => {
                     if !self.word.is_empty() {
@@ -70,14 +73,16 @@ impl Wrap {
                 printed.push('\n');
                 self.column = 0;
             }
-        } else {
+        } else if !self.is_full {
             printed.push_str(&self.blanks);
             self.column += self.blank_columns;
         }
         printed.push_str(&self.word);
         self.column += self.word_columns;
+        self.is_full &= self.word_columns == 0;
         if self.column >= columns {
-            self.column = 0; // The terminal moves to the next line by itself.
+            self.column = 0;
+            self.is_full = true;
         }
         self.blanks.clear();
         self.blank_columns = 0;
@@ -114,6 +119,9 @@ mod tests {
             ("a\n\nb", "a\n\nb"),
             ("12345 78 0", "12345 78\n0"),
             ("  two blanks", "  two\nblanks"),
+            ("12345 789 abc def", "12345 789abc def"),
+            ("12345 789  \nabc", "12345 789\nabc"),
+            ("12345 789\n abc", "12345 789\n abc"),
         ] {
             assert_eq!(wrapped(text, 9), broken, "{text:?}");
         }

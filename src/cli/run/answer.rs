@@ -8,6 +8,7 @@ use crate::cli::context;
 use crate::cli::out::{self, Out};
 use crate::cli::repl::wrap::Wrap;
 use crate::cli::shape::Shape;
+use crate::cli::waiting::Waiting;
 use crate::core::duration;
 use crate::core::error::{Class, Error, Result};
 use crate::core::message::{Delta, Finish, Message, Reason, Usage};
@@ -45,6 +46,18 @@ pub fn start(
         answer.notes().iter().for_each(|note| out.note(note));
     }
     Ok(answer)
+}
+
+/// Prints an answer as it comes; until then a terminal is told what it waits for.
+///
+/// # Errors
+/// The answer's own, and those of [`Printer::print`].
+pub fn print(answer: &mut Answer, printer: &mut Printer) -> Result<()> {
+    let waiting = Waiting::for_answer(printer.out, answer.prompt_progress());
+    let first = answer.next();
+    drop(waiting);
+    first.map_or(Ok(()), |delta| printer.print(delta?))?;
+    answer.try_for_each(|delta| printer.print(delta?))
 }
 
 /// Notes that a limit cut an answer, if one did.
@@ -238,7 +251,8 @@ impl<'a> Printer<'a> {
         self.flush()?;
         match self.record {
             Some(record) => self.out.json(&[record]),
-            None => self.out.write("\n"),
+            None if self.wrote => self.out.write("\n"),
+            None => Ok(()),
         }
     }
 
@@ -285,14 +299,21 @@ pub fn print_timings(out: &Out, usage: &Usage, device: Option<&str>) {
         );
     }
     line("prompt eval duration:", duration::display(usage.prompt));
-    line("prompt eval rate:", rate(usage.prompt_tokens, usage.prompt));
+    let computed = usage.prompt_tokens.saturating_sub(usage.cached_tokens);
+    line("prompt eval rate:", rate(computed, usage.prompt));
     line("eval count:", format!("{} token(s)", usage.answer_tokens));
     if usage.draft_tokens > 0 {
         let (kept, all) = (usage.draft_tokens_kept, usage.draft_tokens);
         line("drafts kept:", format!("{kept} of {all} token(s)"));
     }
     line("eval duration:", duration::display(usage.answer));
-    line("eval rate:", rate(usage.answer_tokens, usage.answer));
+    // The first token comes with the prompt, so that one alone takes no time.
+    let answer = if usage.answer_tokens > 1 {
+        usage.answer
+    } else {
+        Duration::ZERO
+    };
+    line("eval rate:", rate(usage.answer_tokens, answer));
     if let Some(device) = device {
         line("device:", device.to_string());
     }

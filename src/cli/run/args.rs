@@ -42,13 +42,15 @@ pub const PULL: Flag = maybe(
     "WHEN",
     "fetch the model first: missing, always or never",
 )
-.in_group(Group::Where);
+.in_group(Group::Where)
+.one_of(&["missing", "always", "never"]);
 pub const LOG: Flag = option(
     "log",
     None,
     "LEVEL",
     "llama.cpp log: off, warn, debug; implies --local",
 )
+.one_of(&["off", "warn", "debug"])
 .in_group(Group::Output);
 
 pub const DIMENSIONS: Flag = option(
@@ -61,7 +63,8 @@ pub const TRUNCATE: Flag = maybe(
     "truncate",
     "BOOL",
     "cut too long a text to embed; false: refuse it",
-);
+)
+.one_of(&["true", "false"]);
 
 /// When a model is fetched before its first answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::context::{self, Context};
+use super::encoding::ENCODING;
 use super::flag::{HOST, JSON, QUIET};
 use super::idle_exit::{self, IDLE_EXIT};
 use super::out::Out;
@@ -20,7 +21,7 @@ use super::parsed::Parsed;
 use super::replay::{self, RECORD};
 use super::run_limits::{self, Deadline};
 use super::shape::{EXTRACT, FIELDS, ONE_LINE, STRIP};
-use super::table::{Command, Completes, PLAIN};
+use super::table::{Command, ONE_MODEL, PLAIN};
 use super::transcript::{CONTINUE, TRANSCRIPT, Transcript};
 use super::{pull, repl};
 use crate::core::error::{Class, Error, Result};
@@ -59,10 +60,11 @@ pub const COMMAND: Command = Command {
         NUM_PREDICT,
         NUM_CTX,
         RAW,
-        OVERFLOW,
+        OVERFLOW.one_of(OVERFLOWS),
         THINK,
         HIDETHINKING,
         ATTACH,
+        ENCODING,
         TOOLS,
         TOOL_CHOICE,
         FORMAT,
@@ -174,10 +176,10 @@ pub const COMMAND: Command = Command {
             "print the answer of the JSON record",
         ),
     ],
-    completes: Completes::Models,
     limits: run_limits::FLAGS,
     retries_whole: true,
     run,
+    completes: ONE_MODEL,
     ..PLAIN
 };
 
@@ -256,6 +258,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         note_files(parsed, out);
         Ask::read(parsed, OVERFLOWS)?
     };
+    args.shape.check(&ask.turn.constraint)?;
     ask.turn.keep_alive = args.keep_alive;
     // llama.cpp's log is available only in this process.
     let logs = args.log.0 != Level::Off;
@@ -277,6 +280,9 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         None if here => None,
         None => named.or_else(|| context::own_server(config)),
     };
+    if server.is_none() && args.keep_alive.is_some() && !talks {
+        out.note("--keepalive has no effect: no server runs");
+    }
     if fetches {
         fetch(&ask.turn.model, &args, config, out)?;
     }
@@ -287,10 +293,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         return answer_once(server, &ask, &args, config, out).map(drop);
     };
     let mut file = replay::begin(record, &mut ask)?;
-    let reply = answer_once(None, &ask, &args, config, out).inspect_err(|_| {
-        // After a failure no record is left behind.
-        let _ = std::fs::remove_file(record);
-    })?;
+    let reply = answer_once(None, &ask, &args, config, out)?;
     let model = model::open(&context.store(), &ask.turn.model)?;
     replay::write(&mut file, &ask, &model, &reply, config)
 }
@@ -315,15 +318,14 @@ fn answer_once(
     out: &mut Out,
 ) -> Result<Message> {
     let mut transcript = Transcript::open(args.transcript.as_deref())?;
-    let shows_thinking = ask.turn.think.is_some() && args.shows_thinking;
-    let mut printer =
-        Printer::new(out, &ask.turn.model, args.json, shows_thinking).shaped(args.shape.clone());
+    let mut printer = printer(ask, args, out);
     let deadline = Deadline::new();
     let started = Instant::now();
     let mut known = config.clone();
     known.work = Some(ask.work());
     let mut backend = backend(server, ask, Policy::OneShot, args, &known)?;
     check_vectors(args, &backend, &ask.turn.model)?;
+    note_context(ask, &backend, printer.out);
     let outcome = answered(&backend, ask, &deadline, started, &mut printer);
     let mut pieces = None;
     let outcome = match outcome {
@@ -333,7 +335,8 @@ fn answer_once(
                 drop(local);
                 backend = self::backend(None, ask, Policy::Session, args, config)?;
             }
-            let reduced = reduce::answer(&backend, ask, config, &deadline, &mut printer);
+            let lengths = error.lengths();
+            let reduced = reduce::answer(&backend, ask, (config, lengths), &deadline, &mut printer);
             deadline.check(reduced).map(|count| {
                 pieces = Some(count);
                 None
@@ -378,6 +381,15 @@ fn answer_once(
     Ok(reply)
 }
 
+/// The printer of an answer in the shape of the flags; on a terminal, lines are broken between words.
+fn printer<'a>(ask: &Ask, args: &RunArgs, out: &'a mut Out) -> Printer<'a> {
+    let shows_thinking = ask.turn.think.is_some() && args.shows_thinking;
+    let wraps = args.wraps && !args.json && out.output_is_terminal;
+    let printer = Printer::new(out, &ask.turn.model, args.json, shows_thinking);
+    let printer = printer.shaped(args.shape.clone());
+    if wraps { printer.wrapped() } else { printer }
+}
+
 /// Prints the answer as it is generated; returns the device that computed it, if known.
 fn answered(
     backend: &Backend,
@@ -389,10 +401,29 @@ fn answered(
     let cancel = deadline.flag();
     let outcome = answer::start(backend, ask.turn(), &cancel, started, printer.out);
     let outcome = outcome.and_then(|mut answer| {
-        answer.try_for_each(|delta| printer.print(delta?))?;
+        answer::print(&mut answer, printer)?;
         Ok(answer::device(&answer, &ask.turn.options))
     });
     deadline.check(outcome)
+}
+
+/// Notes a context that is longer than the model was trained for.
+fn note_context(ask: &Ask, backend: &Backend, out: &Out) {
+    let longest = backend
+        .model()
+        .and_then(|model| model.header.context_length());
+    let wanted = ask
+        .turn
+        .options
+        .int("num_ctx")
+        .and_then(|tokens| u64::try_from(tokens).ok());
+    if let (Some(longest), Some(wanted)) = (longest, wanted)
+        && wanted > longest
+    {
+        out.note(&format!(
+            "the model reads {longest} tokens at most, not {wanted}"
+        ));
+    }
 }
 
 /// Refuses flags that only vectors have, for a model that makes none.

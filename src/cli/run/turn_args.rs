@@ -8,9 +8,11 @@ use super::turn_flags::{
     ATTACH, FORMAT, GRAMMAR, MESSAGES, NUM_CTX, NUM_PREDICT, OPEN, OPTION, OVERFLOW, RAW, SCHEMA,
     SEED, STOP, SYSTEM, TEMPERATURE, THINK, TOOL_CHOICE, TOOLS,
 };
+use crate::cli::encoding::Encoding;
 use crate::cli::parsed::Parsed;
 use crate::cli::{stdin, transcript};
 use crate::core::error::{Class, Error, Result};
+use crate::core::json;
 use crate::core::message::{Message, Think};
 use crate::core::options::{Options, RETIRED};
 use crate::core::turn::{Input, OutputConstraint, Overflow, Part, ToolChoice, TurnRequest};
@@ -39,6 +41,8 @@ pub struct Ask {
     pub raw: bool,
     /// A prompt that does not fit is answered piece by piece.
     pub reduces: bool,
+    /// The encoding of standard input and of attached files.
+    pub encoding: Encoding,
 }
 
 impl Ask {
@@ -50,14 +54,15 @@ impl Ask {
         let words = &parsed.operands[1..];
         check_stdin_once(parsed, words.iter().any(|word| word == "-"))?;
         let mut ask = Self::without_prompt(parsed, overflow_words)?;
-        let attached = attachments(parsed)?;
+        let encoding = ask.encoding;
+        let attached = attachments(parsed, encoding)?;
         // Messages or attached files alone may be the request.
         let has_request = parsed.has(&MESSAGES) || !attached.is_empty();
         let alone = words.is_empty() && has_request && (attached.is_empty() || is_watched());
         let prompt = if alone {
             String::new()
         } else {
-            let (prompt, question) = prompt(words, ask.raw)?;
+            let (prompt, question) = prompt(words, ask.raw, encoding)?;
             ask.question = question;
             prompt
         };
@@ -109,6 +114,7 @@ impl Ask {
             messages,
             raw: parsed.has(&RAW),
             reduces: parsed.value(&OVERFLOW) == Some("reduce"),
+            encoding: Encoding::read(parsed)?,
         };
         let turn = &ask.turn;
         if ask.raw && (ask.system.is_some() || !ask.messages.is_empty() || !turn.tools.is_empty()) {
@@ -199,6 +205,11 @@ pub fn options(parsed: &Parsed) -> Result<Options> {
             options.set_text(key.trim(), value)?;
         }
     }
+    for text in parsed.values(&STOP) {
+        if text.is_empty() {
+            return Err(Error::usage("--stop needs a text"));
+        }
+    }
     for (flag, key) in [
         (&SEED, "seed"),
         (&TEMPERATURE, "temperature"),
@@ -206,6 +217,13 @@ pub fn options(parsed: &Parsed) -> Result<Options> {
         (&NUM_CTX, "num_ctx"),
     ] {
         if let Some(value) = parsed.value(flag) {
+            let mut given = parsed
+                .values(&OPTION)
+                .filter_map(|pair| pair.split_once('='));
+            if given.any(|(name, _)| name.trim() == key) {
+                let text = format!("--{} and --option {key} cannot be used together", flag.long);
+                return Err(Error::usage(text));
+            }
             if key == "num_ctx" {
                 parsed.number(flag, 1..=usize::MAX)?;
             }
@@ -280,7 +298,7 @@ fn constraint(parsed: &Parsed) -> Result<OutputConstraint> {
 }
 
 fn tools(path: &str) -> Result<Vec<Json>> {
-    match json(path)? {
+    match json_file(path)? {
         Json::Array(tools) => Ok(tools),
         tool @ Json::Object(_) => Ok(vec![tool]),
         _ => Err(Error::usage(format!(
@@ -300,17 +318,21 @@ fn tool_choice(word: &str) -> ToolChoice {
 }
 
 fn messages(path: &str) -> Result<Vec<Message>> {
-    let wire: std::result::Result<Vec<native::Message>, _> = serde_json::from_value(json(path)?);
+    let wire: std::result::Result<Vec<native::Message>, _> =
+        serde_json::from_value(json_file(path)?);
     let wire = wire.map_err(|error| {
         Error::usage(format!(
             "{path}: messages must be a list as in the API: {error}"
         ))
     })?;
+    if wire.iter().any(|message| !message.images().is_empty()) {
+        return Err(Error::usage(format!("{path}: images are not read yet")));
+    }
     Ok(wire.into_iter().map(Into::into).collect())
 }
 
-fn json(path: &str) -> Result<Json> {
-    serde_json::from_str(&file(path)?)
+fn json_file(path: &str) -> Result<Json> {
+    serde_json::from_slice(&json::repaired(file(path)?.into_bytes()))
         .map_err(|error| Error::usage(format!("{path} is not JSON: {error}")))
 }
 
@@ -323,7 +345,8 @@ pub fn file(path: &str) -> Result<String> {
 }
 
 /// The texts of all files that `--attach` names.
-fn attachments(parsed: &Parsed) -> Result<String> {
+fn attachments(parsed: &Parsed, encoding: Encoding) -> Result<String> {
+    let attachment = |path| attachment(path, encoding);
     parsed.values(&ATTACH).map(attachment).collect()
 }
 
@@ -331,16 +354,13 @@ fn attachments(parsed: &Parsed) -> Result<String> {
 ///
 /// # Errors
 /// If it cannot be read, is too large, or is not text.
-pub fn attachment(path: &str) -> Result<String> {
+pub fn attachment(path: &str, encoding: Encoding) -> Result<String> {
     let bytes = stdin::read_input(path, FILE_BYTES_MAX)?;
-    let text = String::from_utf8(bytes)
-        .ok()
-        .filter(|text| !text.contains('\0'));
-    let text = text.ok_or_else(|| {
-        Error::usage(format!(
-            "{path} is not text: only text files can be attached"
-        ))
-    })?;
+    if bytes.contains(&0) {
+        let text = format!("{path} is not text: only text files can be attached");
+        return Err(Error::usage(text));
+    }
+    let text = encoding.decode(bytes, path)?;
     Ok(format!("==> {path} <==\n{}\n\n", text.trim_end()))
 }
 
@@ -366,7 +386,7 @@ fn is_watched() -> bool {
 
 /// The prompt from the words after the model, standard input, or both. The second value is the words,
 /// if both are present.
-fn prompt(words: &[String], raw: bool) -> Result<(String, Option<String>)> {
+fn prompt(words: &[String], raw: bool, encoding: Encoding) -> Result<(String, Option<String>)> {
     let named = words.iter().any(|word| word == "-");
     let spoken = words
         .iter()
@@ -391,16 +411,16 @@ fn prompt(words: &[String], raw: bool) -> Result<(String, Option<String>)> {
         Class::Usage => Error::plain(Class::TooLong, "standard input is larger than any context"),
         _ => error,
     })?;
-    let piped =
-        std::str::from_utf8(piped).map_err(|_| Error::usage("standard input is not UTF-8 text"))?;
+    let piped = encoding.decode(piped.to_vec(), "standard input")?;
     let piped = if raw {
-        piped
+        piped.as_str()
     } else {
         piped.trim_end_matches(['\n', '\r'])
     };
     match (piped.trim().is_empty(), spoken.is_empty()) {
         (true, true) => Err(no_prompt()),
-        (true, false) => Ok((spoken, None)),
+        // It was named, so that nothing in it is a broken pipe and not a wish.
+        (true, false) => Err(Error::usage("standard input is empty")),
         (false, true) => Ok((piped.to_string(), None)),
         (false, false) => {
             let prompt = format!("{}\n\n{spoken}", piped.trim_end_matches('\n'));

@@ -9,8 +9,7 @@ pub const NUM_CTX: Flag = option(
     "N",
     "context size in tokens (default: as needed)",
 )
-.in_group(Group::Limits)
-.sets("num_ctx");
+.in_group(Group::Limits);
 
 /// Shared by the commands that generate text.
 pub const NUM_PREDICT: Flag = option(
@@ -19,8 +18,7 @@ pub const NUM_PREDICT: Flag = option(
     "N",
     "generate at most N tokens (default: 4096; -1: no limit)",
 )
-.in_group(Group::Limits)
-.sets("num_predict");
+.in_group(Group::Limits);
 
 pub const SYSTEM: Flag = option(
     "system",
@@ -62,7 +60,8 @@ pub const FORMAT: Flag = option(
     "json|@FILE",
     "answer in JSON, or follow the schema in FILE",
 )
-.in_group(Group::Output);
+.in_group(Group::Output)
+.one_of(&["json"]);
 
 pub const SCHEMA: Flag = option(
     "schema",
@@ -109,14 +108,16 @@ pub const TOOL_CHOICE: Flag = option(
     "WHICH",
     "auto, none, required, or the function to call",
 )
-.in_group(Group::Input);
+.in_group(Group::Input)
+.one_of(&["auto", "none", "required"]);
 
 pub const THINK: Flag = maybe(
     "think",
     "LEVEL",
     "think first: true, false, low, medium, high or max",
 )
-.in_group(Group::Sampling);
+.in_group(Group::Sampling)
+.one_of(&["true", "false", "low", "medium", "high", "max"]);
 
 pub const RAW: Flag = switch(
     "raw",
@@ -131,7 +132,8 @@ pub const OVERFLOW: Flag = option(
     "PART",
     "for too long a prompt: error, head, tail or middle",
 )
-.in_group(Group::Input);
+.in_group(Group::Input)
+.one_of(&["error", "head", "tail", "middle"]);
 
 pub const ATTACH: Flag = option(
     "attach",
@@ -155,7 +157,7 @@ pub const HIDETHINKING: Flag =
 pub const NOWORDWRAP: Flag = switch(
     "nowordwrap",
     None,
-    "in a session, do not break lines between words",
+    "on a terminal, do not break lines between words",
 )
 .in_group(Group::Output);
 

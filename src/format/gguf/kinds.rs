@@ -60,9 +60,15 @@ pub fn file_type(name: &str) -> Option<(u64, &'static str)> {
 }
 
 /// The names of all file types.
-pub fn file_types() -> impl Iterator<Item = &'static str> {
-    FILE_TYPES.iter().map(|(_, name)| *name)
-}
+pub const FILE_TYPE_NAMES: &[&str] = &{
+    let mut names = [""; FILE_TYPES.len()];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = FILE_TYPES[at].1;
+        at += 1;
+    }
+    names
+};
 
 #[rustfmt::skip]
 const FILE_TYPES: &[(u64, &str)] = &[

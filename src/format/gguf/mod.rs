@@ -15,7 +15,7 @@ mod vocabulary;
 mod write;
 
 pub use header::{ALIGNMENT, Array, Header, Tensor, Value};
-pub use kinds::{TensorKind, file_type, file_type_name, file_types};
+pub use kinds::{FILE_TYPE_NAMES, TensorKind, file_type, file_type_name};
 pub use ollama_layout::RULES;
 pub use plan::{Plan, Run};
 pub use read::read;

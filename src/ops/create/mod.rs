@@ -104,7 +104,7 @@ impl Quantizing {
     /// `Usage`, listing all names.
     pub fn parse(text: &str, refusal: Option<fn(&str) -> Error>, pool: &Pool) -> Result<Self> {
         let Some((file_type, name)) = gguf::file_type(text) else {
-            let names = gguf::file_types().collect::<Vec<_>>().join(", ");
+            let names = gguf::FILE_TYPE_NAMES.join(", ");
             return Err(Error::usage(format!(
                 "unknown quantisation type '{text}': {names}"
             )));

@@ -84,6 +84,7 @@ pub fn pull(
     }
     report(Step::Verifying); // Every blob was hashed while it was downloaded.
     report(Step::Writing);
+    store.keep_replaced(request.name)?;
     let removed = store.write_manifest(guard, request.name, &manifest, &bytes)?;
     store.mark_pulled(request.name)?;
     if removed {

@@ -83,6 +83,7 @@ impl Request<'_> {
     /// As [`create`].
     pub fn create(&self, store: &Store, guard: Guard, blob: (Digest, String)) -> Result<()> {
         let source = Source::Blob(blob.0, blob.1);
+        store.keep_replaced(self.name)?;
         create(store, self.name, &source, &Changes::default(), &mut |_| {})?;
         drop(guard);
         store.mark_pulled(self.name)

@@ -265,7 +265,14 @@ impl Registry {
                 ureq::Error::Io(error) => cause(error),
                 error => error.to_string(),
             };
-            network(format!("{method} \"{}\": {why}", shown(url)))
+            // The first bytes of an answer in plain HTTP are no TLS.
+            let is_plain = url.starts_with("https:") && why.contains("InvalidContentType");
+            let hint = if is_plain {
+                ": it speaks plain http, which --insecure allows"
+            } else {
+                ""
+            };
+            network(format!("{method} \"{}\": {why}{hint}", shown(url)))
         })
     }
 

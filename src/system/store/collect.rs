@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::replaced::Replaced;
 use super::unfinished::UNFINISHED;
 use super::{Entry, Origin, Store, walk};
 use crate::core::digest::Digest;
@@ -25,14 +26,14 @@ pub struct Garbage {
     pub path: PathBuf,
     /// Its length in bytes.
     pub bytes: u64,
-    /// `blob`, `partial` or `unfinished`.
+    /// `blob`, `partial`, `unfinished` or `replaced`.
     pub what: &'static str,
 }
 
 /// Disk usage of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Usage {
-    /// The model's name; `(partial)` or `(unused)` for files of no model.
+    /// The model's name; `(partial)`, `(unused)` or `(replaced)` for files of no model.
     pub what: String,
     /// Size of all its blobs, in bytes.
     pub bytes: u64,
@@ -56,12 +57,14 @@ impl Store {
         let path = self.manifest_path(self.root(), &entry.name);
         fs::remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
         self.forget_pulled(&entry.name);
+        let mut unused = self.forget_replaced(&entry.name);
+        unused.extend(entry.manifest.digests());
         for folder in path.ancestors().skip(1).take(3) {
             if fs::remove_dir(folder).is_err() {
                 break; // Not empty: it contains other models.
             }
         }
-        self.collect(&entry.manifest).map(drop)
+        self.collect_unused(unused).map(drop)
     }
 
     /// Removes the unused blobs of `manifest`, unless another process is writing; returns their count.
@@ -88,18 +91,20 @@ impl Store {
         let Some(used) = self.used()? else {
             return Ok(0);
         };
-        unused.retain(|digest| !used.contains_key(digest));
+        let replaced = self.replaced_blobs();
+        unused.retain(|digest| !used.contains_key(digest) && !replaced.contains(digest));
         for digest in &unused {
             self.remove_blob(digest)?;
         }
         Ok(unused.len())
     }
 
-    /// Removes unused files that are at least `age` old and returns them; `dry` only lists them.
+    /// Removes unused files that are at least `age` old and returns them; `dry` only lists them. What was replaced
+    /// less than a day ago stays, however young `age` is, unless `replaced` asks for it too.
     ///
     /// # Errors
     /// `Busy` if another process is writing; if a manifest cannot be read, since it may use any blob.
-    pub fn gc(&self, age: Duration, dry: bool) -> Result<Vec<Garbage>> {
+    pub fn gc(&self, age: Duration, replaced: bool, dry: bool) -> Result<Vec<Garbage>> {
         let _guard = self.exclude()?;
         let before = SystemTime::now()
             .checked_sub(age)
@@ -108,12 +113,21 @@ impl Store {
             Error::failed("a manifest cannot be read and may use any blob; see 'puna ls'")
         })?;
         let mut garbage = self.unfinished(before);
+        let now = SystemTime::now();
+        let (staying, over): (Vec<_>, Vec<_>) =
+            { self.replaced().into_iter() }.partition(|one| one.stays(now) && !replaced);
+        let staying: Vec<Digest> = staying.iter().flat_map(Replaced::blobs).collect();
+        garbage.extend(over.into_iter().map(|one| Garbage {
+            path: one.path,
+            bytes: one.bytes,
+            what: "replaced",
+        }));
         let mut files = Vec::new();
         walk(&self.root().join("blobs"), 1, &mut files)?;
         for path in files {
             let name = file_name(&path);
             let what = match Digest::parse(&name) {
-                Ok(digest) if !used.contains_key(&digest) => "blob",
+                Ok(digest) if !used.contains_key(&digest) && !staying.contains(&digest) => "blob",
                 Err(_) if name.contains("-partial") => "partial",
                 _ => continue,
             };
@@ -153,12 +167,14 @@ impl Store {
         all.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.what.cmp(&b.what)));
         let mut files = Vec::new();
         walk(&self.root().join("blobs"), 1, &mut files)?;
-        let mut rest = [("(partial)", 0), ("(unused)", 0)];
+        let mut rest = [("(partial)", 0), ("(unused)", 0), ("(replaced)", 0)];
+        let replaced = self.replaced_blobs();
         for path in files {
             let name = file_name(&path);
             let bytes = fs::metadata(&path).map_or(0, |meta| meta.len());
             match Digest::parse(&name) {
                 Ok(digest) if used.contains_key(&digest) => {}
+                Ok(digest) if replaced.contains(&digest) => rest[2].1 += bytes,
                 Ok(_) => rest[1].1 += bytes,
                 Err(_) if name.ends_with("-link") => {}
                 Err(_) => rest[0].1 += bytes,

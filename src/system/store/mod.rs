@@ -10,6 +10,7 @@ mod collect;
 mod lock;
 mod partial;
 mod pulled;
+mod replaced;
 mod sending;
 mod unfinished;
 

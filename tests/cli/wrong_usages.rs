@@ -1,0 +1,226 @@
+//! Wrong usages that a new user tried: nothing of the user's is lost, nothing is ignored in silence.
+
+use crate::support::Sandbox;
+
+/// Lines of shell, the status, and a part of the one line on standard error.
+const WRONG: &[(&str, i32, &str)] = &[
+    (
+        "puna serve --socket k.txt",
+        2,
+        "k.txt exists and is not a socket",
+    ),
+    (
+        "puna run nomodel hi --record k.txt",
+        2,
+        "k.txt exists and is not a record of run",
+    ),
+    (
+        "puna run smol hi -n 2 -o num_predict=3",
+        2,
+        "--num-predict and --option num_predict cannot be used together",
+    ),
+    ("puna run smol hi --stop ''", 2, "--stop needs a text"),
+    (
+        "puna run smol - 'Sum up.' < empty",
+        2,
+        "standard input is empty",
+    ),
+    (
+        "puna run smol hi -n 1 --host 127.0.0.1:1 --mem-max 1K",
+        2,
+        "--mem-max is for what this process computes",
+    ),
+    (
+        "puna map smol --host 127.0.0.1:1 --nice 5 < k.txt",
+        2,
+        "--nice is for what this process computes",
+    ),
+    (
+        "puna run smol hi --host 'a b'",
+        2,
+        "the host is neither a name nor an address",
+    ),
+    (
+        "PUNA_HOST=foo:bar:baz puna run smol hi",
+        2,
+        "the host is neither a name nor an address",
+    ),
+    (
+        "puna run smol hi --schema s.json --fields zz",
+        2,
+        "the schema has no property 'zz'",
+    ),
+    (
+        "puna map smol --schema s.json --fields a,a < k.txt",
+        2,
+        "--fields names 'a' twice",
+    ),
+    (
+        "puna map smol -p '{nope}' < k.txt",
+        2,
+        "{nope} is a field: it needs --csv, --tsv or --jsonl",
+    ),
+    (
+        "puna map smol --choose yes,yes < k.txt",
+        2,
+        "duplicate choice 'yes'",
+    ),
+    (
+        "puna map smol --choose yes,,no < k.txt",
+        2,
+        "--choose has an empty choice",
+    ),
+    (
+        "puna map smol --csv --add-column c,c --schema s.json --fields a,b < k.txt",
+        2,
+        "names a column twice",
+    ),
+    (
+        "printf 't,t\\na,b\\n' | puna map smol --csv -p '{t}'",
+        2,
+        "the first line names two columns 't'",
+    ),
+    (
+        "printf 't,y\\na,1\\nb,\"2\\nc,3\\n' | puna map smol --csv -p '{t}' -n 1 -q",
+        2,
+        "the quote that is opened in the row at line 3",
+    ),
+    (
+        "PUNA_CONFIG=/nowhere puna config",
+        2,
+        "PUNA_CONFIG: /nowhere does not exist",
+    ),
+    ("puna cache stat x", 2, "cache stat takes no names"),
+    ("puna cache ls x", 1, "no saved sequence is called 'x'"),
+    (
+        "PUNA_MODELS=k.txt puna ls",
+        2,
+        "is a file, not a folder of models",
+    ),
+    (
+        "puna run smol hi --messages images.json",
+        2,
+        "images.json: images are not read yet",
+    ),
+];
+
+fn prepared() -> Sandbox {
+    let sandbox = Sandbox::with_smol();
+    sandbox.file("k.txt", "precious\n");
+    sandbox.file("empty", "");
+    sandbox.file(
+        "images.json",
+        r#"[{"role":"user","content":"x","images":["aGVsbG8="]}]"#,
+    );
+    sandbox.file(
+        "s.json",
+        r#"{"type":"object","properties":{"a":{"type":"boolean"},"b":{"type":"boolean"}}}"#,
+    );
+    sandbox
+}
+
+#[test]
+fn wrong_usages_are_told_in_one_line() {
+    let sandbox = prepared();
+    for (line, status, words) in WRONG {
+        let done = sandbox.shell(line);
+        let stderr = done.stderr.trim_end().to_string();
+        assert_eq!(done.status, Some(*status), "{line}: {done:?}");
+        assert!(
+            stderr.contains(words) && !stderr.contains('\n'),
+            "{line}: {stderr}"
+        );
+        assert_eq!(done.stdout.replace("output\n", ""), "", "{line}");
+    }
+    let kept = std::fs::read_to_string(sandbox.home.join("k.txt")).unwrap();
+    assert_eq!(kept, "precious\n");
+    // A folder that is mistyped is not made.
+    sandbox
+        .shell("PUNA_MODELS=$HOME/typo puna gc --dry-run")
+        .ok();
+    assert!(!sandbox.home.join("typo").exists());
+    let doctor = sandbox.shell("PUNA_THREADS=2 puna doctor").stdout;
+    assert!(doctor.contains("unknown: PUNA_THREADS"), "{doctor}");
+    let long = sandbox.shell("puna run smol hi -n 1 --num-ctx 99999999");
+    assert!(
+        long.stderr
+            .contains("the model reads 8192 tokens at most, not 99999999"),
+        "{long:?}"
+    );
+    let threads = sandbox.shell("PUNA_NUM_THREADS=9999 timeout 60 puna run smol hi -n 2");
+    assert_eq!(threads.status, Some(0), "{threads:?}");
+}
+
+#[test]
+fn a_failed_run_leaves_the_record_of_an_earlier_one() {
+    let sandbox = prepared();
+    sandbox
+        .shell("puna run smol hi -n 2 -q --record r.json")
+        .ok();
+    let read = || std::fs::read_to_string(sandbox.home.join("r.json")).unwrap();
+    let first = read();
+    sandbox
+        .shell("puna run nomodel hi --record r.json")
+        .fails(3, "nomodel");
+    assert_eq!(read(), first);
+    sandbox
+        .shell("puna run smol hello -n 2 -q --record r.json")
+        .ok();
+    assert_ne!(read(), first);
+    let left = sandbox.shell("ls").ok();
+    assert!(
+        left.lines().all(|name| !name.starts_with("r.json.")),
+        "{left}"
+    );
+}
+
+#[test]
+fn records_come_back_as_they_were() {
+    let sandbox = prepared();
+    let map = |words: &str, input: &str| {
+        sandbox.file("in", input);
+        sandbox.shell(&format!("puna map smol -q -n 2 {words} < in"))
+    };
+    let exact = "{\"a\": 12345678901234567890123, \"b\":1.0,\"c\":1e2}";
+    let out = map(
+        "--jsonl -p '{c}' --add-column t",
+        &format!("{exact}\n{{}}\n"),
+    )
+    .stdout;
+    assert!(out.starts_with(&exact[..exact.len() - 1]), "{out}");
+    let json = map("--jsonl -p '{}' --json", &format!("{exact}\n")).ok();
+    assert!(
+        json.starts_with(&format!("{{\"input\":{exact},\"output\":")),
+        "{json}"
+    );
+    // What cannot be used is given back with its error.
+    let wrong = map("--jsonl -p '{a}' --json", "not json\n");
+    assert!(
+        wrong.stdout.contains("\"input\":\"not json\"") && wrong.status == Some(14),
+        "{wrong:?}"
+    );
+    let own = map("--jsonl -p '{a}' --add-column a", "{\"a\":1}\n");
+    assert!(
+        own.stdout.starts_with("{\"a\":1,\"error\":") && own.status == Some(14),
+        "{own:?}"
+    );
+    let surplus = map("--csv -p '{t}' --add-column x", "t,y\na,1,2\n");
+    assert_eq!(
+        (surplus.stdout.as_str(), surplus.status),
+        ("t,y,x\na,1,,2\n", Some(14))
+    );
+    // A conversation does not answer what nobody said.
+    let chat = sandbox.shell("printf '\\nhi\\n' | puna chat smol -n 2");
+    assert_eq!(chat.status, Some(14), "{chat:?}");
+    for line in [
+        r#"{"role":"user","contnet":"hello"}"#,
+        r#"{"role":"user","content":"x","images":["aGVsbG8="]}"#,
+    ] {
+        sandbox.file("line", line);
+        let done = sandbox.shell("puna chat smol -n 2 --jsonl < line");
+        assert_eq!(done.status, Some(14), "{line}: {done:?}");
+    }
+    // Nothing but an answer goes to standard output.
+    let late = sandbox.shell("puna run smol hi --timeout 1ms");
+    assert_eq!((late.status, late.stdout.as_str()), (Some(10), ""));
+}
