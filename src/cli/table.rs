@@ -26,7 +26,7 @@ pub struct Command {
     pub about: &'static [&'static str],
     /// Examples: a command line and what it does.
     pub examples: &'static [(&'static str, &'static str)],
-    /// What completion suggests for the first operand, and for all others.
+    /// The suggestions of completion for the first operand, and for all others.
     pub completes: (Completes, Completes),
     /// The flags that limit a run, for a command that runs a model; else none.
     pub limits: &'static [Flag],
@@ -89,7 +89,7 @@ impl Command {
     }
 }
 
-/// What shell completion suggests for an operand.
+/// The suggestions of shell completion for an operand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Completes {
     /// Nothing.

@@ -158,7 +158,7 @@ impl Bars {
         bar.set_position(there);
     }
 
-    /// What came, and how fast: `98 MB in 12 seconds, 8.1 MB/s`.
+    /// The bytes that came, and how fast: `98 MB in 12 seconds, 8.1 MB/s`.
     fn summary(&self) -> String {
         let new = |part: &Part| part.bar.position().saturating_sub(part.before);
         let bytes: u64 = self.parts.iter().map(new).sum();

@@ -256,7 +256,7 @@ struct Choices<'a> {
 /// The deltas that one token brought, with the index of its answer.
 type Indexed = (usize, Result<Vec<Delta>>);
 
-/// What happens while answers are computed.
+/// An event while answers are computed.
 enum Step {
     /// Deltas of the answer with this index.
     Deltas(usize, Vec<Delta>),

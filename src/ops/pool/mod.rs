@@ -265,7 +265,7 @@ impl Pool {
         }
     }
 
-    /// What to do about a lack of memory.
+    /// The advice for a lack of memory.
     fn memory_hint(&self) -> &'static str {
         match self.0.config.memory_max {
             Some(most) if most < machine::free_bytes() => "that is what --mem-max allows",

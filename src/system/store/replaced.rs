@@ -1,4 +1,4 @@
-//! What was made here and then replaced by a pull: its manifest and blobs stay for a day, out of the reach of
+//! Models that were made here and then replaced by a pull: manifest and blobs stay for a day, out of the reach of
 //! collections, so that a mistake can be undone by hand.
 
 use std::collections::BTreeSet;

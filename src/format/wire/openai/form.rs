@@ -1,4 +1,4 @@
-//! What an answer must be: its format, and the calls in it.
+//! The form that an answer must have: its format, and the calls in it.
 
 use serde_json::{Map, Value as Json};
 
