@@ -1,4 +1,4 @@
-//! What agents, editors and libraries send by habit: obeyed, refused with the field's name, or named in a header, and
+//! The habits of agents, editors and libraries: each field is obeyed, refused with the field's name, or named in a header, and
 //! never passed over in silence.
 
 use std::os::unix::fs::PermissionsExt;
