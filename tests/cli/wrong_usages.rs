@@ -130,7 +130,12 @@ fn wrong_usages_are_told_in_one_line() {
             stderr.contains(words) && !stderr.contains('\n'),
             "{line}: {stderr}"
         );
-        assert_eq!(done.stdout.replace("output\n", ""), "", "{line}");
+        // The rows before an open quote are answered.
+        let answers = done.stdout.replace("output\n", "");
+        assert!(
+            answers.is_empty() || words.contains("the quote"),
+            "{line}: {answers}"
+        );
     }
     let kept = std::fs::read_to_string(sandbox.home.join("k.txt")).unwrap();
     assert_eq!(kept, "precious\n");
