@@ -17,6 +17,8 @@ pub struct Plan {
     pub batch_tokens: usize,
     /// True if attention may be computed in tiles, over the cells of all sequences.
     pub has_tiles: bool,
+    /// Most tokens of a decode whose logits are, to the bit, those that each would have alone.
+    pub alike_tokens: usize,
     /// The token that answers start with, for a model with an encoder.
     pub answer_start: Option<LlamaToken>,
     /// The cost of drafts; `None`: nothing is drafted.

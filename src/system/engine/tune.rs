@@ -98,6 +98,20 @@ pub const TILE_TOKENS: usize = 64;
 /// prompt's own.
 const TILE_GAIN: usize = 3;
 
+/// From this many rows on, ggml multiplies repacked weights by other code than single rows, where it has no AMX (`ne11 > 3`
+/// in its `repack.cpp`). It rounds activations of four rows together otherwise: gemma-3-270m Q4_K_M on an EPYC with
+/// AVX-512 answered otherwise at temperature 0 with four tokens in a decode.
+const INTERLEAVED_ROWS: usize = 4;
+
+/// Most tokens of a decode whose logits are, to the bit, those that each token would have alone.
+pub fn alike_tokens(repacked: bool, gpu: bool, amx: bool) -> usize {
+    if repacked && !gpu && !amx {
+        INTERLEAVED_ROWS - 1
+    } else {
+        usize::MAX
+    }
+}
+
 /// The cost of drafts, in units of the time of a lone token: more weights are read and more is computed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DraftCost {

@@ -196,7 +196,10 @@ impl<'a> Worker<'a> {
             let drafts = match price {
                 Some(price) if pending == 1 => {
                     generating -= 1;
-                    self.add_drafts(index, room.saturating_sub(1 + generating), price)
+                    let taken = self.batch.n_tokens() as usize + generating;
+                    let alike = self.plan.alike_tokens.saturating_sub(taken);
+                    let room = room.saturating_sub(1 + generating).min(alike);
+                    self.add_drafts(index, room, price)
                 }
                 _ => Vec::new(),
             };
