@@ -63,10 +63,13 @@ fn a_text_that_does_not_fit_can_be_answered_in_pieces() {
         ];
         sandbox.puna(&[&fixed[..], words].concat(), &text)
     };
-    let note = "answered over ";
+    let note = "does not fit: answered over ";
     let question = ["-n", "24", "-", "Which ship left last?"];
     let done = reduce(&question);
     assert!(done.stderr.contains(note), "{done:?}");
+    // Before anything is computed it says how much that will be.
+    let before = "does not fit: it is answered over about ";
+    assert!(done.stderr.contains(before), "{done:?}");
     let pieces: usize = {
         let rest = done.stderr.split(note).nth(1).unwrap();
         rest.split(' ').next().unwrap().parse().unwrap()
