@@ -135,7 +135,11 @@ impl<'a> Prompter<'a> {
             Overflow::Error if reached.tokens > 0 => {
                 return Err(self.too_long(Error::far_too_long(count, limit), limit));
             }
-            Overflow::Error => (full, tokens),
+            Overflow::Error if self.shows_all => (full, tokens),
+            // An engine with a longer context than the one asked for would take it.
+            Overflow::Error => {
+                return Err(self.too_long(Error::too_long(count, limit), limit));
+            }
             Overflow::Truncate | Overflow::WholeMessages => {
                 self.truncated(input, full, tokens, limit)?
             }
