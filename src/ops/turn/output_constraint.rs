@@ -127,10 +127,12 @@ pub(super) fn grammar(
     match &request.turn.constraint {
         // The schema is that of a later answer.
         _ if request.turn.tool_choice.requires() => call_grammar(request, grammar, engine),
-        OutputConstraint::Json => answer_grammar(request, grammar, &json!({ "type": "object" })),
+        OutputConstraint::Json => {
+            answer_grammar(request, grammar, &json!({ "type": "object" }), engine)
+        }
         OutputConstraint::Schema(schema) => {
             schema::check(schema)?;
-            answer_grammar(request, grammar, schema)
+            answer_grammar(request, grammar, schema, engine)
         }
         OutputConstraint::Grammar(text) => Ok(Some(Grammar {
             text: Text::Gbnf(text.clone()),
@@ -192,14 +194,19 @@ fn answer_grammar(
     request: &Request,
     grammar: ToolGrammar,
     schema: &Json,
+    engine: &Engine,
 ) -> Result<Option<Grammar>> {
     let tools = request.turn.tool_choice.among(&request.turn.tools)?;
     let shape = grammar.format.calls.as_ref();
     let shape = shape.filter(|shape| !shape.trigger().is_empty() && !grammar.format.channels);
-    from_first_token(match shape {
-        Some(shape) if !tools.is_empty() => grammar.calls_or_answer(shape, &tools, schema),
-        _ => grammar.answer(schema),
-    })
+    if let Some(shape) = shape.filter(|_| !tools.is_empty()) {
+        let either = from_first_token(grammar.calls_or_answer(shape, &tools, schema))?;
+        // Schemas of tools that no grammar can express leave only the answer.
+        if let Some(either) = either.filter(|either| engine.guide(either.clone()).is_ok()) {
+            return Ok(Some(either));
+        }
+    }
+    from_first_token(grammar.answer(schema))
 }
 
 /// The grammar of the tool calls that an answer must or may contain.

@@ -124,8 +124,6 @@ const COMPLETION_FIELDS: &[&str] = &[
     "max_completion_tokens",
     "stop",
     "user",
-    "echo",
-    "best_of",
     "cache_prompt",
 ];
 
@@ -141,7 +139,6 @@ pub fn completion(body: &Map<String, Json>) -> Result<TurnRequest> {
     let top = integer(body, "logprobs")?.unwrap_or(0);
     let model = text(body, "model")?;
     let (prompt, suffix) = (prompt(body.get("prompt"))?, text(body, "suffix")?);
-    refuse(body)?;
     let extras = extras(body)?;
     decode::named(model)?;
     let input = match (prompt.is_empty(), suffix.is_empty()) {
@@ -173,21 +170,6 @@ fn prompt(given: Option<&Json>) -> Result<&str> {
             )),
         },
         Some(other) => Err(wrong("prompt", "a string", other)),
-    }
-}
-
-/// Refuses what would give another answer than the one asked for.
-fn refuse(body: &Map<String, Json>) -> Result<()> {
-    if flag(body, "echo")? {
-        return Err(Error::usage(
-            "echo is not supported: the prompt is not part of an answer here",
-        ));
-    }
-    match integer(body, "best_of")? {
-        None | Some(0 | 1) => Ok(()),
-        Some(_) => Err(Error::usage(
-            "best_of is not supported: n gives several answers",
-        )),
     }
 }
 
