@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::context::Context;
 use super::flag::JSON;
-use super::out::{Out, human_bytes};
+use super::out::{Out, counted, human_bytes};
 use super::parsed::Parsed;
 use super::table::{Command, Completes, PLAIN, Section};
 use crate::core::clock;
@@ -133,14 +133,9 @@ fn stat(json: bool, config: &Config, out: &mut Out) -> Result<()> {
         return out.json(&[record]);
     }
     if out.output_is_terminal {
-        let prompts = if files.len() == 1 {
-            "prompt"
-        } else {
-            "prompts"
-        };
         return out.write(&format!(
-            "{} {prompts}, {} of at most {}\n",
-            files.len(),
+            "{}, {} of at most {}\n",
+            counted(files.len(), "prompt"),
             human_bytes(bytes),
             human_bytes(most)
         ));

@@ -9,7 +9,7 @@ use super::encoding::{ENCODING, Encoding};
 use super::flag::{Flag, Group, HOST, QUIET, option, switch};
 use super::out::{self, Out};
 use super::parsed::Parsed;
-use super::records::{Format, Record, Records};
+use super::records::{Format, Records};
 use super::run::answer;
 use super::run::turn_args::{Ask, OVERFLOWS};
 use super::run::turn_flags::{
@@ -109,7 +109,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let mut records = Records::new(Input::new(), format, Encoding::read(parsed)?);
     let mut failures = 0;
     while let Some(record) = records.next()? {
-        let message = record.and_then(Record::sound).and_then(|record| {
+        let message = record.check().and_then(|()| {
             if jsonl {
                 message(&record.text)
             } else {

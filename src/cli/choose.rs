@@ -7,7 +7,7 @@ use super::context::{self, Context};
 use super::encoding::ENCODING;
 use super::flag::{Flag, JSON, QUIET, option, switch};
 use super::out::{self, Out};
-use super::parsed::Parsed;
+use super::parsed::{Parsed, repeated};
 use super::run::turn_args::{Ask, OVERFLOWS, PROMPT_BYTES_MAX};
 use super::run::turn_flags::{OPTION, SYSTEM};
 use super::run_limits::{self, Deadline};
@@ -36,12 +36,12 @@ pub const COMMAND: Command = Command {
         QUESTION, ENCODING, STATUS, SURE, SYSTEM, OPTION, JSON, QUIET,
     ],
     about: &[
-        "Reads a text from standard input, which may not be empty, asks the question about it, and prints the likeliest \
-         choice, a tab, and its probability among the choices. Nothing is sampled: the model's own probabilities weigh each choice's \
-         whole text, so that the same input always gives the same answer.",
+        "Reads a text from standard input, which may not be empty, asks the question about it, and prints the \
+         likeliest choice, a tab, and its probability among the choices. Nothing is sampled: the model's own \
+         probabilities weigh each choice's whole text, so that the same input always gives the same answer.",
         "With --status the exit status is 0 for the first choice, 1 for the second and so on, 120 if no choice has \
-         the probability of --sure, and 121 for any failure. With --json all probabilities are printed; with --status and \
-         --quiet nothing is. The model always runs in this process.",
+         the probability of --sure, and 121 for any failure. With --json all probabilities are printed; with --status \
+         and --quiet nothing is. The model always runs in this process.",
     ],
     examples: &[
         (
@@ -97,8 +97,8 @@ impl<'a> ChooseArgs<'a> {
     fn read(parsed: &'a Parsed) -> Result<Self> {
         let sure = parsed.value(&SURE).map(probability).transpose()?;
         let choices = &parsed.operands[1..];
-        if let Some(twice) = (1..choices.len()).find(|at| choices[..*at].contains(&choices[*at])) {
-            let text = format!("duplicate choice '{}'", choices[twice]);
+        if let Some(twice) = repeated(choices) {
+            let text = format!("duplicate choice '{twice}'");
             return Err(Error::usage(text));
         }
         Ok(ChooseArgs {

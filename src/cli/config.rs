@@ -8,7 +8,7 @@ use super::table::{Command, Completes, PLAIN, Section};
 use crate::core::error::{Error, Result};
 use crate::core::name;
 use crate::ops::prefix_cache;
-use crate::system::config::Setting;
+use crate::system::config::{Config, Setting};
 use crate::system::machine;
 
 pub const COMMAND: Command = Command {
@@ -37,22 +37,7 @@ pub const COMMAND: Command = Command {
 
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
-    let mut settings = config.settings();
-    for setting in settings
-        .iter_mut()
-        .filter(|setting| setting.value == "auto")
-    {
-        // What depends on the model stays so.
-        match setting.key {
-            "num_threads" => setting.value = machine::cores().to_string(),
-            "cache_max" => {
-                let cache = prefix_cache::cache(config);
-                let most = cache.map(|cache| prefix_cache::bytes_max(config, &cache));
-                setting.value = most.map_or("auto".to_string(), |bytes| bytes.to_string());
-            }
-            _ => {}
-        }
-    }
+    let settings = config.settings();
     let wanted = match parsed.operands.first() {
         None => settings,
         Some(key) => {
@@ -63,15 +48,20 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
                 let near = near.unwrap_or_default();
                 return Err(Error::usage(format!("no setting is called '{key}'{near}")));
             };
-            if !parsed.has(&JSON) {
-                return out.write(&format!("{}\n", setting.value));
-            }
             vec![setting.clone()]
         }
     };
+    let wanted: Vec<Setting> = wanted
+        .into_iter()
+        .map(|setting| decided(setting, config))
+        .collect();
     if parsed.has(&JSON) {
         let json = |setting: &Setting| serde_json::json!({ "key": setting.key, "value": setting.value, "origin": setting.origin });
         return out.json(&wanted.iter().map(json).collect::<Vec<_>>());
+    }
+    if !parsed.operands.is_empty() {
+        let values = wanted.iter().map(|setting| format!("{}\n", setting.value));
+        return out.write(&values.collect::<String>());
     }
     let row = |setting: &Setting| {
         vec![
@@ -94,4 +84,20 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     } else {
         out.records(&rows)
     }
+}
+
+/// A setting with the value that this machine decides where it is `auto`; what depends on the model stays so.
+fn decided(mut setting: Setting, config: &Config) -> Setting {
+    let value = match setting.key {
+        _ if setting.value != "auto" => None,
+        "num_threads" => Some(machine::cores().to_string()),
+        "cache_max" => {
+            let cache = prefix_cache::cache(config);
+            let most = cache.map(|cache| prefix_cache::bytes_max(config, &cache));
+            most.ok().map(|bytes| bytes.to_string())
+        }
+        _ => None,
+    };
+    setting.value = value.unwrap_or(setting.value);
+    setting
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::context::{self, Context};
 use super::flag::{HOST, JSON};
-use super::out::{Out, human_bytes};
+use super::out::{Out, counted, human_bytes};
 use super::parsed::Parsed;
 use super::table::{Command, NEGATIVE, PLAIN, Section};
 use crate::core::error::Result;
@@ -234,8 +234,7 @@ fn store(config: &Config) -> Vec<Finding> {
         entries.filter(|entry| entry.origin == origin).count()
     };
     let ours = count(Origin::Ours);
-    let models = if ours == 1 { "model" } else { "models" };
-    let mut text = format!("{ours} {models} in {root}");
+    let mut text = format!("{} in {root}", counted(ours, "model"));
     if count(Origin::Ollama) > 0 {
         text += &format!(", {} more of Ollama's", count(Origin::Ollama));
     }

@@ -49,14 +49,23 @@ impl Encoding {
     /// # Errors
     /// `Usage` with the line and the column of the first byte that is not UTF-8.
     pub fn decode(self, bytes: Vec<u8>, what: &str) -> Result<String> {
-        match self {
-            Encoding::Strict => String::from_utf8(bytes).map_err(|error| {
-                let valid = error.utf8_error().valid_up_to();
-                not_text(what, error.as_bytes(), valid)
-            }),
-            Encoding::Replace => Ok(String::from_utf8(bytes)
-                .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())),
-            Encoding::Latin1 => Ok(bytes.into_iter().map(char::from).collect()),
+        let (text, error) = self.decode_or_show(bytes, what);
+        error.map_or(Ok(text), Err)
+    }
+
+    /// The text of bytes, or one that shows what can be read and the error of [`Encoding::decode`].
+    pub fn decode_or_show(self, bytes: Vec<u8>, what: &str) -> (String, Option<Error>) {
+        if self == Encoding::Latin1 {
+            return (bytes.into_iter().map(char::from).collect(), None);
+        }
+        match String::from_utf8(bytes) {
+            Ok(text) => (text, None),
+            Err(error) => {
+                let (bytes, valid) = (error.as_bytes(), error.utf8_error().valid_up_to());
+                let shown = String::from_utf8_lossy(bytes).into_owned();
+                let is_error = self == Encoding::Strict;
+                (shown, is_error.then(|| not_text(what, bytes, valid)))
+            }
         }
     }
 }

@@ -400,6 +400,12 @@ fn aligned(lines: &[Vec<String>], right: &[bool]) -> String {
     text
 }
 
+/// A count of things with their name, in English.
+pub fn counted(count: usize, thing: &str) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{count} {thing}{ending}")
+}
+
 /// Bytes in decimal units for people: `4.7 GB`.
 pub fn human_bytes(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["TB", "GB", "MB", "KB"];

@@ -44,6 +44,17 @@ impl Parsed {
             .map(|(_, value)| value.as_str())
     }
 
+    /// The names in a list with commas, without the white space around them; absent is empty.
+    pub fn names(&self, flag: &Flag) -> Vec<String> {
+        let names = self
+            .value(flag)
+            .unwrap_or_default()
+            .split(',')
+            .map(str::trim);
+        let names = names.filter(|name| !name.is_empty());
+        names.map(str::to_string).collect()
+    }
+
     /// The value of a flag as a number within `range`, if it was given.
     ///
     /// # Errors
@@ -82,4 +93,11 @@ impl Parsed {
             .filter(move |(known, _)| *known == flag.long)
             .map(|(_, value)| value.as_str())
     }
+}
+
+/// The first item that a list has a second time.
+pub fn repeated<T: PartialEq>(list: &[T]) -> Option<&T> {
+    let mut places = 1..list.len();
+    let twice = places.find(|at| list[..*at].contains(&list[*at]))?;
+    list.get(twice)
 }

@@ -50,9 +50,10 @@ pub const COMMAND: Command = Command {
         "An interrupted pull resumes where it stopped; two pulls of one model share the work. Every blob is hashed \
          while it arrives, and a model gets its name only when it is complete. The model then does not change until it \
          is pulled again: run never uses the network for it.",
-        "With --all every model is fetched again that came from a registry. A model that was made here, copied or changed \
-         is left alone by --all and by 'puna outdated'; a pull of its name is refused, unless --replace is given. With --check nothing is fetched, and the \
-         status is 13 if the registry has another model under one of the names.",
+        "With --all every model is fetched again that came from a registry. A model that was made here, copied or \
+         changed is left alone by --all and by 'puna outdated'; a pull of its name is refused, unless --replace is \
+         given. With --check nothing is fetched, and the status is 13 if the registry has another model under one of \
+         the names.",
         "On a terminal bars show the progress; elsewhere a line on standard error reports every 10 %, or nothing with \
          -q. With --json the records of the API go to standard output.",
         "With --locked a model is fetched only with the digest that the lock file gives, even if its tag has moved on, \

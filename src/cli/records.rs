@@ -1,5 +1,6 @@
 //! Records of standard input: lines, NUL-terminated texts, JSON objects, and rows of TSV or CSV.
 
+use std::borrow::Cow;
 use std::io::{self, BufRead, Read};
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use super::encoding::Encoding;
 use super::flag::{Flag, Group, switch};
 use super::map::template;
 use super::out;
+use super::parsed::Parsed;
 use super::stdin::Input;
 use crate::core::error::{Error, Result};
 use crate::core::json;
@@ -37,6 +39,17 @@ pub enum Format {
     Tabs,
     /// Comma-separated fields as in RFC 4180; the first row names them.
     Commas,
+}
+
+impl Format {
+    /// The format of texts that the command line names.
+    pub fn of_texts(parsed: &Parsed) -> Self {
+        if parsed.has(&NULL) {
+            Format::Nul
+        } else {
+            Format::Lines
+        }
+    }
 }
 
 /// A record.
@@ -79,20 +92,25 @@ impl Record {
         }
     }
 
-    /// The record, if it can be used.
+    /// Checks that the record can be used.
     ///
     /// # Errors
     /// `Usage` with its flaw.
-    pub fn sound(self) -> Result<Self> {
+    pub fn check(&self) -> Result<()> {
         match &self.flaw {
             Some(flaw) => Err(Error::usage(flaw.as_str())),
-            None => Ok(self),
+            None => Ok(()),
         }
     }
 
-    /// The JSON of the record as it was read; `None` for other records.
-    pub fn raw_json(&self) -> Option<&str> {
-        matches!(self.fields, Fields::Json(_)).then(|| self.text.trim())
+    /// True for a JSON object with this member.
+    pub fn has_member(&self, name: &str) -> bool {
+        matches!(&self.fields, Fields::Json(value) if value.get(name).is_some())
+    }
+
+    /// The JSON object of the record as it was read; `None` for other records.
+    pub fn object(&self) -> Option<&str> {
+        matches!(self.fields, Fields::Json(Json::Object(_))).then(|| self.text.trim())
     }
 
     /// The cells of a row, in the order of its columns; of any other record, none.
@@ -103,14 +121,15 @@ impl Record {
         }
     }
 
-    /// The record as JSON: its value, an object of its fields, or its text.
-    pub fn json(&self) -> Json {
+    /// The record as JSON: its value as it was read, an object of its fields, or its text.
+    pub fn json(&self) -> Cow<'_, str> {
         match &self.fields {
-            Fields::Json(value) => value.clone(),
-            Fields::None => self.text.as_str().into(),
+            Fields::Json(_) => self.text.trim().into(),
+            Fields::None => json::line(&self.text).into(),
             Fields::Row(names, cells) => {
                 let cells = cells.iter().map(|cell| cell.as_str().into());
-                Json::Object(names.iter().cloned().zip(cells).collect())
+                let object = names.iter().cloned().zip(cells).collect();
+                json::line(&Json::Object(object)).into()
             }
         }
     }
@@ -190,13 +209,15 @@ impl<R: BufRead> Records<R> {
     /// If the input cannot be read or the record is invalid; the message has the record's number.
     pub fn line(&mut self) -> Result<Option<String>> {
         self.count += 1;
-        let line = self.next()?.map(|record| record.and_then(Record::sound));
-        let line = line.map(|record| record.map(|record| record.text));
+        let Some(record) = self.next()? else {
+            return Ok(None);
+        };
         let unreadable = |error: Error| {
             let text = format!("line {} of standard input: {error}", self.count);
             Error::plain(error.class(), text)
         };
-        line.transpose().map_err(unreadable)
+        record.check().map_err(unreadable)?;
+        Ok(Some(record.text))
     }
 
     /// The text that the next record stands for: the escapes of a line, as lists are printed, are resolved.
@@ -224,26 +245,24 @@ impl<R: BufRead> Records<R> {
         self.names.clone()
     }
 
-    /// The next record, or its error; after such an error the next record can still be read.
+    /// The next record; behind one with a flaw the next can still be read.
     ///
     /// # Errors
     /// If the input cannot be read, its columns have no names that can be read, or a record is longer than 16 MiB;
     /// reading cannot continue then.
-    pub fn next(&mut self) -> Result<Option<Result<Record>>> {
+    pub fn next(&mut self) -> Result<Option<Record>> {
         match self.format {
             Format::Lines | Format::Nul => {
                 let text = self.text()?;
-                Ok(text.map(|(text, flaw)| {
-                    Ok(Record {
-                        text,
-                        fields: Fields::None,
-                        flaw,
-                    })
+                Ok(text.map(|(text, flaw)| Record {
+                    text,
+                    fields: Fields::None,
+                    flaw,
                 }))
             }
             Format::Json => {
                 let text = self.text()?;
-                Ok(text.map(|(text, flaw)| Ok(json_record(text, flaw))))
+                Ok(text.map(|(text, flaw)| json_record(text, flaw)))
             }
             Format::Tabs | Format::Commas => {
                 let names = match &self.names {
@@ -256,7 +275,7 @@ impl<R: BufRead> Records<R> {
                         Some((names, None)) => self.names.insert(Arc::new(names)).clone(),
                     },
                 };
-                Ok(self.row()?.map(|row| Ok(self.record(names, row))))
+                Ok(self.row()?.map(|row| self.record(names, row)))
             }
         }
     }
@@ -335,11 +354,8 @@ impl<R: BufRead> Records<R> {
 
     /// The text of bytes; where they are none, a text that shows what can be read, and the reason.
     fn decoded(&self, bytes: Vec<u8>, what: &str) -> (String, Option<String>) {
-        let lossy = String::from_utf8_lossy(&bytes).into_owned();
-        match self.encoding.decode(bytes, what) {
-            Ok(text) => (text, None),
-            Err(error) => (lossy, Some(error.to_string())),
-        }
+        let (text, error) = self.encoding.decode_or_show(bytes, what);
+        (text, error.map(|error| error.to_string()))
     }
 
     /// The bytes of the next line or text, without their end.
@@ -371,7 +387,7 @@ impl<R: BufRead> Records<R> {
 
 /// A record of JSON lines; one that is not JSON is its text.
 fn json_record(text: String, flaw: Option<String>) -> Record {
-    let text = String::from_utf8(json::repaired(text.into_bytes())).unwrap_or_default();
+    let text = json::repaired(text);
     let (fields, flaw) = match (flaw, serde_json::from_str(&text)) {
         (Some(flaw), _) => (Fields::None, Some(flaw)),
         (None, Ok(value)) => (Fields::Json(value), None),
@@ -405,7 +421,7 @@ pub fn csv_row(cells: &[String]) -> String {
 mod tests {
     use super::*;
 
-    fn read(text: &str, format: Format) -> Vec<Result<Record>> {
+    fn read(text: &str, format: Format) -> Vec<Record> {
         let mut records = Records::new(text.as_bytes(), format, Encoding::Strict);
         std::iter::from_fn(|| records.next().unwrap()).collect()
     }
@@ -415,31 +431,31 @@ mod tests {
         let texts = |text, format| -> Vec<String> {
             read(text, format)
                 .into_iter()
-                .map(|record| record.unwrap().text)
+                .map(|record| record.text)
                 .collect()
         };
         assert_eq!(texts("a\r\nb\n\nc", Format::Lines), ["a", "b", "", "c"]);
         assert_eq!(texts("a\nb\0c\0", Format::Nul), ["a\nb", "c"]);
         let tabs = read("name\tage\nAnna\t7\nBo\n", Format::Tabs);
-        let first = tabs[0].as_ref().unwrap();
+        let first = &tabs[0];
         assert_eq!(first.field("age").as_deref(), Some("7"));
-        assert!(tabs[1].as_ref().unwrap().flaw.is_some());
+        assert!(tabs[1].flaw.is_some());
         let text = "name,says\r\nAnna,\"a, \"\"b\"\"\nc\"\r\nBo\r\nEva,\n";
         let rows = read(text, Format::Commas);
-        let first = rows[0].as_ref().unwrap();
+        let first = &rows[0];
         assert_eq!(first.field("says").as_deref(), Some("a, \"b\"\nc"));
         assert_eq!(first.text, "Anna,\"a, \"\"b\"\"\nc\"");
-        let short = rows[1].as_ref().unwrap();
+        let short = &rows[1];
         let flaw = short.flaw.as_deref();
         assert_eq!(
             flaw,
             Some("it has 1 of the 2 fields that the first line names")
         );
         assert_eq!(short.cells(), ["Bo", ""]);
-        assert_eq!(rows[2].as_ref().unwrap().field("says").as_deref(), Some(""));
+        assert_eq!(rows[2].field("says").as_deref(), Some(""));
         let json = read("{\"a\":1}\nnonsense\n\"x\"\n", Format::Json);
-        assert_eq!(json[0].as_ref().unwrap().field("a").as_deref(), Some("1"));
-        let wrong = json[1].as_ref().unwrap();
+        assert_eq!(json[0].field("a").as_deref(), Some("1"));
+        let wrong = &json[1];
         assert!(
             wrong.flaw.is_some() && wrong.text == "nonsense",
             "{wrong:?}"

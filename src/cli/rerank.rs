@@ -31,12 +31,12 @@ pub const COMMAND: Command = Command {
     arity: (2, 2),
     flags: &[TOP, NULL, ENCODING, OPTION, JSON, HOST, QUIET],
     about: &[
-        "Reads lines from standard input and prints each line's score, a tab, and the line, the best first; lines with \
-         equal scores keep their order. A reranking model reads question and line together, and its scores may be any \
-         numbers; with an embedding model the score is the cosine of the angle between the two vectors. A line that is \
-         longer than the model accepts is cut. The escapes of a printed field (\\n, \\t, \\r, \\\\) stand for what was escaped, as in the output \
-         of tokens --split; with -0 texts end with NUL and have none. Lines are scored 64 at a time, and with --top only the N best are kept \
-         in memory.",
+        "Reads lines from standard input and prints each line's score, a tab, and the line, the best first; lines \
+         with equal scores keep their order. A reranking model reads question and line together, and its scores may be \
+         any numbers; with an embedding model the score is the cosine of the angle between the two vectors. A line \
+         that is longer than the model accepts is cut. The escapes of a printed field (\\n, \\t, \\r, \\\\) stand for \
+         what was escaped, as in the output of tokens --split; with -0 texts end with NUL and have none. Lines are \
+         scored 64 at a time, and with --top only the N best are kept in memory.",
     ],
     examples: &[(
         "puna rerank mini 'How do whales breathe?' --top 3 < lines.txt | cut -f2",
@@ -128,15 +128,10 @@ struct Score {
 
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let top = parsed.number(&TOP, 1..=usize::MAX)?;
-    let format = if parsed.has(&NULL) {
-        Format::Nul
-    } else {
-        Format::Lines
-    };
     let encoding = Encoding::read(parsed)?;
     let ranker = Ranker::open(parsed, context)?;
     let deadline = Deadline::new();
-    let mut input = Records::new(Input::new(), format, encoding);
+    let mut input = Records::new(Input::new(), Format::of_texts(parsed), encoding);
     let mut found: Vec<(f32, usize, String)> = Vec::new();
     let mut count: usize = 0;
     loop {

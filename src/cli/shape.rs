@@ -6,10 +6,11 @@ use serde_json::Value as Json;
 
 use super::flag::{Flag, Group, JSON, maybe, option, switch};
 use super::out;
-use super::parsed::Parsed;
+use super::parsed::{Parsed, repeated};
 use super::run::turn_flags::{FORMAT, SCHEMA};
 use crate::core::error::{Error, Result};
 use crate::core::turn::OutputConstraint;
+use crate::format::reply::schema;
 
 pub const EXTRACT: Flag = maybe(
     "extract",
@@ -67,21 +68,14 @@ impl Shape {
                 return Err(Error::usage(text));
             }
         };
-        let names = parsed.value(&FIELDS).unwrap_or_default().split(',');
-        let fields: Vec<String> = names
-            .map(|name| name.trim().to_string())
-            .filter(|name| !name.is_empty())
-            .collect();
         let shape = Shape {
             extract,
-            fields,
+            fields: parsed.names(&FIELDS),
             one_line: parsed.has(&ONE_LINE),
             strip: parsed.has(&STRIP),
         };
-        if let Some(twice) =
-            (1..shape.fields.len()).find(|at| shape.fields[..*at].contains(&shape.fields[*at]))
-        {
-            let text = format!("--fields names '{}' twice", shape.fields[twice]);
+        if let Some(twice) = repeated(&shape.fields) {
+            let text = format!("--fields names '{twice}' twice");
             return Err(Error::usage(text));
         }
         if parsed.has(&FIELDS) && shape.fields.is_empty() {
@@ -114,20 +108,7 @@ impl Shape {
         let Some(named) = schema["properties"].as_object() else {
             return Ok(());
         };
-        const OTHERS: [&str; 9] = [
-            "additionalProperties",
-            "patternProperties",
-            "unevaluatedProperties",
-            "allOf",
-            "anyOf",
-            "oneOf",
-            "$ref",
-            "if",
-            "dependentSchemas",
-        ];
-        let is_closed = OTHERS
-            .iter()
-            .all(|key| matches!(schema.get(key), None | Some(Json::Bool(false))));
+        let is_closed = schema::names_all(schema);
         let first = |field: &&String| field.split('.').next().unwrap_or_default().to_string();
         let has = |field: &&String| named.contains_key(*field) || named.contains_key(&first(field));
         match self.fields.iter().find(|field| is_closed && !has(field)) {

@@ -48,9 +48,9 @@ pub const GC: Command = Command {
     flags: &[DRY_RUN, OLDER_THAN, REPLACED, JSON, QUIET],
     about: &[
         "Removes blobs that no model uses, partial downloads, files that a killed process left, and derived files in \
-         the cache, if they were not changed or used for an hour. Each is printed: its kind (blob, partial, unfinished, \
-         replaced or derived), a tab, its bytes, a tab, and its path. While another puna adds to the store nothing is removed \
-         and the status is 9.",
+         the cache, if they were not changed or used for an hour. Each is printed: its kind (blob, partial, \
+         unfinished, replaced or derived), a tab, its bytes, a tab, and its path. While another puna adds to the store \
+         nothing is removed and the status is 9.",
         "Starting a server removes nothing. rm, and a create or pull that replaces a model, remove the blobs that only \
          that model used. But a model that was made here and that pull --replace replaced stays for a day, its manifest \
          in the folder replaced of the store; then gc removes it, or earlier with --replaced.",

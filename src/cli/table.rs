@@ -87,6 +87,11 @@ impl Command {
     pub fn all_flags(&self) -> impl Iterator<Item = &'static Flag> {
         self.flags.iter().chain(self.limits).chain([&HELP])
     }
+
+    /// Its name and, if there is one, its alias.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        [Some(self.name), self.alias].into_iter().flatten()
+    }
 }
 
 /// The suggestions of shell completion for an operand.

@@ -36,9 +36,10 @@ pub const EMBED: Command = Command {
     flags: &[NULL, ENCODING, F32, DIMENSIONS, OPTION, JSON, HOST, QUIET],
     about: &[
         "Reads lines from standard input and prints each line, a tab, and its vector: numbers with blanks between \
-         them. Backslashes, tabs and line ends in a text are escaped as \\\\, \\t, \\r and \\n, and lines are read in this form too: \
-         tokens --split, embed and nearest keep the text itself. With -0 texts end with NUL, and nothing in them is an escape. Vectors have length 1. Lines are printed \
-         in order, as soon as they are computed; a line that is longer than the model accepts is cut.",
+         them. Backslashes, tabs and line ends in a text are escaped as \\\\, \\t, \\r and \\n, and lines are read in \
+         this form too: tokens --split, embed and nearest keep the text itself. With -0 texts end with NUL, and \
+         nothing in them is an escape. Vectors have length 1. Lines are printed in order, as soon as they are \
+         computed; a line that is longer than the model accepts is cut.",
     ],
     examples: &[(
         "puna embed mini < titles.txt > titles.vectors",
@@ -151,14 +152,9 @@ impl Maker {
 
 fn embed(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     parsed.only_one(&[(&F32, ()), (&JSON, ())])?;
-    let format = if parsed.has(&NULL) {
-        Format::Nul
-    } else {
-        Format::Lines
-    };
     let encoding = Encoding::read(parsed)?;
     let maker = Maker::open(parsed, context)?;
-    let mut input = Records::new(Input::new(), format, encoding);
+    let mut input = Records::new(Input::new(), Format::of_texts(parsed), encoding);
     let mut ended = None;
     while ended.is_none() {
         let mut texts = Vec::new();

@@ -31,12 +31,6 @@ impl Default for Address {
     }
 }
 
-/// True for an IPv6 address, with or without a zone.
-fn is_v6(host: &str) -> bool {
-    let address = host.split('%').next().unwrap_or_default();
-    address.parse::<std::net::Ipv6Addr>().is_ok()
-}
-
 impl Address {
     /// Parses `host`, `:port`, `host:port`, `[v6]:port` and `scheme://host[:port][/path]`.
     ///
@@ -117,6 +111,12 @@ fn bracketed(host: &str) -> String {
     } else {
         host.to_string()
     }
+}
+
+/// True for an IPv6 address, with or without a zone.
+fn is_v6(host: &str) -> bool {
+    let address = host.split('%').next().unwrap_or_default();
+    address.parse::<std::net::Ipv6Addr>().is_ok()
 }
 
 fn split_port(authority: &str) -> Option<(&str, Option<&str>)> {

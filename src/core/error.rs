@@ -130,18 +130,6 @@ impl Error {
         .into()
     }
 
-    /// The tokens of a prompt that is too long, and those of its context.
-    pub fn lengths(&self) -> Option<(usize, usize)> {
-        match &*self.0 {
-            Kind::TooLong {
-                prompt_tokens,
-                context_tokens,
-                ..
-            } => Some((*prompt_tokens, *context_tokens)),
-            _ => None,
-        }
-    }
-
     /// The same for a context that is as long as the model was trained for: a longer one does not help.
     pub fn at_maximum(mut self) -> Self {
         if let Kind::TooLong { is_maximum, .. } = &mut *self.0 {
@@ -202,6 +190,18 @@ impl Error {
     /// The requester has gone, or cancelled the request.
     pub fn cancelled() -> Self {
         Self::plain(Class::Cancelled, "cancelled")
+    }
+
+    /// The tokens of a prompt that is too long, and those of its context.
+    pub fn lengths(&self) -> Option<(usize, usize)> {
+        match &*self.0 {
+            Kind::TooLong {
+                prompt_tokens,
+                context_tokens,
+                ..
+            } => Some((*prompt_tokens, *context_tokens)),
+            _ => None,
+        }
     }
 
     /// The class of this failure.

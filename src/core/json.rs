@@ -16,46 +16,40 @@ pub fn line(value: &impl Serialize) -> String {
     String::from_utf8(bytes).expect("serde_json writes UTF-8")
 }
 
-/// JSON with U+FFFD in place of what is no text: bytes that are not UTF-8, and escapes of half a character outside the
-/// basic plane (`\\ud83d` alone), which programs write that cut a text between its 16-bit units. Go reads them so.
-pub fn repaired(bytes: Vec<u8>) -> Vec<u8> {
-    let bytes = match String::from_utf8(bytes) {
-        Ok(text) => text.into_bytes(),
-        Err(error) => String::from_utf8_lossy(error.as_bytes())
-            .into_owned()
-            .into_bytes(),
-    };
-    if !bytes
-        .windows(3)
-        .any(|three| matches!(three, [b'\\', b'u', b'd' | b'D']))
-    {
-        return bytes;
+/// The text of bytes as Go reads JSON: with U+FFFD in place of what is not UTF-8, and [`repaired`].
+pub fn repaired_bytes(bytes: Vec<u8>) -> String {
+    let text = String::from_utf8(bytes);
+    repaired(text.unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+}
+
+/// JSON with U+FFFD in place of escapes of half a character outside the basic plane (`\\ud83d` alone), which programs write
+/// that cut a text between its 16-bit units. Go reads them so.
+pub fn repaired(text: String) -> String {
+    if !text.contains("\\ud") && !text.contains("\\uD") {
+        return text;
     }
-    let mut repaired = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let escape = &bytes[at..bytes.len().min(at + 12)];
-        let (length, is_half) = match (half(escape), half(escape.get(6..).unwrap_or_default())) {
+    let mut repaired = String::with_capacity(text.len());
+    let mut rest = text.as_str();
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        repaired += before;
+        let (length, is_half) = match (half(escape), escape.get(6..).and_then(half)) {
             (Some(true), Some(false)) => (12, false),
             (Some(_), _) => (6, true),
             // Whatever an escape stands for, its second character begins none.
-            (None, _) if escape[0] == b'\\' => (escape.len().min(2), false),
-            (None, _) => (1, false),
+            (None, _) => (escape.chars().take(2).map(char::len_utf8).sum(), false),
         };
-        match is_half {
-            true => repaired.extend_from_slice(b"\\ufffd"),
-            false => repaired.extend_from_slice(&bytes[at..at + length]),
-        }
-        at += length;
+        let (escape, behind) = escape.split_at(length);
+        repaired += if is_half { "\\ufffd" } else { escape };
+        rest = behind;
     }
-    repaired
+    repaired + rest
 }
 
 /// True for an escape of the first half of a character, false for one of the second half.
-fn half(escape: &[u8]) -> Option<bool> {
-    let digits = escape.strip_prefix(b"\\u")?.get(..4)?;
-    let unit = u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-    match unit {
+fn half(escape: &str) -> Option<bool> {
+    let digits = escape.strip_prefix("\\u")?.get(..4)?;
+    match u16::from_str_radix(digits, 16).ok()? {
         0xd800..0xdc00 => Some(true),
         0xdc00..0xe000 => Some(false),
         _ => None,
@@ -120,8 +114,7 @@ mod tests {
             (b"\"\xff\\ud800\"", "\"\u{fffd}\\ufffd\""),
             (b"\"\\u00e9\\", "\"\\u00e9\\"),
         ] {
-            let text = String::from_utf8(repaired(given.to_vec())).unwrap();
-            assert_eq!(text, repaired_as);
+            assert_eq!(repaired_bytes(given.to_vec()), repaired_as);
         }
     }
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json};
 use super::http::{Exchange, NoBody};
 use super::reply::fail;
 use crate::core::error::{Class, Error, Result};
-use crate::core::json::repaired;
+use crate::core::json::repaired_bytes;
 
 /// Largest body with content, such as a conversation with images.
 const CONTENT_BYTES_MAX: usize = 64 << 20;
@@ -73,7 +73,7 @@ fn body<T: DeserializeOwned>(
     fail: Fail,
 ) -> Option<(Exchange, Result<T>)> {
     match exchange.body(bytes_max) {
-        Ok(bytes) => return Some((exchange, parse(repaired(bytes)))),
+        Ok(bytes) => return Some((exchange, parse(repaired_bytes(bytes)))),
         Err(NoBody::TooLong) => {
             let limit = bytes_max >> 20;
             let error = Error::usage(format!("the request body is larger than {limit} MiB"));
@@ -99,21 +99,21 @@ fn body<T: DeserializeOwned>(
 }
 
 /// Parses the first JSON value of a body; field names match in any case.
-fn parse<T: DeserializeOwned>(bytes: Vec<u8>) -> Result<T> {
-    if bytes.is_empty() {
+fn parse<T: DeserializeOwned>(text: String) -> Result<T> {
+    if text.is_empty() {
         return Err(Error::usage("missing request body"));
     }
-    if values(&bytes) > VALUES_MAX {
+    if values(text.as_bytes()) > VALUES_MAX {
         return Err(Error::usage("the request body contains too many values"));
     }
-    let mut values = serde_json::Deserializer::from_slice(&bytes).into_iter::<Json>();
+    let mut values = serde_json::Deserializer::from_str(&text).into_iter::<Json>();
     let value = match values.next() {
         None => return Err(Error::usage("unexpected EOF")),
         Some(Err(error)) if error.is_eof() => return Err(Error::usage("unexpected EOF")),
         Some(Err(error)) => return Err(Error::usage(error.to_string())),
         Some(Ok(value)) => value,
     };
-    drop(bytes); // A body may be large, and its parsed values are a second copy.
+    drop(text); // A body may be large, and its parsed values are a second copy.
     let whole = std::any::type_name::<T>();
     let whole = whole.rsplit("::").next().unwrap_or(whole);
     let map: Map<String, Json> = match value {

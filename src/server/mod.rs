@@ -9,6 +9,7 @@ mod handlers;
 mod http;
 mod ids;
 mod listener;
+mod notices;
 mod reply;
 mod resolve;
 mod route;

@@ -91,8 +91,8 @@ pub fn route(server: &Arc<Server>, mut exchange: Exchange) {
     ];
     // A page of a foreign site knows no key, so that a request with one needs no further rule.
     let keys = server.keys.as_ref();
-    let has_key = keys.is_some_and(|keys| keys.knows(key(&exchange)));
-    match server.access.judge(&exchange, has_key) {
+    let has_key = || keys.is_some_and(|keys| keys.knows(key(&exchange)));
+    match server.access.judge(&exchange, &has_key) {
         Verdict::Pass(more) => headers.extend(more),
         Verdict::Answer(reply) => return exchange.reply(reply, &headers),
         Verdict::Refuse(why) => {

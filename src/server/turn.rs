@@ -11,6 +11,7 @@ use serde_json::{Map, Value as Json};
 
 use super::body::content_of;
 use super::http::{Chunks, Exchange, Reply};
+use super::notices;
 use super::reply::{error_body, error_reply};
 use super::resolve::{Resolved, resolve};
 use super::shared::Server;
@@ -32,12 +33,6 @@ const LINES: &str = "application/x-ndjson";
 const COMMENT: &str = ": still computing\n\n";
 /// Content type of an error in place of newline-delimited JSON, as the reference sends it.
 const RECORD: &str = "application/json";
-/// Names the fields that had no effect.
-const IGNORED: &str = "Puna-Ignored";
-/// Tokens of the prompt that were dropped.
-const TRUNCATED: &str = "Puna-Truncated-Tokens";
-/// Longest name of a field that is repeated to the client.
-const NAME_CHARS_MAX: usize = 80;
 /// Deltas of several answers at once that may wait to be sent.
 const WAITING_MAX: usize = 64;
 
@@ -109,7 +104,7 @@ pub fn answer<E: Encoder>(
         Err(error) => return reply(exchange, Err(error), &headers, errors),
     };
     let mut headers = headers;
-    headers.extend(ignored(server, &resolved.turn));
+    headers.extend(notices::ignored(server, &resolved.turn));
     if resolved.turn.input.is_none() {
         return only_load(server, exchange, headers, &resolved, &mut encoder, errors);
     }
@@ -126,7 +121,7 @@ pub fn answer<E: Encoder>(
     };
     // The first answer reports every error of the request, before anything is sent.
     let first = choices.start(0);
-    headers.extend(first.iter().filter_map(truncated));
+    headers.extend(first.iter().filter_map(notices::truncated));
     if resolved.turn.stream {
         return Stream::new(exchange, headers, encoder, errors).run(first, &choices);
     }
@@ -144,29 +139,6 @@ pub fn answer<E: Encoder>(
         &headers,
         errors,
     );
-}
-
-/// The header that names the fields of a request that are neither obeyed nor refused; the log names them too.
-fn ignored(server: &Server, turn: &TurnRequest) -> Option<(&'static str, String)> {
-    let plain = |name: &String| -> String {
-        let plain = name
-            .chars()
-            .filter(|c| c.is_ascii_alphanumeric() || "._-".contains(*c));
-        plain.take(NAME_CHARS_MAX).collect()
-    };
-    let names: Vec<String> = turn.ignored.iter().map(plain).collect();
-    if names.is_empty() {
-        return None;
-    }
-    let names = names.join(", ");
-    (server.log)(&format!("{}: ignored {names}", plain(&turn.model)));
-    Some((IGNORED, names))
-}
-
-/// The header that gives the tokens of the prompt that were dropped to make it fit.
-fn truncated(turn: &Turn) -> Option<(&'static str, String)> {
-    let dropped = turn.usage().truncated_tokens;
-    (dropped > 0).then(|| (TRUNCATED, dropped.to_string()))
 }
 
 /// Answers a request without an input: loads or unloads the model.

@@ -16,7 +16,7 @@ use super::context::Context;
 use super::encoding::{ENCODING, Encoding};
 use super::flag::{Flag, Group, HOST, JSON, QUIET, option, switch};
 use super::out::{self, Out};
-use super::parsed::Parsed;
+use super::parsed::{Parsed, repeated};
 use super::records::{Format, NULL};
 use super::run::turn_args::{Ask, OVERFLOWS};
 use super::run::turn_flags::{
@@ -84,18 +84,18 @@ pub const COMMAND: Command = Command {
         QUIET,
     ],
     about: &[
-        "Loads the model once, fills the template with each record (without --prompt the record is the prompt), and prints one line for each answer, in the \
-         order of the records. In the template {} is the record, {name} one of its fields, {{ and }} are braces. \
-         Newlines, tabs and backslashes in an answer are escaped, so that line N answers record N; --json prints an \
-         object with input, output, tokens, ms and, after a failure, error. A prompt that does not fit --num-ctx is \
-         such an error, unless --overflow says what to keep: head, tail, or middle, which drops the middle. A note, \
-         and dropped in the object, then give the number of dropped tokens. A note, and cut in the object, tell of an answer \
-         that a limit cut.",
+        "Loads the model once, fills the template with each record (without --prompt the record is the prompt), and \
+         prints one line for each answer, in the order of the records. In the template {} is the record, {name} one of \
+         its fields, {{ and }} are braces. Newlines, tabs and backslashes in an answer are escaped, so that line N \
+         answers record N; --json prints an object with input, output, tokens, ms and, after a failure, error. A \
+         prompt that does not fit --num-ctx is such an error, unless --overflow says what to keep: head, tail, or \
+         middle, which drops the middle. A note, and dropped in the object, then give the number of dropped tokens. A \
+         note, and cut in the object, tell of an answer that a limit cut.",
         "With --csv and --tsv the first row names the columns, and the output is such a table too: a column output, \
          or one for each of --fields. --add-column keeps the columns of the records and adds the answer under a new \
          name, or the --fields under as many names; with --jsonl it adds members to the objects. CSV is read and \
-         written as in RFC 4180, with quotes where they are needed. Empty lines of CSV are no records. The cells of TSV are neither unescaped nor \
-         escaped, answers are.",
+         written as in RFC 4180, with quotes where they are needed. Empty lines of CSV are no records. The cells of \
+         TSV are neither unescaped nor escaped, answers are.",
         "A record that fails prints an empty line, or an object with its error, and a note; the other records are \
          still answered, and the status is then 14. An answer that the token limit cut also fails its record if \
          --schema, --format, --grammar or --choose is given. --retry applies to each record.",
@@ -229,13 +229,9 @@ fn layout(parsed: &Parsed, format: Format, ask: &Ask) -> Result<Layout> {
     let shape = Shape::read(parsed)?;
     shape.check(&ask.turn.constraint)?;
     parsed.only_one(&[(&JSON, ()), (&ADD_COLUMN, ())])?;
-    let names = parsed.value(&ADD_COLUMN).unwrap_or_default().split(',');
-    let added: Vec<String> = names
-        .map(|name| name.trim().to_string())
-        .filter(|name| !name.is_empty())
-        .collect();
+    let added = parsed.names(&ADD_COLUMN);
     if parsed.has(&ADD_COLUMN) {
-        if (1..added.len()).any(|at| added[..at].contains(&added[at])) {
+        if repeated(&added).is_some() {
             return Err(Error::usage("--add-column names a column twice"));
         }
         if added.iter().any(|name| name.contains(['\t', '\n', '\r'])) {
@@ -318,8 +314,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     }
     match deadline.check(mapped)? {
         0 => return Ok(()),
-        1 => out::complain("1 record failed"),
-        count => out::complain(&format!("{count} records failed")),
+        count => out::complain(&format!("{} failed", out::counted(count, "record"))),
     }
     context.end_with(RECORDS_FAILED);
     Ok(())
@@ -359,8 +354,8 @@ fn ask(parsed: &Parsed) -> Result<Ask> {
         if choices.contains(&"") {
             return Err(Error::usage("--choose has an empty choice"));
         }
-        if let Some(twice) = (1..choices.len()).find(|at| choices[..*at].contains(&choices[*at])) {
-            let text = format!("duplicate choice '{}'", choices[twice]);
+        if let Some(twice) = repeated(&choices) {
+            let text = format!("duplicate choice '{twice}'");
             return Err(Error::usage(text));
         }
         if choices.len() < 2 {

@@ -229,7 +229,7 @@ impl Layout {
                 let mut more = serde_json::Map::new();
                 for (name, value) in self.added.iter().zip(values) {
                     // A record that has such a member keeps its own.
-                    if input.json().get(name.as_str()).is_none() {
+                    if !input.has_member(name) {
                         more.insert(name.clone(), self.member(value));
                     }
                 }
@@ -280,9 +280,11 @@ fn record(input: &Record, outcome: Outcome) -> String {
     if let Some(error) = outcome.error {
         record["error"] = error.into();
     }
-    let own = json::line(&input.json());
-    let own = input.raw_json().unwrap_or(&own);
-    format!("{{\"input\":{own},{}\n", &json::line(&record)[1..])
+    format!(
+        "{{\"input\":{},{}\n",
+        input.json(),
+        &json::line(&record)[1..]
+    )
 }
 
 /// The object of a record with further members behind its own, which are written as they were read. Another record is
@@ -290,11 +292,10 @@ fn record(input: &Record, outcome: Outcome) -> String {
 fn with_members(input: &Record, more: &serde_json::Map<String, Json>) -> String {
     let more = json::line(more);
     let more = &more[1..];
-    let object = input.raw_json().filter(|_| input.json().is_object());
-    match object.and_then(|object| object.strip_suffix('}')) {
+    match input.object().and_then(|object| object.strip_suffix('}')) {
         Some(own) if more == "}" => format!("{own}}}\n"),
         Some(own) if own.trim_end().ends_with('{') => format!("{own}{more}\n"),
         Some(own) => format!("{own},{more}\n"),
-        None => format!("{{\"input\":{},{more}\n", json::line(&input.json())),
+        None => format!("{{\"input\":{},{more}\n", input.json()),
     }
 }

@@ -93,16 +93,12 @@ impl Progress {
     fn counts(&self) -> String {
         let seconds = self.started.elapsed().as_secs_f64();
         let rate = self.printed as f64 / seconds.max(1e-3);
-        let records = if self.printed == 1 {
-            "record"
-        } else {
-            "records"
-        };
+        let records = out::counted(self.printed as usize, "record");
         let failed = match self.failed {
             0 => String::new(),
             count => format!(", {count} failed"),
         };
-        format!("{} {records}{failed}, {rate:.1}/s", self.printed)
+        format!("{records}{failed}, {rate:.1}/s")
     }
 
     fn text(&self) -> String {

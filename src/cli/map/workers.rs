@@ -173,57 +173,47 @@ impl Reader {
 
     /// Checks the names of the columns: those of the prompt must be there, and those to add must not.
     fn check(&self, names: &[String]) -> Result<()> {
-        let has = |name: &str| names.iter().any(|known| known == name);
-        let fields = self.source.template.fields();
         let count = |name: &str| names.iter().filter(|known| *known == name).count();
-        if let Some(name) = { fields }.find(|name| count(name) > 1) {
-            return Err(Error::usage(format!(
-                "the first line names two columns '{name}'"
-            )));
+        for name in self.source.template.fields() {
+            let text = match count(name) {
+                0 => {
+                    let near = nearest(name, names.iter().map(String::as_str));
+                    let near = near.first().map(|near| format!(": is it {near}?"));
+                    let near = near.unwrap_or_default();
+                    format!("the first line names no column '{name}'{near}")
+                }
+                1 => continue,
+                _ => format!("the first line names two columns '{name}'"),
+            };
+            return Err(Error::usage(text));
         }
-        if let Some(name) = self.source.template.fields().find(|name| !has(name)) {
-            let near = nearest(name, names.iter().map(String::as_str));
-            let near = near.first().map(|near| format!(": is it {near}?"));
-            return Err(Error::usage(format!(
-                "the first line names no column '{name}'{}",
-                near.unwrap_or_default()
-            )));
-        }
-        match self.source.added.iter().find(|name| has(name)) {
+        match self.source.added.iter().find(|name| count(name) > 0) {
             Some(name) => Err(Error::usage(format!("there is a column '{name}' already"))),
             None => Ok(()),
         }
     }
 
-    fn task(&self, record: u64, read: Result<Record>) -> Task {
-        let (input, read) = match read {
-            Ok(input) => match &input.flaw {
-                Some(flaw) => {
-                    let error = Error::usage(flaw.as_str());
-                    (input, Err(error))
-                }
-                None => (input, Ok(())),
-            },
-            Err(error) => (Record::default(), Err(error)),
-        };
-        let clash = |name: &&String| input.json().get(name.as_str()).is_some();
-        let is_json = self.source.format == Format::Json;
-        let clash = self.source.added.iter().filter(|_| is_json).find(clash);
-        let read = match clash {
-            Some(name) => Err(Error::usage(format!("it has a member '{name}' already"))),
-            None => read,
-        };
-        let template = &self.source.template;
-        let prompt = read.and_then(|()| template.fill(&input.text, &|name| input.field(name)));
-        let keyed = prompt.map(|prompt| {
+    fn task(&self, record: u64, input: Record) -> Task {
+        let prompt = self.prompt(&input).map(|prompt| {
             let key = key(&prompt, &self.source.settings);
             (prompt, key)
         });
         Task {
             record,
             input,
-            prompt: keyed,
+            prompt,
         }
+    }
+
+    /// The prompt for a record.
+    fn prompt(&self, input: &Record) -> Result<String> {
+        input.check()?;
+        if let Some(name) = self.source.added.iter().find(|name| input.has_member(name)) {
+            let text = format!("it has a member '{name}' already");
+            return Err(Error::usage(text));
+        }
+        let template = &self.source.template;
+        template.fill(&input.text, &|name| input.field(name))
     }
 }
 

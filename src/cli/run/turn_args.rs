@@ -332,7 +332,7 @@ fn messages(path: &str) -> Result<Vec<Message>> {
 }
 
 fn json_file(path: &str) -> Result<Json> {
-    serde_json::from_slice(&json::repaired(file(path)?.into_bytes()))
+    serde_json::from_str(&json::repaired(file(path)?))
         .map_err(|error| Error::usage(format!("{path} is not JSON: {error}")))
 }
 

@@ -168,17 +168,31 @@ pub fn open(mut schema: Json) -> Json {
     schema
 }
 
+/// Keywords that describe an object in a further place.
+const ELSEWHERE: [&str; 7] = [
+    "allOf",
+    "anyOf",
+    "oneOf",
+    "$ref",
+    "if",
+    "not",
+    "dependentSchemas",
+];
+/// Keywords that say which properties an object may have besides those that are named.
+const OTHERS: [&str; 3] = [
+    "additionalProperties",
+    "patternProperties",
+    "unevaluatedProperties",
+];
+
+/// True if an answer has no property but those that a schema's `properties` name.
+pub fn names_all(schema: &Json) -> bool {
+    let is_off = |key: &&str| matches!(schema.get(key), None | Some(Json::Bool(false)));
+    ELSEWHERE.iter().chain(&OTHERS).all(is_off)
+}
+
 /// True if objects of a schema are described in several places: what one place does not name, another may.
 fn is_composed(schema: &Json, depth: usize) -> bool {
-    const ELSEWHERE: [&str; 7] = [
-        "allOf",
-        "anyOf",
-        "oneOf",
-        "$ref",
-        "if",
-        "not",
-        "dependentSchemas",
-    ];
     match schema {
         _ if depth > DEPTH_MAX => true,
         Json::Array(items) => items.iter().any(|item| is_composed(item, depth + 1)),
@@ -197,11 +211,6 @@ fn is_composed(schema: &Json, depth: usize) -> bool {
 
 /// Adds whether objects may have other properties, where they name some and do not say so.
 fn say_of_others(schema: &mut Json, may: bool, depth: usize) {
-    const SAID: [&str; 3] = [
-        "additionalProperties",
-        "patternProperties",
-        "unevaluatedProperties",
-    ];
     match schema {
         _ if depth > DEPTH_MAX => {}
         Json::Array(items) => {
@@ -215,9 +224,9 @@ fn say_of_others(schema: &mut Json, may: bool, depth: usize) {
             let mut required = required.into_iter().flatten().filter_map(Json::as_str);
             if named.is_some_and(|named| {
                 !named.is_empty() && required.all(|name| named.contains_key(name))
-            }) && !SAID.iter().any(|key| fields.contains_key(*key))
+            }) && !OTHERS.iter().any(|key| fields.contains_key(*key))
             {
-                fields.insert(SAID[0].into(), may.into());
+                fields.insert(OTHERS[0].into(), may.into());
             }
             for (key, value) in fields.iter_mut().filter(|(key, _)| !is_data(key)) {
                 match (key.as_str(), value) {

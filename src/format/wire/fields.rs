@@ -9,11 +9,7 @@ use crate::core::error::{Error, Result};
 /// # Errors
 /// `Usage` for any other type.
 pub fn text<'a>(body: &'a Map<String, Json>, key: &str) -> Result<&'a str> {
-    match body.get(key) {
-        None | Some(Json::Null) => Ok(""),
-        Some(Json::String(text)) => Ok(text),
-        Some(other) => Err(wrong(key, "a string", other)),
-    }
+    Ok(field(body, key, "a string", Json::as_str)?.unwrap_or_default())
 }
 
 /// Reads a boolean field; absent is false.
@@ -21,11 +17,7 @@ pub fn text<'a>(body: &'a Map<String, Json>, key: &str) -> Result<&'a str> {
 /// # Errors
 /// `Usage` for any other type.
 pub fn flag(body: &Map<String, Json>, key: &str) -> Result<bool> {
-    match body.get(key) {
-        None | Some(Json::Null) => Ok(false),
-        Some(Json::Bool(value)) => Ok(*value),
-        Some(other) => Err(wrong(key, "true or false", other)),
-    }
+    Ok(field(body, key, "true or false", Json::as_bool)?.unwrap_or_default())
 }
 
 /// Reads a list; absent is empty.
@@ -33,11 +25,8 @@ pub fn flag(body: &Map<String, Json>, key: &str) -> Result<bool> {
 /// # Errors
 /// `Usage` for any other type.
 pub fn list<'a>(body: &'a Map<String, Json>, key: &str) -> Result<&'a [Json]> {
-    match body.get(key) {
-        None | Some(Json::Null) => Ok(&[]),
-        Some(Json::Array(list)) => Ok(list),
-        Some(other) => Err(wrong(key, "a list", other)),
-    }
+    let list = field(body, key, "a list", Json::as_array)?;
+    Ok(list.map_or(&[], Vec::as_slice))
 }
 
 /// Reads a whole number.
@@ -45,13 +34,7 @@ pub fn list<'a>(body: &'a Map<String, Json>, key: &str) -> Result<&'a [Json]> {
 /// # Errors
 /// `Usage` for any other type.
 pub fn integer(body: &Map<String, Json>, key: &str) -> Result<Option<i64>> {
-    match body.get(key) {
-        None | Some(Json::Null) => Ok(None),
-        Some(value) => match value.as_i64() {
-            Some(number) => Ok(Some(number)),
-            None => Err(wrong(key, "a whole number", value)),
-        },
-    }
+    field(body, key, "a whole number", Json::as_i64)
 }
 
 /// Reads a number.
@@ -59,11 +42,21 @@ pub fn integer(body: &Map<String, Json>, key: &str) -> Result<Option<i64>> {
 /// # Errors
 /// `Usage` for any other type.
 pub fn number(body: &Map<String, Json>, key: &str) -> Result<Option<f64>> {
+    field(body, key, "a number", Json::as_f64)
+}
+
+/// Reads a field of one type, which an error calls `what`; `null` is as good as absent.
+fn field<'a, T>(
+    body: &'a Map<String, Json>,
+    key: &str,
+    what: &str,
+    read: impl Fn(&'a Json) -> Option<T>,
+) -> Result<Option<T>> {
     match body.get(key) {
         None | Some(Json::Null) => Ok(None),
-        Some(value) => match value.as_f64() {
-            Some(number) => Ok(Some(number)),
-            None => Err(wrong(key, "a number", value)),
+        Some(value) => match read(value) {
+            Some(read) => Ok(Some(read)),
+            None => Err(wrong(key, what, value)),
         },
     }
 }

@@ -16,22 +16,20 @@ const ALIASES: [(&str, &str); 2] = [
     ("repetition_penalty", "repeat_penalty"),
     ("n_predict", "num_predict"),
 ];
-/// Most fields that are named to the client.
-const NAMED_MAX: usize = 32;
 
 /// Reads the further fields of a body into the turn; `own` are the fields that the API has read itself or that change
 /// nothing.
 ///
 /// # Errors
 /// `Usage` for a wrong value.
-pub fn read(turn: &mut TurnRequest, body: &Map<String, Json>, own: &[&str]) -> Result<()> {
+pub fn read(turn: &mut TurnRequest, body: &Map<String, Json>, own: &[&[&str]]) -> Result<()> {
     let mut given = Map::new();
     let mut ignored = Vec::new();
     for (key, value) in body.iter().filter(|(_, value)| !value.is_null()) {
         let alias = ALIASES.iter().find(|(known, _)| known == key);
         let option = alias.map_or(key.as_str(), |(_, option)| option);
         match key.as_str() {
-            key if own.contains(&key) => {}
+            key if own.iter().any(|own| own.contains(&key)) => {}
             "keep_alive" => {
                 let wrong = |error: Error| Error::usage(format!("keep_alive: {error}"));
                 turn.keep_alive = keep_alive(Some(value)).map_err(wrong)?;
@@ -56,7 +54,6 @@ pub fn read(turn: &mut TurnRequest, body: &Map<String, Json>, own: &[&str]) -> R
     let options = from_json(&given).map_err(|error| Error::usage(error.to_string()))?;
     turn.options.overlay(&options);
     turn.ignored.extend(ignored);
-    turn.ignored.truncate(NAMED_MAX);
     Ok(())
 }
 
@@ -89,7 +86,11 @@ mod tests {
 
     fn read_from(body: Json) -> Result<TurnRequest> {
         let mut turn = TurnRequest::new("m", None);
-        read(&mut turn, body.as_object().unwrap(), &["model", "user"])?;
+        read(
+            &mut turn,
+            body.as_object().unwrap(),
+            &[&["model"], &["user"]],
+        )?;
         Ok(turn)
     }
 

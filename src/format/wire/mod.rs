@@ -1,6 +1,7 @@
 //! Wire formats: converts JSON to requests, and answers to JSON. It opens no socket and no file.
 
 pub mod anthropic;
+mod billing;
 mod effort;
 pub mod encoder;
 mod fields;

@@ -110,7 +110,6 @@ fn job(
         (_, None) => ANSWER_TOKENS,
     };
     let shift = turn.shift.then(|| prompt::front_tokens(options, engine));
-    let grammar = output_constraint::grammar(request, format, &prompt.text, engine)?;
     Ok(Job {
         prompt: prompt.tokens.clone(),
         answer_tokens,
@@ -123,7 +122,7 @@ fn job(
             None => Vec::new(),
         },
         logprobs: turn.logprobs,
-        guide: grammar.map(|grammar| engine.guide(grammar)).transpose()?,
+        guide: output_constraint::guide(request, format, &prompt.text, engine)?,
         thinking_budget: output_constraint::thinking_budget(
             request,
             options,

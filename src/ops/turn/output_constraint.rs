@@ -9,7 +9,7 @@ use crate::core::message::Think;
 use crate::core::options::Options;
 use crate::core::turn::OutputConstraint;
 use crate::format::reply::{Format, Thought, ToolGrammar, channel_thought, schema};
-use crate::system::engine::{Compiler, Engine, Grammar, Text, ThinkingBudget, ThinkingTags};
+use crate::system::engine::{Compiler, Engine, Grammar, Guide, Text, ThinkingBudget, ThinkingTags};
 
 /// The text that starts a call in the channel format.
 const CHANNEL_CALL: &str = " to=functions.";
@@ -98,16 +98,16 @@ fn properties<'a>(schema: &'a Json, fields: &Map<String, Json>) -> Option<&'a Ma
     })
 }
 
-/// The grammar of a request's answer, if it has one.
+/// The compiled grammar of a request's answer, if it has one.
 ///
 /// # Errors
 /// `Schema` for a schema or grammar that cannot be enforced.
-pub(super) fn grammar(
+pub(super) fn guide(
     request: &Request,
     format: Option<&Format>,
     prompt: &str,
     engine: &Engine,
-) -> Result<Option<Grammar>> {
+) -> Result<Option<Guide>> {
     let own = matches!(request.turn.constraint, OutputConstraint::Grammar(_));
     if own && request.turn.tool_choice.requires() {
         return Err(Error::usage(
@@ -134,11 +134,7 @@ pub(super) fn grammar(
             schema::check(schema)?;
             answer_grammar(request, grammar, schema, engine)
         }
-        OutputConstraint::Grammar(text) => Ok(Some(Grammar {
-            text: Text::Gbnf(text.clone()),
-            trigger: None,
-            thought: None,
-        })),
+        OutputConstraint::Grammar(text) => from_first_token(Text::Gbnf(text.clone()), engine),
         OutputConstraint::None => call_grammar(request, grammar, engine),
     }
 }
@@ -181,12 +177,13 @@ pub(super) fn thinking_budget(
 }
 
 /// A grammar that applies from the first token.
-fn from_first_token(text: String) -> Result<Option<Grammar>> {
-    Ok(Some(Grammar {
-        text: Text::Lark(text),
+fn from_first_token(text: Text, engine: &Engine) -> Result<Option<Guide>> {
+    let grammar = Grammar {
+        text,
         trigger: None,
         thought: None,
-    }))
+    };
+    engine.guide(grammar).map(Some)
 }
 
 /// The grammar of an answer of this schema, or of calls in its place if there are tools whose calls differ from JSON.
@@ -195,26 +192,22 @@ fn answer_grammar(
     grammar: ToolGrammar,
     schema: &Json,
     engine: &Engine,
-) -> Result<Option<Grammar>> {
+) -> Result<Option<Guide>> {
     let tools = request.turn.tool_choice.among(&request.turn.tools)?;
     let shape = grammar.format.calls.as_ref();
     let shape = shape.filter(|shape| !shape.trigger().is_empty() && !grammar.format.channels);
     if let Some(shape) = shape.filter(|_| !tools.is_empty()) {
-        let either = from_first_token(grammar.calls_or_answer(shape, &tools, schema))?;
+        let either = Text::Lark(grammar.calls_or_answer(shape, &tools, schema));
         // Schemas of tools that no grammar can express leave only the answer.
-        if let Some(either) = either.filter(|either| engine.guide(either.clone()).is_ok()) {
-            return Ok(Some(either));
+        if let Ok(either) = from_first_token(either, engine) {
+            return Ok(either);
         }
     }
-    from_first_token(grammar.answer(schema))
+    from_first_token(Text::Lark(grammar.answer(schema)), engine)
 }
 
 /// The grammar of the tool calls that an answer must or may contain.
-fn call_grammar(
-    request: &Request,
-    grammar: ToolGrammar,
-    engine: &Engine,
-) -> Result<Option<Grammar>> {
+fn call_grammar(request: &Request, grammar: ToolGrammar, engine: &Engine) -> Result<Option<Guide>> {
     let tools = request.turn.tool_choice.among(&request.turn.tools)?;
     if tools.is_empty() {
         return Ok(None);
@@ -222,16 +215,16 @@ fn call_grammar(
     let required = request.turn.tool_choice.requires();
     if grammar.format.channels {
         return if required {
-            from_first_token(grammar.channel_call(&tools))
+            from_first_token(Text::Lark(grammar.channel_call(&tools)), engine)
         } else {
-            optional(
+            Ok(optional(
                 Grammar {
                     text: Text::Lark(grammar.channel_call_behind_trigger(&tools)),
                     trigger: Some(CHANNEL_CALL.to_string()),
                     thought: None,
                 },
                 engine,
-            )
+            ))
         };
     }
     let Some(shape) = &grammar.format.calls else {
@@ -244,7 +237,7 @@ fn call_grammar(
         };
     };
     if required {
-        return from_first_token(grammar.calls(shape, &tools));
+        return from_first_token(Text::Lark(grammar.calls(shape, &tools)), engine);
     }
     // Without a trigger text, something that looks like a call may be an answer in JSON.
     if shape.trigger().is_empty() {
@@ -255,13 +248,12 @@ fn call_grammar(
         trigger: Some(shape.trigger().to_string()),
         thought: thinking_tags(grammar.format, grammar.thought),
     };
-    optional(grammar, engine)
+    Ok(optional(grammar, engine))
 }
 
 /// A grammar for optional calls: if no grammar can express the tools' schemas, calls are unconstrained.
-fn optional(grammar: Grammar, engine: &Engine) -> Result<Option<Grammar>> {
-    let fits = engine.guide(grammar.clone()).is_ok();
-    Ok(fits.then_some(grammar))
+fn optional(grammar: Grammar, engine: &Engine) -> Option<Guide> {
+    engine.guide(grammar).ok()
 }
 
 #[cfg(test)]

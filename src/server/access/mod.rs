@@ -60,12 +60,12 @@ impl Access {
 
     /// Checks a request. `Host` is not checked on the Unix socket, which has file permissions, nor for one that has a
     /// known API key, which no foreign page knows.
-    pub fn judge(&self, exchange: &Exchange, has_key: bool) -> Verdict {
+    pub fn judge(&self, exchange: &Exchange, has_key: &dyn Fn() -> bool) -> Verdict {
         let host = exchange.header("Host").unwrap_or_default();
         let origin = exchange
             .header("Origin")
             .filter(|origin| !origin.is_empty());
-        if !exchange.is_local() && !has_key && !self.allows_host(host) {
+        if !exchange.is_local() && !self.allows_host(host) && !has_key() {
             return Verdict::Refuse(FOREIGN_HOST);
         }
         let Some(origin) = origin else {

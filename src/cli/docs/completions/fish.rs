@@ -37,7 +37,7 @@ pub fn script(commands: Commands) -> String {
     }
     text += "end\ncomplete -c puna -f\n";
     for command in commands {
-        for name in [Some(command.name), command.alias].into_iter().flatten() {
+        for name in command.names() {
             text += &format!(
                 "complete -c puna -n __fish_use_subcommand -a {name} -d '{}'\n",
                 quoted(command.summary)

@@ -53,16 +53,13 @@ pub fn value_suggestion(flag: &Flag) -> Suggestion {
 pub fn names(commands: Commands) -> Vec<&'static str> {
     commands
         .iter()
-        .flat_map(|command| [Some(command.name), command.alias])
-        .flatten()
+        .flat_map(|command| command.names())
         .collect()
 }
 
 /// A command's names with something between them.
 pub fn both_names(command: &Command, between: &str) -> String {
-    command.alias.map_or(command.name.to_string(), |alias| {
-        format!("{}{between}{alias}", command.name)
-    })
+    command.names().collect::<Vec<_>>().join(between)
 }
 
 /// A flag's names: `--num-predict` and `-n`.

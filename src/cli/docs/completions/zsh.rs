@@ -20,7 +20,7 @@ pub fn script(commands: Commands) -> String {
         &format!("_puna_models() {{\n    _puna_printed '{MODELS}'\n    _files -g '*.gguf'\n}}\n");
     text += "_puna() {\n    local -a commands\n    commands=(\n";
     for command in commands {
-        for name in [Some(command.name), command.alias].into_iter().flatten() {
+        for name in command.names() {
             text += &format!("        '{name}:{}'\n", quoted(command.summary));
         }
     }
@@ -39,7 +39,7 @@ pub fn script(commands: Commands) -> String {
             let action = action(&suggestion(completes, commands));
             // An empty action keeps the words of the next place away.
             if !action.is_empty() || place == "1" {
-                text += &format!(" \\\n                '{place}:{}:{action}'", "operand");
+                text += &format!(" \\\n                '{place}:operand:{action}'");
             }
         }
         text += "\n            ;;\n";

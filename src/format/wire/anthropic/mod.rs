@@ -4,13 +4,13 @@ pub mod encode;
 
 use serde_json::{Map, Value as Json, json};
 
+use super::billing::without_billing;
 use super::further;
 use super::native::{self, Message, decode};
 use super::openai::{
     answer_format, arguments, flag, function, integer, list, message, number, short, text,
 };
 use super::options::from_json;
-use super::responses::without_billing;
 use crate::core::error::{Error, Result};
 use crate::core::turn::{ToolChoice, TurnRequest};
 
@@ -76,7 +76,7 @@ pub fn conversation(body: &Map<String, Json>) -> Result<TurnRequest> {
         ..decode::truncating(model, decode::conversation(messages)?)
     };
     turn.ignored = ignored;
-    further::read(&mut turn, body, FIELDS)?;
+    further::read(&mut turn, body, &[FIELDS])?;
     Ok(turn)
 }
 

@@ -21,8 +21,6 @@ use crate::format::wire::options::{
 };
 
 const NO_MEDIA: &str = "Multimodal data provided, but model does not support multimodal requests.";
-/// Most fields that are named to the client.
-const IGNORED_MAX: usize = 32;
 /// Most alternatives to a token that are reported, as in the reference.
 const LOGPROBS_MAX: i64 = 20;
 
@@ -159,9 +157,8 @@ fn common(common: Common, is_empty: bool, rest: &Map<String, Json>) -> Result<Tu
     let keep_alive = keep_alive(common.keep_alive.as_ref())?;
     let overflow = overflow(&common)?;
     let ignored = unknown_options(&common.options).chain(unknown_fields(rest));
-    let ignored: Vec<String> = ignored.take(IGNORED_MAX).collect();
     Ok(TurnRequest {
-        ignored,
+        ignored: ignored.collect(),
         think: think(common.think.as_ref())?,
         constraint: constraint(common.format.as_ref(), &common.grammar)?,
         logprobs,

@@ -36,12 +36,12 @@ pub struct Metrics {
     /// Ours: tokens dropped because the context was full; absent if 0.
     #[serde(skip_serializing_if = "is_zero")]
     context_shifted_count: u64,
-    /// Ours: tokens guessed and computed in advance; absent if 0.
-    #[serde(skip_serializing_if = "is_zero")]
-    draft_count: u64,
     /// Ours: tokens of the prompt that were cached and not computed; absent if 0.
     #[serde(skip_serializing_if = "is_zero")]
     prompt_cached_count: u64,
+    /// Ours: tokens guessed and computed in advance; absent if 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    draft_count: u64,
     /// Ours: those of them that the answer kept; absent if 0.
     #[serde(skip_serializing_if = "is_zero")]
     draft_accepted_count: u64,

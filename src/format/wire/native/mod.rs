@@ -8,7 +8,7 @@ pub mod listing;
 pub mod show;
 pub mod transfer;
 
-pub use calls::tool_call;
+pub use calls::{arguments, tool_call};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};

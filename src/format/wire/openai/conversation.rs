@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 
 use crate::core::error::{Error, Result};
 use crate::format::wire::fields::{kind, short, wrong};
-use crate::format::wire::native::Message;
+use crate::format::wire::native::{self, Message};
 
 /// Converts a list of messages.
 ///
@@ -101,13 +101,7 @@ fn native_call(call: &Json) -> Result<Json> {
 /// # Errors
 /// `Usage` for anything else.
 pub fn arguments(given: &Json) -> Result<Json> {
-    let read = match given {
-        Json::String(text) if text.trim().is_empty() => Json::Null,
-        Json::String(text) => serde_json::from_str(text).unwrap_or_else(|_| text.as_str().into()),
-        other => other.clone(),
-    };
-    match read {
-        Json::Null => Ok(json!({})),
+    match native::arguments(given) {
         object @ Json::Object(_) => Ok(object),
         _ => Err(Error::usage("invalid tool call arguments")),
     }

@@ -62,19 +62,17 @@ pub fn chat(body: &Map<String, Json>) -> Result<TurnRequest> {
         ..extras.turn(model, decode::conversation(messages)?)
     };
     allow(&mut turn.tools, body.get("tool_choice"))?;
-    further::read(&mut turn, body, CHAT_FIELDS)?;
+    further::read(&mut turn, body, &[FIELDS, CHAT_FIELDS])?;
     Ok(turn)
 }
 
-/// The fields of a chat completion that are read here or change nothing in an answer.
-const CHAT_FIELDS: &[&str] = &[
+/// The fields of both routes that are read here or change nothing in an answer.
+const FIELDS: &[&str] = &[
     "model",
-    "messages",
     "stream",
     "stream_options",
     "n",
     "logprobs",
-    "top_logprobs",
     "logit_bias",
     "temperature",
     "top_p",
@@ -85,6 +83,13 @@ const CHAT_FIELDS: &[&str] = &[
     "max_tokens",
     "max_completion_tokens",
     "stop",
+    "user",
+    "cache_prompt",
+];
+/// Those of a chat completion only.
+const CHAT_FIELDS: &[&str] = &[
+    "messages",
+    "top_logprobs",
     "reasoning",
     "reasoning_effort",
     "response_format",
@@ -93,7 +98,6 @@ const CHAT_FIELDS: &[&str] = &[
     "tool_choice",
     "parallel_tool_calls",
     "_debug_render_only",
-    "user",
     "metadata",
     "store",
     "service_tier",
@@ -101,31 +105,10 @@ const CHAT_FIELDS: &[&str] = &[
     "prompt_cache_key",
     "prompt_cache_retention",
     "safety_identifier",
-    "cache_prompt",
     "verbosity",
 ];
-/// The same for a completion.
-const COMPLETION_FIELDS: &[&str] = &[
-    "model",
-    "prompt",
-    "suffix",
-    "stream",
-    "stream_options",
-    "n",
-    "logprobs",
-    "logit_bias",
-    "temperature",
-    "top_p",
-    "frequency_penalty",
-    "presence_penalty",
-    "seed",
-    "reasoning_budget",
-    "max_tokens",
-    "max_completion_tokens",
-    "stop",
-    "user",
-    "cache_prompt",
-];
+/// Those of a completion only.
+const COMPLETION_FIELDS: &[&str] = &["prompt", "suffix"];
 
 /// Decodes a request for a completion: the prompt as a user's turn, or the text around a gap.
 ///
@@ -151,7 +134,7 @@ pub fn completion(body: &Map<String, Json>) -> Result<TurnRequest> {
         options: from_json(&options)?,
         ..extras.turn(model, input)
     };
-    further::read(&mut turn, body, COMPLETION_FIELDS)?;
+    further::read(&mut turn, body, &[FIELDS, COMPLETION_FIELDS])?;
     Ok(turn)
 }
 

@@ -275,62 +275,55 @@ impl ResponseEncoder {
         tools.any(|tool| tool["type"] == "custom" && tool["name"] == name)
     }
 
-    fn custom_call(&mut self, call: &ToolCall) -> Vec<Event> {
-        let mut events = self.close();
-        let id = format!("ctc_{}_{}", self.id, self.items.len());
-        let input = custom_input(&call.arguments);
-        let item = json!({
-            "id": id,
-            "type": "custom_tool_call",
-            "status": "in_progress",
-            "call_id": call.id,
-            "name": call.name,
-            "input": "",
-        });
-        events.push(self.added(item));
-        let at = self.at();
-        self.items[at]["status"] = "completed".into();
-        self.items[at]["input"] = input.as_str().into();
-        for (name, key) in [
-            ("response.custom_tool_call_input.delta", "delta"),
-            ("response.custom_tool_call_input.done", "input"),
-        ] {
-            let data = json!({ "item_id": id, "output_index": at, key: input });
-            events.push(self.event(name, data));
-        }
-        events.push(self.done());
-        events
-    }
-
+    /// A call as an item of its own; `id`, `call_id` and the name are known from its start.
     fn call(&mut self, call: &ToolCall) -> Vec<Event> {
-        if self.is_custom(&call.name) {
-            return self.custom_call(call);
-        }
+        let is_custom = self.is_custom(&call.name);
+        let (prefix, kind, key, names) = if is_custom {
+            ("ctc", "custom_tool_call", "input", INPUT_EVENTS)
+        } else {
+            ("fc", "function_call", "arguments", ARGUMENTS_EVENTS)
+        };
+        let value = if is_custom {
+            custom_input(&call.arguments)
+        } else {
+            call.arguments.clone()
+        };
         let mut events = self.close();
-        let id = format!("fc_{}_{}", self.id, self.items.len());
+        let id = format!("{prefix}_{}_{}", self.id, self.items.len());
         let item = json!({
             "id": id,
-            "type": "function_call",
+            "type": kind,
             "status": "in_progress",
             "call_id": call.id,
             "name": call.name,
-            "arguments": "",
+            key: "",
         });
         events.push(self.added(item));
         let at = self.at();
         self.items[at]["status"] = "completed".into();
-        self.items[at]["arguments"] = call.arguments.as_str().into();
-        for (name, key) in [
-            ("response.function_call_arguments.delta", "delta"),
-            ("response.function_call_arguments.done", "arguments"),
-        ] {
-            let data = json!({ "item_id": id, "output_index": at, "name": call.name, key: call.arguments });
+        self.items[at][key] = value.as_str().into();
+        for (name, field) in names.into_iter().zip(["delta", key]) {
+            let mut data = json!({ "item_id": id, "output_index": at });
+            if !is_custom {
+                data["name"] = call.name.as_str().into();
+            }
+            data[field] = value.as_str().into();
             events.push(self.event(name, data));
         }
         events.push(self.done());
         events
     }
 }
+
+/// The events of the input of a call of a custom tool, and of the arguments of a function.
+const INPUT_EVENTS: [&str; 2] = [
+    "response.custom_tool_call_input.delta",
+    "response.custom_tool_call_input.done",
+];
+const ARGUMENTS_EVENTS: [&str; 2] = [
+    "response.function_call_arguments.delta",
+    "response.function_call_arguments.done",
+];
 
 fn usage_json(usage: &Usage) -> Json {
     json!({

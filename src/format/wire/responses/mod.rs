@@ -12,6 +12,7 @@ use serde_json::{Map, Value as Json, json};
 use custom_tools::custom;
 use items::input;
 
+use super::billing::without_billing;
 use super::further;
 use super::native::{self, decode};
 use super::openai::{
@@ -127,21 +128,8 @@ pub fn conversation(body: &Map<String, Json>) -> Result<TurnRequest> {
     }
     allow(&mut turn.tools, body.get("tool_choice"))?;
     turn.ignored = ignored;
-    further::read(&mut turn, body, FIELDS)?;
+    further::read(&mut turn, body, &[FIELDS])?;
     Ok(turn)
-}
-
-/// The beginning of a text in which a client counts its own requests: it differs each time, so that nothing of a prompt
-/// behind it could be reused.
-const BILLING: &str = "x-anthropic-billing-header:";
-
-/// A text without a first line that only counts requests.
-pub fn without_billing(text: &str) -> &str {
-    if !text.starts_with(BILLING) {
-        return text;
-    }
-    text.split_once('\n')
-        .map_or("", |(_, rest)| rest.trim_start_matches('\n'))
 }
 
 fn options(body: &Map<String, Json>) -> Result<Map<String, Json>> {
@@ -161,8 +149,7 @@ fn tool_choice(given: Option<&Json>) -> Option<Json> {
     let given = given.filter(|choice| !choice.is_null())?;
     match given["type"].as_str() {
         None => Some(given.clone()),
-        Some("function") => Some(json!({ "function": { "name": given["name"] } })),
-        Some("custom") => Some(json!({ "function": { "name": given["name"] } })),
+        Some("function" | "custom") => Some(json!({ "function": { "name": given["name"] } })),
         Some("allowed_tools") => Some(given["mode"].clone()),
         // A tool that runs elsewhere and was left out cannot be called.
         Some(_) => None,
