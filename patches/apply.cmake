@@ -56,9 +56,9 @@ function(puna_exchange folder)
                 if(absolute STREQUAL "${CMAKE_SOURCE_DIR}/${path}")
                     set(source ${CMAKE_BINARY_DIR}/patched/${path})
                     get_filename_component(beside ${absolute} DIRECTORY)
-                    # The copy includes headers that lie beside the original; it stays out of unity builds, as
-                    # the original does.
-                    target_include_directories(${target} PRIVATE ${beside})
+                    # The copy includes headers that lie beside the original, and this folder's; it stays out of
+                    # unity builds, as the original does.
+                    target_include_directories(${target} PRIVATE ${beside} ${PUNA_PATCHES})
                     set_source_files_properties(${source} TARGET_DIRECTORY ${target}
                         PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
                     get_source_file_property(options ${absolute} TARGET_DIRECTORY ${target} COMPILE_OPTIONS)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use super::measured_settings::{self, Choice};
+use super::measured_settings;
 use super::model::Model;
 use super::pool::{Lease, Policy, Pool};
 use crate::core::error::{Error, Result};
@@ -129,16 +129,12 @@ pub fn tune(
     };
     let (without, with) = (measure(false, report)?, measure(true, report)?);
     // Each depth has the same weight, however long it takes; a server has one client as often as several.
-    let choice = Choice {
-        one: gain(&without.totals, &with.totals) > 0.0,
-        several: gain(&without.answers, &with.answers) + gain(&without.several, &with.several)
-            > 0.0,
-    };
-    measured_settings::store(config, &model.header, with.on_gpu, choice)?;
-    let chosen = [("one answer", choice.one), ("several", choice.several)];
-    chosen.into_iter().try_for_each(|(what, flash)| {
-        report(row(&format!("flash for {what}"), flash.to_string(), ""))
-    })
+    // One choice for one answer and for several: a one-shot and a server compute alike.
+    let one = gain(&without.totals, &with.totals);
+    let several = gain(&without.answers, &with.answers) + gain(&without.several, &with.several);
+    let flash = one + several > 0.0;
+    measured_settings::store(config, &model.header, with.on_gpu, flash)?;
+    report(row("flash attention", flash.to_string(), ""))
 }
 
 /// The rates of one setting: higher is better.
@@ -217,13 +213,16 @@ fn settings(facts: &Facts) -> Vec<(&'static str, String)> {
         ("threads", facts.threads.to_string()),
         ("flash attention", facts.attention.flash.to_string()),
         ("cache", facts.attention.kv.name().to_string()),
-        ("slice", facts.slices.shared.to_string()),
-        ("lone slice", facts.slices.lone.to_string()),
+        (
+            "prompt tokens beside answers",
+            facts.slices.shared.to_string(),
+        ),
+        ("prompt tokens at once", facts.slices.lone.to_string()),
         ("repacked", facts.repacked.to_string()),
     ];
     if let Context::Shared { tokens, cells, .. } = facts.context {
         settings.push(("context", tokens.to_string()));
-        settings.push(("cells", cells.to_string()));
+        settings.push(("tokens of all answers", cells.to_string()));
     }
     settings.push(("device", facts.device.clone()));
     settings

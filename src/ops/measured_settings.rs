@@ -30,25 +30,16 @@ const SHAPE: [&str; 6] = [
     "attention.sliding_window",
 ];
 
-/// Whether flash attention was faster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Choice {
-    /// For one answer at a time.
-    pub one: bool,
-    /// For several at once.
-    pub several: bool,
-}
-
 /// The content of one file.
 #[derive(Serialize, Deserialize)]
 struct Entry {
     shape: String,
-    flash_attention: Choice,
+    flash_attention: bool,
 }
 
 /// All measured settings of this machine.
 #[derive(Debug, Default)]
-pub struct MeasuredSettings(HashMap<String, Choice>);
+pub struct MeasuredSettings(HashMap<String, bool>);
 
 impl MeasuredSettings {
     /// Reads the measured settings; skips files of any other content.
@@ -69,7 +60,7 @@ impl MeasuredSettings {
     }
 
     /// The measured settings for models of this one's shape, on a GPU or without.
-    pub fn for_model(&self, header: &Header, gpu: bool) -> Option<Choice> {
+    pub fn for_model(&self, header: &Header, gpu: bool) -> Option<bool> {
         if self.0.is_empty() {
             return None;
         }
@@ -81,10 +72,10 @@ impl MeasuredSettings {
 ///
 /// # Errors
 /// If there is no cache directory, or it cannot be written.
-pub fn store(config: &Config, header: &Header, gpu: bool, choice: Choice) -> Result<()> {
+pub fn store(config: &Config, header: &Header, gpu: bool, flash: bool) -> Result<()> {
     let entry = Entry {
         shape: shape(header, gpu),
-        flash_attention: choice,
+        flash_attention: flash,
     };
     let name = Digest::compute(entry.shape.as_bytes()).hex();
     let text = serde_json::to_string(&entry).unwrap_or_default() + "\n";

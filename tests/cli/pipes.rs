@@ -412,18 +412,18 @@ fn bench_tune_stores_the_faster_attention() {
             "{settings}"
         );
     }
-    let last = |what: &str| {
-        let line = settings.lines().find_map(|line| line.strip_prefix(what));
-        line.unwrap_or_else(|| panic!("{what}: {settings}")).trim() == "true"
+    let last = settings.lines().last().unwrap_or_default();
+    let chosen = match last.strip_prefix("flash attention\t").map(str::trim) {
+        Some("true") => true,
+        Some("false") => false,
+        _ => panic!("{settings}"),
     };
-    last("flash for one answer");
-    let several = last("flash for several");
     // The setting in force, with `words` before the command.
     let flash = |words: &str| {
         let line = format!("{words} puna bench {model} -p 8 -n 2 --runs 1 | grep flash");
         sandbox.shell(&line).ok().trim().ends_with("true")
     };
-    assert_eq!(flash(""), several);
+    assert_eq!(flash(""), chosen);
     let folder = sandbox.home.join(".cache/puna/measured");
     let files = std::fs::read_dir(folder)
         .unwrap()
@@ -435,13 +435,13 @@ fn bench_tune_stores_the_faster_attention() {
     // The file overrides the default, and the variable overrides the file.
     let text = std::fs::read_to_string(&stored[0]).unwrap();
     let other = text.replace(
-        &format!(r#""several":{several}"#),
-        &format!(r#""several":{}"#, !several),
+        &format!(r#""flash_attention":{chosen}"#),
+        &format!(r#""flash_attention":{}"#, !chosen),
     );
     assert_ne!(text, other);
     std::fs::write(&stored[0], other).unwrap();
-    assert_eq!(flash(""), !several);
-    assert_eq!(flash(&format!("PUNA_FLASH_ATTENTION={several}")), several);
+    assert_eq!(flash(""), !chosen);
+    assert_eq!(flash(&format!("PUNA_FLASH_ATTENTION={chosen}")), chosen);
     // An invalid file is ignored.
     std::fs::write(&stored[0], "{").unwrap();
     sandbox

@@ -73,3 +73,45 @@ fn a_run_can_be_alone_with_its_seed() {
     run(&[]);
     eventually("one does otherwise", Duration::from_secs(5), answered);
 }
+
+#[test]
+fn a_seed_gives_the_same_answer_alone_beside_others_and_without_a_server() {
+    let sandbox = Sandbox::with_smol();
+    sandbox.create("gemma", &format!("FROM {}\n", gemma().display()));
+    let server = sandbox.serve(&[]);
+    let long = "The sea was calm, and the old ship lay at the quay. ".repeat(30);
+    let prompts = [
+        "Name five animals.",
+        "Write a short poem about rust.",
+        &format!("{long}What was calm?"),
+    ];
+    for (name, value, flag) in [("temperature", 0, "--temperature"), ("seed", 7, "--seed")] {
+        let ask = |model: &str, prompt: &str| {
+            let body = json!({"model": model, "prompt": prompt, "stream": false,
+                "options": {name: value, "num_predict": 24}});
+            let answer = server.post("/api/generate", &body.to_string());
+            answer["response"].as_str().unwrap().trim_end().to_string()
+        };
+        for model in ["smol", "gemma"] {
+            let value = value.to_string();
+            let local = prompts.map(|prompt| {
+                let words = ["run", model, prompt, "--local", "-n", "24", flag, &value];
+                sandbox.puna(&words, "").ok().trim_end().to_string()
+            });
+            let alone = prompts.map(|prompt| ask(model, prompt));
+            assert_eq!(alone, local, "{model} {name}: at a server");
+            // The cells of what was computed before are in use, and others take those between.
+            let (ask, beside) = (&ask, ["Hello", "What is rain?", &long[..200]]);
+            let crowded = std::thread::scope(|scope| {
+                let others = beside.map(|prompt| scope.spawn(move || ask(model, prompt)));
+                let answers = prompts.map(|prompt| scope.spawn(move || ask(model, prompt)));
+                let answers = answers.map(|answer| answer.join().unwrap());
+                drop(others.map(|other| other.join().unwrap()));
+                answers
+            });
+            assert_eq!(crowded, local, "{model} {name}: beside others");
+            let again = prompts.map(|prompt| ask(model, prompt));
+            assert_eq!(again, local, "{model} {name}: from what was kept");
+        }
+    }
+}

@@ -146,17 +146,20 @@ impl Ask {
 
     /// About how many tokens of prompt and answer the turn computes: a token has four bytes on average, and an
     /// answer without a limit is taken to have 256.
+    ///
+    /// An answer that shall come out the same every time counts as endless: its weights lie as in a server.
     pub fn work(&self) -> (usize, usize) {
+        const ENDLESS: usize = u32::MAX as usize;
         const BYTES_A_TOKEN: usize = 4;
         const ANSWER_TOKENS: i64 = 256;
+        let options = &self.turn.options;
+        if options.int("seed").is_some() || options.float("temperature") == Some(0.0) {
+            return (ENDLESS, ENDLESS);
+        }
         let earlier = self.messages.iter().map(|message| message.content.len());
         let system = self.system.as_ref().map_or(0, String::len);
         let bytes = self.prompt.len() + system + earlier.sum::<usize>();
-        let limit = self
-            .turn
-            .options
-            .int("num_predict")
-            .filter(|limit| *limit >= 0);
+        let limit = options.int("num_predict").filter(|limit| *limit >= 0);
         (
             bytes / BYTES_A_TOKEN,
             limit.unwrap_or(ANSWER_TOKENS) as usize,

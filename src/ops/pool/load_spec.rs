@@ -65,7 +65,7 @@ impl Pool {
             attention,
             context: load.context,
             speculate: self.0.config.speculate,
-            amx: processor.amx,
+            processor,
             repack,
             need,
             memory_bytes: self.free_bytes(),
@@ -105,29 +105,13 @@ impl Pool {
 
     fn attention(&self, model: &Model, layers: Option<i32>) -> tune::Attention {
         let config = &self.0.config;
-        let (on_gpu, several) = (
-            self.gpu_free_bytes(layers).is_some(),
-            self.0.policy == Policy::Server,
-        );
+        let on_gpu = self.gpu_free_bytes(layers).is_some();
         let measured = self
             .0
             .measured
             .get_or_init(|| MeasuredSettings::read(config));
         let measured = measured.for_model(&model.header, on_gpu);
-        let measured = measured.map(|flash| if several { flash.several } else { flash.one });
-        let processor = match (on_gpu, several) {
-            (true, _) => tune::Processor::Gpu,
-            // Texts to embed share a decode even if they all belong to one request.
-            (false, _) if model.header.is_embedding() => tune::Processor::SharedCpu,
-            (false, true) => tune::Processor::SharedCpu,
-            (false, false) => tune::Processor::Cpu,
-        };
-        tune::attention(
-            &model.header,
-            processor,
-            config.flash.or(measured),
-            self.kv(),
-        )
+        tune::attention(config.flash.or(measured), self.kv())
     }
 
     /// The load spec of a request, from the options in force.

@@ -91,16 +91,15 @@ pub fn for_answers<'a>(
         sequences: sequences as usize,
         slices: slices.within(batch),
         batch_tokens: batch,
-        has_tiles: ready.gpu_layers == 0 && spec.attention.flash,
         alike_tokens: tune::alike_tokens(
+            spec.processor,
             spec.repack && spec.need.repacked_bytes > 0,
             gpu,
-            spec.amx,
         ),
         answer_start: ready.encodes.then(|| start(base.model)),
         // Recurrent memory cannot forget a draft that was wrong.
         draft_cost: (spec.speculate && !spec.deterministic && ready.window_tokens > 0)
-            .then(|| tune::draft_cost(work, gpu, spec.amx)),
+            .then(|| tune::draft_cost(work, gpu, spec.processor.amx)),
         once,
         deterministic: spec.deterministic,
         memory_max: spec.memory_max,

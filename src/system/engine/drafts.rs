@@ -3,7 +3,6 @@
 use llama_cpp_2::token::LlamaToken;
 
 use super::speculation::Price;
-use super::tune;
 use super::worker::{Place, Worker};
 
 impl Worker<'_> {
@@ -32,14 +31,8 @@ impl Worker<'_> {
         let taken = self.batch.n_tokens() as usize + self.plan.sequences;
         let free = self.cache.all_cells() - self.cache.used_cells();
         let checkpoints = job.checkpoints.iter().filter(|at| **at >= start);
-        let tile = if self.plan.has_tiles {
-            // Tiles round otherwise than single tokens do.
-            tune::TILE_TOKENS - 1
-        } else {
-            self.plan.batch_tokens
-        };
         let room = room
-            .min(tile.saturating_sub(taken))
+            .min(self.plan.batch_tokens.saturating_sub(taken))
             .min(free.saturating_sub(taken))
             .min(self.plan.tokens_max.saturating_sub(tokens + 1))
             .min(

@@ -15,8 +15,6 @@ pub struct Plan {
     pub slices: Slices,
     /// Most tokens of one decode.
     pub batch_tokens: usize,
-    /// True if attention may be computed in tiles, over the cells of all sequences.
-    pub has_tiles: bool,
     /// Most tokens of a decode whose logits are, to the bit, those that each would have alone.
     pub alike_tokens: usize,
     /// The token that answers start with, for a model with an encoder.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::memory::Need;
 use super::prefix::Prefixes;
+use super::repack::Processor;
 use super::tune::{Attention, Slices};
 
 /// Jobs that may wait in the queue of one engine; the pool limits requests long before.
@@ -59,8 +60,8 @@ pub struct Spec {
     pub repack: bool,
     /// Guess tokens that repeat the text and compute them in advance.
     pub speculate: bool,
-    /// The processor multiplies 8-bit integers in AMX tiles.
-    pub amx: bool,
+    /// The processor.
+    pub processor: Processor,
     /// Tokens in one decode, at most.
     pub batch_tokens: usize,
     /// Attention and cache.

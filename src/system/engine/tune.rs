@@ -1,63 +1,30 @@
 //! The engine's choices that depend on the machine, each with the measurement behind it.
 //!
-//! Measured with `benches/raw.rs` on two cores of a Xeon with AVX-512 and AMX, gcc 12.2, prompt of
-//! 440 tokens and 96 generated; tokens a second, medians of 7:
+//! Flash attention is computed by `patches/attention.h` on x86 with AVX2: the same to the bit for a token alone and among
+//! others. `puna bench` on two cores of an EPYC with AVX-512, before it and `patches/few_tokens.h`, and with both, tokens/s:
 //!
-//! | model | heads of | flash, cache | prompt | answer | whole |
-//! |---|---|---|---|---|---|
-//! | SmolLM2-135M Q4_1 | 64 | on, q8_0 | 684 | 154 | 1.27 s |
-//! | | | on, f16 | 1238 | 88 | 1.45 s |
-//! | | | off, f16 | 919 | 154 | 1.11 s |
-//! | gemma-3-270m Q4_K_M | 256 | on, q8_0 | 503 | 60 | 2.48 s |
-//! | | | on, f16 | 647 | 66 | 2.14 s |
-//! | | | off, f16 | 669 | 64 | 2.17 s |
-//!
-//! (SmolLM2's answer with flash attention and f16 was measured before `-U__AVX512FP16__`, see below,
-//! and not again on that machine. `puna bench --tune` measures any machine.) Whole time with flash attention
-//! off, f16 and slices of 64: SmolLM2 1.04 s, gemma-3-270m 2.24 s. On an earlier Xeon with AMX, q8_0 with flash
-//! attention was 10 % faster for heads of 64; PUNA_KV_CACHE_TYPE=q8_0 chooses it.
-//!
-//! On two cores of an EPYC with AVX-512 and no AMX (raw, medians; prompt, answer, whole), and with
-//! `puna bench`, several answers at once in one cache:
-//!
-//! | model | flash, cache | 440 and 96 | 4000 and 96 | 1, 4, 8 answers |
+//! | model | prompt of 512 | one answer | 4 at once | 8 at once |
 //! |---|---|---|---|---|
-//! | SmolLM2 | on, f16 | 415, 135, 1.78 s | 249, 65, 17.5 s | 164, 225, 288 |
-//! | | off, f16 | 448, 140, 1.67 s | 261, 61, 16.9 s | 148, 191, 265 |
-//! | | on, q8_0 | 369, 130, 1.93 s | 127, 50, 33.5 s | |
-//! | gemma-3-270m | on, f16 | 796, 89, 1.63 s | 603, 77, 7.9 s | |
-//! | | off, f16 | 919, 85, 1.61 s | 546, 57, 9.0 s | |
+//! | Llama-3.2-1B's shape Q4_K_M | 225, 445 | 47.9, 51.4 | 62, 150 | 78, 158 |
+//! | gemma-3-270m Q4_K_M | 967, 1126 | 104, 101 | 276, 307 | 370, 400 |
+//! | SmolLM2-135M Q4_1 | 482, 485 | 184, 184 | 289, 258 | 334, 326 |
 //!
-//! Flash attention skips the cells of other answers, so it is faster wherever several are
-//! computed at once. The same on two cores of a Xeon with AVX512-FP16 and without AMX: SmolLM2, an
-//! answer after so many tokens and eight of them after 256 (`puna bench --tune`), and eight short
-//! streams of a server. The values in brackets are flash attention with ggml's own loops over 16-bit floats
-//! (without `-U__AVX512FP16__` of `patches/apply.cmake`):
+//! Before that, without flash attention was faster for a lone answer with heads of 64 (Xeon with AMX, 440 and 96 tokens:
+//! SmolLM2 1.11 s without and 1.27 s with, gemma-3-270m with heads of 256 2.17 and 2.14 s).
 //!
-//! | flash, cache | behind 512 | 4096 | 8160 | 8 at once | 8 streams |
-//! |---|---|---|---|---|---|
-//! | on, f16 | 77 (43) | 35 (11) | 21 (7) | 29 | 154 |
-//! | off, f16 | 80 | 36 | 24 | 24 | 138 |
-//!
-//! Texts to embed share a decode, but not their attention: MiniLM (heads of 32) there, 200 texts of
+//! Texts to embed share a decode, but not their attention: MiniLM (heads of 32) on a Xeon without AMX, 200 texts of
 //! 27 tokens in one request, texts a second: 193 with flash attention in decodes of 512 tokens and 186
 //! of 128, without it 64 and 137.
 //!
-//! Slices of 64 tokens cost nothing compared with 512 there (SmolLM2, off, f16: 1045 and 919).
+//! Slices of 64 tokens cost nothing compared with 512 on the Xeon with AMX (SmolLM2, off, f16: 1045 and 919).
 
 use std::time::Duration;
 
 use super::kv::KvKind;
-use super::memory::head_size;
-use crate::format::gguf::Header;
+use super::repack::Processor;
 
 /// Positions at which a prompt may be cut into slices: multiples of this. AMX tiles have 16 rows.
 pub const GRID: usize = 16;
-
-/// Largest head for which a CPU generates faster without flash attention when it computes one answer at a
-/// time: heads of 64 took 1.11 s without it and 1.27 s or more with it, heads of 256 took 2.17 s and 2.14 s
-/// (first table of this file).
-const SMALL_HEAD: u64 = 64;
 
 /// Parameters times tokens that one thread computes in a second while reading a prompt: SmolLM2
 /// (106 M without its embeddings) at 1000 and gemma-3-270m (100 M) at 650 tokens/s on two threads.
@@ -79,24 +46,9 @@ const LONE_TOKENS_MAX: usize = 256;
 /// Most tokens in one decode, and llama.cpp's logical and physical batch.
 pub const BATCH_TOKENS: usize = 512;
 
-/// From this many tokens in a decode on, ggml computes flash attention on a CPU in tiles, which cover the
-/// cells of every sequence (`GGML_FA_TILE_Q`). With fewer, a token skips the cells of other sequences. A decode
-/// with one token for each sequence takes (ms, `cargo bench --bench steps`, EPYC AVX-512, 24 to 48 cells each):
-///
-/// | tokens | 1 | 8 | 16 | 32 | 48 | 63 | 64 |
-/// |---|---|---|---|---|---|---|---|
-/// | SmolLM2, with logits | 5.3 | 25 | 42 | 82 | 123 | 168 | 288 |
-/// | gemma-3-270m, with logits | 11.3 | 24 | 39 | 78 | 117 | 157 | 309 |
-///
-/// 32 records of 300 words with `map -j 8`, before and after: gemma-3-270m 1.15 and 1.84 records/s, SmolLM2
-/// 0.90 and 1.18.
-pub const TILE_TOKENS: usize = 64;
-
-/// A cell in a tile costs about 1/3 of what it costs otherwise: SmolLM2 on the EPYC, after 1000 cells of
-/// its own, 1.2 to 1.6 µs instead of 2.5 to 3.1; among 2304 of others, 0.8. One prompt of 2000 tokens alone
-/// (SmolLM2): 174 tokens/s in slices of 48, 209 of 64, 239 of 256, so tiles stay where most cells are a
-/// prompt's own.
-const TILE_GAIN: usize = 3;
+/// From this many tokens in a decode on, ggml computes flash attention on a CPU in tiles, which round otherwise
+/// (`GGML_FA_TILE_Q`), where `patches/attention.h` does not take its place: without AVX2.
+const TILE_TOKENS: usize = 64;
 
 /// From this many rows on, ggml multiplies repacked weights by other code than single rows, where it has no AMX (`ne11 > 3`
 /// in its `repack.cpp`). It rounds activations of four rows together otherwise: gemma-3-270m Q4_K_M on an EPYC with
@@ -104,9 +56,13 @@ const TILE_GAIN: usize = 3;
 const INTERLEAVED_ROWS: usize = 4;
 
 /// Most tokens of a decode whose logits are, to the bit, those that each token would have alone.
-pub fn alike_tokens(repacked: bool, gpu: bool, amx: bool) -> usize {
-    if repacked && !gpu && !amx {
+pub fn alike_tokens(processor: Processor, repacked: bool, gpu: bool) -> usize {
+    if gpu {
+        usize::MAX
+    } else if repacked && !processor.amx {
         INTERLEAVED_ROWS - 1
+    } else if !processor.avx2 {
+        TILE_TOKENS - 1
     } else {
         usize::MAX
     }
@@ -173,32 +129,11 @@ pub struct Attention {
     pub kv: KvKind,
 }
 
-/// Where attention is computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Processor {
-    /// A CPU for one answer at a time.
-    Cpu,
-    /// A CPU for several answers at once, or for texts to embed.
-    SharedCpu,
-    /// A GPU.
-    Gpu,
-}
-
-/// Chooses flash attention and cache type; the user's setting wins. A quantised cache needs flash
-/// attention, so requesting one turns it on.
-pub fn attention(
-    header: &Header,
-    processor: Processor,
-    flash: Option<bool>,
-    kv: Option<KvKind>,
-) -> Attention {
+/// Chooses flash attention and cache type; the user's setting wins. Flash attention is on by itself everywhere, so that
+/// a one-shot and a server compute alike. A quantised cache needs it, so requesting one turns it on.
+pub fn attention(flash: Option<bool>, kv: Option<KvKind>) -> Attention {
     let kv = kv.unwrap_or_default();
-    let faster = processor != Processor::Cpu || head_size(header) > SMALL_HEAD;
-    let flash = if kv == KvKind::F16 {
-        flash.unwrap_or(faster)
-    } else {
-        true
-    };
+    let flash = kv != KvKind::F16 || flash.unwrap_or(true);
     Attention { flash, kv }
 }
 
@@ -306,17 +241,6 @@ impl DraftCost {
     }
 }
 
-/// Most tokens of a decode with at least `least`, each of a sequence with about `own` of the `all` cells in
-/// use: few enough that attention skips the cells of other sequences, if most cells are theirs.
-pub fn decode_tokens(batch: usize, least: usize, (own, all): (usize, usize)) -> usize {
-    let few = TILE_TOKENS - 1;
-    if own * TILE_GAIN < all && least <= few {
-        batch.min(few)
-    } else {
-        batch
-    }
-}
-
 /// How many of `pending` tokens from position `start` on to compute now: up to `limit`, ending on
 /// the grid unless the prompt ends.
 pub fn slice(start: usize, pending: usize, limit: usize) -> usize {
@@ -341,15 +265,6 @@ mod tests {
         assert_eq!(slice(5, 100, 64), 59);
         assert_eq!(slice(5, 100, 8), 0);
         assert_eq!(slice(0, 1000, 16), 16);
-    }
-
-    #[test]
-    fn a_decode_among_many_cells_of_others_stays_below_a_tile() {
-        assert_eq!(decode_tokens(80, 7 + GRID, (400, 2700)), TILE_TOKENS - 1);
-        assert_eq!(decode_tokens(32, 7 + GRID, (400, 2700)), 32);
-        // Most cells are its own, or a slice of a prompt would not fit.
-        assert_eq!(decode_tokens(80, 7 + GRID, (2000, 2700)), 80);
-        assert_eq!(decode_tokens(128, 60 + GRID, (44, 2700)), 128);
     }
 
     #[test]
@@ -385,22 +300,30 @@ mod tests {
 
     #[test]
     fn a_quantised_cache_brings_flash_attention() {
-        let header = Header {
-            values: Vec::new(),
-            spans: Vec::new(),
-            tensors: Vec::new(),
-            data_offset: 0,
-            file_bytes: 0,
+        let choice = attention(Some(false), Some(KvKind::Q8));
+        let quantised = Attention {
+            flash: true,
+            kv: KvKind::Q8,
         };
-        let choice = attention(&header, Processor::Cpu, Some(false), Some(KvKind::Q8));
+        assert_eq!(choice, quantised);
+        assert!(attention(None, None).flash && !attention(Some(false), None).flash);
+    }
+
+    #[test]
+    fn tokens_are_alike_unless_other_code_takes_several() {
+        let processor = |amx, avx2| Processor {
+            amx,
+            avx2,
+            avx512: amx,
+        };
+        let (new, old) = (processor(true, true), processor(false, false));
+        assert_eq!(alike_tokens(new, true, false), usize::MAX);
         assert_eq!(
-            choice,
-            Attention {
-                flash: true,
-                kv: KvKind::Q8
-            }
+            alike_tokens(processor(false, true), false, false),
+            usize::MAX
         );
-        assert!(!attention(&header, Processor::Cpu, None, None).flash);
-        assert!(attention(&header, Processor::SharedCpu, None, None).flash);
+        assert_eq!(alike_tokens(processor(false, true), true, false), 3);
+        assert_eq!(alike_tokens(old, false, false), 63);
+        assert_eq!(alike_tokens(old, true, true), usize::MAX);
     }
 }

@@ -173,7 +173,7 @@ impl<'a> Worker<'a> {
         let mut places = Vec::new();
         let order = self.order();
         let mut slice_left = self.slice_tokens(&order);
-        let most = self.decode_tokens(&order);
+        let most = self.plan.batch_tokens;
         let one = |index: &&usize| self.pending(**index).len() == 1;
         let mut generating = order.iter().filter(one).count();
         let price = self.draft_price(generating, &order);
@@ -232,25 +232,6 @@ impl<'a> Worker<'a> {
             let before_us = self.pace_us.unwrap_or(now_us);
             self.pace_us = Some((before_us + now_us) / 2.0);
         }
-    }
-
-    /// Most tokens of a decode of these sequences; a prompt among them gets room for a slice.
-    fn decode_tokens(&self, order: &[usize]) -> usize {
-        if !self.plan.has_tiles {
-            return self.plan.batch_tokens;
-        }
-        let pending = |index: &usize| self.pending(*index).len();
-        let prompt = order.iter().find(|index| pending(index) > 1);
-        let generating = order.iter().filter(|index| pending(index) == 1).count();
-        let all = self.cache.used_cells() + order.iter().map(pending).sum::<usize>();
-        let (least, own) = match prompt {
-            Some(prompt) => (
-                generating + tune::GRID,
-                self.cache.count(*prompt) + pending(prompt),
-            ),
-            None => (1, all / generating.max(1)),
-        };
-        tune::decode_tokens(self.plan.batch_tokens, least, (own, all))
     }
 
     /// How many tokens of a prompt to compute now: up to `limit`, and up to the next checkpoint.
