@@ -79,6 +79,19 @@ const SURE: Flag = option(
     "print unsure below this probability, such as 0.8",
 );
 
+/// The options that have an effect: those of a load and of a prompt.
+const OPTIONS: [&str; 9] = [
+    "num_ctx",
+    "num_batch",
+    "num_gpu",
+    "main_gpu",
+    "use_mmap",
+    "use_mlock",
+    "adapter_scale",
+    "num_thread",
+    "parse_special",
+];
+
 /// The flags of `choose`, read once.
 struct ChooseArgs<'a> {
     choices: &'a [String],
@@ -101,6 +114,13 @@ impl<'a> ChooseArgs<'a> {
             let text = format!("duplicate choice '{twice}'");
             return Err(Error::usage(text));
         }
+        let ask = Ask::without_prompt(parsed, OVERFLOWS)?;
+        let given = ask.turn.options.sorted();
+        if let Some((name, _)) = given.iter().find(|(name, _)| !OPTIONS.contains(name)) {
+            let text =
+                format!("choose weighs whole answers and draws none: '{name}' has no effect");
+            return Err(Error::usage(text));
+        }
         Ok(ChooseArgs {
             choices,
             question: parsed.value(&QUESTION),
@@ -108,7 +128,7 @@ impl<'a> ChooseArgs<'a> {
             status: parsed.has(&STATUS),
             quiet: parsed.has(&QUIET),
             json: parsed.has(&JSON),
-            ask: Ask::without_prompt(parsed, OVERFLOWS)?,
+            ask,
         })
     }
 }

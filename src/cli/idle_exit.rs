@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::context;
 use super::flag::{Flag, Group, maybe};
-use crate::core::duration::KeepAlive;
+use super::parsed::duration;
 use crate::core::error::{Class, Error, Result};
 use crate::system::client::Client;
 use crate::system::config::Config;
@@ -33,7 +33,7 @@ const LOOK: Duration = Duration::from_millis(10);
 /// `Usage` for an invalid duration or without a Unix socket; `Network` if the server does not start.
 pub fn server(stay: &str, config: &Config) -> Result<Client> {
     let stay = if stay.is_empty() { STAY } else { stay };
-    KeepAlive::parse_lenient(stay)?;
+    duration("linger", stay)?;
     if config.socket.is_none() {
         return Err(Error::usage(
             "--linger needs a Unix socket: see PUNA_SOCKET",

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::flag::Flag;
+use crate::core::duration::KeepAlive;
 use crate::core::error::{Error, Result};
 
 /// The flags and operands of a command line.
@@ -86,6 +87,15 @@ impl Parsed {
         read.map_err(|error| Error::plain(error.class(), format!("--{}: {error}", flag.long)))
     }
 
+    /// The duration that a flag gives, if it was given.
+    ///
+    /// # Errors
+    /// `Usage` for what is no duration.
+    pub fn duration(&self, flag: &Flag) -> Result<Option<KeepAlive>> {
+        let read = |text: &str| duration(flag.long, text);
+        self.value(flag).map(read).transpose()
+    }
+
     /// All values of a flag that may be repeated.
     pub fn values(&self, flag: &Flag) -> impl Iterator<Item = &str> {
         self.values
@@ -93,6 +103,19 @@ impl Parsed {
             .filter(move |(known, _)| *known == flag.long)
             .map(|(_, value)| value.as_str())
     }
+}
+
+/// The duration that a flag of this name gives.
+///
+/// # Errors
+/// `Usage` for what is no duration.
+pub fn duration(flag: &str, text: &str) -> Result<KeepAlive> {
+    let read = KeepAlive::parse_lenient(text);
+    read.map_err(|_| {
+        Error::usage(format!(
+            "--{flag} must be a duration, such as 90s or 5m, not '{text}'"
+        ))
+    })
 }
 
 /// The first item that a list has a second time.

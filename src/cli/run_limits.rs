@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::context::Context;
 use super::flag::{Flag, Group, maybe, option, switch};
 use super::out::Out;
-use super::parsed::Parsed;
+use super::parsed::{Parsed, duration};
 use super::reexec;
 use super::table::Command;
 use crate::core::bytes;
@@ -156,15 +156,15 @@ fn lock(name: &str, time: Option<&str>, wait: bool, config: &Config) -> Result<F
             "--lock must be a name of letters, digits, '.', '_' and '-', not '{name}'"
         )));
     }
-    let until = match time
+    let time = time
         .filter(|time| !time.is_empty())
-        .map(KeepAlive::parse_lenient)
-    {
+        .map(|time| duration(WAIT.long, time))
+        .transpose()?;
+    let until = match time {
         None if wait => None,
         None => Some(Instant::now()),
-        Some(Ok(KeepAlive::For(time))) => Some(Instant::now() + time),
-        Some(Ok(KeepAlive::Forever)) => None,
-        Some(Err(error)) => return Err(error),
+        Some(KeepAlive::For(time)) => Some(Instant::now() + time),
+        Some(KeepAlive::Forever) => None,
     };
     let cache = Cache::new(config.cache()?, LOCKS);
     loop {
@@ -281,11 +281,9 @@ impl Deadline {
 }
 
 fn limit(parsed: &Parsed) -> Result<Option<Duration>> {
-    let limit = |text: &str| match KeepAlive::parse_lenient(text) {
-        Ok(KeepAlive::For(limit)) if !limit.is_zero() => Ok(limit),
-        _ => Err(Error::usage(format!(
-            "--timeout must be a duration, such as 90s, not '{text}'"
-        ))),
-    };
-    parsed.value(&TIMEOUT).map(limit).transpose()
+    match parsed.duration(&TIMEOUT)? {
+        None => Ok(None),
+        Some(KeepAlive::For(limit)) if !limit.is_zero() => Ok(Some(limit)),
+        Some(_) => Err(Error::usage("--timeout must be more than 0, and end")),
+    }
 }

@@ -47,8 +47,8 @@ pub const COMMAND: Command = Command {
     about: &[
         "Serves the native Ollama API on 127.0.0.1:11434, or on the address of --host, PUNA_HOST or OLLAMA_HOST, and \
          on a Unix socket that only its owner can use. Models are loaded on the first request and stay loaded for the \
-         keep-alive time. A model computes several answers at once, unless --deterministic is given: then answers are \
-         computed one by one, so that the same seed always gives the same bytes.",
+         keep-alive time. A model computes several answers at once. A seed, or temperature 0, gives the same answer every \
+         time on x86 with AVX2; --deterministic computes answers one by one, which does so on every processor.",
         "Routes: GET /, /api/version, /api/tags, /api/ps, /api/status; POST /api/show, /api/generate, /api/chat, \
          /api/embed, /api/embeddings, /api/create, /api/pull, /api/push, /api/copy; HEAD and POST /api/blobs; DELETE \
          /api/delete. Answers stream as newline-delimited JSON, a record as soon as there is a token.",
@@ -113,7 +113,7 @@ const OPEN: Flag = switch(
 const DETERMINISTIC: Flag = switch(
     "deterministic",
     None,
-    "answer one at a time: same seed, same bytes",
+    "answer one at a time: same seed, same answer",
 )
 .in_group(Group::Sampling);
 const ACCESS_LOG: Flag = option(
@@ -170,13 +170,14 @@ impl ServeArgs {
             config.api_key_file = Some(path.into());
         }
         parsed.only_one(&[(&NO_SOCKET, ()), (&SOCKET, ())])?;
+        parsed.only_one(&[(&NO_TCP, ()), (&HOST, ())])?;
         config.deterministic |= parsed.has(&DETERMINISTIC);
         match (parsed.has(&NO_SOCKET), parsed.value(&SOCKET)) {
             (true, _) => config.socket = None,
             (false, Some(path)) => config.socket = Some(in_a_folder(path)?),
             (false, None) => {}
         }
-        let idle_exit = parsed.read(&IDLE_EXIT, KeepAlive::parse_lenient)?;
+        let idle_exit = parsed.duration(&IDLE_EXIT)?;
         Ok(ServeArgs {
             tcp: !parsed.has(&NO_TCP),
             open: parsed.has(&OPEN),

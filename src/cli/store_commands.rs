@@ -175,11 +175,13 @@ fn verify(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
 
 fn gc(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
-    let age = match parsed.read(&OLDER_THAN, KeepAlive::parse_lenient)? {
+    let age = match parsed.duration(&OLDER_THAN)? {
         None => GARBAGE_AGE,
         Some(KeepAlive::For(age)) => age,
         Some(KeepAlive::Forever) => {
-            return Err(Error::usage("--older-than must be a duration"));
+            return Err(Error::usage(
+                "--older-than must be a duration, such as 90s or 5m, not for ever",
+            ));
         }
     };
     let dry = parsed.has(&DRY_RUN);

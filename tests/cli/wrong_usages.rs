@@ -98,6 +98,37 @@ const WRONG: &[(&str, i32, &str)] = &[
         "is a file, not a folder of models",
     ),
     (
+        "puna run smol hi --timeout xx",
+        2,
+        "--timeout must be a duration, such as 90s or 5m, not 'xx'",
+    ),
+    (
+        "puna run smol hi --keepalive 5x",
+        2,
+        "--keepalive must be a duration",
+    ),
+    ("puna serve --linger xx", 2, "--linger must be a duration"),
+    (
+        "puna gc --older-than xx",
+        2,
+        "--older-than must be a duration",
+    ),
+    (
+        "PUNA_KEEP_ALIVE=xx puna ps",
+        2,
+        "PUNA_KEEP_ALIVE needs a duration, such as 90s or 5m",
+    ),
+    (
+        "puna serve --no-tcp --host 127.0.0.1:1",
+        2,
+        "--no-tcp and --host cannot be used together",
+    ),
+    (
+        "puna choose smol yes no -o temperature=0.5 < k.txt",
+        2,
+        "'temperature' has no effect",
+    ),
+    (
         "puna run smol hi --messages images.json",
         2,
         "images.json: images are not read yet",
@@ -117,6 +148,23 @@ fn prepared() -> Sandbox {
         r#"{"type":"object","properties":{"a":{"type":"boolean"},"b":{"type":"boolean"}}}"#,
     );
     sandbox
+}
+
+#[test]
+fn what_has_no_effect_is_told() {
+    let sandbox = prepared();
+    let run =
+        sandbox.shell("puna run smol hi -n 1 --insecure -q; puna run smol hi -n 1 --insecure");
+    let words = "--insecure has no effect: nothing is pulled, see --pull";
+    assert!(run.stderr.contains(words), "{run:?}");
+    // A value of Ollama's that means nothing is not where the setting comes from.
+    let line = "OLLAMA_KEEP_ALIVE=abc puna config | grep ^keep_alive";
+    assert_eq!(sandbox.shell(line).ok(), "keep_alive\t5m0s\tdefault\n");
+    let line = "OLLAMA_KEEP_ALIVE=30 puna config | grep ^keep_alive";
+    assert_eq!(
+        sandbox.shell(line).ok(),
+        "keep_alive\t30s\tOLLAMA_KEEP_ALIVE\n"
+    );
 }
 
 #[test]

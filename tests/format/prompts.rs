@@ -1,9 +1,12 @@
 //! The prompts that reach the model: what remains of long ones, how special tokens are escaped, and
 //! the template choice.
 
+use std::process::Stdio;
+use std::time::Duration;
+
 use serde_json::json;
 
-use crate::support::{Sandbox, smol};
+use crate::support::{Sandbox, eventually, smol};
 
 #[test]
 fn a_long_prompt_is_cut_to_the_requested_part() {
@@ -88,6 +91,52 @@ fn a_text_that_does_not_fit_can_be_answered_in_pieces() {
     assert!(!fits.stderr.contains(note) && !fits.ok().is_empty());
     let long = "why ".repeat(600);
     reduce(&["-n", "4", "-", &long]).fails(4, "the question alone does not fit");
+}
+
+#[test]
+fn a_reduction_that_was_killed_goes_on() {
+    let sandbox = Sandbox::with_smol();
+    let line =
+        |number: usize| format!("Line {number}: the ship number {number} left the harbour.\n");
+    let text: String = (0..60).map(line).collect();
+    let words = [
+        "run",
+        "smol",
+        "--num-ctx",
+        "512",
+        "--temperature",
+        "0",
+        "-n",
+        "24",
+        "--overflow",
+        "reduce",
+    ];
+    let kept = sandbox.home.join(".cache/puna/reduced");
+    let answers = || {
+        let files = std::fs::read_dir(&kept).into_iter().flatten().flatten();
+        let names = files.map(|file| file.file_name().into_string().unwrap());
+        names.filter(|name| !name.starts_with('.')).count()
+    };
+    sandbox.file("text", &text);
+    let mut first = sandbox.command(&words);
+    first.stdin(std::fs::File::open(sandbox.home.join("text")).unwrap());
+    let mut first = first
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("a piece is answered", Duration::from_secs(60), || {
+        answers() > 0
+    });
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let again = sandbox.puna(&words, &text);
+    assert!(
+        again.stderr.contains("answered by an earlier run"),
+        "{again:?}"
+    );
+    assert!(!again.ok().trim().is_empty());
+    assert_eq!(answers(), 0, "nothing stays behind");
 }
 
 #[test]

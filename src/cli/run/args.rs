@@ -18,7 +18,7 @@ use crate::system::engine::{Level, Sink};
 pub const DETERMINISTIC: Flag = switch(
     "deterministic",
     None,
-    "same seed, same bytes: no server, no prefix cache",
+    "alone: no server, no prefix cache, nothing shared",
 )
 .in_group(Group::Sampling);
 pub const WHOLE: Flag =
@@ -136,7 +136,7 @@ impl RunArgs {
         parsed.only_one(&[(&IDLE_EXIT, ()), (&HOST, ())])?;
         parsed.only_one(&[(&LOCAL, ()), (&HOST, ())])?;
         parsed.only_one(&[(&LOG, ()), (&HOST, ())])?;
-        let keep_alive = parsed.read(&KEEPALIVE, KeepAlive::parse_lenient)?;
+        let keep_alive = parsed.duration(&KEEPALIVE)?;
         Ok(RunArgs {
             // A prompt from the prefix cache may give other bytes than one that is computed in one pass.
             alone: parsed.has(&DETERMINISTIC) || parsed.has(&RECORD),

@@ -187,6 +187,9 @@ pub const COMMAND: Command = Command {
 fn fetch(text: &str, args: &RunArgs, config: &Config, out: &mut Out) -> Result<()> {
     let watched = out.shows_progress() && out.output_is_terminal;
     if args.pull == Pull::Never || args.pull == Pull::Watched && !watched {
+        if args.transfer.insecure {
+            out.note("--insecure has no effect: nothing is pulled, see --pull");
+        }
         return Ok(());
     }
     let (store, name) = (context::store(config), Name::parse(text)?);

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::answer::Printer;
 use super::turn_args::Ask;
-use crate::cli::out::Out;
+use crate::cli::out::{Out, counted};
 use crate::cli::run_limits::Deadline;
 use crate::core::clock::words;
 use crate::core::digest::Digest;
@@ -43,6 +43,8 @@ struct Reducer<'a> {
     kept: Option<Cache>,
     /// Their names there.
     names: Vec<String>,
+    /// Answers that an earlier run left there, until that is told.
+    resumed: usize,
 }
 
 /// Answers the question over pieces of the text, and prints the answer over those answers. Returns the
@@ -85,6 +87,7 @@ pub fn answer(
             .filter(|_| config.cache_max != Some(0))
             .map(|root| Cache::new(root, FOLDER)),
         names: Vec::new(),
+        resumed: 0,
     };
     if let (Some((prompt, _)), Some(count)) = (lengths, reducer.expected) {
         printer.out.note(&format!(
@@ -148,6 +151,7 @@ impl Reducer<'_> {
         if let Some(answer) = self.kept_answer(&name) {
             self.names.push(name);
             self.pieces += 1;
+            self.resumed += 1;
             return Ok(answer);
         }
         let mut reply = Message::default();
@@ -171,8 +175,13 @@ impl Reducer<'_> {
         }
     }
 
-    /// Tells after the first piece how long the others will take.
-    fn tell(&self, out: &Out) {
+    /// Tells what an earlier run has left, and after the first piece how long the others will take.
+    fn tell(&mut self, out: &Out) {
+        if self.resumed > 0 {
+            let pieces = counted(self.resumed, "piece");
+            out.note(&format!("{pieces} answered by an earlier run"));
+            self.resumed = 0;
+        }
         let left = self.expected.unwrap_or(0).saturating_sub(self.pieces);
         if self.pieces == 1 && left > 0 {
             let time = self.started.elapsed() * u32::try_from(left).unwrap_or(u32::MAX);

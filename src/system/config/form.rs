@@ -58,7 +58,7 @@ impl Form {
             ),
             Form::Time => (
                 KeepAlive::parse_lenient(value).is_ok(),
-                "a time, such as 5m, or seconds".into(),
+                "a duration, such as 90s or 5m".into(),
             ),
             Form::Word(words) => (words.contains(&value), words.join(", ")),
             Form::Numbers => (

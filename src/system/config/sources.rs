@@ -83,10 +83,14 @@ impl<'a> Sources<'a> {
         for variable in variables {
             let value = (self.environment)(variable).map(|value| trimmed(&value));
             if let Some(value) = value.filter(|value| !value.is_empty()) {
-                if variable.starts_with("PUNA_") {
+                // A value of Ollama's that means nothing here leaves the default.
+                let is_ours = variable.starts_with("PUNA_");
+                if is_ours {
                     self.check(&own, &value, variable);
                 }
-                self.note(&own, variable);
+                if is_ours || form(&own).wrong(&value).is_none() {
+                    self.note(&own, variable);
+                }
                 return Some(value);
             }
         }
