@@ -100,7 +100,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let mut chat = Chat {
         ask: Ask::without_prompt(parsed, OVERFLOWS)?,
         backend: backend(&parsed.operands[0], context.model_server(parsed)?, config)?,
-        deadline: Deadline::new(),
+        deadline: Deadline::new()?,
         transcript: Transcript::open(transcript::path(parsed))?,
         calls: 0,
         turn: Vec::new(),

@@ -166,7 +166,7 @@ fn chosen(args: ChooseArgs, config: &Config, out: &mut Out) -> Result<u8> {
     }
     let pool = Pool::new(config.clone(), Policy::OneShot, out::log(None)?);
     let mut loading = out.loading();
-    let deadline = Deadline::new();
+    let deadline = Deadline::new()?;
     let mut request = Request::new(&model, ask.turn(), deadline.flag(), Instant::now())?;
     if request.template_choice(&pool)?.can("thinking") {
         // Otherwise a choice would be scored as thinking.

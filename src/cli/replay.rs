@@ -340,7 +340,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     }
     let turn = recorded.request.turn(&recorded.model)?;
     let backend = Backend::Local(Box::new(local));
-    let deadline = Deadline::new();
+    let deadline = Deadline::new()?;
     let prints = parsed.has(&PRINT) && !parsed.has(&JSON);
     let reply = deadline.check(answer_again(&backend, turn, &deadline.flag(), prints, out))?;
     let same = sum(&without_ids(&reply)) == recorded.output_sha256;

@@ -130,7 +130,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let top = parsed.number(&TOP, 1..=usize::MAX)?;
     let encoding = Encoding::read(parsed)?;
     let ranker = Ranker::open(parsed, context)?;
-    let deadline = Deadline::new();
+    let deadline = Deadline::new()?;
     let mut input = Records::new(Input::new(), Format::of_texts(parsed), encoding);
     let mut found: Vec<(f32, usize, String)> = Vec::new();
     let mut count: usize = 0;

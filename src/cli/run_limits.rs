@@ -17,6 +17,7 @@ use crate::core::bytes;
 use crate::core::duration::KeepAlive;
 use crate::core::error::{Class, Error, Result};
 use crate::core::lock::LockExt;
+use crate::core::threads::spawn;
 use crate::system::cache_dir::Cache;
 use crate::system::config::Config;
 
@@ -237,22 +238,25 @@ pub struct Deadline {
 
 impl Deadline {
     /// The deadline of `--timeout`, counted from the start of the command.
-    pub fn new() -> Self {
+    ///
+    /// # Errors
+    /// If no thread can watch it.
+    pub fn new() -> Result<Self> {
         let deadline = Deadline {
             over: Arc::default(),
             flags: Arc::default(),
         };
         if let Some(left) = left() {
             let (over, flags) = (deadline.over.clone(), deadline.flags.clone());
-            thread::spawn(move || {
+            spawn(move || {
                 thread::sleep(left);
                 let flags = flags.locked();
                 over.store(true, Ordering::Relaxed);
                 let flags = flags.iter().filter_map(Weak::upgrade);
                 flags.for_each(|flag| flag.store(true, Ordering::Relaxed));
-            });
+            })?;
         }
-        deadline
+        Ok(deadline)
     }
 
     /// The cancellation flag of one answer. It is set when the deadline passes.

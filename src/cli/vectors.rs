@@ -116,7 +116,7 @@ impl Maker {
             at,
             dimensions: parsed.number(&DIMENSIONS, 1..=usize::MAX)?,
             options: options(parsed)?,
-            deadline: Deadline::new(),
+            deadline: Deadline::new()?,
         })
     }
 

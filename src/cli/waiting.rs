@@ -1,11 +1,12 @@
 //! A line on the terminal that tells what a command waits for, so that no wait is silent for more than a second.
 
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::out::Out;
 use crate::core::clock::words;
+use crate::core::threads::spawn;
 use crate::ops::turn::PromptProgress;
 
 /// A shorter wait needs no explanation.
@@ -24,7 +25,7 @@ impl Waiting {
             return Waiting(None);
         }
         let (over, until) = channel::<()>();
-        let showing = thread::spawn(move || {
+        let showing = spawn(move || {
             let started = Instant::now();
             let mut pause = SHOW_AFTER;
             while until.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
@@ -33,7 +34,8 @@ impl Waiting {
             }
             line.clear();
         });
-        Waiting(Some((over, showing)))
+        // Without a thread there is only no line.
+        Waiting(showing.ok().map(|showing| (over, showing)))
     }
 
     /// Waits for the first token of an answer; the progress is unknown if a server computes it.

@@ -16,4 +16,5 @@ pub mod network;
 pub mod options;
 pub mod regular_file;
 pub mod special_tokens;
+pub mod threads;
 pub mod turn;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -15,6 +14,7 @@ use super::turn::{self, PromptProgress, Request, Turn};
 use crate::core::duration::KeepAlive;
 use crate::core::error::{Class, Error, Result};
 use crate::core::message::{Delta, Reason};
+use crate::core::threads::spawn;
 use crate::core::turn::{OutputConstraint, Overflow, ToolChoice, TurnRequest};
 use crate::format::wire::native::decode::{self, Body};
 use crate::format::wire::native::encode::{ChatRecord, GenerateRecord};
@@ -206,12 +206,17 @@ impl Remote {
     fn start(client: Arc<Client>, turn: TurnRequest, cancel: &Arc<AtomicBool>) -> Self {
         let (sender, deltas) = sync_channel(WAITING_MAX);
         let constraint = turn.constraint.clone();
-        thread::spawn(move || {
+        let not_started = sender.clone();
+        let reading = spawn(move || {
             if let Err(error) = read(&client, &turn, &sender) {
                 // A failed send means that the answer was dropped.
                 let _ = sender.send(Err(error));
             }
         });
+        if let Err(error) = reading {
+            // The channel has room: nothing was sent yet.
+            let _ = not_started.send(Err(error));
+        }
         Remote {
             deltas,
             cancel: cancel.clone(),

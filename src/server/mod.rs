@@ -27,6 +27,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::core::error::{Class, Error, Result};
+use crate::core::threads;
 use crate::ops::model_cache::ModelCache;
 use crate::ops::pool::Pool;
 use crate::system::config::Config;
@@ -148,25 +149,29 @@ pub fn serve(
         requests: AtomicUsize::new(0),
         counters: Counters::default(),
     });
+    // tiny_http starts five and panics if it cannot; the front and the answers take one each.
+    threads::check_room(8)?;
     let requests = Requests::default();
     let (inner, socket) = Inner::bind(&config.runtime)?;
     let mut listener = Listener::open(socket, requests.clone())?;
     let front = Front::new(inner, requests.clone(), sockets::raise_limit());
     let tcp = listeners.tcp.map(Socket::Tcp);
     let unix = listeners.unix.map(|(listener, _)| Socket::Unix(listener));
-    let mut threads = Vec::new();
+    let mut running = Vec::new();
     for socket in tcp.into_iter().chain(unix) {
         let (front, stop) = (front.clone(), stop.clone());
-        threads.push(thread::spawn(move || front.accept(&socket, &stop)));
+        running.push(threads::spawn(move || front.accept(&socket, &stop))?);
     }
     {
         let (server, stop) = (server.clone(), stop.clone());
-        threads.push(thread::spawn(move || answer(&mut listener, &server, &stop)));
+        running.push(threads::spawn(move || {
+            answer(&mut listener, &server, &stop)
+        })?);
     }
     server.watch(signals, policy.idle_exit);
     requests.close();
     finish(&requests);
-    for thread in threads {
+    for thread in running {
         // They return once `stop` is set; a panic was already printed.
         let _ = thread.join();
     }

@@ -19,6 +19,7 @@ use crate::core::error::{Error, Result};
 use crate::core::json;
 use crate::core::message::Delta;
 use crate::core::network::JSON_KIND;
+use crate::core::threads::spawn_in;
 use crate::core::turn::TurnRequest;
 use crate::format::wire::encoder::{Encoder, Event, Framing};
 use crate::ops::pool::Lease;
@@ -279,17 +280,18 @@ impl Choices<'_> {
             };
             let mut turns = Vec::new();
             let own = sender.clone();
-            turns.push(scope.spawn(move || Some(read(0, first, own))));
+            turns.push(spawn_in(scope, move || Some(read(0, first, own)))?);
             for index in 1..count {
                 let sender = sender.clone();
-                turns.push(scope.spawn(move || match self.start(index) {
+                let answer = move || match self.start(index) {
                     Ok(turn) => Some(read(index, turn, sender)),
                     Err(error) => {
                         // As above.
                         let _ = sender.send((index, Err(error)));
                         None
                     }
-                }));
+                };
+                turns.push(spawn_in(scope, answer)?);
             }
             drop(sender);
             let taken = loop {

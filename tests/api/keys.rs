@@ -177,7 +177,7 @@ fn nobody_is_let_in_by_mistake() {
         .fails(2, "the folder of new/dir/x does not exist");
     serve(&["--socket", "x"]).fails(2, "cannot be used together");
     assert!(!sandbox.home.join("new").exists());
-    serve(&["--linger", "soon"]).fails(2, "invalid duration");
+    serve(&["--linger", "soon"]).fails(2, "must be a duration");
 }
 
 #[test]
@@ -316,6 +316,6 @@ fn a_run_may_leave_a_server_behind() {
     );
     assert!(!run(&[]).ok().is_empty());
     eventually(|| !socket.exists());
-    run(&["--linger=soon"]).fails(2, "invalid duration");
+    run(&["--linger=soon"]).fails(2, "must be a duration");
     run(&["--linger", "--local"]).fails(2, "--linger uses a server");
 }

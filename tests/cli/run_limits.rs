@@ -263,3 +263,32 @@ fn an_answer_that_a_limit_cut_says_so() {
         "{short:?}"
     );
 }
+
+#[test]
+fn a_limit_of_processes_is_an_error() {
+    let sandbox = Sandbox::new();
+    sandbox.file("tiny.gguf", crate::engine::architectures::llama());
+    std::fs::copy(env!("CARGO_BIN_EXE_puna"), sandbox.home.join("own")).unwrap();
+    let open = "chmod 777 . && chmod 755 own && chmod 644 tiny.gguf";
+    sandbox.shell(open).ok();
+    for words in [
+        "serve --no-socket --host 127.0.0.1:0",
+        "run ./tiny.gguf a -n 2",
+        "tokens ./tiny.gguf a",
+        "bench ./tiny.gguf -p 2 -n 2 --runs 1",
+    ] {
+        // The limit does not hold for root.
+        let line = format!(
+            "limited='ulimit -u 1 && exec ./own {words}'; if [ \"$(id -u)\" = 0 ]; then \
+             exec setpriv --reuid=65534 --regid=65534 --clear-groups bash -c \"$limited\"; \
+             else exec bash -c \"$limited\"; fi"
+        );
+        let done = sandbox.shell(&line);
+        assert_eq!(done.status, Some(1), "{words}: {done:?}");
+        let is_told = done.stderr.contains("puna: cannot start");
+        assert!(
+            is_told && !done.stderr.contains("panicked"),
+            "{words}: {done:?}"
+        );
+    }
+}

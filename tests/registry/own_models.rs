@@ -1,5 +1,8 @@
 //! Models that were made here, copied or changed: no pull replaces them unasked.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
 use serde_json::json;
 
 use super::pull::{quick, weights};
@@ -97,4 +100,22 @@ fn what_was_made_here_and_replaced_stays_for_a_day() {
         ""
     );
     assert_eq!(sandbox.puna(&["du"], "").ok(), "");
+}
+
+#[test]
+fn a_registry_in_plain_http_is_told() {
+    let sandbox = Sandbox::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let name = format!("{}/lib/mine", listener.local_addr().unwrap());
+    let answering = std::thread::spawn(move || {
+        // What a server says to the first bytes of TLS.
+        for stream in listener.incoming().take(1) {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 512]);
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    let hint = "it speaks plain http, which --insecure allows";
+    quick(&sandbox, &["pull", &name]).fails(2, hint);
+    answering.join().unwrap();
 }

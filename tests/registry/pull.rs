@@ -326,7 +326,7 @@ fn garbage_goes_when_it_is_old() {
     sandbox.puna(&["show", "tiny"], "").ok();
     sandbox
         .puna(&["gc", "--older-than", "soon"], "")
-        .fails(2, "invalid duration");
+        .fails(2, "must be a duration");
 }
 
 #[test]

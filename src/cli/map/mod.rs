@@ -297,7 +297,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         }
     };
     source.settings = key(&source.settings, config, &ask, &backend);
-    let deadline = Deadline::new();
+    let deadline = Deadline::new()?;
     let job = Job {
         backend,
         ask,

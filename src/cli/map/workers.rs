@@ -6,7 +6,6 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
@@ -24,6 +23,7 @@ use crate::core::error::{Class, Error, Result};
 use crate::core::lock::LockExt;
 use crate::core::message::{Delta, Finish, Message, Think};
 use crate::core::name::nearest;
+use crate::core::threads::spawn;
 use crate::core::turn::{OutputConstraint, TurnRequest};
 use crate::ops::backend::Backend;
 use crate::ops::turn;
@@ -97,15 +97,15 @@ pub fn map(
         permits,
         to_workers,
     };
-    let reading = thread::spawn(move || reader.read());
+    let reading = spawn(move || reader.read())?;
     let (job, tasks) = (Arc::new(job), Arc::new(Mutex::new(tasks)));
     let journal = journal.map(|journal| Arc::new(Mutex::new(journal)));
     let start = |_| {
         let (job, tasks, to_printer) = (job.clone(), tasks.clone(), to_printer.clone());
         let journal = journal.clone();
-        thread::spawn(move || job.answer_all(&tasks, journal.as_deref(), &to_printer))
+        spawn(move || job.answer_all(&tasks, journal.as_deref(), &to_printer))
     };
-    let workers: Vec<_> = (0..jobs).map(start).collect();
+    let workers = (0..jobs).map(start).collect::<Result<Vec<_>>>()?;
     drop((to_printer, tasks));
     let printed = printer.print_all(&done, &permitted, journal.as_deref());
     // In every case the workers must stop computing before the process exits.

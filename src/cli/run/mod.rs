@@ -322,7 +322,7 @@ fn answer_once(
 ) -> Result<Message> {
     let mut transcript = Transcript::open(args.transcript.as_deref())?;
     let mut printer = printer(ask, args, out);
-    let deadline = Deadline::new();
+    let deadline = Deadline::new()?;
     let started = Instant::now();
     let mut known = config.clone();
     known.work = Some(ask.work());

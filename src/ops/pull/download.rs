@@ -13,6 +13,7 @@ use super::rate_limit::Limiter;
 use crate::core::digest::Digest;
 use crate::core::error::{Class, Error, Result, cause};
 use crate::core::lock::LockExt;
+use crate::core::threads::spawn_in;
 use crate::system::registry::{Fault, Piece, Place, Registry};
 use crate::system::store::{Partial, Store};
 
@@ -136,9 +137,14 @@ impl Download<'_> {
             stop: AtomicBool::new(false),
         };
         let digest = thread::scope(|scope| {
-            let hasher = scope.spawn(|| self.hash(partial, &shared));
-            for _ in 0..workers {
-                scope.spawn(|| self.work(partial, &shared));
+            let hasher = spawn_in(scope, || self.hash(partial, &shared))?;
+            let work = || spawn_in(scope, || self.work(partial, &shared));
+            let failed: Vec<Error> = (0..workers).filter_map(|_| work().err()).collect();
+            // Fewer workers do, but for none.
+            let count = failed.len();
+            shared.state().working -= count;
+            if let Some(error) = failed.into_iter().next().filter(|_| count == workers) {
+                shared.state().error = Some(error);
             }
             let watched = self.watch(partial, &shared, progress);
             shared.stop.store(true, Ordering::Relaxed);

@@ -26,6 +26,7 @@ use super::worker::Worker;
 use super::{Backend, Context, Event, JOBS_MAX, Spec, context, ffi};
 use crate::core::duration;
 use crate::core::error::{Error, Result};
+use crate::core::threads::spawn_in;
 
 /// Cells to plan for on a GPU before the first job states its own need.
 const FIRST_CELLS: u32 = 4096;
@@ -135,8 +136,8 @@ fn run(
     // The loading caller waits for this message; if it has gone, it sends no jobs either.
     let send_ready = |outcome| _ = news_sender.send(News::Ready(outcome));
     let loading = || load(backend, spec, news_sender, stop);
-    let loaded = thread::scope(|scope| scope.spawn(loading).join());
-    let loaded = loaded.unwrap_or_else(|_| Err(Error::failed("the load stopped unexpectedly")));
+    let stopped = |_| Err(Error::failed("the load stopped unexpectedly"));
+    let loaded = thread::scope(|scope| spawn_in(scope, loading)?.join().unwrap_or_else(stopped));
     let (model, mut ready) = match loaded {
         Ok((model, ready)) => (Arc::new(model), ready),
         Err(error) => return send_ready(Err(error)),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{Backend, ffi};
 use crate::core::error::{Class, Error, Result};
+use crate::core::threads::spawn_in;
 
 /// How often the progress is reported.
 const LOOK: Duration = Duration::from_millis(100);
@@ -21,15 +22,15 @@ pub fn quantize(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<()> {
     backend.log.take_error();
-    let done = thread::scope(|scope| {
-        let running = scope.spawn(|| ffi::quantize(job));
+    let done = thread::scope(|scope| -> Result<bool> {
+        let running = spawn_in(scope, || ffi::quantize(job))?;
         while !running.is_finished() {
             thread::sleep(LOOK);
             let (done, all) = backend.log.counted();
             progress(done, all);
         }
-        running.join().expect("the quantiser does not unwind")
-    });
+        Ok(running.join().expect("the quantiser does not unwind"))
+    })?;
     if done {
         return Ok(());
     }

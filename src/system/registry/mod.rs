@@ -267,12 +267,11 @@ impl Registry {
             };
             // The first bytes of an answer in plain HTTP are no TLS.
             let is_plain = url.starts_with("https:") && why.contains("InvalidContentType");
-            let hint = if is_plain {
-                ": it speaks plain http, which --insecure allows"
-            } else {
-                ""
-            };
-            network(format!("{method} \"{}\": {why}{hint}", shown(url)))
+            let failed = format!("{method} \"{}\": ", shown(url));
+            match is_plain {
+                true => Error::usage(failed + "it speaks plain http, which --insecure allows"),
+                false => network(failed + &why),
+            }
         })
     }
 
@@ -326,8 +325,12 @@ impl From<Error> for Fault {
     }
 }
 
+/// A failure of the network may pass; a wrong scheme does not.
 fn passing(error: Error) -> Fault {
-    Fault::Passing(error, None)
+    match error.class() {
+        Class::Network => Fault::Passing(error, None),
+        _ => Fault::Final(error),
+    }
 }
 
 fn network(why: impl Into<String>) -> Error {

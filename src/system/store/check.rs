@@ -8,6 +8,7 @@ use std::thread;
 use super::{Entry, Store};
 use crate::core::digest::Digest;
 use crate::core::error::{Error, Result};
+use crate::core::threads::spawn_in;
 
 /// The result for one blob.
 #[derive(Debug)]
@@ -37,21 +38,26 @@ impl Store {
         }
         let next = AtomicUsize::new(0);
         let found: Mutex<Vec<(usize, Option<Error>)>> = Mutex::default();
-        thread::scope(|scope| {
-            for _ in 0..threads.min(todo.len()) {
-                scope.spawn(|| {
-                    loop {
-                        let place = next.fetch_add(1, Ordering::Relaxed);
-                        let Some((digest, size, _)) = todo.get(place) else {
-                            return;
-                        };
-                        let wrong = self.check_one(digest, *size).err();
-                        let found = found.lock();
-                        let mut found = found.unwrap_or_else(|poisoned| poisoned.into_inner());
-                        found.push((place, wrong));
-                    }
-                });
+        let check = || {
+            loop {
+                let place = next.fetch_add(1, Ordering::Relaxed);
+                let Some((digest, size, _)) = todo.get(place) else {
+                    return;
+                };
+                let wrong = self.check_one(digest, *size).err();
+                let found = found.lock();
+                let mut found = found.unwrap_or_else(|poisoned| poisoned.into_inner());
+                found.push((place, wrong));
             }
+        };
+        thread::scope(|scope| {
+            // This thread is one of them.
+            for _ in 1..threads.min(todo.len()) {
+                if spawn_in(scope, check).is_err() {
+                    break;
+                }
+            }
+            check();
         });
         let mut found = found
             .into_inner()
