@@ -13,7 +13,7 @@ PATCHES = $(shell sed -n 's/^GGML_PUNA_PATCHES = "\(.*\)"/\1/p' .cargo/config.to
 QUICK = meta:: format:: store:: registry:: cli::remote cli::usage_errors cli::settings cli::manual api::conformance api::keys
 
 .DEFAULT_GOAL := help
-.PHONY: help deps test-deps build model models clients demo test quick test-sdk check bench compare soak crowd fuzz portable cuda metal vulkan rocm install clean
+.PHONY: help deps test-deps build model models clients demo test quick test-sdk check bench shapes compare soak crowd fuzz portable cuda metal vulkan rocm install clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z -]*\):.*## /  \1\t/p' Makefile | expand -t 28
@@ -64,7 +64,14 @@ bench: build models ## measure speed and memory (prints, never fails by time)
 	benches/run
 	$(CARGO) bench --bench text
 
-compare: build models ## measure the server against llama.cpp's own (PEER=xllamacpp where there is no AVX-512)
+shapes: build ## write models of 1 and 8 billion random weights (5.7 GB)
+	@mkdir -p $(CACHE)
+	@for shape in llama-1b llama-8b; do \
+		test -e $(CACHE)/$$shape.Q4_K_M.gguf || \
+			$(CARGO) bench --bench shapes -- $$shape Q4_K_M $(CACHE)/$$shape.Q4_K_M.gguf || exit 1; \
+	done
+
+compare: build models shapes ## measure the server against llama.cpp's own (PEER=xllamacpp where there is no AVX-512)
 	@PYTHON=$(PYTHON) .ci/peers $(or $(PEER),llama-server)
 	benches/compare $(if $(filter xllamacpp,$(PEER)),--peer benches/xserver --name xllamacpp)
 

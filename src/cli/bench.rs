@@ -11,7 +11,6 @@ use super::table::{Command, ONE_MODEL, PLAIN, Section};
 use crate::core::error::{Error, Result};
 use crate::ops::bench::{self, Plan, Row};
 use crate::ops::model;
-use crate::ops::pool::{Policy, Pool};
 
 pub const COMMAND: Command = Command {
     name: "bench",
@@ -21,12 +20,13 @@ pub const COMMAND: Command = Command {
     flags: &[PROMPT, NUM_PREDICT, RUNS, TUNE, OPTION, JSON],
     about: &[
         "Loads a model as a server would and measures load time, memory, a prompt alone, and answers after short \
-         prompts, one, four and eight at once. Each line is the name of the measurement, a tab, a number, a tab, and \
-         its unit; the settings that were chosen come first, without a unit. PUNA_FLASH_ATTENTION, \
-         PUNA_KV_CACHE_TYPE and PUNA_NUM_THREADS select other settings to compare.",
+         prompts, one, four and eight at once, then what one token costs in a process of its own. Each line is the name \
+         of the measurement, its value, its unit and, for the settings, which come first, why they were chosen, \
+         separated by tabs. PUNA_FLASH_ATTENTION, PUNA_KV_CACHE_TYPE, PUNA_REPACK and PUNA_NUM_THREADS select other \
+         settings to compare.",
         "With --tune the model is measured with and without flash attention, after prompts of 512, 4096 and 16384 \
-         tokens, as far as it was trained for them and each takes less than two minutes. The faster setting, for one \
-         answer and for several at once, is saved in the folder 'measured' of the cache. It applies on this machine to \
+         tokens, as far as it was trained for them and each takes less than two minutes. The faster setting is \
+         saved in the folder 'measured' of the cache. It applies on this machine to \
          all models of the same shape, unless PUNA_FLASH_ATTENTION is set; remove the file to undo it. A server \
          reads it when it starts.",
     ],
@@ -90,14 +90,14 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
                 "what": row.what,
                 "value": row.value,
                 "unit": row.unit,
+                "why": row.why,
             })])
         } else if out.output_is_terminal {
-            out.write(&format!(
-                "{:<34} {:>12} {}\n",
-                row.what, row.value, row.unit
-            ))
+            let line = format!("{:<34} {:>12} {}{}", row.what, row.value, row.unit, row.why);
+            out.write(&format!("{}\n", line.trim_end()))
         } else {
-            out.records(&[vec![row.what, row.value, row.unit.to_string()]])
+            let (unit, why) = (row.unit.to_string(), row.why.to_string());
+            out.records(&[vec![row.what, row.value, unit, why]])
         }
     };
     let log = out::log(None)?;
@@ -109,6 +109,5 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         }
         return bench::tune(&config, log, &model, (&options, plan.runs), &mut print_row);
     }
-    let pool = Pool::new(config, Policy::Server, log);
-    bench::bench(&pool, &model, &options, plan, &mut print_row)
+    bench::bench((&config, log), &model, &options, plan, &mut print_row)
 }

@@ -33,10 +33,15 @@ pub struct Row {
     pub value: String,
     /// The unit; empty for a setting.
     pub unit: &'static str,
+    /// Why a setting was chosen; empty for a measurement.
+    pub why: &'static str,
 }
 
 /// Numbers of simultaneous answers to measure.
 const SEQUENCES: [usize; 3] = [1, 4, 8];
+
+/// Prompt tokens of a one-shot.
+const ONE_SHOT_TOKENS: usize = 16;
 
 /// Prompt tokens of the answers that are measured.
 const SHORT_TOKENS: usize = 8;
@@ -55,7 +60,7 @@ const SEVERAL: (usize, usize) = (8, 256);
 /// # Errors
 /// The error of the load; or if the plan does not fit the context.
 pub fn bench(
-    pool: &Pool,
+    (config, log): (&Config, (Level, Sink)),
     model: &Model,
     options: &Options,
     plan: Plan,
@@ -63,6 +68,7 @@ pub fn bench(
 ) -> Result<()> {
     let cancel = AtomicBool::new(false);
     let started = Instant::now();
+    let pool = Pool::new(config.clone(), Policy::Server, log);
     let lease = pool.acquire(model, options, None, &cancel, &mut |_| {})?;
     if let Some(limit) = lease.context_tokens
         && plan.prompt_tokens > limit as usize
@@ -71,7 +77,11 @@ pub fn bench(
     }
     let load_ms = started.elapsed().as_secs_f64() * 1e3;
     for (what, value) in settings(lease.engine().facts()) {
-        report(row(what, value, ""))?;
+        let why = reason(what, config, options);
+        report(Row {
+            why,
+            ..row(what, value, "")
+        })?;
     }
     report(row("load", format!("{load_ms:.0}"), "ms"))?;
     let memory = pool.loaded().first().map_or(0, |loaded| loaded.size_bytes);
@@ -90,7 +100,54 @@ pub fn bench(
         let what = format!("answers, {sequences} at once");
         report(row(&what, format!("{answer:.1}"), "tokens/s"))?;
     }
-    Ok(())
+    drop((gauge, pool));
+    let shot = || one_shot((config, log), model, options);
+    let mut times = (0..plan.runs).map(|_| shot()).collect::<Result<Vec<_>>>()?;
+    times.sort_by(f64::total_cmp);
+    let time = times[times.len() / 2];
+    report(row("one-shot of one token", format!("{time:.0}"), "ms"))
+}
+
+/// Milliseconds from nothing to the first token behind a short prompt, as `run` computes it.
+fn one_shot(
+    (config, log): (&Config, (Level, Sink)),
+    model: &Model,
+    options: &Options,
+) -> Result<f64> {
+    let started = Instant::now();
+    let mut config = config.clone();
+    config.work = Some((ONE_SHOT_TOKENS, 1));
+    let pool = Pool::new(config, Policy::OneShot, log);
+    let lease = pool.acquire(model, options, None, &AtomicBool::new(false), &mut |_| {})?;
+    let plan = Plan {
+        prompt_tokens: ONE_SHOT_TOKENS,
+        answer_tokens: 1,
+        runs: 1,
+    };
+    measured(&lease, plan, (1, 0))?;
+    Ok(started.elapsed().as_secs_f64() * 1e3)
+}
+
+/// Why a setting has its value.
+fn reason(what: &str, config: &Config, options: &Options) -> &'static str {
+    let is_given = |name| options.int(name).is_some();
+    match what {
+        "threads" if is_given("num_thread") => "num_thread",
+        "threads" if config.threads.is_some() => "PUNA_NUM_THREADS",
+        "threads" => "one for each core",
+        "flash attention" if config.flash.is_some() => "PUNA_FLASH_ATTENTION",
+        "flash attention" => "the default, or measured by --tune",
+        "cache" if config.kv_cache.is_some() => "PUNA_KV_CACHE_TYPE",
+        "cache" => "the default",
+        "prompt tokens beside answers" => "running answers stall for 80 ms at most",
+        "prompt tokens at once" => "fastest while nobody else generates",
+        "repacked" if config.repack.is_some() => "PUNA_REPACK",
+        "repacked" => "what this processor computes faster with weights of these types",
+        "context" if is_given("num_ctx") => "num_ctx",
+        "context" => "PUNA_CONTEXT_LENGTH or its default",
+        "tokens of all answers" => "several answers share them, as far as memory allows",
+        _ => "what this build can use here",
+    }
 }
 
 fn row(what: &str, value: String, unit: &'static str) -> Row {
@@ -98,6 +155,7 @@ fn row(what: &str, value: String, unit: &'static str) -> Row {
         what: what.to_string(),
         value,
         unit,
+        why: "",
     }
 }
 

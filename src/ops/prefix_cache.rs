@@ -37,6 +37,8 @@ const FREE_SHARE: u64 = 20;
 const HEAD_BYTES_MAX: u64 = 64 << 10;
 /// Most tokens of one file.
 const TOKENS_MAX: usize = 1 << 22;
+/// A prefix is kept only if restoring all of it takes at most 1/5 of the time of computing it.
+const GAIN_MIN: f32 = 5.0;
 /// Bytes per microsecond at which a file is read, checked and restored: 92 MB of SmolLM2's 4 000 tokens
 /// took 0.13 s on two cores of an EPYC; a slower disk still leaves a gain.
 const RESTORED_BYTES_A_US: f32 = 400.0;
@@ -169,31 +171,36 @@ impl PrefixCache {
         head
     }
 
+    /// Reads a file: each piece straight to where it stays, since a large model's has hundreds of megabytes.
     fn read(&self, name: &str) -> Option<Prefix> {
         let mut file = BufReader::new(self.cache.open(name, true)?);
+        let mut left = file.get_ref().metadata().ok()?.len();
         let mut sum = String::new();
         file.by_ref().take(80).read_line(&mut sum).ok()?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).ok()?;
-        if Digest::compute(&bytes).hex() != sum.trim_end() {
-            return None;
-        }
-        let mut rest = &bytes[..];
-        let (head, tokens) = parse(&mut rest)?;
+        let mut hash = HashingWriter::new(std::io::sink());
+        let mut line = Vec::new();
+        let mut start = file.by_ref().take(HEAD_BYTES_MAX);
+        start.read_until(b'\n', &mut line).ok()?;
+        hash.push(&line);
+        let head = head_from(&line)?;
         let mut take = |count: usize| {
-            let (piece, left) = rest.split_at_checked(count)?;
-            rest = left;
-            Some(piece.to_vec())
+            left = left.checked_sub(count as u64)?; // A head may say anything.
+            let mut piece = vec![0; count];
+            file.read_exact(&mut piece).ok()?;
+            hash.push(&piece);
+            Some(piece)
         };
+        let tokens = tokens_from(&take(head.tokens * 4)?);
         let state = take(head.state_bytes)?;
         let checkpoints = head.checkpoints.iter();
         let checkpoints = checkpoints.map(|(place, count)| Some((*place, take(*count)?)));
-        Some(Prefix {
+        let prefix = Prefix {
             checkpoints: checkpoints.collect::<Option<_>>()?,
             pace_us: head.pace_us,
             tokens,
             state,
-        })
+        };
+        (hash.digest().hex() == sum.trim_end()).then_some(prefix)
     }
 }
 
@@ -227,6 +234,8 @@ impl Prefixes for PrefixCache {
     fn load(&self, candidate: &Candidate) -> Option<Prefix> {
         let prefix = self.read(&candidate.name);
         let expected = self.head(&candidate.name);
+        // The limit may be lower than when the files were kept; this one was used last.
+        self.cache.trim(self.bytes_max);
         // The head was read without a check of the file's checksum.
         let sound = prefix.filter(|prefix| expected.is_some_and(|known| known.1 == prefix.tokens));
         if sound.is_none() {
@@ -253,7 +262,9 @@ impl Prefixes for PrefixCache {
         let mut pieces = vec![head.as_bytes(), &tokens, &prefix.state];
         pieces.extend(prefix.checkpoints.iter().map(|(_, bytes)| &bytes[..]));
         let bytes: usize = pieces.iter().map(|piece| piece.len()).sum();
-        if bytes as u64 > self.bytes_max {
+        let restored_us = bytes as f32 / RESTORED_BYTES_A_US;
+        let pays = restored_us * GAIN_MIN <= prefix.tokens.len() as f32 * prefix.pace_us;
+        if bytes as u64 > self.bytes_max || !pays {
             return;
         }
         let mut hash = HashingWriter::new(std::io::sink());
@@ -303,18 +314,22 @@ fn head_of(cache: &Cache, name: &str) -> Option<Known> {
 
 /// Reads a file's head and tokens.
 fn parse(file: &mut impl BufRead) -> Option<(Head, Vec<i32>)> {
-    let mut line = String::new();
-    file.by_ref()
-        .take(HEAD_BYTES_MAX)
-        .read_line(&mut line)
-        .ok()?;
-    let head: Head = serde_json::from_str(&line).ok()?;
-    if head.format != FORMAT || head.tokens > TOKENS_MAX {
-        return None;
-    }
+    let mut line = Vec::new();
+    let mut start = file.by_ref().take(HEAD_BYTES_MAX);
+    start.read_until(b'\n', &mut line).ok()?;
+    let head = head_from(&line)?;
     let mut bytes = vec![0; head.tokens * 4];
     file.read_exact(&mut bytes).ok()?;
+    Some((head, tokens_from(&bytes)))
+}
+
+fn head_from(line: &[u8]) -> Option<Head> {
+    let head: Head = serde_json::from_slice(line).ok()?;
+    (head.format == FORMAT && head.tokens <= TOKENS_MAX).then_some(head)
+}
+
+fn tokens_from(bytes: &[u8]) -> Vec<i32> {
     let tokens = bytes.chunks_exact(4);
     let tokens = tokens.map(|four| i32::from_le_bytes([four[0], four[1], four[2], four[3]]));
-    Some((head, tokens.collect()))
+    tokens.collect()
 }

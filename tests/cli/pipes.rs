@@ -301,10 +301,11 @@ fn bench_prints_settings_and_then_speeds() {
     let value = |what: &str| {
         let row = rows.iter().find(|row| row[0] == what);
         let row = row.unwrap_or_else(|| panic!("no {what}: {done}"));
-        assert_eq!(row.len(), 3, "{row:?}");
+        assert_eq!(row.len(), 4, "{row:?}");
+        // A measurement has a unit, a setting a reason.
+        assert_ne!(row[2].is_empty(), row[3].is_empty(), "{row:?}");
         row[1]
     };
-    // Several answers at once use flash attention, whatever the head size.
     assert_eq!((value("cache"), value("flash attention")), ("f16", "true"));
     assert_eq!((value("context"), rows[0][0]), ("4096", "threads"));
     for what in [
@@ -314,6 +315,7 @@ fn bench_prints_settings_and_then_speeds() {
         "answers, 1 at once",
         "answers, 4 at once",
         "answers, 8 at once",
+        "one-shot of one token",
     ] {
         assert!(value(what).parse::<f64>().unwrap() > 0.0, "{done}");
     }

@@ -128,6 +128,11 @@ fn the_cache_is_listed_bounded_removed_and_can_be_off() {
     let stat = sandbox.puna(&["cache", "stat"], "").ok();
     let expected = format!("1\t{}\t", left["size"]);
     assert!(stat.starts_with(&expected), "{stat}");
+    // It also holds when a file is only used.
+    run(&sandbox, &smol(), &one, &[]).ok();
+    assert_eq!(files(&sandbox).len(), 2);
+    raw("PUNA_CACHE_MAX", &(size + size / 2).to_string(), &one);
+    assert_eq!(files(&sandbox).len(), 1);
     let nothing = sandbox.puna(&["cache", "rm", "nothing"], "");
     nothing.fails(1, "no saved sequence is called");
     sandbox.puna(&["cache", "rm"], "").ok();
