@@ -23,6 +23,7 @@ use crate::core::digest::Digest;
 use crate::core::error::{Error, Result};
 use crate::core::json;
 use crate::core::message::{Message, Think};
+use crate::core::regular_file;
 use crate::core::turn::{Input, Overflow, Part, ToolChoice, TurnRequest};
 use crate::format::wire::native::{self, decode};
 use crate::format::wire::options::{from_json, to_json};
@@ -241,7 +242,7 @@ fn digest(model: &Model) -> Result<String> {
         return Ok(digest.to_string());
     }
     let path = &model.weights;
-    let file = File::open(path).and_then(Digest::read_from);
+    let file = regular_file::open(path).and_then(Digest::read_from);
     let (digest, _) = file.map_err(|error| Error::io("read", path, error))?;
     Ok(digest.to_string())
 }

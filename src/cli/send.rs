@@ -1,6 +1,5 @@
 //! `create --host`: sends the files of a Modelfile to a server, which creates the model.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value as Json, json};
@@ -9,6 +8,7 @@ use super::out::{Out, Unit};
 use crate::core::digest::Digest;
 use crate::core::error::{Error, Result};
 use crate::core::name::Name;
+use crate::core::regular_file;
 use crate::format::wire::native::create::Progress;
 use crate::format::wire::{native, options};
 use crate::ops::create::{Changes, Source};
@@ -75,7 +75,7 @@ fn sent(
 ) -> Result<()> {
     for (name, path) in files(source)? {
         let unread = |error| Error::io("read", &path, error);
-        let opened = || File::open(&path).map_err(unread);
+        let opened = || regular_file::named(&path);
         let (digest, size_bytes) = Digest::read_from(opened()?).map_err(unread)?;
         if !client.has_blob(&digest)? {
             let progress = out.progress(&name, Unit::Bytes);

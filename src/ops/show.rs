@@ -1,13 +1,13 @@
 //! All details of one model.
 
-use std::fs::File;
 use std::path::PathBuf;
 
 use super::list;
 use super::model::Model;
 use super::turn::template_choice::{Choice, Sources};
 use crate::core::clock;
-use crate::core::error::{Error, Result};
+use crate::core::error::Result;
+use crate::core::regular_file;
 use crate::format::gguf::Value;
 use crate::format::modelfile::{self, Instruction, Modelfile};
 use crate::format::wire::native::Message;
@@ -110,8 +110,7 @@ fn model_info(model: &Model, verbose: bool) -> Result<serde_json::Map<String, se
     {
         let elements = match value {
             Value::Array(array) if verbose => {
-                let file = File::open(&model.weights)
-                    .map_err(|error| Error::io("read", &model.weights, error))?;
+                let file = regular_file::named(&model.weights)?;
                 Some(model.header.elements(file, array)?)
             }
             _ => None,

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::core::error::{Error, Result};
+use crate::core::regular_file;
 
 /// Prefix of the names of unfinished files.
 const UNFINISHED: &str = ".puna-";
@@ -97,7 +98,7 @@ impl Cache {
         if used {
             touch(&path);
         }
-        File::open(path).ok()
+        regular_file::open(&path).ok()
     }
 
     /// Removes a file, if it exists.

@@ -171,7 +171,9 @@ fn nobody_is_let_in_by_mistake() {
     private(&sandbox.file("bad", "a use short\n"));
     let output = serve(&["--api-key-file", "bad"]).fails(2, "line 1: a key must have at least 16");
     assert!(!output.contains("short"), "{output}");
-    serve(&["--no-tcp"]).fails(2, "leave nothing to listen on");
+    serve(&["--no-tcp"]).fails(2, "--no-tcp and --host cannot be used together");
+    let nowhere = sandbox.puna(&["serve", "--no-socket", "--no-tcp"], "");
+    nowhere.fails(2, "leave nothing to listen on");
     sandbox
         .puna(&["serve", "--no-tcp", "--socket", "new/dir/x"], "")
         .fails(2, "the folder of new/dir/x does not exist");

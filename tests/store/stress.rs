@@ -318,6 +318,25 @@ fn files_that_are_no_files_block_nothing() {
     for words in ["gc", "verify"] {
         assert_ne!(timed(words).status, Some(124), "{words}");
     }
+    let from = sandbox.shell("echo 'FROM ./pipe.gguf' | timeout 20 puna create x -q -f -");
+    assert!(from.stderr.contains("not a regular file"), "{from:?}");
+    let pull = sandbox.shell("PUNA_CA_FILE=pipe.gguf timeout 20 puna pull 127.0.0.1:9/a/b");
+    assert!(pull.stderr.contains("not a regular file"), "{pull:?}");
+    // What a link's target was, and files of the cache.
+    sandbox.file("llama.gguf", crate::engine::architectures::llama());
+    sandbox.create("linked", "FROM ./llama.gguf\n");
+    let blobs = sandbox.models().join("blobs");
+    let replaced = format!(
+        "cd {} && for note in *-link; do rm \"$note\" && mkfifo \"$note\"; done",
+        blobs.display()
+    );
+    sandbox.shell(&replaced).ok();
+    assert_ne!(timed("show linked").status, Some(124));
+    sandbox
+        .shell("mkdir -p .cache/puna/prefixes && cd .cache/puna/prefixes && mkfifo a")
+        .ok();
+    assert_ne!(timed("cache ls").status, Some(124));
+    assert_ne!(timed("run ./tiny.gguf hi -n 1").status, Some(124));
     sandbox.shell("mkfifo keys && chmod 600 keys").ok();
     timed("serve --host 127.0.0.1:0 --api-key-file keys").fails(1, "not a regular file");
     sandbox

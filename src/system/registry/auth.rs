@@ -14,6 +14,7 @@ use super::key::Key;
 use super::{Origin, Registry, one_line};
 use crate::core::digest::Digest;
 use crate::core::error::{Class, Error, Result};
+use crate::core::regular_file;
 
 /// Size limit of a token server's answer, in bytes.
 const TOKEN_BYTES_MAX: u64 = 1 << 20;
@@ -147,7 +148,7 @@ fn login(path: &Path, host: &str) -> Option<String> {
     if fs::metadata(path).ok()?.len() > NETRC_BYTES_MAX {
         return None;
     }
-    login_of(&fs::read_to_string(path).ok()?, host)
+    login_of(&regular_file::text(path).ok()?, host)
 }
 
 fn login_of(text: &str, host: &str) -> Option<String> {

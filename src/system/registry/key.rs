@@ -9,6 +9,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
 use crate::core::error::{Error, Result};
+use crate::core::regular_file;
 
 const MAGIC: &[u8] = b"openssh-key-v1\0";
 const KIND: &[u8] = b"ssh-ed25519";
@@ -30,7 +31,7 @@ impl Key {
             let failed = |error| Error::io("read", path, error);
             let length = fs::metadata(path).map_err(failed)?.len();
             let text = if length <= FILE_BYTES_MAX {
-                fs::read_to_string(path).map_err(failed)?
+                regular_file::text(path).map_err(failed)?
             } else {
                 String::new()
             };

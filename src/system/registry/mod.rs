@@ -16,8 +16,8 @@ mod upload;
 use std::collections::HashMap;
 use std::io::Read;
 use std::sync::Mutex;
+use std::thread;
 use std::time::Duration;
-use std::{fs, thread};
 
 use ureq::http::{Request, Response};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
@@ -27,6 +27,7 @@ use crate::core::error::{Class, Error, Result, cause};
 use crate::core::lock::LockExt;
 use crate::core::name::Name;
 use crate::core::network::{AGENT, Network};
+use crate::core::regular_file;
 use crate::format::manifest::MANIFEST_BYTES_MAX;
 use challenge::Challenge;
 use place::{absolute, shown};
@@ -380,7 +381,9 @@ fn certificates(network: &Network) -> Result<RootCerts> {
     let Some(path) = &network.certificates else {
         return Ok(RootCerts::WebPki);
     };
-    let pem = fs::read(path).map_err(|error| Error::io("read", path, error))?;
+    let mut pem = Vec::new();
+    let read = regular_file::named(path)?.read_to_end(&mut pem);
+    read.map_err(|error| Error::io("read", path, error))?;
     let items = parse_pem(&pem).filter_map(|item| match item {
         Ok(PemItem::Certificate(certificate)) => Some(certificate),
         _ => None,

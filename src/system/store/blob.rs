@@ -10,6 +10,7 @@ use super::Store;
 use super::unfinished::Unfinished;
 use crate::core::digest::{Digest, HashingWriter};
 use crate::core::error::{Error, Result};
+use crate::core::regular_file;
 use crate::format::manifest::Layer;
 
 /// Buffer size for copying.
@@ -48,7 +49,7 @@ impl Store {
                 format!("{} bytes instead of {size_bytes}", meta.len()),
             ));
         }
-        match fs::read_to_string(stamp_path(&path)) {
+        match regular_file::text(&stamp_path(&path)) {
             Ok(stamp) if stamp != stamp_of(&meta) => Err(Error::damaged(
                 &path,
                 "the linked file has changed; create the model again",
@@ -78,7 +79,10 @@ impl Store {
                 format!("larger than {bytes_max} bytes"),
             ));
         }
-        fs::read(&path).map_err(|error| Error::io("read", &path, error))
+        let mut bytes = Vec::new();
+        let read = regular_file::named(&path)?.read_to_end(&mut bytes);
+        read.map_err(|error| Error::io("read", &path, error))?;
+        Ok(bytes)
     }
 
     /// Stores bytes as a blob. The caller must have the shared lock.
@@ -100,7 +104,7 @@ impl Store {
         take: Take,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(Digest, u64)> {
-        let open = || File::open(source).map_err(|error| Error::io("read", source, error));
+        let open = || regular_file::named(source);
         if take == Take::Link {
             return self.link_file(source, &open()?, progress);
         }

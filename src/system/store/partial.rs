@@ -16,6 +16,7 @@ use super::Store;
 use super::blob::PIECE_BYTES;
 use crate::core::digest::{Digest, HashingWriter};
 use crate::core::error::{Class, Error, Result};
+use crate::core::regular_file;
 
 /// The complete ranges, as saved in the state file.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -163,7 +164,7 @@ impl Partial {
     /// # Errors
     /// If the file cannot be opened.
     pub fn reader(&self) -> Result<Hashing> {
-        let file = File::open(&self.path).map_err(|error| Error::io("read", &self.path, error))?;
+        let file = regular_file::named(&self.path)?;
         Ok(Hashing {
             file,
             path: self.path.clone(),
@@ -269,6 +270,6 @@ fn state_path(path: &Path) -> PathBuf {
 
 /// The saved ranges; `None` if the file is missing or invalid.
 fn read_state(path: &Path) -> Option<State> {
-    let text = fs::read(state_path(path)).ok()?;
-    serde_json::from_slice(&text).ok()
+    let text = regular_file::text(&state_path(path)).ok()?;
+    serde_json::from_str(&text).ok()
 }
