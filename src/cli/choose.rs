@@ -8,7 +8,7 @@ use super::encoding::ENCODING;
 use super::flag::{Flag, JSON, QUIET, option, switch};
 use super::out::{self, Out};
 use super::parsed::{Parsed, repeated};
-use super::run::turn_args::{Ask, OVERFLOWS, PROMPT_BYTES_MAX};
+use super::run::turn_args::{Ask, OVERFLOWS, PROMPT_BYTES_MAX, draws_nothing};
 use super::run::turn_flags::{OPTION, SYSTEM};
 use super::run_limits::{self, Deadline};
 use super::stdin;
@@ -79,19 +79,6 @@ const SURE: Flag = option(
     "print unsure below this probability, such as 0.8",
 );
 
-/// The options that have an effect: those of a load and of a prompt.
-const OPTIONS: [&str; 9] = [
-    "num_ctx",
-    "num_batch",
-    "num_gpu",
-    "main_gpu",
-    "use_mmap",
-    "use_mlock",
-    "adapter_scale",
-    "num_thread",
-    "parse_special",
-];
-
 /// The flags of `choose`, read once.
 struct ChooseArgs<'a> {
     choices: &'a [String],
@@ -115,12 +102,7 @@ impl<'a> ChooseArgs<'a> {
             return Err(Error::usage(text));
         }
         let ask = Ask::without_prompt(parsed, OVERFLOWS)?;
-        let given = ask.turn.options.sorted();
-        if let Some((name, _)) = given.iter().find(|(name, _)| !OPTIONS.contains(name)) {
-            let text =
-                format!("choose weighs whole answers and draws none: '{name}' has no effect");
-            return Err(Error::usage(text));
-        }
+        draws_nothing(&ask.turn.options)?;
         Ok(ChooseArgs {
             choices,
             question: parsed.value(&QUESTION),
@@ -159,6 +141,12 @@ fn chosen(args: ChooseArgs, config: &Config, out: &mut Out) -> Result<u8> {
     }
     ask.prompt = prompt(text.trim_end(), args.question, choices)?;
     let model = model::open(&context::store(config), &ask.turn.model)?;
+    if model.header.is_embedding() {
+        return Err(Error::usage(format!(
+            "{} is an embedding model, which generates no text",
+            model.label
+        )));
+    }
     if ask.turn.options.int("num_ctx").is_none() {
         // A token is at least one byte, so the context fits the prompt, the template and the choices.
         let tokens = (ask.prompt.len() + CONTEXT_TOKENS_MORE).to_string();

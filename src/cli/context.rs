@@ -16,8 +16,14 @@ use crate::system::store::Store;
 /// How long our own server may take to identify itself; one that hangs is left alone.
 const PROBE_MAX: Duration = Duration::from_secs(1);
 
-/// Flags that limit what is computed here.
+/// Flags that are for what this process computes.
 const HERE: [&str; 4] = ["mem-max", "nice", "threads", "no-cache"];
+
+/// A flag that is for what this process computes, if one is given: a server that was only found is not used then.
+pub fn flag_for_here(parsed: &Parsed) -> Option<&str> {
+    let mut given = parsed.values.iter().map(|(flag, _)| *flag);
+    given.find(|flag| HERE.contains(flag))
+}
 
 /// The context of a command.
 pub struct Context {
@@ -78,9 +84,8 @@ impl Context {
             true => Ok(None),
             false => {
                 let server = self.named_server(parsed)?;
-                let here = parsed.values.iter().find(|(flag, _)| HERE.contains(flag));
-                match (server, here) {
-                    (Some(_), Some((flag, _))) => Err(Error::usage(format!(
+                match (server, flag_for_here(parsed)) {
+                    (Some(_), Some(flag)) => Err(Error::usage(format!(
                         "--{flag} is for what this process computes, and a server is named: omit one of them"
                     ))),
                     (server, _) => Ok(server),

@@ -108,6 +108,9 @@ impl<'a> CreateArgs<'a> {
             let text = format!("--{} and --host cannot be used together", flag.long);
             return Err(Error::usage(text));
         }
+        if parsed.has(&REQUANTIZE) && !parsed.has(&QUANTIZE) {
+            return Err(Error::usage("--requantize needs --quantize"));
+        }
         Ok(CreateArgs {
             name: Name::parse(&parsed.operands[0])?,
             file: parsed.value(&FILE).unwrap_or("Modelfile"),

@@ -51,8 +51,9 @@ mod waiting;
 use std::ffi::OsString;
 
 use crate::core::error::{Class, Error, Result};
+use crate::core::name;
 use crate::ops::model::is_path;
-use crate::system::config::Config;
+use crate::system::config::{Config, unknown_variables, variables};
 use commands::COMMANDS;
 use context::Context;
 use flag::{HOST, QUIET};
@@ -98,6 +99,7 @@ fn run(words: &[OsString]) -> Result<u8> {
     }
     out.set_quiet(parsed.has(&QUIET));
     let mut config = Config::from_environment()?;
+    note_variables(&config, &out);
     check_place(command, &parsed, &config)?;
     // The lock is held until the command has ended.
     let Some(_lock) = run_limits::enter(command, &parsed, &mut config)? else {
@@ -106,6 +108,22 @@ fn run(words: &[OsString]) -> Result<u8> {
     let context = Context::new(config);
     run_limits::run(command, &parsed, &context, &mut out)?;
     Ok(context.status())
+}
+
+/// Tells of variables that look like ours and are none, and of values of Ollama's that mean nothing.
+fn note_variables(config: &Config, out: &Out) {
+    let known: Vec<&str> = variables()
+        .flat_map(|(names, ..)| names.split(", "))
+        .collect();
+    for unknown in unknown_variables() {
+        match name::nearest(&unknown, known.iter().copied()).first() {
+            Some(near) => out.note(&format!("no setting is called {unknown}: is it {near}?")),
+            None => out.note(&format!(
+                "no setting is called {unknown}: see puna-config(5)"
+            )),
+        }
+    }
+    config.notes.iter().for_each(|note| out.note(note));
 }
 
 /// Refuses to do here what a server was named for: the settings name one, and this command cannot use it. A model in a

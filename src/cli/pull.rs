@@ -179,6 +179,16 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     if args.models.is_empty() && !args.all && !args.check {
         return Err(Error::usage("no model given: name one, or give --all"));
     }
+    if args.all && !args.models.is_empty() {
+        return Err(Error::usage(
+            "--all and the name of a model cannot be used together",
+        ));
+    }
+    if args.check && transfer.replace {
+        return Err(Error::usage(
+            "--check and --replace cannot be used together",
+        ));
+    }
     let (names, known) = names(args.models, &store)?;
     if let Some(server) = &args.server {
         if args.check || transfer.rate.is_some() {
@@ -354,7 +364,19 @@ fn file(url: &str, name: &Name, args: &PullArgs, config: &Config, out: &mut Out)
         let text = "a server cannot fetch a file by its URL: omit --host";
         return Err(Error::usage(text));
     }
+    if args.check || args.all {
+        let text = "--check and --all are for models of registries";
+        return Err(Error::usage(text));
+    }
     if let Some(path) = url.strip_prefix("file:") {
+        if args.transfer.insecure || args.transfer.rate.is_some() {
+            let text = "--insecure and --limit-rate have no effect on a file of this machine";
+            return Err(Error::usage(text));
+        }
+        if !args.transfer.replace {
+            store.check_replaceable(name, None)?;
+        }
+        store.keep_replaced(name)?;
         let path = path.strip_prefix("//").unwrap_or(path);
         let source = Source::File(path.into(), Take::Copy);
         return create(&store, name, &source, &Changes::default(), &mut |_| {});

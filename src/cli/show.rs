@@ -7,7 +7,7 @@ use super::flag::{Flag, Group, HOST, JSON, switch};
 use super::out::{Out, human_bytes};
 use super::parsed::Parsed;
 use super::table::{Command, ONE_MODEL, PLAIN, Section};
-use crate::core::error::Result;
+use crate::core::error::{Error, Result};
 use crate::ops::model::{self, Model};
 use crate::ops::{list, show};
 use crate::system::store::Origin;
@@ -74,6 +74,9 @@ const SECTIONS: [(&Flag, &str); 5] = [
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let operand = &parsed.operands[0];
     let section = parsed.only_one(&SECTIONS)?;
+    if parsed.has(&VERBOSE) && !parsed.has(&JSON) {
+        return Err(Error::usage("--verbose needs --json"));
+    }
     if let Some(server) = context.model_server(parsed)? {
         let body = json!({ "model": operand, "verbose": parsed.has(&VERBOSE) });
         let shown: Json = server.ask("/api/show", &body)?;

@@ -1,6 +1,9 @@
 //! Standard input under `--timeout`: reads fail once the deadline has passed.
 
+use std::fs::File;
 use std::io::{self, BufRead, Read, StdinLock};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::OnceLock;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -28,19 +31,10 @@ impl Input {
 
     /// Waits until input is available or the deadline passes.
     fn wait(&self) -> io::Result<()> {
-        while let Some(left) = left() {
-            let mut polled = [PollFd::new(&self.inner, PollFlags::IN)];
-            match poll(
-                &mut polled,
-                Some(&Timespec::try_from(left).unwrap_or_default()),
-            ) {
-                Ok(0) if left.is_zero() => return Err(io::ErrorKind::TimedOut.into()),
-                Ok(0) | Err(Errno::INTR) => {}
-                // The read itself reports any other error.
-                Ok(_) | Err(_) => break,
-            }
+        match left() {
+            Some(_) => wait(&self.inner),
+            None => Ok(()), // The read itself waits.
         }
-        Ok(())
     }
 
     /// Turns an I/O error of standard input into the crate's error.
@@ -49,6 +43,33 @@ impl Input {
             io::ErrorKind::TimedOut => timed_out("standard input has not ended"),
             _ => Error::io("read", "standard input", error),
         }
+    }
+}
+
+/// Waits until a file has input or has ended, or the deadline passes.
+fn wait(file: &impl AsFd) -> io::Result<()> {
+    loop {
+        let left = left();
+        let most = left.map(|left| Timespec::try_from(left).unwrap_or_default());
+        let mut polled = [PollFd::new(file, PollFlags::IN)];
+        match poll(&mut polled, most.as_ref()) {
+            Ok(0) if left.is_some_and(|left| left.is_zero()) => {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            Ok(0) | Err(Errno::INTR) => {}
+            // The read itself reports any other error.
+            Ok(_) | Err(_) => return Ok(()),
+        }
+    }
+}
+
+/// A file, perhaps a FIFO whose writer takes its time.
+struct Patient(File);
+
+impl Read for Patient {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        wait(&self.0)?;
+        self.0.read(bytes)
     }
 }
 
@@ -104,10 +125,12 @@ pub fn read_input(path: &str, bytes_max: u64) -> Result<Vec<u8>> {
         return standard_input(bytes_max).map(<[u8]>::to_vec);
     }
     let mut bytes = Vec::new();
-    let read = regular_file(path)
-        .and_then(|()| std::fs::File::open(path))
-        .and_then(|file| file.take(bytes_max + 1).read_to_end(&mut bytes));
-    read.map_err(|error| Error::io("read", path, error))?;
+    let read =
+        opened(path).and_then(|file| Patient(file).take(bytes_max + 1).read_to_end(&mut bytes));
+    read.map_err(|error| match error.kind() {
+        io::ErrorKind::TimedOut => timed_out(&format!("{path} has not ended")),
+        _ => Error::io("read", path, error),
+    })?;
     if bytes.len() as u64 > bytes_max {
         return Err(Error::usage(format!(
             "{path} is larger than {} MiB",
@@ -128,10 +151,12 @@ pub fn decoded(path: &str, bytes_max: u64, encoding: Encoding) -> Result<String>
     encoding.decode(read_input(path, bytes_max)?, name)
 }
 
-fn regular_file(path: &str) -> std::io::Result<()> {
-    if std::fs::metadata(path)?.is_dir() {
-        Err(std::io::ErrorKind::IsADirectory.into())
-    } else {
-        Ok(())
+/// Opens anything but a folder. A FIFO without a writer does not block here.
+fn opened(path: &str) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    match file.metadata()?.is_dir() {
+        true => Err(io::ErrorKind::IsADirectory.into()),
+        false => Ok(file),
     }
 }

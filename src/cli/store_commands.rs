@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 
 use super::context::Context;
 use super::flag::{Flag, JSON, QUIET, option, switch};
-use super::out::{self, Out, human_bytes};
+use super::out::{self, Out, counted, human_bytes};
 use super::parsed::Parsed;
 use super::pull;
 use super::table::{Command, MODELS, ONE_MODEL, PLAIN, Section};
@@ -126,20 +126,29 @@ const PROJECTOR: Flag = switch("projector", None, "print the projector of a visi
 /// # Errors
 /// `NoModel` for an unknown name; if the store cannot be read.
 pub fn entries(names: &[String], store: &Store) -> Result<Vec<Entry>> {
+    entries_and_broken(names, store).map(|(entries, _)| entries)
+}
+
+/// The same, and how many manifests cannot be read.
+fn entries_and_broken(names: &[String], store: &Store) -> Result<(Vec<Entry>, usize)> {
     if names.is_empty() {
         let listing = store.list()?;
         listing.broken.iter().for_each(|line| out::complain(line));
+        let broken = listing.broken.len();
         let ours = |entry: &Entry| entry.origin == Origin::Ours;
-        return Ok(listing.entries.into_iter().filter(ours).collect());
+        return Ok((listing.entries.into_iter().filter(ours).collect(), broken));
     }
     let found = names.iter().map(|text| store.find(&Name::parse(text)?));
-    found.collect()
+    found.collect::<Result<_>>().map(|found| (found, 0))
 }
 
 fn verify(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
     let store = context.store();
-    let entries = entries(&parsed.operands, &store)?;
+    if parsed.has(&pull::INSECURE) && !parsed.has(&REPAIR) {
+        return Err(Error::usage("--insecure has no effect without --repair"));
+    }
+    let (entries, broken) = entries_and_broken(&parsed.operands, &store)?;
     let mut damaged = 0;
     let mut models = Vec::new();
     for checked in store.check(&entries, machine::cores()) {
@@ -156,6 +165,13 @@ fn verify(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
             store.discard(&checked.digest)?;
             models.push(checked.model);
         }
+    }
+    if damaged == 0 && broken > 0 {
+        let text = format!(
+            "{}: remove and pull them again",
+            counted(broken, "damaged manifest")
+        );
+        return Err(Error::plain(Class::Damaged, text));
     }
     if damaged == 0 {
         return Ok(());

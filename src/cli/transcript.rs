@@ -4,7 +4,7 @@
 //! interleave within a turn.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 
 use super::flag::{Flag, Group, option};
 use super::parsed::Parsed;
@@ -41,6 +41,9 @@ pub fn earlier(parsed: &Parsed) -> Result<Vec<Message>> {
         return Ok(Vec::new());
     };
     if !std::path::Path::new(path).exists() {
+        if parsed.has(&TRANSCRIPT) {
+            return Err(Error::usage(format!("--continue: {path} does not exist")));
+        }
         return Ok(Vec::new());
     }
     let text = stdin::read_text(path, BYTES_MAX)?;
@@ -57,6 +60,27 @@ pub fn earlier(parsed: &Parsed) -> Result<Vec<Message>> {
             })
         })
         .collect()
+}
+
+/// Checks that a file begins with a message, if it has anything.
+fn check_form(file: &mut File, path: &str) -> Result<()> {
+    let wrong = |error| Error::io("read", path, error);
+    if !file.metadata().map_err(wrong)?.is_file() {
+        return Ok(());
+    }
+    file.seek(SeekFrom::Start(0)).map_err(wrong)?;
+    let mut lines = BufReader::new(Read::take(&mut *file, BYTES_MAX)).lines();
+    let first = lines.find(|line| line.as_ref().map_or(true, |line| !line.trim().is_empty()));
+    let is_message = |line: &io::Result<String>| {
+        let line = line.as_ref().ok();
+        line.is_some_and(|line| serde_json::from_str::<native::Message>(line).is_ok())
+    };
+    match first {
+        Some(line) if !is_message(&line) => Err(Error::usage(format!(
+            "{path} exists and is not a transcript"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// The file that the flags name for turns to be added to, if any.
@@ -85,6 +109,7 @@ impl Transcript {
                 .create(true)
                 .open(path)
                 .map_err(wrong)?;
+            check_form(&mut file, path)?;
             end_line(&mut file).map_err(wrong)?;
             Ok(Transcript {
                 path: path.to_string(),

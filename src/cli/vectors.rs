@@ -11,7 +11,7 @@ use super::out::{self, Out};
 use super::parsed::Parsed;
 use super::records::{Format, NULL, Records};
 use super::run::args::DIMENSIONS;
-use super::run::turn_args::options;
+use super::run::turn_args::{draws_nothing, options};
 use super::run::turn_flags::OPTION;
 use super::run_limits::{self, Deadline};
 use super::stdin::Input;
@@ -112,10 +112,12 @@ impl Maker {
                 At::Here(Box::new((pool, model)))
             }
         };
+        let options = options(parsed)?;
+        draws_nothing(&options)?;
         Ok(Maker {
             at,
             dimensions: parsed.number(&DIMENSIONS, 1..=usize::MAX)?,
-            options: options(parsed)?,
+            options,
             deadline: Deadline::new()?,
         })
     }

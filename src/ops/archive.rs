@@ -75,7 +75,12 @@ fn member(digest: &Digest) -> String {
 /// `Damaged` if the file is not such an archive, or its content does not match its index; then none of its
 /// models gets a name.
 pub fn import(store: &Store, reader: &mut dyn Read) -> Result<Vec<Name>> {
-    let mut archive = Archive::new(reader);
+    let mut start = [0; 2];
+    let read = reader.read(&mut start).map_err(broken)?;
+    if start == [0x1f, 0x8b] {
+        return Err(broken("it is compressed: gunzip -c it first"));
+    }
+    let mut archive = Archive::new(start[..read].chain(reader));
     let members = archive.entries().map_err(broken)?;
     let (mut index, mut seen) = (None, HashSet::new());
     for (number, member) in members.enumerate() {

@@ -51,7 +51,7 @@ fn each_setting_shows_its_value_and_origin() {
             "PUNA_NUM_THREADS=0",
             "PUNA_NUM_THREADS needs a whole number from 1 on, not '0'",
         ),
-        ("PUNA_KEEP_ALIVE=soon", "PUNA_KEEP_ALIVE needs a time"),
+        ("PUNA_KEEP_ALIVE=soon", "PUNA_KEEP_ALIVE needs a duration"),
         (
             "PUNA_CACHE_MAX=lots",
             "PUNA_CACHE_MAX needs a number of bytes",

@@ -129,6 +129,84 @@ const WRONG: &[(&str, i32, &str)] = &[
         "'temperature' has no effect",
     ),
     (
+        "puna run smol hi --deterministic --host localhost:1",
+        2,
+        "--deterministic and --host cannot be used together",
+    ),
+    (
+        "puna run smol hi --pull=always --host localhost:1",
+        2,
+        "--pull and --host cannot be used together",
+    ),
+    (
+        "puna run smol hi --record new --transcript new",
+        2,
+        "--record and --transcript need two files",
+    ),
+    (
+        "puna run smol hi --transcript k.txt",
+        2,
+        "k.txt exists and is not a transcript",
+    ),
+    (
+        "puna run smol hi --transcript t --continue nosuch",
+        2,
+        "--continue: nosuch does not exist",
+    ),
+    (
+        "puna pull --all smol",
+        2,
+        "--all and the name of a model cannot be used together",
+    ),
+    (
+        "puna pull smol --replace --check",
+        2,
+        "--check and --replace cannot be used together",
+    ),
+    (
+        "puna pull file:some.gguf --limit-rate 1K",
+        2,
+        "have no effect on a file of this machine",
+    ),
+    (
+        "puna pull file:some.gguf --check",
+        2,
+        "are for models of registries",
+    ),
+    (
+        "printf 'FROM smol\\nREQUIRES banana\\n' | puna create x -f -",
+        2,
+        "REQUIRES needs a version",
+    ),
+    (
+        "echo FROM smol | puna create x -f - --requantize",
+        2,
+        "--requantize needs --quantize",
+    ),
+    ("puna show smol -v", 2, "--verbose needs --json"),
+    (
+        "puna verify --insecure smol",
+        2,
+        "--insecure has no effect without --repair",
+    ),
+    ("puna run smol hi -o stop=", 2, "--option stop needs a text"),
+    (
+        "mkfifo pipe && puna run smol hi -a pipe --timeout 1s",
+        10,
+        "pipe has not ended",
+    ),
+    (
+        "puna map smol --resume /dev/full < k.txt",
+        2,
+        "/dev/full is not a regular file",
+    ),
+    (
+        "printf 'keep_alive = 1h\\nkeep_alive = 2h\\n' > c && PUNA_CONFIG=c puna ls",
+        2,
+        "line 2: 'keep_alive' is in line 1 too",
+    ),
+    ("gzip < k.txt | puna import", 8, "gunzip -c it first"),
+    (
         "puna run smol hi --messages images.json",
         2,
         "images.json: images are not read yet",
@@ -157,6 +235,16 @@ fn what_has_no_effect_is_told() {
         sandbox.shell("puna run smol hi -n 1 --insecure -q; puna run smol hi -n 1 --insecure");
     let words = "--insecure has no effect: nothing is pulled, see --pull";
     assert!(run.stderr.contains(words), "{run:?}");
+    let unknown = sandbox.shell("PUNA_MODLES=/x puna ls");
+    assert_eq!(
+        unknown.stderr,
+        "puna: no setting is called PUNA_MODLES: is it PUNA_MODELS?\n"
+    );
+    let theirs = sandbox.shell("OLLAMA_NUM_PARALLEL=many puna ls");
+    assert!(
+        theirs.stderr.contains("OLLAMA_NUM_PARALLEL needs"),
+        "{theirs:?}"
+    );
     // A value of Ollama's that means nothing is not where the setting comes from.
     let line = "OLLAMA_KEEP_ALIVE=abc puna config | grep ^keep_alive";
     assert_eq!(sandbox.shell(line).ok(), "keep_alive\t5m0s\tdefault\n");
@@ -164,6 +252,38 @@ fn what_has_no_effect_is_told() {
     assert_eq!(
         sandbox.shell(line).ok(),
         "keep_alive\t30s\tOLLAMA_KEEP_ALIVE\n"
+    );
+}
+
+#[test]
+fn what_is_for_this_process_is_computed_here_though_a_server_runs() {
+    let sandbox = prepared();
+    let _server = sandbox.serve(&[]);
+    let run = sandbox.shell("puna run smol hi -n 1 --mem-max 1M");
+    run.fails(11, "--mem-max");
+    let text = "long ".repeat(700);
+    let words = ["run", "smol", "-n", "1", "-q", "--no-cache"];
+    sandbox.puna(&words, &text).ok();
+    assert_eq!(
+        sandbox.puna(&["ps"], "").ok(),
+        "",
+        "the server loads nothing"
+    );
+}
+
+#[test]
+fn broken_manifests_are_damage_for_verify() {
+    let sandbox = prepared();
+    let folder = sandbox
+        .models()
+        .join("manifests/registry.ollama.ai/library/bad");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("latest"), "{").unwrap();
+    let verified = sandbox.puna(&["verify", "-q"], "");
+    assert_eq!(verified.status, Some(8), "{verified:?}");
+    assert!(
+        verified.stderr.contains("1 damaged manifest"),
+        "{verified:?}"
     );
 }
 

@@ -119,3 +119,30 @@ fn a_registry_in_plain_http_is_told() {
     quick(&sandbox, &["pull", &name]).fails(2, hint);
     answering.join().unwrap();
 }
+
+#[test]
+fn a_file_replaces_no_model_that_was_made_here() {
+    let sandbox = Sandbox::new();
+    sandbox.file("own.gguf", crate::support::tiny_gguf());
+    let words = ["create", "mine", "-q", "-f", "-"];
+    sandbox
+        .puna(&words, "FROM ./own.gguf\nSYSTEM precious\n")
+        .ok();
+    let pull = |flags: &[&str]| {
+        let words = [&["pull", "file:own.gguf", "--name", "mine"], flags].concat();
+        sandbox.puna(&words, "")
+    };
+    pull(&[]).fails(
+        12,
+        "mine:latest was made here: --replace pulls another in its place",
+    );
+    pull(&["--check"]).fails(2, "are for models of registries");
+    assert_eq!(
+        sandbox.puna(&["show", "--system", "mine"], "").ok().trim(),
+        "precious"
+    );
+    pull(&["--replace"]).ok();
+    // What was replaced stays for a day.
+    let replaced = sandbox.models().join("replaced");
+    assert!(std::fs::read_dir(replaced).unwrap().next().is_some());
+}

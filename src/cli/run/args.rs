@@ -136,6 +136,13 @@ impl RunArgs {
         parsed.only_one(&[(&IDLE_EXIT, ()), (&HOST, ())])?;
         parsed.only_one(&[(&LOCAL, ()), (&HOST, ())])?;
         parsed.only_one(&[(&LOG, ()), (&HOST, ())])?;
+        parsed.only_one(&[(&DETERMINISTIC, ()), (&HOST, ())])?;
+        parsed.only_one(&[(&PULL, ()), (&HOST, ())])?;
+        let transcript = transcript::path(parsed);
+        if parsed.has(&RECORD) && parsed.value(&RECORD) == transcript {
+            let text = "--record and --transcript need two files";
+            return Err(Error::usage(text));
+        }
         let keep_alive = parsed.duration(&KEEPALIVE)?;
         Ok(RunArgs {
             // A prompt from the prefix cache may give other bytes than one that is computed in one pass.
@@ -152,7 +159,7 @@ impl RunArgs {
             idle_exit: parsed.value(&IDLE_EXIT).map(str::to_string),
             keep_alive,
             record: parsed.value(&RECORD).map(str::to_string),
-            transcript: transcript::path(parsed).map(str::to_string),
+            transcript: transcript.map(str::to_string),
             shape: Shape::read(parsed)?,
             vector: VectorArgs {
                 dimensions: parsed.number(&DIMENSIONS, 1..=usize::MAX)?,

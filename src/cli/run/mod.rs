@@ -272,7 +272,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     } else {
         context.model_server(parsed)?
     };
-    let here = here || is_path;
+    let here = here || is_path || context::flag_for_here(parsed).is_some();
     let fetches = !is_path && named.is_none();
     let server = match &args.idle_exit {
         Some(_) if here => {

@@ -194,6 +194,37 @@ fn check_stdin_once(parsed: &Parsed, prompt: bool) -> Result<()> {
     }
 }
 
+/// The options that have an effect where no token is drawn: those of a load and of a prompt.
+const WITHOUT_SAMPLING: [&str; 9] = [
+    "num_ctx",
+    "num_batch",
+    "num_gpu",
+    "main_gpu",
+    "use_mmap",
+    "use_mlock",
+    "adapter_scale",
+    "num_thread",
+    "parse_special",
+];
+
+/// Checks the options of a command that draws no token.
+///
+/// # Errors
+/// `Usage` for an option of sampling.
+pub fn draws_nothing(options: &Options) -> Result<()> {
+    let given = options.sorted();
+    match given
+        .iter()
+        .find(|(name, _)| !WITHOUT_SAMPLING.contains(name))
+    {
+        Some((name, _)) => {
+            let text = format!("nothing is drawn here, so that '{name}' has no effect");
+            Err(Error::usage(text))
+        }
+        None => Ok(()),
+    }
+}
+
 /// The options of `-o` and of the flags that stand for one.
 ///
 /// # Errors
@@ -204,6 +235,9 @@ pub fn options(parsed: &Parsed) -> Result<Options> {
         let (key, value) = pair
             .split_once('=')
             .ok_or_else(|| Error::usage(format!("--option needs KEY=VALUE, not '{pair}'")))?;
+        if key.trim() == "stop" && value.is_empty() {
+            return Err(Error::usage("--option stop needs a text"));
+        }
         if !RETIRED.contains(&key.trim()) {
             options.set_text(key.trim(), value)?;
         }

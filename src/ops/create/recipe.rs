@@ -48,7 +48,9 @@ pub fn parse_recipe(
             Instruction::Message(role, text) => changes.messages.push((role.clone(), text.clone())),
             Instruction::Renderer(name) => changes.config.renderer = name.clone(),
             Instruction::Parser(name) => changes.config.parser = name.clone(),
-            Instruction::Requires(version) => changes.config.requires = version.clone(),
+            Instruction::Requires(version) => {
+                changes.config.requires = checked_version(version)?;
+            }
             Instruction::Parameter(key, _) if RETIRED.contains(&key.as_str()) => {
                 report(Step::Note(format!(
                     "parameter {key} is no longer used and was left out"
@@ -64,6 +66,17 @@ pub fn parse_recipe(
     let (source, projector) = sorted(sources)?;
     changes.projector = projector;
     Ok((source, changes))
+}
+
+/// The version of a REQUIRES line: numbers between dots.
+fn checked_version(version: &str) -> Result<String> {
+    let bare = version.strip_prefix('v').unwrap_or(version);
+    let mut numbers = bare.split('.');
+    if numbers.all(|number| number.parse::<u32>().is_ok()) {
+        return Ok(version.to_string());
+    }
+    let text = format!("REQUIRES needs a version, such as 0.14.0, not '{version}'");
+    Err(Error::usage(text))
 }
 
 /// Splits the sources of the FROM lines into weights and projector; several lines may name the shards

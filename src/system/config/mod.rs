@@ -112,6 +112,8 @@ pub struct Config {
     pub network: Network,
     /// The configuration file, which may be missing.
     pub file: Option<PathBuf>,
+    /// Notes on variables that mean nothing and are not used.
+    pub notes: Vec<String>,
     /// Settings that are not the default: key and origin.
     found: Vec<(String, String)>,
 }
@@ -201,6 +203,7 @@ impl Config {
             network: network::read(&plain, folders),
             tensor_split: numbers(plain("PUNA_TENSOR_SPLIT")),
             models,
+            notes: sources.meaningless(),
         };
         sources.found().map(|found| Config { found, ..config })
     }

@@ -19,6 +19,8 @@ pub struct Sources<'a> {
     found: RefCell<Vec<(String, String)>>,
     /// The first wrong value.
     wrong: RefCell<Option<Error>>,
+    /// Notes on values of Ollama's variables that mean nothing.
+    meaningless: RefCell<Vec<String>>,
 }
 
 /// A line of the file: its number, key and value.
@@ -57,6 +59,7 @@ impl<'a> Sources<'a> {
             lines,
             found: RefCell::default(),
             wrong: RefCell::default(),
+            meaningless: RefCell::default(),
             path,
         })
     }
@@ -88,8 +91,12 @@ impl<'a> Sources<'a> {
                 if is_ours {
                     self.check(&own, &value, variable);
                 }
-                if is_ours || form(&own).wrong(&value).is_none() {
-                    self.note(&own, variable);
+                match form(&own).wrong(&value) {
+                    Some(why) if !is_ours => {
+                        let note = format!("{variable} {why}: it is not used");
+                        self.meaningless.borrow_mut().push(note);
+                    }
+                    _ => self.note(&own, variable),
                 }
                 return Some(value);
             }
@@ -116,6 +123,11 @@ impl<'a> Sources<'a> {
             let error = Error::usage(format!("{place} {why}"));
             self.wrong.borrow_mut().get_or_insert(error);
         }
+    }
+
+    /// Notes on values of Ollama's variables that mean nothing and are not used.
+    pub fn meaningless(&self) -> Vec<String> {
+        self.meaningless.take()
     }
 
     /// The keys that were found, with their origins.
@@ -147,6 +159,12 @@ fn parse(text: &str, known: &[String]) -> Result<Vec<Line>, String> {
                 Some(near) => format!("line {number}: unknown key '{key}': is it {near}?"),
                 None => format!("line {number}: unknown key '{key}'"),
             });
+        }
+        if let Some(earlier) = lines.iter().find(|line: &&Line| line.key == key) {
+            return Err(format!(
+                "line {number}: '{key}' is in line {} too",
+                earlier.number
+            ));
         }
         lines.push(Line {
             number,
