@@ -128,7 +128,7 @@ pub fn read_input(path: &str, bytes_max: u64) -> Result<Vec<u8>> {
     let read =
         opened(path).and_then(|file| Patient(file).take(bytes_max + 1).read_to_end(&mut bytes));
     read.map_err(|error| match error.kind() {
-        io::ErrorKind::TimedOut => timed_out(&format!("{path} has not ended")),
+        io::ErrorKind::TimedOut => timed_out(format!("{path} has not ended")),
         _ => Error::io("read", path, error),
     })?;
     if bytes.len() as u64 > bytes_max {
