@@ -299,6 +299,12 @@ inline void shift(float & exponent, float to, float & total, float * out, int64_
     exponent = to;
 }
 
+// 2^(u - exponent), 0 if that is too little to count.
+inline vec weight_of(vec u, float exponent) {
+    const vec n = whole(u), k = sub(n, all(exponent));
+    return unless_less(k, all(LEAST), mul(power_of_fraction(sub(u, n)), power(greater(all(LEAST), k))));
+}
+
 // Turns the scores of one query with n cells into weights; the block's last vector is filled with zeros.
 __attribute__((noinline)) inline void weigh(const attention & a, float * s, const float * mask, float slope, int n, float & exponent, float & total, float * out) {
     vec most = all(NEVER);
@@ -323,24 +329,20 @@ __attribute__((noinline)) inline void weigh(const attention & a, float * s, cons
         shift(exponent, highest, total, out, a.value_lanes());
     }
     for (int c = 0; c < n; c += LANES) {
-        const vec u = load(s + c), whole_u = whole(u);
-        const vec k = sub(whole_u, all(exponent));
-        const vec weight = mul(power_of_fraction(sub(u, whole_u)), power(greater(all(LEAST), k)));
-        store(s + c, unless_less(k, all(LEAST), weight));
+        // A query that has seen no cell yet has no greatest one.
+        store(s + c, exponent > NEVER ? weight_of(load(s + c), exponent) : zero());
     }
 }
 
 // Adds the weight of a head's sink, which has no value.
 inline void add_sink(float sink, float & exponent, float & total, float * out, int64_t length) {
-    const vec u = all(sink * LOG2_E), n = whole(u);
+    const vec u = all(sink * LOG2_E);
     float lanes[LANES];
-    store(lanes, n);
+    store(lanes, whole(u));
     if (lanes[0] > exponent) {
         shift(exponent, lanes[0], total, out, length);
     }
-    const vec k = sub(n, all(exponent));
-    const vec weight = mul(power_of_fraction(sub(u, n)), power(greater(all(LEAST), k)));
-    store(lanes, unless_less(k, all(LEAST), weight));
+    store(lanes, weight_of(u, exponent));
     total += lanes[0];
 }
 
@@ -423,9 +425,15 @@ class worker {
   public:
     worker(const attention & a, scratch & m)
         : a(a), m(m), words((a.cells + 63) / 64), key(a.key_lanes()), value(a.value_lanes()) {
-        m.q.assign(ROWS * key, 0.0f);
-        m.k.assign(CELLS * key, 0.0f);
-        m.v.assign(CELLS * value, 0.0f);
+        // What fills the last vector of a row stays 0.
+        if (key != a.key || value != a.value) {
+            m.q.clear();
+            m.k.clear();
+            m.v.clear();
+        }
+        m.q.resize(ROWS * key);
+        m.k.resize(CELLS * key);
+        m.v.resize(CELLS * value);
         m.out.resize(ROWS * value);
         m.s.resize(ROWS * CELLS);
         m.mask.resize(CELLS);
@@ -585,7 +593,7 @@ class worker {
     const float * mask_of(const tile & t, int64_t i, const int32_t * cells, int n) {
         const uint16_t * row = mask_row(t, i);
         int c = 0;
-        if (cells[n - 1] - cells[0] == n - 1) {
+        if (m.order.empty() && cells[n - 1] - cells[0] == n - 1) { // One behind the other.
             for (; c + LANES <= n; c += LANES) {
                 store(&m.mask[c], load(row + cells[0] + c));
             }

@@ -1,6 +1,7 @@
 //! The engine through the program: architectures, caches, scheduling, timing.
 
 pub mod architectures;
+mod attention;
 pub mod deterministic;
 pub mod hostile_models;
 pub mod layout_translation;
