@@ -83,12 +83,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     };
     let options = turn_args::options(parsed)?;
     let model = model::open(&context.store(), &parsed.operands[0])?;
-    if model.header.is_embedding() {
-        return Err(Error::usage(format!(
-            "{} is an embedding model, which generates no text",
-            model.label
-        )));
-    }
+    model.must_generate()?;
     let json = parsed.has(&JSON);
     let mut print_row = |row: Row| {
         if json {

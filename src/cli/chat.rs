@@ -152,13 +152,7 @@ fn backend(model: &str, server: Option<Client>, config: &Config) -> Result<Backe
         return Ok(Backend::Remote(Arc::new(client)));
     }
     let local = answer::open(model, Policy::Session, out::log(None)?, config)?;
-    if local.model().header.is_embedding() {
-        let text = format!(
-            "{} is an embedding model; use 'puna embed'",
-            local.model().label
-        );
-        return Err(Error::usage(text));
-    }
+    local.model().must_generate()?;
     Ok(Backend::Local(Box::new(local)))
 }
 

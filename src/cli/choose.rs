@@ -141,12 +141,7 @@ fn chosen(args: ChooseArgs, config: &Config, out: &mut Out) -> Result<u8> {
     }
     ask.prompt = prompt(text.trim_end(), args.question, choices)?;
     let model = model::open(&context::store(config), &ask.turn.model)?;
-    if model.header.is_embedding() {
-        return Err(Error::usage(format!(
-            "{} is an embedding model, which generates no text",
-            model.label
-        )));
-    }
+    model.must_generate()?;
     if ask.turn.options.int("num_ctx").is_none() {
         // A token is at least one byte, so the context fits the prompt, the template and the choices.
         let tokens = (ask.prompt.len() + CONTEXT_TOKENS_MORE).to_string();

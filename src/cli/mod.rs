@@ -112,11 +112,9 @@ fn run(words: &[OsString]) -> Result<u8> {
 
 /// Tells of variables that look like ours and are none, and of values of Ollama's that mean nothing.
 fn note_variables(config: &Config, out: &Out) {
-    let known: Vec<&str> = variables()
-        .flat_map(|(names, ..)| names.split(", "))
-        .collect();
     for unknown in unknown_variables() {
-        match name::nearest(&unknown, known.iter().copied()).first() {
+        let known = variables().flat_map(|(names, ..)| names.split(", "));
+        match name::nearest(&unknown, known).first() {
             Some(near) => out.note(&format!("no setting is called {unknown}: is it {near}?")),
             None => out.note(&format!(
                 "no setting is called {unknown}: see puna-config(5)"

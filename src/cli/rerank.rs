@@ -12,7 +12,7 @@ use super::flag::{Flag, HOST, JSON, QUIET, option};
 use super::out::{self, Out};
 use super::parsed::Parsed;
 use super::records::{Format, NULL, Records};
-use super::run::turn_args::options;
+use super::run::turn_args::{draws_nothing, options};
 use super::run::turn_flags::OPTION;
 use super::run_limits::{self, Deadline};
 use super::stdin::Input;
@@ -63,6 +63,8 @@ enum Ranker {
 
 impl Ranker {
     fn open(parsed: &Parsed, context: &Context) -> Result<Self> {
+        let options = options(parsed)?;
+        draws_nothing(&options)?;
         let operand = &parsed.operands[0];
         if let Some(server) = context.model_server(parsed)? {
             if parsed.has(&OPTION) {
@@ -76,7 +78,7 @@ impl Ranker {
         }
         let model = model::open(&context.store(), operand)?;
         let pool = Pool::new(context.config.clone(), Policy::Server, out::log(None)?);
-        Ok(Ranker::Here(Box::new((pool, model, options(parsed)?))))
+        Ok(Ranker::Here(Box::new((pool, model, options))))
     }
 
     /// The score of each text.

@@ -166,25 +166,24 @@ fn verify(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
             models.push(checked.model);
         }
     }
-    if damaged == 0 && broken > 0 {
+    if damaged > 0 && !parsed.has(&REPAIR) {
+        let text = format!("damaged blobs: {damaged}; --repair fetches them again");
+        return Err(Error::plain(Class::Damaged, text));
+    }
+    models.dedup();
+    if !models.is_empty() {
+        let registry = Registry::new(config.network.clone())?;
+        for model in models {
+            let name = Name::parse(&model)?;
+            pull::one(&store, &registry, &name, &pull::Transfer::new(parsed), out)?;
+        }
+    }
+    if broken > 0 {
         let text = format!(
             "{}: remove and pull them again",
             counted(broken, "damaged manifest")
         );
         return Err(Error::plain(Class::Damaged, text));
-    }
-    if damaged == 0 {
-        return Ok(());
-    }
-    if !parsed.has(&REPAIR) {
-        let text = format!("damaged blobs: {damaged}; --repair fetches them again");
-        return Err(Error::plain(Class::Damaged, text));
-    }
-    models.dedup();
-    let registry = Registry::new(config.network.clone())?;
-    for model in models {
-        let name = Name::parse(&model)?;
-        pull::one(&store, &registry, &name, &pull::Transfer::new(parsed), out)?;
     }
     Ok(())
 }

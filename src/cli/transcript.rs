@@ -68,7 +68,6 @@ fn check_form(file: &mut File, path: &str) -> Result<()> {
     if !file.metadata().map_err(wrong)?.is_file() {
         return Ok(());
     }
-    file.seek(SeekFrom::Start(0)).map_err(wrong)?;
     let mut lines = BufReader::new(Read::take(&mut *file, BYTES_MAX)).lines();
     let first = lines.find(|line| line.as_ref().map_or(true, |line| !line.trim().is_empty()));
     let is_message = |line: &io::Result<String>| {

@@ -1,9 +1,9 @@
 //! Threads that may not start: a limit of processes is an error, where the standard library's short forms panic.
 
 use std::io;
+use std::sync::Mutex;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex};
-use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
+use std::thread::{self, Builder, JoinHandle, Scope, ScopedJoinHandle};
 
 use super::error::{Error, Result};
 use super::lock::LockExt;
@@ -35,20 +35,27 @@ pub fn spawn_in<'scope, T: Send + 'scope>(
 /// # Errors
 /// The system's, in words.
 pub fn check_room(count: usize) -> Result<()> {
+    // Each waits until all have started, or until one could not.
     let (hold, held) = channel::<()>();
-    let held = Arc::new(Mutex::new(held));
-    let started: Result<Vec<_>> = (0..count)
-        .map(|_| {
-            let held = held.clone();
-            spawn(move || _ = held.locked().recv())
-        })
-        .collect();
-    drop(hold);
-    for thread in started? {
-        // They only wait.
-        let _ = thread.join();
-    }
-    Ok(())
+    let held = Mutex::new(held);
+    thread::scope(|scope| {
+        let threads = (0..count).map(|_| spawn_in(scope, || _ = held.locked().recv()));
+        let started = threads.collect::<Result<Vec<_>>>();
+        drop(hold);
+        started.map(drop)
+    })
+}
+
+/// Runs something in a thread of its own and waits for it; in this thread where no other can start.
+///
+/// # Errors
+/// The words of a panic, in a thread of its own.
+pub fn beside<T: Send>(mut body: impl FnMut() -> T + Send) -> thread::Result<T> {
+    let ended = thread::scope(|scope| {
+        let thread = spawn_in(scope, &mut body);
+        thread.ok().map(ScopedJoinHandle::join)
+    });
+    ended.unwrap_or_else(|| Ok(body()))
 }
 
 fn failed(error: &io::Error) -> Error {

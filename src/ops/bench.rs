@@ -102,9 +102,8 @@ pub fn bench(
     }
     drop((gauge, pool));
     let shot = || one_shot((config, log), model, options);
-    let mut times = (0..plan.runs).map(|_| shot()).collect::<Result<Vec<_>>>()?;
-    times.sort_by(f64::total_cmp);
-    let time = times[times.len() / 2];
+    let times = (0..plan.runs).map(|_| shot()).collect::<Result<Vec<_>>>()?;
+    let time = median(&times, |time| *time);
     report(row("one-shot of one token", format!("{time:.0}"), "ms"))
 }
 
@@ -309,8 +308,8 @@ impl Gauge {
     }
 }
 
-fn median(rates: &[Rates], pick: fn(&Rates) -> f64) -> f64 {
-    let mut values: Vec<f64> = rates.iter().map(pick).collect();
+fn median<T>(runs: &[T], pick: fn(&T) -> f64) -> f64 {
+    let mut values: Vec<f64> = runs.iter().map(pick).collect();
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }

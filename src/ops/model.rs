@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use crate::core::digest::Digest;
-use crate::core::error::{Error, Result};
+use crate::core::error::{Class, Error, Result};
 use crate::core::message::Message;
 use crate::core::name::Name;
 use crate::core::options::Options;
@@ -70,6 +70,21 @@ pub struct Model {
 }
 
 impl Model {
+    /// Checks that it generates text.
+    ///
+    /// # Errors
+    /// `NoText` for an embedding model.
+    pub fn must_generate(&self) -> Result<()> {
+        if !self.header.is_embedding() {
+            return Ok(());
+        }
+        let text = format!(
+            "{} is an embedding model, which generates no text: use 'puna embed'",
+            self.label
+        );
+        Err(Error::plain(Class::NoText, text))
+    }
+
     /// Checks vocabulary, tensors and adapter before llama.cpp reads them, because some abort the process. `loaded` is
     /// the file that it reads.
     ///
@@ -215,7 +230,7 @@ fn missing(path: &Path, error: std::io::Error) -> Error {
     match error.kind() {
         std::io::ErrorKind::NotFound => {
             let message = format!("no model at {}: no such file", path.display());
-            Error::plain(crate::core::error::Class::NoModel, message)
+            Error::plain(Class::NoModel, message)
         }
         _ => Error::io("read", path, error),
     }

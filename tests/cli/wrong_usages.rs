@@ -124,6 +124,11 @@ const WRONG: &[(&str, i32, &str)] = &[
         "--no-tcp and --host cannot be used together",
     ),
     (
+        "puna rerank smol why -o temperature=0.5 < k.txt",
+        2,
+        "'temperature' has no effect",
+    ),
+    (
         "puna choose smol yes no -o temperature=0.5 < k.txt",
         2,
         "'temperature' has no effect",
@@ -279,12 +284,14 @@ fn broken_manifests_are_damage_for_verify() {
         .join("manifests/registry.ollama.ai/library/bad");
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("latest"), "{").unwrap();
-    let verified = sandbox.puna(&["verify", "-q"], "");
-    assert_eq!(verified.status, Some(8), "{verified:?}");
-    assert!(
-        verified.stderr.contains("1 damaged manifest"),
-        "{verified:?}"
-    );
+    for words in [&["verify", "-q"][..], &["verify", "-q", "--repair"]] {
+        let verified = sandbox.puna(words, "");
+        assert_eq!(verified.status, Some(8), "{verified:?}");
+        assert!(
+            verified.stderr.contains("1 damaged manifest"),
+            "{verified:?}"
+        );
+    }
 }
 
 #[test]

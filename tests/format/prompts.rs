@@ -47,25 +47,29 @@ fn a_long_prompt_is_cut_to_the_requested_part() {
     assert_eq!(refused.status, 400, "{}", refused.body);
 }
 
+/// Answers a text in pieces of at most 512 tokens.
+const REDUCE: [&str; 8] = [
+    "run",
+    "smol",
+    "--num-ctx",
+    "512",
+    "--temperature",
+    "0",
+    "--overflow",
+    "reduce",
+];
+
+/// More tokens than that.
+fn long_text() -> String {
+    let line = |number| format!("Line {number}: the ship number {number} left the harbour.\n");
+    (0..60).map(line).collect()
+}
+
 #[test]
 fn a_text_that_does_not_fit_can_be_answered_in_pieces() {
     let sandbox = Sandbox::with_smol();
-    let line =
-        |number: usize| format!("Line {number}: the ship number {number} left the harbour.\n");
-    let text: String = (0..60).map(line).collect();
-    let reduce = |words: &[&str]| {
-        let fixed = [
-            "run",
-            "smol",
-            "--num-ctx",
-            "512",
-            "--temperature",
-            "0",
-            "--overflow",
-            "reduce",
-        ];
-        sandbox.puna(&[&fixed[..], words].concat(), &text)
-    };
+    let text = long_text();
+    let reduce = |words: &[&str]| sandbox.puna(&[&REDUCE[..], words].concat(), &text);
     let note = "does not fit: answered over ";
     let question = ["-n", "24", "-", "Which ship left last?"];
     let done = reduce(&question);
@@ -96,21 +100,8 @@ fn a_text_that_does_not_fit_can_be_answered_in_pieces() {
 #[test]
 fn a_reduction_that_was_killed_goes_on() {
     let sandbox = Sandbox::with_smol();
-    let line =
-        |number: usize| format!("Line {number}: the ship number {number} left the harbour.\n");
-    let text: String = (0..60).map(line).collect();
-    let words = [
-        "run",
-        "smol",
-        "--num-ctx",
-        "512",
-        "--temperature",
-        "0",
-        "-n",
-        "24",
-        "--overflow",
-        "reduce",
-    ];
+    let text = long_text();
+    let words = [&REDUCE[..], &["-n", "24"]].concat();
     let kept = sandbox.home.join(".cache/puna/reduced");
     let answers = || {
         let files = std::fs::read_dir(&kept).into_iter().flatten().flatten();

@@ -11,6 +11,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("llama_cpp_sys_2", &["src/system/engine/"]),
     ("tiny_http", &["src/server/http.rs"]),
     ("ureq", &["src/system/client.rs", "src/system/registry/"]),
+    ("rustls::", &["src/system/registry/mod.rs"]),
     ("use ring", &["src/system/registry/key.rs"]),
     ("use tar", &["src/ops/archive.rs"]),
     ("lexopt", &["src/cli/args.rs"]),
@@ -187,7 +188,14 @@ fn the_tree_of_packages_stays_small() {
 fn prefix_cache_files_name_their_build() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let lock = fs::read_to_string(root.join("Cargo.lock")).unwrap();
-    let (name, version) = puna::system::engine::prefix::BUILD.split_once(' ').unwrap();
+    let (package, patches) = puna::system::engine::prefix::BUILD
+        .split_once(", patches ")
+        .unwrap();
+    assert!(
+        patches.starts_with("0x"),
+        "{patches} is no digest of patches"
+    );
+    let (name, version) = package.split_once(' ').unwrap();
     let entry = format!("name = \"{name}\"\nversion = \"{version}\"\n");
     assert!(lock.contains(&entry), "{entry} is not what is built");
 }

@@ -321,10 +321,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
 }
 
 fn load(pool: &Pool, model: &Model, ask: &Ask, out: &Out) -> Result<Lease> {
-    if model.header.is_embedding() {
-        let text = format!("{} is an embedding model; use 'puna embed'", model.label);
-        return Err(Error::usage(text));
-    }
+    model.must_generate()?;
     let options = options_in_force(model, &ask.turn.options);
     let stays = Some(KeepAlive::Forever);
     let cancel = AtomicBool::new(false);

@@ -107,23 +107,18 @@ fn load(
     out: &mut Out,
 ) -> Result<()> {
     out.write(&format!("Loading model '{name}'\n"))?;
-    let embeds = || {
-        Error::usage(format!(
-            "{name} is an embedding model: give it to 'puna embed'"
-        ))
-    };
     match backend {
         Backend::Local(local) => {
             let other = answer::open(&name, Policy::Session, args.log, config)?;
-            if other.model().header.is_embedding() {
-                return Err(embeds());
-            }
+            other.model().must_generate()?;
             **local = other;
         }
         Backend::Remote(client) => {
             fetch_details(client, &name)?;
             if client.only_embeds(&name)? {
-                return Err(embeds());
+                return Err(Error::usage(format!(
+                    "{name} is an embedding model, which generates no text: use 'puna embed'"
+                )));
             }
         }
     }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use super::model::Model;
 use super::pool::{Lease, Pool, Progress};
-use crate::core::error::{Class, Error, Result};
+use crate::core::error::{Error, Result};
 use crate::core::message::Think;
 use crate::core::options::Options;
 use crate::core::turn::Input;
@@ -50,13 +50,7 @@ pub fn options_in_force(model: &Model, options: &Options) -> Options {
 /// Every error of the request is reported here and not in the middle of the answer.
 pub fn start(pool: &Pool, request: Request, progress: Progress) -> Result<Turn> {
     let options = options_in_force(request.model, &request.turn.options);
-    if request.model.header.is_embedding() {
-        let text = format!(
-            "\"{}\" is an embedding model and cannot generate text",
-            request.model.label
-        );
-        return Err(Error::plain(Class::NoText, text));
-    }
+    request.model.must_generate()?;
     let template_choice = request.template_choice(pool)?;
     refuse_unsupported(&request, &template_choice)?;
     let lease = pool.acquire(

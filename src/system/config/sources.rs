@@ -86,18 +86,15 @@ impl<'a> Sources<'a> {
         for variable in variables {
             let value = (self.environment)(variable).map(|value| trimmed(&value));
             if let Some(value) = value.filter(|value| !value.is_empty()) {
-                // A value of Ollama's that means nothing here leaves the default.
-                let is_ours = variable.starts_with("PUNA_");
-                if is_ours {
+                if variable.starts_with("PUNA_") {
                     self.check(&own, &value, variable);
+                } else if let Some(why) = form(&own).wrong(&value) {
+                    // A value of Ollama's that means nothing here leaves the file's, or the default.
+                    let note = format!("{variable} {why}: it is not used");
+                    self.meaningless.borrow_mut().push(note);
+                    continue;
                 }
-                match form(&own).wrong(&value) {
-                    Some(why) if !is_ours => {
-                        let note = format!("{variable} {why}: it is not used");
-                        self.meaningless.borrow_mut().push(note);
-                    }
-                    _ => self.note(&own, variable),
-                }
+                self.note(&own, variable);
                 return Some(value);
             }
         }
@@ -212,6 +209,7 @@ mod tests {
         std::fs::write(&path, "host = :3\nkeep_alive = 1m\nmodels = /m\n").unwrap();
         let environment = |name: &str| match name {
             "OLLAMA_HOST" => Some(":2".to_string()),
+            "OLLAMA_KEEP_ALIVE" => Some("soon".to_string()),
             "PUNA_MODELS" => Some(" ".to_string()),
             _ => None,
         };
@@ -219,6 +217,8 @@ mod tests {
         assert_eq!(sources.either("HOST").as_deref(), Some(":2"));
         assert_eq!(sources.either("KEEP_ALIVE").as_deref(), Some("1m"));
         assert_eq!(sources.plain("PUNA_MODELS").as_deref(), Some("/m"));
+        let notes = sources.meaningless();
+        assert!(notes.len() == 1 && notes[0].starts_with("OLLAMA_KEEP_ALIVE needs"));
         let file = path.display();
         let origins = [
             ("host".to_string(), "OLLAMA_HOST".to_string()),

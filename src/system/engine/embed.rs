@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
-use std::thread::{self, ScopedJoinHandle};
 
 use llama_cpp_2::DecodeError;
 use llama_cpp_2::context::LlamaContext;
@@ -14,7 +13,7 @@ use llama_cpp_2::token::LlamaToken;
 use super::interrupt::{INTERRUPTED, Interrupt};
 use super::tune::IDLE_WAIT;
 use crate::core::error::{Error, Result};
-use crate::core::threads::spawn_in;
+use crate::core::threads;
 
 /// Most texts in one decode.
 pub const TEXTS_MAX: u32 = 64;
@@ -60,14 +59,8 @@ impl<'a> Embedder<'a> {
     pub fn run(&mut self, texts: &mut Receiver<Texts>) {
         while let Ok(first) = texts.recv() {
             self.enqueue(first);
-            let ended = thread::scope(|scope| {
-                let stretch = spawn_in(scope, || self.stretch(texts));
-                stretch.ok().map(ScopedJoinHandle::join)
-            });
-            match ended {
-                Some(Ok(())) => {}
-                Some(Err(_)) => return, // It panicked: its requests see their channels close.
-                None => self.stretch(texts),
+            if threads::beside(|| self.stretch(texts)).is_err() {
+                return; // It panicked: its requests see their channels close.
             }
         }
     }

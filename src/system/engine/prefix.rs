@@ -8,8 +8,12 @@ use super::saved_sequence::USED_SHARE;
 /// Fewer tokens than this are computed again: that is as fast, and needs no file.
 pub const TOKENS_MIN: usize = 512;
 
-/// The format of a stored state: another llama.cpp may lay it out in another way.
-pub const BUILD: &str = "llama-cpp-sys-2 0.1.161";
+/// The computing code: another llama.cpp may lay a stored state out in another way, and other patches may round
+/// otherwise or be as fast with other settings.
+pub const BUILD: &str = concat!(
+    "llama-cpp-sys-2 0.1.161, patches ",
+    env!("GGML_PUNA_PATCHES")
+);
 
 /// The memory after some tokens.
 pub struct Prefix {

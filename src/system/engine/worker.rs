@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
-use std::thread::{self, ScopedJoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use llama_cpp_2::DecodeError;
@@ -27,7 +27,7 @@ use super::tune::{self, IDLE_WAIT};
 use super::{Event, ThinkingBudget, logprobs};
 use crate::core::error::Error;
 use crate::core::message::Reason;
-use crate::core::threads::spawn_in;
+use crate::core::threads;
 
 /// How long to sleep when every reader is slow.
 const REST: Duration = Duration::from_millis(2);
@@ -72,14 +72,8 @@ impl<'a> Worker<'a> {
     /// Runs until the channel closes. Each busy period runs in its own thread: see the top of `engine_thread.rs`.
     pub fn run(&mut self, jobs: &mut Receiver<Submission>) {
         while self.wait(jobs) {
-            let ended = thread::scope(|scope| {
-                let stretch = spawn_in(scope, || self.stretch(jobs));
-                stretch.ok().map(ScopedJoinHandle::join)
-            });
-            match ended {
-                Some(Ok(())) => {}
-                Some(Err(_)) => return, // It panicked: its jobs see their channels close.
-                None => self.stretch(jobs),
+            if threads::beside(|| self.stretch(jobs)).is_err() {
+                return; // It panicked: its jobs see their channels close.
             }
         }
         self.share();

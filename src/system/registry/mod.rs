@@ -266,8 +266,7 @@ impl Registry {
                 ureq::Error::Io(error) => cause(error),
                 error => error.to_string(),
             };
-            // The first bytes of an answer in plain HTTP are no TLS.
-            let is_plain = url.starts_with("https:") && why.contains("InvalidContentType");
+            let is_plain = url.starts_with("https:") && is_not_tls(&error);
             let failed = format!("{method} \"{}\": ", shown(url));
             match is_plain {
                 true => Error::usage(failed + "it speaks plain http, which --insecure allows"),
@@ -332,6 +331,20 @@ fn passing(error: Error) -> Fault {
         Class::Network => Fault::Passing(error, None),
         _ => Fault::Final(error),
     }
+}
+
+/// True if what was read as TLS is none: the first bytes of an answer in plain HTTP, for example.
+fn is_not_tls(error: &ureq::Error) -> bool {
+    let ureq::Error::Io(error) = error else {
+        return false;
+    };
+    let source = error.get_ref().and_then(|source| source.downcast_ref());
+    matches!(
+        source,
+        Some(rustls::Error::InvalidMessage(
+            rustls::InvalidMessage::InvalidContentType
+        ))
+    )
 }
 
 fn network(why: impl Into<String>) -> Error {
