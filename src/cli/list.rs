@@ -8,7 +8,7 @@ use super::out::{Out, human_bytes};
 use super::parsed::Parsed;
 use super::table::{Command, Completes, PLAIN, Section};
 use crate::core::clock;
-use crate::core::error::{Error, Result};
+use crate::core::error::Result;
 use crate::core::name::begins;
 use crate::format::wire::native::listing::Tags;
 use crate::ops::list;
@@ -100,13 +100,6 @@ pub fn print_theirs(prefix: &str, server: &Client, out: &mut Out) -> Result<()> 
 /// If the store cannot be read or the output cannot be written.
 pub fn print(prefix: &str, config: &Config, out: &mut Out) -> Result<()> {
     let store = context::store(config);
-    if store.root().is_file() {
-        let text = format!(
-            "{} is a file, not a folder of models",
-            store.root().display()
-        );
-        return Err(Error::usage(text));
-    }
     let listing = store.list()?;
     // Before the first model there is no folder either, so that only one that the user named is worth a word.
     if listing.entries.is_empty() && !store.root().exists() && config.names("models") {

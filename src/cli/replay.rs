@@ -147,11 +147,7 @@ impl RecordFile {
         let file = match &unfinished {
             None => File::create(path),
             Some(name) => {
-                let earlier = std::fs::read(path);
-                if earlier.is_ok_and(|bytes| serde_json::from_slice::<Recorded>(&bytes).is_err()) {
-                    let text = format!("{path} exists and is not a record of run");
-                    return Err(Error::usage(text));
-                }
+                no_record(path)?;
                 File::create_new(name)
             }
         };
@@ -163,6 +159,9 @@ impl RecordFile {
     }
 
     fn finish(&mut self, line: &str) -> Result<()> {
+        if self.unfinished.is_some() {
+            no_record(&self.path)?;
+        }
         let written =
             self.file
                 .write_all(line.as_bytes())
@@ -171,6 +170,16 @@ impl RecordFile {
                     None => Ok(()),
                 });
         written.map_err(|error| Error::io("write", &self.path, error))
+    }
+}
+
+/// Refuses a file that is there already: a record is written once. An empty one, as of `mktemp`, holds nothing.
+fn no_record(path: &str) -> Result<()> {
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.len() > 0 => Err(Error::usage(format!(
+            "{path} exists: a record is not written over another file"
+        ))),
+        _ => Ok(()),
     }
 }
 

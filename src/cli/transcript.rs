@@ -25,7 +25,7 @@ pub const CONTINUE: Flag = option(
     "continue",
     None,
     "FILE",
-    "resume the conversation in FILE and append to it",
+    "resume the conversation in FILE, new or not, and append to it",
 )
 .in_group(Group::Files);
 

@@ -132,10 +132,12 @@ impl Maker {
                     input: texts.into(),
                     truncate: Some(true),
                     dimensions: self.dimensions.map_or(0, |count| count as i64),
-                    keep_alive: None,
                     options: to_json(&self.options),
+                    ..EmbedRequest::default()
                 };
-                return Ok(server.ask::<EmbedRecord>("/api/embed", &body)?.embeddings);
+                let vectors = server.ask::<EmbedRecord>("/api/embed", &body)?.embeddings;
+                has_dimensions(&vectors, self.dimensions)?;
+                return Ok(vectors);
             }
         };
         let request = Request {
@@ -148,7 +150,24 @@ impl Maker {
             cancel: self.deadline.flag(),
         };
         let made = embed::embed(pool, &request, &mut |_| {});
-        Ok(self.deadline.check(made)?.vectors)
+        let vectors = self.deadline.check(made)?.vectors;
+        has_dimensions(&vectors, self.dimensions)?;
+        Ok(vectors)
+    }
+}
+
+/// Refuses dimensions that a model's vectors do not have.
+///
+/// # Errors
+/// `Usage` with both numbers.
+pub fn has_dimensions(vectors: &[Vec<f32>], wanted: Option<usize>) -> Result<()> {
+    // The vector of a text without tokens is empty.
+    let length = vectors.iter().map(Vec::len).find(|length| *length > 0);
+    match wanted.zip(length) {
+        Some((wanted, length)) if wanted > length => Err(Error::usage(format!(
+            "--dimensions {wanted}: the model's vectors have {length}"
+        ))),
+        _ => Ok(()),
     }
 }
 

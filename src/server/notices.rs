@@ -1,7 +1,6 @@
 //! Headers that tell a client what its request did not get.
 
 use super::shared::Server;
-use crate::core::turn::TurnRequest;
 use crate::ops::turn::Turn;
 
 /// Names the fields that had no effect.
@@ -14,18 +13,14 @@ const NAMES_MAX: usize = 32;
 const NAME_CHARS_MAX: usize = 80;
 
 /// The header that names the fields of a request that are neither obeyed nor refused; the log names them too.
-pub fn ignored(server: &Server, turn: &TurnRequest) -> Option<(&'static str, String)> {
-    let names: Vec<String> = turn
-        .ignored
-        .iter()
-        .take(NAMES_MAX)
-        .map(|name| plain(name))
-        .collect();
+pub fn ignored(server: &Server, model: &str, names: &[String]) -> Option<(&'static str, String)> {
+    let names = names.iter().take(NAMES_MAX);
+    let names: Vec<String> = names.map(|name| plain(name)).collect();
     if names.is_empty() {
         return None;
     }
     let names = names.join(", ");
-    (server.log)(&format!("{}: ignored {names}", plain(&turn.model)));
+    (server.log)(&format!("{}: ignored {names}", plain(model)));
     Some((IGNORED, names))
 }
 

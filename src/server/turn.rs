@@ -105,7 +105,8 @@ pub fn answer<E: Encoder>(
         Err(error) => return reply(exchange, Err(error), &headers, errors),
     };
     let mut headers = headers;
-    headers.extend(notices::ignored(server, &resolved.turn));
+    let turn = &resolved.turn;
+    headers.extend(notices::ignored(server, &turn.model, &turn.ignored));
     if resolved.turn.input.is_none() {
         return only_load(server, exchange, headers, &resolved, &mut encoder, errors);
     }

@@ -73,7 +73,11 @@ fn inputs_of_every_kind_get_the_references_answers() {
     assert!(dot(&vector(beside), &vector(alone)) > 0.99999);
     for (dimensions, length) in [(4, 4), (100_000, 384), (-1, 384), (0, 384)] {
         let body = json!({"model": "emb", "input": "a", "dimensions": dimensions});
-        let vector = vector(&embed(body).json()["embeddings"][0]);
+        let answer = embed(body);
+        let named = answer.header("Puna-Ignored");
+        let obeyed = [0, 4].contains(&dimensions);
+        assert_eq!(named, (!obeyed).then_some("dimensions"));
+        let vector = vector(&answer.json()["embeddings"][0]);
         assert_eq!(vector.len(), length);
         assert!((dot(&vector, &vector) - 1.0).abs() < 1e-5);
     }
@@ -151,6 +155,9 @@ fn run_prints_the_vector_of_its_prompt() {
     sandbox
         .puna(&["run", "emb", "--dimensions", "0"], "a")
         .fails(2, "--dimensions must be a number");
+    sandbox
+        .puna(&["run", "emb", "--dimensions", "385"], "a")
+        .fails(2, "--dimensions 385: the model's vectors have 384");
     // With the model at a server.
     let server = sandbox.serve(&[]);
     let line = sandbox

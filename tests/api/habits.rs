@@ -57,6 +57,47 @@ fn the_version_is_the_one_whose_api_is_served() {
 }
 
 #[test]
+fn what_has_no_place_in_a_message_and_what_is_out_of_range_is_named() {
+    let (_sandbox, server) = with_server();
+    let odd = json!({ "role": "user", "content": "hi", "oddity": 1 });
+    for (path, key) in [
+        (CHAT, "messages"),
+        (RESPONSES, "input"),
+        (MESSAGES, "messages"),
+        ("/api/chat", "messages"),
+    ] {
+        let body = short(
+            path,
+            &json!({ key: [odd], "top_p": 7, "options": { "min_p": 7 } }),
+        );
+        let answer = ask(&server, path, &body);
+        assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+        let named = answer.header("Puna-Ignored").unwrap_or_default();
+        let names = [&format!("{key}.0.oddity"), "top_p", "options.min_p"];
+        assert!(
+            names.iter().all(|name| named.contains(name)),
+            "{path}: {named}"
+        );
+    }
+    let alien = json!({ "role": "alien", "content": "klaatu" });
+    let template =
+        "{{ range .Messages }}{{ if eq .Role \"user\" }}{{ .Content }}{{ end }}{{ end }}";
+    let made = json!({ "model": "users", "from": "smol", "template": template, "stream": false });
+    assert_eq!(ask(&server, "/api/create", &made).status, 200);
+    for (model, status) in [("users", 400), ("smol", 200)] {
+        let messages = json!([alien, { "role": "user", "content": "hi" }]);
+        let body = json!({ "model": model, "messages": messages, "_debug_render_only": true });
+        let answer = ask(&server, "/api/chat", &body);
+        assert_eq!(answer.status, status, "{}", answer.body);
+        assert!(
+            answer
+                .body
+                .contains(if status == 400 { "'alien'" } else { "klaatu" })
+        );
+    }
+}
+
+#[test]
 fn fields_are_obeyed_refused_or_named() {
     let (_sandbox, server) = with_server();
     let routes = [CHAT, "/v1/completions", RESPONSES, MESSAGES, "/api/chat"];

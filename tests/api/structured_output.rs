@@ -344,12 +344,12 @@ fn unsupported_constraints_fail_before_the_first_token() {
         (
             "--schema",
             r#"{"type":"bogus"}"#,
-            "the grammar is not accepted",
+            "the schema is not accepted: Invalid type: bogus",
         ),
         (
             "--schema",
             r#"{"type":"object","properties":{"a":{"unevaluatedItems":false,"not":{}}}}"#,
-            "the grammar is not accepted",
+            "the schema is not accepted",
         ),
         (
             "--schema",

@@ -12,7 +12,27 @@ const WRONG: &[(&str, i32, &str)] = &[
     (
         "puna run nomodel hi --record k.txt",
         2,
-        "k.txt exists and is not a record of run",
+        "k.txt exists: a record is not written over another file",
+    ),
+    (
+        "PUNA_CACHE=k.txt puna run smol hi -n 1",
+        2,
+        "k.txt is a file, not a folder of files that are kept",
+    ),
+    (
+        "puna run smol hi --schema '{\"type\":\"banana\"}'",
+        5,
+        "the schema is not accepted: Invalid type: banana",
+    ),
+    (
+        "puna run smol hi --schema '{\"type\":\"string\",\"pattern\":\"((\"}'",
+        5,
+        "the schema is not accepted: regex parse error: unclosed group",
+    ),
+    (
+        "puna render smol hi --jinja bad.jinja",
+        1,
+        "the chat template fails",
     ),
     (
         "puna run smol hi -n 2 -o num_predict=3",
@@ -222,6 +242,7 @@ fn prepared() -> Sandbox {
     let sandbox = Sandbox::with_smol();
     sandbox.file("k.txt", "precious\n");
     sandbox.file("empty", "");
+    sandbox.file("bad.jinja", "{{ raise_exception('no') }}");
     sandbox.file(
         "images.json",
         r#"[{"role":"user","content":"x","images":["aGVsbG8="]}]"#,
@@ -332,24 +353,20 @@ fn wrong_usages_are_told_in_one_line() {
 }
 
 #[test]
-fn a_failed_run_leaves_the_record_of_an_earlier_one() {
+fn a_record_is_never_written_over() {
     let sandbox = prepared();
-    sandbox
-        .shell("puna run smol hi -n 2 -q --record r.json")
-        .ok();
+    let first = "puna run smol hi -n 2 -q --record r.json";
+    sandbox.shell(first).ok();
     let read = || std::fs::read_to_string(sandbox.home.join("r.json")).unwrap();
-    let first = read();
-    sandbox
-        .shell("puna run nomodel hi --record r.json")
-        .fails(3, "nomodel");
-    assert_eq!(read(), first);
-    sandbox
-        .shell("puna run smol hello -n 2 -q --record r.json")
-        .ok();
-    assert_ne!(read(), first);
+    let recorded = read();
+    sandbox.shell(first).fails(2, "r.json exists");
+    assert_eq!(read(), recorded);
+    // A run that fails leaves nothing.
+    let failing = "puna run nomodel hi --record other.json";
+    sandbox.shell(failing).fails(3, "nomodel");
     let left = sandbox.shell("ls").ok();
     assert!(
-        left.lines().all(|name| !name.starts_with("r.json.")),
+        !left.contains("r.json.") && !left.contains("other"),
         "{left}"
     );
 }

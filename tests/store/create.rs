@@ -160,6 +160,21 @@ fn a_model_can_be_made_of_a_model() {
 }
 
 #[test]
+fn what_stands_more_than_once_is_told() {
+    let sandbox = with_tiny();
+    let twice = "FROM tiny\nSYSTEM a\nSYSTEM b\nPARAMETER seed 1\nPARAMETER seed 2\nPARAMETER stop x\nPARAMETER stop y\n";
+    let made = sandbox.puna(&["create", "two", "-f", "-"], twice);
+    assert_eq!(
+        (made.status, made.stderr.as_str()),
+        (
+            Some(0),
+            "puna: PARAMETER seed stands more than once: the last one holds\n\
+             puna: SYSTEM stands more than once: the last one holds\n"
+        )
+    );
+}
+
+#[test]
 fn cp_and_rm_leave_used_blobs() {
     let sandbox = with_tiny();
     assert_eq!(sandbox.puna(&["cp", "tiny", "me/copy:v1"], "").ok(), "");

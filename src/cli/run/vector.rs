@@ -6,6 +6,7 @@ use super::args::{RunArgs, VectorArgs};
 use super::turn_args::Ask;
 use crate::cli::context;
 use crate::cli::out::Out;
+use crate::cli::vectors::has_dimensions;
 use crate::core::error::{Error, Result};
 use crate::core::turn::OutputConstraint;
 use crate::format::wire::native::EmbedRequest;
@@ -53,11 +54,13 @@ pub fn print(
                 dimensions: dimensions.map_or(0, |count| count as i64),
                 keep_alive: args.keep_alive.map(keep_alive_json),
                 options: to_json(&ask.turn.options),
+                ..EmbedRequest::default()
             };
             client.ask::<EmbedRecord>("/api/embed", &body)?
         }
         None => embed_locally(ask, args, config, out)?,
     };
+    has_dimensions(&record.embeddings, dimensions)?;
     if args.json {
         return out.json(&[record]);
     }

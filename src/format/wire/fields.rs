@@ -61,6 +61,14 @@ fn field<'a, T>(
     }
 }
 
+/// The names of an object's fields that are given and not among those known.
+pub fn unknown<'a>(object: &'a Json, known: &'a [&str]) -> impl Iterator<Item = &'a str> {
+    let given = object.as_object().into_iter().flatten();
+    let given = given.filter(|(_, value)| !value.is_null());
+    let names = given.map(|(name, _)| name.as_str());
+    names.filter(|name| !known.contains(name))
+}
+
 /// The first 80 characters of a text, for an error message.
 pub fn short(text: &str) -> String {
     text.chars().take(80).collect()

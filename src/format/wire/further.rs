@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json};
 use super::effort::effort_to_think;
 use super::fields::{flag, kind};
 use super::native;
-use super::options::{from_json, keep_alive, unknown_options};
+use super::options::{from_json, keep_alive, not_obeyed};
 use crate::core::error::{Error, Result};
 use crate::core::options;
 use crate::core::turn::TurnRequest;
@@ -39,14 +39,16 @@ pub fn read(turn: &mut TurnRequest, body: &Map<String, Json>, own: &[&[&str]]) -
                 let fields = fields.ok_or_else(|| {
                     Error::usage(format!("options must be an object, not {}", kind(value)))
                 })?;
-                ignored.extend(unknown_options(fields));
+                ignored.extend(not_obeyed("options.", fields));
                 given.extend(fields.clone());
             }
             "think" => turn.think = native::think(Some(value))?,
             "enable_thinking" => turn.think = native::think(Some(&flag(body, key)?.into()))?,
             "chat_template_kwargs" => variables(turn, value)?,
             _ if options::kind(option).is_some() => {
-                given.insert(option.to_string(), value.clone());
+                let one = Map::from_iter([(option.to_string(), value.clone())]);
+                ignored.extend(not_obeyed("", &one));
+                given.extend(one);
             }
             other => ignored.push(other.to_string()),
         }

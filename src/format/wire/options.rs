@@ -24,13 +24,21 @@ pub fn from_json(map: &Map<String, Json>) -> Result<Options> {
     Ok(result)
 }
 
-/// The names of options that no model has, as `options.NAME`.
-pub fn unknown_options(given: &Map<String, Json>) -> impl Iterator<Item = String> {
-    let unknown = |name: &&String| options::kind(name).is_none();
-    given
-        .keys()
-        .filter(unknown)
-        .map(|name| format!("options.{name}"))
+/// The names of options that are not obeyed as given, each after `prefix`: unknown ones, and those with a value out of
+/// range, in whose place the nearest one holds.
+pub fn not_obeyed(prefix: &str, given: &Map<String, Json>) -> impl Iterator<Item = String> {
+    let names = given.iter().filter(|(name, json)| !is_obeyed(name, json));
+    names.map(move |(name, _)| format!("{prefix}{name}"))
+}
+
+/// True for an option that exists with a value in its range.
+fn is_obeyed(name: &str, json: &Json) -> bool {
+    match (options::kind(name), json.as_f64()) {
+        (None, _) => json.is_null(),
+        (Some(Kind::Int(low, high)), Some(value)) => (low as f64..=high as f64).contains(&value),
+        (Some(Kind::Float(low, high)), Some(value)) => (low..=high).contains(&value),
+        (Some(_), _) => true,
+    }
 }
 
 /// Options as a JSON object, sorted by name.

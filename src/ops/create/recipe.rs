@@ -1,12 +1,13 @@
 //! Reads a Modelfile's instructions as the source of a model and the changes to it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{Changes, Source, Step};
 use crate::core::error::{Class, Error, Result};
 use crate::core::name::Name;
-use crate::core::options::RETIRED;
+use crate::core::options::{self, Kind, RETIRED};
 use crate::format::gguf::{Header, Shard};
 use crate::format::modelfile::{Instruction, Modelfile};
 use crate::ops::import::Folder;
@@ -35,6 +36,10 @@ pub fn parse_recipe(
 ) -> Result<(Source, Changes)> {
     let mut changes = Changes::default();
     let mut sources = Vec::new();
+    for name in repeated(modelfile) {
+        let text = format!("{name} stands more than once: the last one holds");
+        report(Step::Note(text));
+    }
     for instruction in &modelfile.instructions {
         match instruction {
             Instruction::From(value) => sources.push(value),
@@ -66,6 +71,24 @@ pub fn parse_recipe(
     let (source, projector) = sorted(sources)?;
     changes.projector = projector;
     Ok((source, changes))
+}
+
+/// The instructions and parameters that stand more than once though only one can hold.
+fn repeated(modelfile: &Modelfile) -> BTreeSet<String> {
+    let single = |instruction: &Instruction| match instruction {
+        Instruction::System(_) => Some("SYSTEM".to_string()),
+        Instruction::Template(_) => Some("TEMPLATE".to_string()),
+        Instruction::Renderer(_) => Some("RENDERER".to_string()),
+        Instruction::Parser(_) => Some("PARSER".to_string()),
+        Instruction::Requires(_) => Some("REQUIRES".to_string()),
+        Instruction::Parameter(key, _) if options::kind(key) != Some(Kind::Texts) => {
+            Some(format!("PARAMETER {key}"))
+        }
+        _ => None,
+    };
+    let mut seen = BTreeSet::new();
+    let names = modelfile.instructions.iter().filter_map(single);
+    names.filter(|name| !seen.insert(name.clone())).collect()
 }
 
 /// The version of a REQUIRES line: numbers between dots.

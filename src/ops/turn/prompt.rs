@@ -3,6 +3,8 @@
 
 use std::time::SystemTime;
 
+use serde_json::Value as Json;
+
 use super::Request;
 use super::far_too_long::reached;
 use super::template_choice::TemplateChoice;
@@ -223,6 +225,7 @@ impl<'a> Prompter<'a> {
             now: self.now,
             variables: &self.request.turn.variables,
         })?;
+        check_roles(&messages, &rendered.text)?;
         let mut segments = hidden.segments(&rendered.text, specials);
         if !self.request.turn.context.is_empty() {
             let text = self.engine.text(&self.request.turn.context);
@@ -408,6 +411,26 @@ impl<'a> Prompter<'a> {
             Part::Ends => (keep.div_ceil(2), keep / 2),
         };
         self.engine.text(&tokens[..head]) + &self.engine.text(&tokens[tokens.len() - tail..])
+    }
+}
+
+/// Refuses a message of a role of its own that the template left out. A template may know such roles: documents, say.
+fn check_roles(messages: &[Message], rendered: &str) -> Result<()> {
+    let is_usual = |role: &str| matches!(role, "system" | "user" | "assistant" | "tool");
+    let is_lost = |message: &&Message| {
+        let content = message.content.trim();
+        // A template may print a text as JSON.
+        let escaped = Json::from(content).to_string();
+        !is_usual(&message.role)
+            && !rendered.contains(content)
+            && !rendered.contains(escaped.trim_matches('"'))
+    };
+    match messages.iter().find(is_lost) {
+        Some(message) => Err(Error::usage(format!(
+            "the model's template has no place for a message of the role '{}'",
+            message.role.chars().take(80).collect::<String>()
+        ))),
+        None => Ok(()),
     }
 }
 

@@ -10,11 +10,12 @@ use crate::core::error::{Class, Error, Result};
 use crate::core::json;
 use crate::format::wire::native::encode::{EmbedRecord, EmbeddingRecord, nanos};
 use crate::format::wire::native::{EmbedRequest, EmbeddingRequest};
-use crate::format::wire::options::{from_json, keep_alive};
+use crate::format::wire::options::{from_json, keep_alive, not_obeyed};
 use crate::ops::embed::{self, Embedded, Request};
 use crate::ops::model::Model;
 use crate::server::body::content;
 use crate::server::http::Exchange;
+use crate::server::notices;
 use crate::server::reply::reply;
 use crate::server::shared::Server;
 
@@ -26,8 +27,11 @@ pub fn embed(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
     let Some((exchange, request)) = content::<EmbedRequest>(exchange) else {
         return;
     };
+    let mut headers = headers;
     let answer = request.and_then(|request| {
         let embedded = embed_texts(server, &exchange, &request)?;
+        let names = not_obeyed_fields(&request, &embedded);
+        headers.extend(notices::ignored(server, &request.model, &names));
         let mut record = EmbedRecord {
             model: request.model.clone(),
             embeddings: embedded.vectors,
@@ -66,6 +70,20 @@ pub fn embed_texts(
         keep_alive: request.keep_alive.as_ref(),
     };
     vectors(server, exchange, &model, input)
+}
+
+/// The fields of a request that are neither obeyed nor refused. The reference, too, passes over dimensions that a
+/// model's vectors do not have.
+pub fn not_obeyed_fields(request: &EmbedRequest, embedded: &Embedded) -> Vec<String> {
+    let vector = embedded.vectors.first();
+    let has = |count: i64| {
+        usize::try_from(count).is_ok_and(|count| count <= vector.map_or(count, Vec::len))
+    };
+    let dimensions = (!has(request.dimensions)).then(|| "dimensions".to_string());
+    let fields = request.rest.iter().filter(|(_, value)| !value.is_null());
+    let fields = fields.map(|(name, _)| name.clone());
+    let options = not_obeyed("options.", &request.options);
+    fields.chain(dimensions).chain(options).collect()
 }
 
 /// `POST /api/embeddings`.

@@ -19,6 +19,7 @@ use crate::format::wire::{openai, responses};
 use crate::ops::model;
 use crate::server::http::Exchange;
 use crate::server::ids::{now, random_id};
+use crate::server::notices;
 use crate::server::shared::Server;
 use crate::server::turn::{self, Headers, Question, read};
 use crate::system::store::Entry;
@@ -125,9 +126,12 @@ pub fn embeddings(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
     let Some((exchange, body)) = read(exchange, &headers, error_body) else {
         return;
     };
+    let mut headers = headers;
     let answer = body.and_then(|body| {
         let (request, packed) = openai::embedding(&body)?;
         let embedded = embed::embed_texts(server, &exchange, &request)?;
+        let names = embed::not_obeyed_fields(&request, &embedded);
+        headers.extend(notices::ignored(server, &request.model, &names));
         let item = |(index, vector): (usize, Vec<f32>)| {
             let embedding = if packed {
                 let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();

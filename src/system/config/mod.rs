@@ -158,7 +158,7 @@ impl Config {
             cache,
             history,
             socket,
-        } = Places::find(&sources, folders);
+        } = Places::find(&sources, folders)?;
         let host = either("HOST");
         let address = host.as_deref().map(Address::parse).transpose()?;
         let config = Config {
@@ -245,7 +245,7 @@ struct Places {
 }
 
 impl Places {
-    fn find(sources: &Sources, folders: &Folders) -> Self {
+    fn find(sources: &Sources, folders: &Folders) -> Result<Self> {
         let named = |name: &str| sources.plain(name).map(PathBuf::from);
         let models = named("PUNA_MODELS").or_else(|| below(&folders.data, "puna/models"));
         let models = models.unwrap_or_else(|| defaults::MODELS_WITHOUT_HOME.into());
@@ -257,18 +257,32 @@ impl Places {
         let forgets = sources
             .either("NOHISTORY")
             .and_then(|value| switched(&value));
-        Places {
+        let cache = named("PUNA_CACHE").or_else(|| below(&folders.cache, "puna"));
+        no_file(&models, "models")?;
+        cache
+            .iter()
+            .try_for_each(|path| no_file(path, "files that are kept"))?;
+        Ok(Places {
             ollama_models: named("OLLAMA_MODELS")
                 .or_else(|| below(&folders.home, ".ollama/models")),
-            cache: named("PUNA_CACHE").or_else(|| below(&folders.cache, "puna")),
+            cache,
             history: below(&folders.state, "puna/history").filter(|_| forgets != Some(true)),
             socket: match socket {
                 Some(path) => (!path.is_empty()).then(|| PathBuf::from(path)),
                 None => Some(usual().join("puna.sock")),
             },
             models,
-        }
+        })
     }
+}
+
+/// Refuses a file where a folder is meant.
+fn no_file(path: &Path, content: &str) -> Result<()> {
+    if path.is_file() {
+        let text = format!("{} is a file, not a folder of {content}", path.display());
+        return Err(Error::usage(text));
+    }
+    Ok(())
 }
 
 /// The longest path a Unix socket may have on every system puna runs on (macOS: 104 with its NUL).

@@ -131,16 +131,21 @@ impl fmt::Debug for Guide {
     }
 }
 
+/// The error of a text that does not compile, in one line: a schema is compiled inside a Lark grammar, whose places
+/// mean nothing to its author, and a regular expression is drawn with an arrow before its error is named.
 fn refused(why: impl fmt::Display) -> Error {
+    const OF_SCHEMA: &str = "failed to compile JSON schema: ";
     let why = why.to_string();
-    let line = why
-        .lines()
-        .find(|line| !line.trim().is_empty())
-        .unwrap_or_default();
-    Error::plain(
-        Class::Schema,
-        format!("the grammar is not accepted: {}", line.trim()),
-    )
+    let (what, why) = match why.split_once(OF_SCHEMA) {
+        Some((_, why)) => ("schema", why),
+        None => ("grammar", why.as_str()),
+    };
+    let mut lines = why.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default();
+    let named = lines.find_map(|line| line.strip_prefix("error: "));
+    let named = named.map(|named| format!(" {named}")).unwrap_or_default();
+    let text = format!("the {what} is not accepted: {first}{named}");
+    Error::plain(Class::Schema, text)
 }
 
 impl Compiler {

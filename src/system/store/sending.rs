@@ -36,6 +36,15 @@ impl Store {
     }
 }
 
+impl Drop for Sending {
+    fn drop(&mut self) {
+        // An upload that never began leaves nothing to resume. gc removes what cannot be removed here.
+        if self.file.metadata().is_ok_and(|meta| meta.len() == 0) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
 impl Sending {
     /// The saved address; `None` if the note is empty or incomplete.
     pub fn address(&self) -> Option<String> {

@@ -48,9 +48,8 @@ impl Jinja {
         if source.len() > TEMPLATE_BYTES_MAX {
             return Err(error::Error::failed("the chat template is too long"));
         }
-        let rewritten = rewrite::rewrite(source).map_err(|why| {
-            error::Error::failed(format!("the model's chat template fails: {why}"))
-        })?;
+        let rewritten = rewrite::rewrite(source)
+            .map_err(|why| error::Error::failed(format!("the chat template fails: {why}")))?;
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder()
             .trim_blocks(true)
@@ -163,7 +162,7 @@ fn plain(error: minijinja::Error) -> error::Error {
         .detail()
         .map_or_else(|| error.kind().to_string(), str::to_string);
     error::Error::failed(format!(
-        "the model's chat template fails: {}",
+        "the chat template fails: {}",
         text.replace('\n', " ")
     ))
 }
@@ -250,10 +249,7 @@ mod tests {
     #[test]
     fn exceptions_of_templates_become_errors() {
         let error = render("{{ raise_exception('no system role') }}", &[]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the model's chat template fails: no system role"
-        );
+        assert_eq!(error.to_string(), "the chat template fails: no system role");
     }
 
     #[test]

@@ -5,12 +5,13 @@ pub mod encode;
 use serde_json::{Map, Value as Json, json};
 
 use super::billing::without_billing;
+use super::fields::unknown;
 use super::further;
 use super::native::{self, Message, decode};
 use super::openai::{
     answer_format, arguments, flag, function, integer, list, message, number, short, text,
 };
-use super::options::from_json;
+use super::options::{from_json, not_obeyed};
 use crate::core::error::{Error, Result};
 use crate::core::turn::{ToolChoice, TurnRequest};
 
@@ -50,6 +51,8 @@ pub fn conversation(body: &Map<String, Json>) -> Result<TurnRequest> {
     for (index, one) in given.iter().enumerate() {
         let wrong = |error: Error| Error::usage(format!("messages.{index}: {error}"));
         messages.extend(turn(one, (index, &mut ignored)).map_err(wrong)?);
+        let names = unknown(one, &["role", "content", "cache_control"]);
+        ignored.extend(names.map(|name| format!("messages.{index}.{name}")));
     }
     let mut tools = Vec::new();
     for given in list(body, "tools")? {
@@ -63,6 +66,7 @@ pub fn conversation(body: &Map<String, Json>) -> Result<TurnRequest> {
     }
     let model = text(body, "model")?;
     let options = options(body)?;
+    ignored.extend(not_obeyed("", &options));
     let choice = body.get("tool_choice");
     let one = choice.is_some_and(|choice| choice["disable_parallel_tool_use"] == true);
     let mut turn = TurnRequest {

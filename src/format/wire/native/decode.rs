@@ -16,9 +16,7 @@ use crate::core::turn::{
     GivenTemplate, Input, OutputConstraint, Overflow, Part, ToolChoice, TurnRequest,
 };
 use crate::format::template::GoTemplate;
-use crate::format::wire::options::{
-    from_json, keep_alive, keep_alive_json, to_json, unknown_options,
-};
+use crate::format::wire::options::{from_json, keep_alive, keep_alive_json, not_obeyed, to_json};
 
 const NO_MEDIA: &str = "Multimodal data provided, but model does not support multimodal requests.";
 /// Most alternatives to a token that are reported, as in the reference.
@@ -32,7 +30,13 @@ pub fn chat(request: ChatRequest) -> Result<TurnRequest> {
     let tool_choice = ToolChoice::from_json(request.common.tool_choice.as_ref())?;
     let turn = common(request.common, request.messages.is_empty(), &request.rest)?;
     let tools = request.tools.iter().map(tool).collect::<Result<Vec<_>>>()?;
+    let of_messages = request.messages.iter().enumerate();
+    let of_messages = of_messages.flat_map(|(index, message)| {
+        let names = message.unknown_fields();
+        names.map(move |name| format!("messages.{index}.{name}"))
+    });
     Ok(TurnRequest {
+        ignored: turn.ignored.into_iter().chain(of_messages).collect(),
         input: conversation(request.messages)?,
         tools,
         tool_choice,
@@ -156,7 +160,7 @@ fn common(common: Common, is_empty: bool, rest: &Map<String, Json>) -> Result<Tu
     let logprobs = logprobs(common.logprobs, common.top_logprobs)?;
     let keep_alive = keep_alive(common.keep_alive.as_ref())?;
     let overflow = overflow(&common)?;
-    let ignored = unknown_options(&common.options).chain(unknown_fields(rest));
+    let ignored = not_obeyed("options.", &common.options).chain(unknown_fields(rest));
     Ok(TurnRequest {
         ignored: ignored.collect(),
         think: think(common.think.as_ref())?,

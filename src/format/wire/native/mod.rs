@@ -50,6 +50,9 @@ pub struct Message {
         skip_serializing_if = "String::is_empty"
     )]
     tool_call_id: String,
+    /// Fields that the API does not have.
+    #[serde(flatten, skip_serializing)]
+    rest: Map<String, Json>,
 }
 
 impl Message {
@@ -66,6 +69,12 @@ impl Message {
     pub fn images(&self) -> &[String] {
         &self.images
     }
+
+    /// The names of the fields that the API does not have.
+    pub fn unknown_fields(&self) -> impl Iterator<Item = &str> {
+        let given = self.rest.iter().filter(|(_, value)| !value.is_null());
+        given.map(|(name, _)| name.as_str())
+    }
 }
 
 impl From<&message::Message> for Message {
@@ -79,6 +88,7 @@ impl From<&message::Message> for Message {
             tool_calls: calls.map(|(index, call)| call_json(call, index)).collect(),
             tool_name: message.tool_name.clone().unwrap_or_default(),
             tool_call_id: message.tool_call_id.clone().unwrap_or_default(),
+            rest: Map::new(),
         }
     }
 }
@@ -251,6 +261,9 @@ pub struct EmbedRequest {
     /// Options.
     #[serde(deserialize_with = "null_is_default")]
     pub options: Map<String, Json>,
+    /// Fields that the API does not have.
+    #[serde(flatten)]
+    pub rest: Map<String, Json>,
 }
 
 impl EmbedRequest {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::{Value as Json, json};
 
 use crate::core::error::{Error, Result};
-use crate::format::wire::fields::{kind, short, wrong};
+use crate::format::wire::fields::{kind, short, unknown, wrong};
 use crate::format::wire::native::{self, Message};
 
 /// Converts a list of messages.
@@ -26,6 +26,33 @@ pub fn messages(list: &[Json]) -> Result<Vec<Message>> {
         .map(|message| one_message(message, &calls))
         .collect()
 }
+
+/// The fields of messages that have no place in a prompt, as `messages.INDEX.NAME`.
+pub fn unknown_fields(list: &[Json]) -> impl Iterator<Item = String> {
+    list.iter().enumerate().flat_map(|(index, message)| {
+        // The name of a tool is read; a person's has no place in a template.
+        let is_result = matches!(message["role"].as_str(), Some("tool" | "function"));
+        let names = unknown(message, FIELDS).filter(move |name| *name != "name" || !is_result);
+        names.map(move |name| format!("messages.{index}.{name}"))
+    })
+}
+
+/// The fields of a message that are read here or change nothing in an answer.
+const FIELDS: &[&str] = &[
+    "role",
+    "content",
+    "refusal",
+    "tool_calls",
+    "tool_call_id",
+    "function_call",
+    "reasoning",
+    "reasoning_content",
+    "reasoning_details",
+    "thinking",
+    "annotations",
+    "audio",
+    "cache_control",
+];
 
 fn one_message(given: &Json, calls: &HashMap<String, String>) -> Result<Message> {
     let role = given["role"].as_str().unwrap_or_default().to_lowercase();

@@ -18,7 +18,7 @@ use form::{format, tool_choice};
 use super::fields::wrong;
 use super::further;
 use super::native::{self, EmbedRequest, decode};
-use super::options::from_json;
+use super::options::{from_json, not_obeyed};
 use crate::core::error::{Error, Result};
 use crate::core::message::Message;
 use crate::core::turn::{Input, ToolChoice, TurnRequest};
@@ -47,6 +47,8 @@ pub fn chat(body: &Map<String, Json>) -> Result<TurnRequest> {
     let format = format(body)?;
     let top = integer(body, "top_logprobs")?.unwrap_or(0);
     let grammar = text(body, "grammar")?;
+    let ignored = not_obeyed("", &options).chain(conversation::unknown_fields(messages));
+    let ignored = ignored.collect();
     let messages = conversation::messages(messages)?;
     let tools = list(body, "tools")?;
     let mut turn = TurnRequest {
@@ -59,6 +61,7 @@ pub fn chat(body: &Map<String, Json>) -> Result<TurnRequest> {
         tool_choice: ToolChoice::from_json(tool_choice(body).as_ref())?,
         render_only: body.get("_debug_render_only") == Some(&Json::Bool(true)),
         calls_max: calls_max(body)?,
+        ignored,
         ..extras.turn(model, decode::conversation(messages)?)
     };
     allow(&mut turn.tools, body.get("tool_choice"))?;
@@ -132,6 +135,7 @@ pub fn completion(body: &Map<String, Json>) -> Result<TurnRequest> {
     let mut turn = TurnRequest {
         logprobs: decode::logprobs(top > 0, top)?,
         options: from_json(&options)?,
+        ignored: not_obeyed("", &options).collect(),
         ..extras.turn(model, input)
     };
     further::read(&mut turn, body, &[FIELDS, COMPLETION_FIELDS])?;
@@ -188,12 +192,24 @@ pub fn embedding(body: &Map<String, Json>) -> Result<(EmbedRequest, bool)> {
         Some(_) => return Err(Error::usage("invalid input type")),
     };
     let object = body.get("options").and_then(Json::as_object);
+    const KNOWN: [&str; 7] = [
+        "model",
+        "input",
+        "dimensions",
+        "encoding_format",
+        "keep_alive",
+        "options",
+        "user",
+    ];
+    let mut rest = body.clone();
+    rest.retain(|name, _| !KNOWN.contains(&name.as_str()));
     let request = EmbedRequest {
         keep_alive: body.get("keep_alive").cloned(),
         options: object.cloned().unwrap_or_default(),
         model: text(body, "model")?.to_string(),
         input,
         dimensions: integer(body, "dimensions")?.unwrap_or(0),
+        rest,
         ..EmbedRequest::default()
     };
     Ok((request, encoding == "base64"))

@@ -4,6 +4,7 @@ use serde_json::{Value as Json, json};
 
 use super::custom_tools::CUSTOM_INPUT;
 use crate::core::error::{Error, Result};
+use crate::format::wire::fields::unknown;
 use crate::format::wire::native::Message;
 use crate::format::wire::openai::{arguments, image, message, short};
 
@@ -24,13 +25,34 @@ pub fn input(given: Option<&Json>, ignored: &mut Vec<String>) -> Result<Vec<Mess
     let mut turns = Turns::default();
     for (index, item) in items.iter().enumerate() {
         let wrong = |error: Error| Error::usage(format!("input[{index}]: {error}"));
-        if !turns.add(item).map_err(wrong)? {
+        if turns.add(item).map_err(wrong)? {
+            let names = unknown(item, FIELDS);
+            ignored.extend(names.map(|name| format!("input.{index}.{name}")));
+        } else {
             let kind = item["type"].as_str().unwrap_or_default();
             ignored.push(format!("input.{index}.{kind}"));
         }
     }
     turns.finish()
 }
+
+/// The fields of an item that are read here or change nothing in an answer.
+const FIELDS: &[&str] = &[
+    "type",
+    "role",
+    "content",
+    "id",
+    "status",
+    "phase",
+    "name",
+    "namespace",
+    "arguments",
+    "call_id",
+    "input",
+    "output",
+    "summary",
+    "encrypted_content",
+];
 
 /// The beginnings of the types of items that tools on other servers left.
 const ELSEWHERE: &[&str] = &[

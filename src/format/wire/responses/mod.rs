@@ -19,7 +19,7 @@ use super::openai::{
     allow, answer_format, calls_max, effort_to_think, flag, function, integer, message, number,
     short, text,
 };
-use super::options::from_json;
+use super::options::{from_json, not_obeyed};
 use crate::core::error::{Error, Result};
 use crate::core::turn::{Overflow, ToolChoice, TurnRequest};
 
@@ -98,6 +98,7 @@ pub fn conversation(body: &Map<String, Json>) -> Result<TurnRequest> {
         integer(body, "max_tool_calls")?.map(|most| usize::try_from(most.max(1)).unwrap_or(1));
     let model = text(body, "model")?;
     let options = options(body)?;
+    ignored.extend(not_obeyed("", &options));
     let think = effort_to_think(effort)?;
     let mut tools = Vec::new();
     collect(body.get("tools"), "", (&mut tools, &mut ignored))?;
