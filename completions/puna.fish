@@ -9,7 +9,7 @@ function __puna_at
     for word in (commandline -opc)[3..-1]
         if test $skip = yes
             set skip no
-        else if contains -- $word --access-log --add-column --api-key-file --attach --choose --continue --dimensions --encoding --fields --file --format --grammar --head --host --jinja --jobs --keepalive --limit-rate --linger --lock --log --mem-max --messages --name --nice --num-ctx --num-predict --older-than --option --overflow --prompt --quantize --question --record --resume --retry --runs --sandbox --schema --seed --socket --split --stop --sure --system --tail --temperature --template --threads --timeout --tool-choice --tools --top --transcript -Q -a -f -j -n -o -p -s
+        else if contains -- $word --access-log --add-column --api-key-file --attach --choose --continue --dimensions --encoding --fields --file --format --grammar --head --host --jinja --jobs --keepalive --limit-rate --linger --lock --log --mem-max --messages --name --nice --num-ctx --num-predict --older-than --option --overflow --prompt --quantize --question --questions --record --resume --retry --runs --sandbox --schema --seed --socket --split --stop --sure --system --tail --temperature --template --threads --timeout --tool-choice --tools --top --transcript -Q -a -f -j -n -o -p -s
             set skip yes
         else if not string match -q -- '-*' $word
             set at 2
@@ -143,7 +143,9 @@ complete -c puna -n '__puna_is map' -l encoding -x -a 'strict replace latin1' -d
 complete -c puna -n '__puna_is map' -l add-column -x -d 'print the records with the answer under this name'
 complete -c puna -n '__puna_is map' -l jobs -s j -x -d 'records to answer at once (default 16)'
 complete -c puna -n '__puna_is map' -l resume -r -F -d 'keep a journal in FILE and resume from it'
-complete -c puna -n '__puna_is map' -l choose -x -d 'answer with one of these words'
+complete -c puna -n '__puna_is map' -l choose -x -d 'decide for one of these words, as choose does'
+complete -c puna -n '__puna_is map' -l questions -r -F -d 'answer all questions in FILE about each record'
+complete -c puna -n '__puna_is map' -l sure -x -d 'print unsure below this probability, such as 0.8'
 complete -c puna -n '__puna_is map' -l schema -r -F -d 'answer in JSON on one line that follows the schema'
 complete -c puna -n '__puna_is map' -l open -d 'with --schema: allow properties that it does not name'
 complete -c puna -n '__puna_is map' -l format -x -a 'json' -d 'answer in JSON, or follow the schema in FILE'
@@ -177,6 +179,9 @@ complete -c puna -n '__puna_is map' -l no-cache -d 'neither read nor write the p
 complete -c puna -n '__puna_is map' -l help -s h -d 'print this help'
 complete -c puna -n '__puna_is map; and __puna_at 1' -k -a '(puna ls 2>/dev/null | cut -f1; __fish_complete_suffix .gguf)'
 complete -c puna -n '__puna_is choose' -l question -s Q -x -d 'question about the text on standard input'
+complete -c puna -n '__puna_is choose' -l yes-no -d 'answer yes (status 0) or no (status 1)'
+complete -c puna -n '__puna_is choose' -l score -d 'the choices are levels of a scale, lowest first'
+complete -c puna -n '__puna_is choose' -l questions -r -F -d 'answer all questions in FILE, JSON as in the API'
 complete -c puna -n '__puna_is choose' -l encoding -x -a 'strict replace latin1' -d 'text that is not UTF-8: strict, replace or latin1'
 complete -c puna -n '__puna_is choose' -l status -d 'exit with the number of the choice, counted from 0'
 complete -c puna -n '__puna_is choose' -l sure -x -d 'print unsure below this probability, such as 0.8'

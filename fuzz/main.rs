@@ -1,6 +1,6 @@
 //! Mutation fuzzing of parsers of foreign bytes: Go templates, Jinja templates, reply readers, the
-//! grammar compiler, GGUF and safetensors headers, tokenizers, Modelfiles, manifests, requests and
-//! the router.
+//! grammar compiler, GGUF and safetensors headers, tokenizers, Modelfiles, manifests, requests,
+//! the router, and whole models.
 //! `make fuzz` runs each target for a while; a panic, a hang or a lost byte stops it and prints the
 //! input that caused it.
 //!
@@ -8,6 +8,7 @@
 //! else; the seeds, templates and transcripts of the tests, reach far by themselves.
 
 mod files;
+mod models;
 mod requests;
 mod router;
 
@@ -29,6 +30,8 @@ type Target = fn(&mut Dice, &[Vec<u8>]);
 
 /// Time limit of one input.
 const INPUT_MAX: Duration = Duration::from_secs(5);
+/// The same for a model, which a process of its own loads.
+const MODEL_MAX: Duration = Duration::from_secs(30);
 
 fn main() {
     // cargo bench passes its own flags on: only words count.
@@ -41,7 +44,7 @@ fn main() {
         .and_then(|word| word.parse().ok())
         .unwrap_or(60);
     let only = words.get(1).map(String::as_str).unwrap_or_default();
-    let targets: [(&str, Target); 11] = [
+    let targets: [(&str, Target); 12] = [
         ("go", go),
         ("jinja", jinja),
         ("reply", reply),
@@ -53,6 +56,7 @@ fn main() {
         ("vocabulary", files::vocabulary),
         ("requests", requests::requests),
         ("router", router::router),
+        ("models", models::models),
     ];
     for (name, target) in targets
         .into_iter()
@@ -68,7 +72,12 @@ fn main() {
             let outcome = catch_unwind(AssertUnwindSafe(|| target(&mut dice, &seeds)));
             assert!(outcome.is_ok(), "target {name} fails from state {state}");
             assert!(
-                one.elapsed() < INPUT_MAX,
+                one.elapsed()
+                    < if name == "models" {
+                        MODEL_MAX
+                    } else {
+                        INPUT_MAX
+                    },
                 "target {name} hangs from state {state}"
             );
             count += 1;
@@ -161,6 +170,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         "grammar" => texts(GRAMMARS),
         "requests" => texts(requests::SEEDS),
         "router" => router::seeds(),
+        "models" => models::seeds(),
         other => files::seeds(other),
     }
 }

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal};
 use std::time::Instant;
 
 use super::context::{self, Context};
+use super::decide;
 use super::encoding::ENCODING;
 use super::flag::{Flag, JSON, QUIET, option, switch};
 use super::out::{self, Out};
@@ -13,6 +14,7 @@ use super::run::turn_flags::{OPTION, SYSTEM};
 use super::run_limits::{self, Deadline};
 use super::stdin;
 use super::table::{Command, ONE_MODEL, PLAIN};
+use crate::core::decision::{LEVELS_MAX, OPTIONS_MAX};
 use crate::core::error::{Class, Error, Result};
 use crate::core::message::Think;
 use crate::ops::choose::{CHOICES_MAX, choose};
@@ -23,22 +25,30 @@ use crate::system::config::Config;
 
 /// Context tokens in addition to the prompt's: for the template, the system text and the choices.
 const CONTEXT_TOKENS_MORE: usize = 2048;
-/// Exit statuses with `--status`: no choice is probable enough, and any failure.
-const UNSURE: u8 = 120;
+/// The exit status of any failure with `--status`.
 const FAILED: u8 = 121;
 
 pub const COMMAND: Command = Command {
     name: "choose",
     summary: "pick one of several answers, with its probability",
-    operands: "MODEL CHOICE CHOICE...",
-    arity: (3, CHOICES_MAX + 1),
+    operands: "MODEL [CHOICE...]",
+    arity: (1, OPTIONS_MAX + 1),
     flags: &[
-        QUESTION, ENCODING, STATUS, SURE, SYSTEM, OPTION, JSON, QUIET,
+        QUESTION, YES_NO, SCORE, QUESTIONS, ENCODING, STATUS, SURE, SYSTEM, OPTION, JSON, QUIET,
     ],
     about: &[
         "Reads a text from standard input, which may not be empty, asks the question about it, and prints the \
          likeliest choice, a tab, and its probability among the choices. Nothing is sampled: the model's own \
          probabilities weigh each choice's whole text, so that the same input always gives the same answer.",
+        "--yes-no, --score, --questions, and choices with a description (NAME=DESCRIPTION, \\= for a sign in a name) are \
+         asked by labels: the model sees what each answer means, and the probabilities of the labels yes and no, of \
+         a letter before each choice, or of a digit before each level are read, in one decode a question. That is how \
+         POST /v1/systemone decides. Words alone are weighed whole, as above, up to 100 of them.",
+        "--yes-no prints yes or no; the exit status is 0 for yes and 1 for no. --score takes the levels of a scale, the \
+         lowest first, and prints the expected level, counted from 0, and the likeliest; with --status the exit status \
+         is the expected level, rounded. --questions reads questions about one text from a file, an object as in \
+         /v1/systemone, a list as in /v1/decisions, or a whole body of either, and prints a line for each: id, answer, \
+         probability. A body's own text is used if standard input is empty.",
         "With --status the exit status is 0 for the first choice, 1 for the second and so on, 120 if no choice has \
          the probability of --sure, and 121 for any failure. With --json all probabilities are printed; with --status \
          and --quiet nothing is. The model always runs in this process.",
@@ -52,10 +62,22 @@ pub const COMMAND: Command = Command {
             "puna choose smol -Q 'Is this urgent?' yes no --status --sure 0.7 < mail.txt && echo urgent",
             "decide in a script",
         ),
+        (
+            "if puna choose smol --yes-no -Q 'Is this mail spam?' < mail.txt; then echo spam; fi",
+            "ask a question that is answered by yes or no",
+        ),
+        (
+            "puna choose smol -Q 'Which desk?' 'sales=wants to buy' 'help=has a problem' < mail.txt",
+            "say what the choices mean",
+        ),
+        (
+            "puna choose smol --score -Q 'How angry?' calm annoyed furious < mail.txt",
+            "place a text on a scale",
+        ),
     ],
     limits: run_limits::FLAGS,
     retries_whole: true,
-    failure_status: Some(FAILED),
+    failure_status: Some((FAILED, &["--status", "--yes-no"])),
     run,
     completes: ONE_MODEL,
     ..PLAIN
@@ -72,7 +94,19 @@ const STATUS: Flag = switch(
     None,
     "exit with the number of the choice, counted from 0",
 );
-const SURE: Flag = option(
+const YES_NO: Flag = switch("yes-no", None, "answer yes (status 0) or no (status 1)");
+const SCORE: Flag = switch(
+    "score",
+    None,
+    "the choices are levels of a scale, lowest first",
+);
+const QUESTIONS: Flag = option(
+    "questions",
+    None,
+    "FILE",
+    "answer all questions in FILE, JSON as in the API",
+);
+pub const SURE: Flag = option(
     "sure",
     None,
     "P",
@@ -91,12 +125,24 @@ struct ChooseArgs<'a> {
     quiet: bool,
     json: bool,
     ask: Ask,
+    /// How the choices are asked.
+    form: Form<'a>,
+}
+
+/// How the choices are asked.
+#[derive(Clone, Copy)]
+enum Form<'a> {
+    /// Their whole texts are weighed.
+    Words,
+    /// By labels.
+    Labels(decide::Form<'a>),
 }
 
 impl<'a> ChooseArgs<'a> {
     fn read(parsed: &'a Parsed) -> Result<Self> {
         let sure = parsed.value(&SURE).map(probability).transpose()?;
         let choices = &parsed.operands[1..];
+        let form = form(parsed, choices)?;
         if let Some(twice) = repeated(choices) {
             let text = format!("duplicate choice '{twice}'");
             return Err(Error::usage(text));
@@ -111,15 +157,68 @@ impl<'a> ChooseArgs<'a> {
             quiet: parsed.has(&QUIET),
             json: parsed.has(&JSON),
             ask,
+            form,
         })
+    }
+}
+
+/// How the choices are asked; checks their number.
+fn form<'a>(parsed: &'a Parsed, choices: &[String]) -> Result<Form<'a>> {
+    let flags = [
+        (&YES_NO, decide::Form::YesNo),
+        (&SCORE, decide::Form::Score),
+        (
+            &QUESTIONS,
+            decide::Form::File(parsed.value(&QUESTIONS).unwrap_or_default()),
+        ),
+    ];
+    let given = parsed.only_one(&flags)?;
+    let described = choices.iter().any(|choice| decide::is_described(choice));
+    let form = given.or(described.then_some(decide::Form::Choices));
+    let wrong = match (form, choices.len()) {
+        (None | Some(decide::Form::Choices), 0 | 1) => {
+            Some("give two choices at least".to_string())
+        }
+        (None, CHOICES_MAX..) if choices.len() > CHOICES_MAX => Some(format!(
+            "more than {CHOICES_MAX} words: describe them (NAME=DESCRIPTION) for up to {OPTIONS_MAX}"
+        )),
+        (Some(decide::Form::Score), 0 | 1) => Some("--score needs two levels at least".to_string()),
+        (Some(decide::Form::Score), LEVELS_MAX..) if choices.len() > LEVELS_MAX => {
+            Some(format!("--score takes {LEVELS_MAX} levels at most"))
+        }
+        (Some(decide::Form::YesNo | decide::Form::File(_)), 1..) => {
+            Some("--yes-no and --questions take no choices".to_string())
+        }
+        (Some(decide::Form::YesNo | decide::Form::Score), _) if !parsed.has(&QUESTION) => {
+            Some("--yes-no and --score need --question".to_string())
+        }
+        (Some(decide::Form::File(_)), _) if parsed.has(&QUESTION) || parsed.has(&STATUS) => {
+            Some("--questions cannot be used together with --question or --status".to_string())
+        }
+        _ => None,
+    };
+    match wrong {
+        Some(text) => Err(Error::usage(text)),
+        None => Ok(form.map_or(Form::Words, Form::Labels)),
     }
 }
 
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
     let args = ChooseArgs::read(parsed)?;
-    let is_status = args.status;
-    let status = chosen(args, config, out)?;
+    let is_status = args.status || matches!(args.form, Form::Labels(decide::Form::YesNo));
+    let status = match args.form {
+        Form::Words => chosen(args, config, out)?,
+        Form::Labels(form) => {
+            let (question, choices) = (args.question, args.choices);
+            let print = decide::Print {
+                sure: args.sure,
+                json: args.json,
+                nothing: is_status && args.quiet,
+            };
+            decide::run(args.ask, form, (question, choices), print, config, out)?
+        }
+    };
     if is_status {
         context.end_with(status);
     }
@@ -166,7 +265,11 @@ fn chosen(args: ChooseArgs, config: &Config, out: &mut Out) -> Result<u8> {
     } else {
         "unsure"
     };
-    let status = if is_sure { likeliest as u8 } else { UNSURE };
+    let status = if is_sure {
+        likeliest as u8
+    } else {
+        decide::UNSURE
+    };
     if args.status && args.quiet {
         return Ok(status);
     }
@@ -199,7 +302,11 @@ fn print_choice(
     out.records(&[vec![word.to_string(), format!("{share:.2}")]])
 }
 
-fn probability(text: &str) -> Result<f64> {
+/// Reads the value of `--sure`.
+///
+/// # Errors
+/// `Usage` for any other text than a number from 0 to 1.
+pub fn probability(text: &str) -> Result<f64> {
     let value = text
         .parse()
         .ok()
@@ -216,9 +323,10 @@ fn prompt(text: &str, question: Option<&str>, choices: &[String]) -> Result<Stri
     }
     let parts = [text, question.unwrap_or_default()];
     let filled: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
-    let list = choices.join(", ");
-    Ok(format!(
-        "{}\n\nAnswer with one of: {list}.",
-        filled.join("\n\n")
-    ))
+    Ok(with_choices(&filled.join("\n\n"), choices))
+}
+
+/// A prompt with the list of choices behind it.
+pub fn with_choices(prompt: &str, choices: &[String]) -> String {
+    format!("{prompt}\n\nAnswer with one of: {}.", choices.join(", "))
 }

@@ -11,6 +11,7 @@ mod config;
 mod context;
 mod copy;
 mod create;
+mod decide;
 mod docs;
 mod doctor;
 mod encoding;
@@ -45,6 +46,7 @@ mod table;
 mod tokens;
 mod transcript;
 mod transfer_display;
+mod trial;
 mod vectors;
 mod waiting;
 
@@ -53,6 +55,7 @@ use std::ffi::OsString;
 use crate::core::error::{Class, Error, Result};
 use crate::core::name;
 use crate::ops::model::is_path;
+use crate::ops::trial::WORD as TRIAL;
 use crate::system::config::{Config, unknown_variables, variables};
 use commands::COMMANDS;
 use context::Context;
@@ -75,18 +78,24 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> u8 {
     }
 }
 
-/// The one status of all failures of a command that was given `--status`. It holds for a command line that
+/// The one status of all failures of a command whose status is the answer. It holds for a command line that
 /// cannot be parsed, too, so the words themselves are looked at.
 fn failure_status(words: &[OsString]) -> Option<u8> {
     let command = table::find(COMMANDS, words.first()?.to_str()?)?;
-    let status = command.failure_status?;
-    words
+    let (status, flags) = command.failure_status?;
+    let decides = words
         .iter()
-        .any(|word| word == "--status")
-        .then_some(status)
+        .any(|word| flags.iter().any(|flag| word == flag));
+    decides.then_some(status)
 }
 
 fn run(words: &[OsString]) -> Result<u8> {
+    // Not for people: puna starts itself with it.
+    if let [word, operands @ ..] = words
+        && word == TRIAL
+    {
+        return trial::run(operands).map(|()| 0);
+    }
     let args::Invocation {
         command,
         help,

@@ -66,7 +66,7 @@ pub const COMMAND: Command = Command {
          separated by tabs; it contains no text of a prompt. The id is the X-Request-Id of the request, or a generated \
          one, and is sent with the answer. SIGHUP makes the server read the keys and open the log again.",
         "Once it listens, a server on Linux can open only its store, Ollama's store, its cache, the folders of its \
-         configuration, keys, socket and log, and what the system needs, and cannot start programs (Landlock). A blob \
+         configuration, keys, socket and log, and what the system needs, and can start no program but itself (Landlock). A blob \
          that is a link to another place cannot be read then. --sandbox=auto, the default, does this if the kernel has \
          Landlock and the build does not use a GPU; with on the server refuses to start without it.",
         "Sockets that systemd passes (LISTEN_FDS) are served instead of those of --host and --socket. With --linger \

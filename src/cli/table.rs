@@ -32,8 +32,8 @@ pub struct Command {
     pub limits: &'static [Flag],
     /// True if `--retry` may run it again as a whole: it prints nothing before its work is done.
     pub retries_whole: bool,
-    /// The exit status of every failure when `--status` is given.
-    pub failure_status: Option<u8>,
+    /// The exit status of every failure when one of these flags is given.
+    pub failure_status: Option<(u8, &'static [&'static str])>,
     /// Its section in the list of commands.
     pub section: Section,
     /// Runs it.

@@ -5,6 +5,7 @@
 pub mod address;
 pub mod bytes;
 pub mod clock;
+pub mod decision;
 pub mod digest;
 pub mod duration;
 pub mod error;

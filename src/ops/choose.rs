@@ -1,19 +1,15 @@
 //! The probability of each of several answers: by the model's own probabilities over their whole texts, not
 //! by sampling and not by their first tokens alone.
 
-use std::sync::atomic::AtomicBool;
-
-use super::pool::{Lease, Pool, Progress};
+use super::pool::{Pool, Progress};
 use super::turn::{Prompter, Request, options_in_force};
+use super::weigh::Weigher;
 use crate::core::error::{Error, Result};
-use crate::system::engine::{Event, Job, Sampling};
 
 /// Most choices.
 pub const CHOICES_MAX: usize = 100;
 
 /// The probability of each choice as the answer to a request; together they are 1.
-///
-/// Texts with a common prefix share its computation: each place where they diverge costs one token.
 ///
 /// # Errors
 /// If the model, the request or a choice is invalid.
@@ -42,89 +38,13 @@ pub fn choose(
             return Err(Error::too_long(prompt.len() + longest, limit as usize));
         }
     }
-    let mut logs = vec![0.0; texts.len()];
-    let all: Vec<usize> = (0..texts.len()).collect();
     let weigher = Weigher {
         lease: &lease,
-        prompt: &prompt,
-        texts: &texts,
         over: &request.cancel,
     };
-    weigher.part(&all, 0, &mut logs)?;
+    let first = weigher.begin(prompt.clone())?;
+    let logs = weigher.logs(&prompt, first, &texts)?;
     Ok(shares(&texts, &logs))
-}
-
-/// The inputs that are the same for all choices.
-struct Weigher<'a> {
-    lease: &'a Lease,
-    prompt: &'a [i32],
-    texts: &'a [Vec<i32>],
-    /// The cancel flag.
-    over: &'a AtomicBool,
-}
-
-impl Weigher<'_> {
-    /// Adds the logprobs of the tokens at `depth`, then of the tokens after it, for choices that are
-    /// equal up to there.
-    fn part(&self, alike: &[usize], depth: usize, logs: &mut [f64]) -> Result<()> {
-        let texts = self.texts;
-        let longer = alike.iter().copied();
-        let longer: Vec<usize> = longer
-            .filter(|choice| texts[*choice].len() > depth)
-            .collect();
-        let Some(first) = longer.first() else {
-            return Ok(());
-        };
-        let logprobs = self.next([self.prompt, &texts[*first][..depth]].concat())?;
-        let mut tokens: Vec<i32> = longer.iter().map(|choice| texts[*choice][depth]).collect();
-        tokens.sort_unstable();
-        tokens.dedup();
-        for token in tokens {
-            let log = logprobs.iter().find(|(id, _)| *id == token);
-            let log = log.map_or(f64::NEG_INFINITY, |(_, log)| *log);
-            let same = longer.iter().copied();
-            let same: Vec<usize> = same
-                .filter(|choice| texts[*choice][depth] == token)
-                .collect();
-            same.iter().for_each(|choice| logs[*choice] += log);
-            self.part(&same, depth + 1, logs)?;
-        }
-        Ok(())
-    }
-
-    /// The logprob of each token after some others, by id.
-    fn next(&self, before: Vec<i32>) -> Result<Vec<(i32, f64)>> {
-        let engine = self.lease.engine();
-        let job = Job {
-            prompt: before,
-            answer_tokens: 1,
-            sampling: Sampling {
-                temperature: 0.0,
-                ..Sampling::default()
-            },
-            logprobs: Some(engine.facts().vocabulary as usize),
-            endless: true,
-            stall_timeout: self.lease.stall_timeout(),
-            ..Job::default() // Each has a cancel flag of its own: it is set when its answer is dropped.
-        };
-        let answer = engine.submit(job)?;
-        loop {
-            match answer.next_until(self.over)? {
-                Event::Token {
-                    logprobs: Some(logprobs),
-                    ..
-                } => {
-                    let tokens = logprobs.top.iter();
-                    return Ok(tokens
-                        .map(|token| (token.id, f64::from(token.logprob)))
-                        .collect());
-                }
-                Event::Failed(error) => return Err(error),
-                Event::End { .. } => return Err(Error::failed("the engine returned no logprobs")),
-                Event::Admitted { .. } | Event::Token { .. } => {}
-            }
-        }
-    }
 }
 
 /// Probabilities among the choices. A choice that is a prefix of another gets the probability of the prefix

@@ -188,7 +188,11 @@ fn is_text(path: &Path) -> bool {
         && text.trim_end_matches('\u{fffd}').chars().all(is_printable)
 }
 
-fn open_file(path: &Path) -> Result<Model> {
+/// Opens a GGUF file.
+///
+/// # Errors
+/// `NoModel`, `Damaged`; `Usage` for a text file.
+pub fn open_file(path: &Path) -> Result<Model> {
     let meta = fs::metadata(path).map_err(|error| missing(path, error))?;
     if !meta.is_file() {
         let what = if meta.is_dir() {

@@ -289,7 +289,7 @@ impl Prefixes for PrefixCache {
 }
 
 /// The identity of a file's content: the digest in a blob's name, or path, length and modification time.
-fn identity(path: &Path) -> Option<String> {
+pub fn identity(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_string_lossy();
     if let Ok(digest) = Digest::parse(&name) {
         return Some(digest.hex());

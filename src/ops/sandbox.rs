@@ -1,7 +1,7 @@
 //! The server's sandbox: once it listens, the process can open only its store, its cache and the
 //! system's files. It uses Landlock on Linux; other systems have no sandbox.
 //!
-//! An exploited parser can then reach no other file of the user and start no program.
+//! An exploited parser can then reach no other file of the user, and start no program but this one.
 
 use std::path::{Path, PathBuf};
 
@@ -77,6 +77,18 @@ pub fn close(wanted: When, config: &Config, more: &[PathBuf]) -> Result<Option<S
     }
 }
 
+/// Restricts the process to reading these files and the system's, where there is a sandbox.
+pub fn only_read(files: &[PathBuf]) {
+    if BUILT_FOR_GPU {
+        return; // Its drivers open files that cannot be listed in advance.
+    }
+    let program = std::env::current_exe().ok();
+    let folders = program.iter().flat_map(|program| folders(program));
+    let read: Vec<PathBuf> = folders.chain(files.iter().cloned()).collect();
+    // Without a sandbox the process still has nothing but its limits to lose.
+    let _ = restrict(&[], &read);
+}
+
 /// The folders that a file is in: the one that its name is in, and if that is a link, the one where the file is.
 pub fn folders(file: &Path) -> Vec<PathBuf> {
     let real = std::fs::canonicalize(file).ok();
@@ -143,7 +155,16 @@ fn restrict(written: &[PathBuf], read: &[PathBuf]) -> std::result::Result<(), St
         // Standard streams may be /dev/null, which must be writable.
         let devices = [("/dev/null", AccessFs::from_file(RULES) & !AccessFs::Execute)];
         let devices = devices.map(|(path, access)| (Path::new(path), access));
-        for (path, access) in system.chain(read).chain(written).chain(devices) {
+        // The program starts itself to try a model, and the system's loader starts it.
+        let started = started();
+        let starting = AccessFs::ReadFile | AccessFs::Execute;
+        let started = started.iter().map(|path| (path.as_path(), starting));
+        let all = system
+            .chain(read)
+            .chain(written)
+            .chain(devices)
+            .chain(started);
+        for (path, access) in all {
             // A missing path needs no rule.
             if let Ok(opened) = PathFd::new(path) {
                 let access = if path.is_dir() {
@@ -160,6 +181,24 @@ fn restrict(written: &[PathBuf], read: &[PathBuf]) -> std::result::Result<(), St
         RulesetStatus::NotEnforced => Err("the kernel has no Landlock".into()),
         RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced => Ok(()),
     }
+}
+
+/// This program and the loader of its libraries, as they are mapped.
+#[cfg(target_os = "linux")]
+fn started() -> Vec<PathBuf> {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let mapped = maps
+        .lines()
+        .filter_map(|line| Some(&line[line.find('/')?..]));
+    let is_loader = |path: &&str| {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        name.starts_with("ld-") || name.starts_with("ld.so") || name.starts_with("ld64.")
+    };
+    let loader = mapped.filter(is_loader).map(PathBuf::from).next();
+    loader
+        .into_iter()
+        .chain(std::env::current_exe().ok())
+        .collect()
 }
 
 #[cfg(not(target_os = "linux"))]

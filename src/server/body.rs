@@ -1,5 +1,9 @@
 //! Parses request bodies; errors have the reference's wording.
 
+use std::io::Read as _;
+
+use flate2::read::MultiGzDecoder;
+use ruzstd::decoding::StreamingDecoder;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 
@@ -10,6 +14,8 @@ use crate::core::json::repaired_bytes;
 
 /// Largest body with content, such as a conversation with images.
 const CONTENT_BYTES_MAX: usize = 64 << 20;
+/// The same for a compressed body, whose size says little of what comes out of it.
+const INFLATED_BYTES_MAX: usize = 16 << 20;
 /// Largest body that only contains names.
 const NAMES_BYTES_MAX: usize = 1 << 20;
 /// Most JSON values in one body: each takes about 70 bytes of memory, however short it is.
@@ -73,7 +79,10 @@ fn body<T: DeserializeOwned>(
     fail: Fail,
 ) -> Option<(Exchange, Result<T>)> {
     match exchange.body(bytes_max) {
-        Ok(bytes) => return Some((exchange, parse(repaired_bytes(bytes)))),
+        Ok(bytes) => match inflated(bytes, exchange.header("Content-Encoding")) {
+            Ok(bytes) => return Some((exchange, parse(repaired_bytes(bytes)))),
+            Err((error, status)) => fail(exchange, &error, Some(status)),
+        },
         Err(NoBody::TooLong) => {
             let limit = bytes_max >> 20;
             let error = Error::usage(format!("the request body is larger than {limit} MiB"));
@@ -96,6 +105,40 @@ fn body<T: DeserializeOwned>(
         }
     }
     None
+}
+
+/// Takes a body out of its compression.
+fn inflated(bytes: Vec<u8>, encoding: Option<&str>) -> Result<Vec<u8>, (Error, u16)> {
+    let name = encoding.map(|name| name.trim().to_ascii_lowercase());
+    let broken = |why: String| {
+        (
+            Error::usage(format!("the request body cannot be inflated: {why}")),
+            400,
+        )
+    };
+    let mut inflated = Vec::new();
+    let limit = INFLATED_BYTES_MAX as u64 + 1;
+    let read = match name.as_deref() {
+        None | Some("" | "identity") => return Ok(bytes),
+        Some("gzip" | "x-gzip") => MultiGzDecoder::new(&bytes[..])
+            .take(limit)
+            .read_to_end(&mut inflated),
+        Some("zstd") => StreamingDecoder::new(&bytes[..])
+            .map_err(|error| broken(error.to_string()))?
+            .take(limit)
+            .read_to_end(&mut inflated),
+        Some(other) => {
+            let text = format!("the body's encoding must be gzip or zstd, not '{other:.40}'");
+            return Err((Error::usage(text), 415));
+        }
+    };
+    read.map_err(|error| broken(error.to_string()))?;
+    if inflated.len() > INFLATED_BYTES_MAX {
+        let limit = INFLATED_BYTES_MAX >> 20;
+        let text = format!("the request body is larger than {limit} MiB when inflated");
+        return Err((Error::usage(text), 413));
+    }
+    Ok(inflated)
 }
 
 /// Parses the first JSON value of a body; field names match in any case.

@@ -140,6 +140,7 @@ pub fn serve(
         pool: pool.clone(),
         network: config.network.clone(),
         heartbeat: config.heartbeat,
+        decision_model: config.decision_model.clone(),
         registry: OnceLock::new(),
         access: Access::new(config.origins.clone(), loopback),
         keys: policy.keys,

@@ -6,13 +6,14 @@ use std::time::Instant;
 use super::access::Verdict;
 use super::access::keys::Refusal;
 use super::handlers::{
-    anthropic, create, embed, llamacpp, models, native, openai, rerank, transfer,
+    anthropic, create, decisions, embed, llamacpp, models, native, openai, rerank, transfer,
 };
 use super::http::{Exchange, Reply};
 use super::reply::reply;
 use super::shared::Server;
 use crate::core::json;
 use crate::core::network::{AGENT, JSON_KIND};
+use crate::format::wire::decisions::systemone;
 use crate::format::wire::native::ErrorBody;
 use crate::format::wire::openai::encode::error_body as openai_error;
 use crate::system::client::STORE_HEADER;
@@ -50,6 +51,8 @@ const ROUTES: &[(&str, &[&str], Handler)] = &[
         &["POST"],
         openai::input_tokens,
     ),
+    ("/v1/systemone", &["POST"], decisions::systemone),
+    ("/v1/decisions", &["POST"], decisions::decisions),
     ("/v1/models", &["GET"], openai::models),
     ("/v1/models/*name", &["GET"], openai::model),
     ("/v1/messages", &["POST"], anthropic::messages),
@@ -148,6 +151,7 @@ fn refused(refusal: Refusal, path: &str) -> Reply {
 fn failure(why: &str, status: u16, path: &str) -> Reply {
     let body = match path {
         path if path.starts_with("/v1/messages") => json::line(&anthropic::error_body(why, status)),
+        "/v1/systemone" => json::line(&systemone::error_body(why, status)),
         path if path.starts_with("/api/") || path == "/" => {
             json::line(&ErrorBody { error: why.into() })
         }

@@ -24,6 +24,8 @@ pub struct Server {
     pub(super) network: Network,
     /// How long a stream may be silent.
     pub(super) heartbeat: Duration,
+    /// The model of decisions for which none is named.
+    pub(super) decision_model: Option<String>,
     /// Built on first use, since most servers never need it.
     pub(super) registry: OnceLock<Registry>,
     pub(super) access: Access,

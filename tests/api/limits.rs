@@ -148,7 +148,7 @@ fn a_bomb_in_gzip_is_no_body() {
     stream.write_all(&bytes).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
     assert!(memory(&server, "VmHWM:") < 60 << 20);
 }
 

@@ -5,6 +5,7 @@ pub mod clients;
 pub mod conformance;
 pub mod conversations;
 pub mod create_remote;
+pub mod decisions;
 pub mod dialects;
 pub mod embed;
 pub mod habits;

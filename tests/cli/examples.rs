@@ -86,7 +86,7 @@ fn prepared(registry: &Registry) -> Sandbox {
     let schema = json!({"type": "object", "properties": {"name": name, "age": {"type": "integer", "minimum": 0, "maximum": 120}}, "required": ["name"], "additionalProperties": false});
     sandbox.file("person.json", schema.to_string());
     sandbox.file("LICENSE", "Do as you like.\n");
-    sandbox.file("model-f16.gguf", crate::engine::architectures::mamba());
+    sandbox.file("model-f16.gguf", crate::support::tiny_models::mamba());
     for link in ["model.gguf", "SmolLM2-135M-Instruct.Q4_1.gguf"] {
         std::os::unix::fs::symlink(smol(), sandbox.home.join(link)).unwrap();
     }

@@ -150,22 +150,6 @@ fn a_long_record_is_cut_to_the_requested_part() {
 #[test]
 fn choices_and_schemas_hold_each_answer() {
     let sandbox = Sandbox::with_smol();
-    let out = map(
-        &sandbox,
-        &[
-            "-p",
-            "Is {} an animal?",
-            "--choose",
-            "yes,no,not \"sure\",हाँ",
-        ],
-        "cat\nstone\n",
-    )
-    .ok();
-    assert!(
-        out.lines()
-            .all(|line| ["yes", "no", "not \"sure\"", "हाँ"].contains(&line)),
-        "{out}"
-    );
     sandbox.file("b.json", r#"{"type":"object","properties":{"ok":{"type":"boolean"}},"required":["ok"],"additionalProperties":false}"#);
     let out = map(
         &sandbox,
@@ -312,45 +296,6 @@ fn a_killed_run_goes_on_where_it_was() {
     sandbox.file("x.journal", "nonsense\n");
     map(&sandbox, &["--resume", "x.journal"], "x\n")
         .fails(2, "x.journal, line 1: not a journal of map");
-}
-
-#[test]
-fn choose_scores_complete_texts_and_sets_the_status() {
-    let sandbox = Sandbox::with_smol();
-    let choose = |words: &[&str]| {
-        let common = ["choose", "smol", "-Q", "What is the capital of France?"];
-        sandbox.puna(&[&common, words].concat(), "Please answer.\n")
-    };
-    let json = choose(&["Berlin", "Paris", "Paris in Texas", "--json"]).ok();
-    let answered: Json = serde_json::from_str(&json).unwrap();
-    let all = answered["probabilities"].as_object().unwrap();
-    let sum: f64 = all.values().map(|share| share.as_f64().unwrap()).sum();
-    assert!((sum - 1.0).abs() < 1e-6, "{answered}");
-    assert!(all["Paris"].as_f64() > all["Berlin"].as_f64(), "{answered}");
-    let line = choose(&["Berlin", "Paris"]).ok();
-    assert!(line.starts_with("Paris\t0."), "{line}");
-    assert_eq!(
-        choose(&["Berlin", "Paris"]).ok(),
-        line,
-        "nothing is sampled"
-    );
-    assert_eq!(choose(&["Berlin", "Paris", "--status"]).status, Some(1));
-    let unsure = choose(&["Berlin", "Paris", "--status", "--sure", "1"]);
-    assert_eq!(
-        (unsure.status, unsure.stdout.split('\t').next()),
-        (Some(120), Some("unsure"))
-    );
-    choose(&["red", "red"]).fails(2, "duplicate choice 'red'");
-    choose(&["Berlin", "Paris", "--sure", "2"]).fails(2, "--sure must be a number from 0 to 1");
-    let broken = sandbox.shell("PUNA_HOST=:x puna choose smol a b --status < /dev/null");
-    assert_eq!(broken.status, Some(121), "{broken:?}");
-    assert_eq!(choose(&["Berlin", "--status"]).status, Some(121));
-    let failed = sandbox.puna(&["choose", "none", "a", "b", "--status"], "x");
-    assert_eq!(failed.status, Some(121));
-    assert!(
-        failed.stderr.contains("model 'none' not found"),
-        "{failed:?}"
-    );
 }
 
 #[test]

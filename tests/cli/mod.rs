@@ -1,6 +1,7 @@
 //! The command line: what each command prints, and its exit status.
 
 pub mod chat;
+pub mod decides;
 pub mod examples;
 pub mod long_inputs;
 pub mod manual;

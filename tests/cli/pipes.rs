@@ -400,7 +400,7 @@ fn a_run_that_a_stop_string_ends_leaves_in_order_every_time() {
 #[test]
 fn bench_tune_stores_the_faster_attention() {
     let sandbox = Sandbox::new();
-    let model = sandbox.file("tiny.gguf", crate::engine::architectures::llama());
+    let model = sandbox.file("tiny.gguf", crate::support::tiny_models::llama());
     let model = model.to_str().unwrap();
     let settings = sandbox.puna(&["bench", "--tune", model, "--runs", "1"], "");
     let settings = settings.ok();

@@ -267,7 +267,7 @@ fn an_answer_that_a_limit_cut_says_so() {
 #[test]
 fn a_limit_of_processes_is_an_error() {
     let sandbox = Sandbox::new();
-    sandbox.file("tiny.gguf", crate::engine::architectures::llama());
+    sandbox.file("tiny.gguf", crate::support::tiny_models::llama());
     std::fs::copy(env!("CARGO_BIN_EXE_puna"), sandbox.home.join("own")).unwrap();
     let open = "chmod 777 . && chmod 755 own && chmod 644 tiny.gguf";
     sandbox.shell(open).ok();

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::support::Sandbox;
 use crate::support::scripted_model::scripted_gguf;
+use crate::support::tiny_models::rwkv_with;
 
 /// Overwrites bytes behind a name in a header.
 fn patched(mut bytes: Vec<u8>, name: &str, skipped: usize, new: &[u8]) -> Vec<u8> {
@@ -78,4 +79,37 @@ fn no_model_ends_the_server() {
     let path = sandbox.file("good.gguf", scripted_gguf(&["A short script."]));
     sandbox.create("good", &format!("FROM {}\n", path.display()));
     assert_eq!(ask("good").status, 200);
+}
+
+#[test]
+fn what_passes_every_check_and_would_end_llama_cpp_ends_its_trial() {
+    let sandbox = Sandbox::new();
+    let server = sandbox.serve(&[("PUNA_SOCKET", "")]);
+    let path = sandbox.file("odd.gguf", rwkv_with(&[("attention.head_count_kv", 3)]));
+    let path = path.to_str().unwrap();
+    let why = "llama.cpp ends when it computes with it: rwkv6-base.cpp:111: GGML_ASSERT(n_head % n_head_kv == 0) failed";
+    sandbox
+        .puna(&["run", path, "--raw", "a b"], "")
+        .fails(8, why);
+    sandbox.create("odd", &format!("FROM {path}\n"));
+    let body = json!({"model": "odd", "prompt": "a b", "stream": false, "raw": true});
+    for _ in 0..2 {
+        let answer = server.ask("POST", "/api/generate", &body.to_string());
+        assert!(answer.error().contains(why), "{}", answer.body);
+    }
+    // A model that passed is known, and is not tried again.
+    let tried = || {
+        std::fs::read_dir(sandbox.home.join(".cache/puna/tried"))
+            .unwrap()
+            .count()
+    };
+    let good = sandbox.file("good.gguf", scripted_gguf(&["A short script."]));
+    sandbox.create("good", &format!("FROM {}\n", good.display()));
+    let ask = json!({"model": "good", "prompt": "two words", "stream": false}).to_string();
+    assert_eq!(server.ask("POST", "/api/generate", &ask).status, 200);
+    let count = tried();
+    sandbox
+        .puna(&["run", "good", "two words", "--local", "-n", "1"], "")
+        .ok();
+    assert_eq!(tried(), count);
 }

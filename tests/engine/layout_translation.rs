@@ -3,8 +3,8 @@
 
 use puna::format::gguf::Writer;
 
-use crate::engine::architectures::{TOKENS, WIDTH, tensors, tiny_of};
 use crate::support::Sandbox;
+use crate::support::tiny_models::{TOKENS, WIDTH, tensors, tiny_of};
 
 /// Layouts without a vision part.
 const TEXT_ONLY: [&str; 4] = ["gptoss", "olmo3", "glm4moelite", "laguna"];

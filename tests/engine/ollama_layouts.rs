@@ -5,9 +5,9 @@ use std::path::Path;
 
 use puna::format::gguf::Header;
 
-use crate::engine::architectures::{TOKENS, WIDTH, tensors, tiny_of};
 use crate::engine::layout_translation::{EMBEDDING, FEED, For, alike, keys};
 use crate::support::Sandbox;
+use crate::support::tiny_models::{TOKENS, WIDTH, tensors, tiny_of};
 
 /// The tensors outside of the blocks.
 const ENDS: [(&str, &[u64]); 3] = [

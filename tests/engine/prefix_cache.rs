@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
 
-use crate::engine::architectures::{assert_same, mamba};
+use crate::engine::architectures::assert_same;
 use crate::engine::reuse::{ask, words};
+use crate::support::tiny_models::mamba;
 use crate::support::{Done, Sandbox, gemma, smol};
 
 /// The saved sequences of a sandbox.

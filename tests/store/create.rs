@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use puna::format::gguf::Writer;
 use serde_json::Value as Json;
 
-use crate::engine::architectures::tensors;
+use crate::support::tiny_models::tensors;
 use crate::support::{Sandbox, smol, tiny_gguf};
 
 const MODELFILE: &str = "FROM ./tiny.gguf\nSYSTEM \"\"\"Be brief.\nVery.\"\"\"\nTEMPLATE {{ .Prompt }}\nPARAMETER stop USER:\n\

@@ -323,7 +323,7 @@ fn files_that_are_no_files_block_nothing() {
     let pull = sandbox.shell("PUNA_CA_FILE=pipe.gguf timeout 20 puna pull 127.0.0.1:9/a/b");
     assert!(pull.stderr.contains("not a regular file"), "{pull:?}");
     // What a link's target was, and files of the cache.
-    sandbox.file("llama.gguf", crate::engine::architectures::llama());
+    sandbox.file("llama.gguf", crate::support::tiny_models::llama());
     sandbox.create("linked", "FROM ./llama.gguf\n");
     let blobs = sandbox.models().join("blobs");
     let replaced = format!(

@@ -3,6 +3,7 @@
 pub mod scripted_model;
 pub mod scripted_registry;
 pub mod scripted_server;
+pub mod tiny_models;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

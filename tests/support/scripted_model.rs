@@ -5,7 +5,7 @@
 
 use puna::format::gguf::Writer;
 
-use crate::engine::architectures::tensors;
+use crate::support::tiny_models::tensors;
 
 const BYTES: usize = 256;
 /// Output weight of the next token; its logit is this times the square root of the width.

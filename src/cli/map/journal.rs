@@ -28,6 +28,9 @@ pub struct Outcome {
     /// The thought before it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub thinking: Option<String>,
+    /// The probability of a choice.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub probability: Option<f64>,
     /// Tokens generated.
     pub tokens: usize,
     /// Tokens of the prompt that were dropped to make it fit.

@@ -3,6 +3,7 @@
 //!
 //! This file owns the flags and settings; `workers.rs` answers the records, `printer.rs` prints them.
 
+mod decides;
 pub mod journal;
 mod printer;
 mod progress;
@@ -12,6 +13,7 @@ pub mod workers;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::choose::SURE;
 use super::context::Context;
 use super::encoding::{ENCODING, Encoding};
 use super::flag::{Flag, Group, HOST, JSON, QUIET, option, switch};
@@ -33,6 +35,7 @@ use crate::ops::model::{self, Model};
 use crate::ops::pool::{Lease, Policy, Pool};
 use crate::ops::turn::options_in_force;
 use crate::system::config::Config;
+use decides::{CHOOSE, Decides, QUESTIONS};
 use journal::Journal;
 use printer::{Form, Layout, Printer};
 use template::Template;
@@ -61,6 +64,8 @@ pub const COMMAND: Command = Command {
         JOBS_FLAG,
         RESUME,
         CHOOSE,
+        QUESTIONS,
+        SURE,
         SCHEMA,
         OPEN,
         FORMAT,
@@ -96,9 +101,13 @@ pub const COMMAND: Command = Command {
          name, or the --fields under as many names; with --jsonl it adds members to the objects. CSV is read and \
          written as in RFC 4180, with quotes where they are needed. Empty lines of CSV are no records. The cells of \
          TSV are neither unescaped nor escaped, answers are.",
+        "--choose decides for a word by the model's probabilities, as puna choose does with the record as its text, and \
+         prints the word and its probability; --sure prints unsure below a probability. --questions answers all questions \
+         of a file about each record, as puna choose --questions does: an object with the answers on each line. \
+         Both compute in this process.",
         "A record that fails prints an empty line, or an object with its error, and a note; the other records are \
          still answered, and the status is then 14. An answer that the token limit cut also fails its record if \
-         --schema, --format, --grammar or --choose is given. --retry applies to each record.",
+         --schema, --format or --grammar is given. --retry applies to each record.",
         "With --resume a run that was killed resumes: records whose prompt and settings are the same are printed from \
          the journal without computing anything. Only a window of records is in memory, so the input may be endless.",
         "A prefix that all prompts share, such as instructions, is computed once. On a terminal a line tells how \
@@ -111,7 +120,7 @@ pub const COMMAND: Command = Command {
             "answer for each line",
         ),
         (
-            "puna map smol -p 'Is this spam? {subject}' --jsonl --choose yes,no < mails.jsonl | sort | uniq -c",
+            "puna map smol -p 'Is this spam? {subject}' --jsonl --choose yes,no < mails.jsonl | cut -f1 | sort | uniq -c",
             "classify records",
         ),
         (
@@ -160,7 +169,6 @@ const RESUME: Flag = option(
     "keep a journal in FILE and resume from it",
 )
 .in_group(Group::Files);
-const CHOOSE: Flag = option("choose", None, "A,B,C", "answer with one of these words");
 const NUM_PREDICT: Flag = option(
     "num-predict",
     Some('n'),
@@ -183,6 +191,8 @@ struct MapArgs<'a> {
     /// Answers computed at once.
     jobs: usize,
     ask: Ask,
+    /// Decides instead of generating.
+    decides: Option<Decides>,
     /// The journal's file.
     resume: Option<&'a str>,
     retries: usize,
@@ -199,17 +209,19 @@ impl<'a> MapArgs<'a> {
                 "--prompt has no place for the record: write {}, or {name} for a field",
             ));
         }
-        let ask = ask(parsed)?;
+        let ask = Ask::without_prompt(parsed, OVERFLOWS)?;
+        let decides = Decides::read(parsed, &ask)?;
         let format = format(parsed)?;
         if let (Format::Lines | Format::Nul, Some(name)) = (format, template.fields().next()) {
             let text = format!("{{{name}}} is a field: it needs --csv, --tsv or --jsonl");
             return Err(Error::usage(text));
         }
-        let layout = layout(parsed, format, &ask)?;
+        let layout = layout(parsed, format, (&ask, decides.as_ref()))?;
+        let decided = decides.as_ref().map(Decides::settings);
         Ok(MapArgs {
             source: Source {
                 template,
-                settings: settings(parsed),
+                settings: settings(parsed) + &decided.unwrap_or_default(),
                 format,
                 encoding: Encoding::read(parsed)?,
                 added: layout.added.clone(),
@@ -217,6 +229,7 @@ impl<'a> MapArgs<'a> {
             layout,
             jobs: parsed.number(&JOBS_FLAG, 1..=JOBS_MAX)?.unwrap_or(JOBS),
             ask,
+            decides,
             resume: parsed.value(&RESUME),
             retries: run_limits::retries(parsed)?,
             progress: parsed.has(&PROGRESS),
@@ -225,7 +238,12 @@ impl<'a> MapArgs<'a> {
 }
 
 /// The form of the output.
-fn layout(parsed: &Parsed, format: Format, ask: &Ask) -> Result<Layout> {
+fn layout(
+    parsed: &Parsed,
+    format: Format,
+    (ask, decides): (&Ask, Option<&Decides>),
+) -> Result<Layout> {
+    let has_probability = decides.is_some_and(Decides::has_probability);
     let shape = Shape::read(parsed)?;
     shape.check(&ask.turn.constraint)?;
     parsed.only_one(&[(&JSON, ()), (&ADD_COLUMN, ())])?;
@@ -240,8 +258,13 @@ fn layout(parsed: &Parsed, format: Format, ask: &Ask) -> Result<Layout> {
             ));
         }
         let wanted = shape.fields().len().max(1);
-        if added.len() != wanted {
+        let with_probability = has_probability && added.len() == 2;
+        if added.len() != wanted && !with_probability {
             let text = match wanted {
+                1 if has_probability => {
+                    "--add-column needs one name, or two: for the word and its probability"
+                        .to_string()
+                }
                 1 => "--add-column needs one name, or one for each of --fields".to_string(),
                 count => format!("--add-column needs {count} names, one for each of --fields"),
             };
@@ -263,10 +286,14 @@ fn layout(parsed: &Parsed, format: Format, ask: &Ask) -> Result<Layout> {
         form,
         shape,
         added,
-        answers_json: matches!(
-            constraint,
-            OutputConstraint::Json | OutputConstraint::Schema(_)
-        ),
+        has_probability,
+        answers_json: match decides {
+            Some(decides) => !decides.has_probability(),
+            None => matches!(
+                constraint,
+                OutputConstraint::Json | OutputConstraint::Schema(_)
+            ),
+        },
     })
 }
 
@@ -277,6 +304,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         layout,
         jobs,
         ask,
+        decides,
         resume,
         retries,
         progress,
@@ -301,6 +329,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let job = Job {
         backend,
         ask,
+        decides,
         retries,
         shape: layout.shape.clone(),
         config: config.clone(),
@@ -338,44 +367,6 @@ fn format(parsed: &Parsed) -> Result<Format> {
     Ok(given.unwrap_or(Format::Lines))
 }
 
-/// The request of every record, without its prompt.
-fn ask(parsed: &Parsed) -> Result<Ask> {
-    let mut ask = Ask::without_prompt(parsed, OVERFLOWS)?;
-    if let Some(list) = parsed.value(&CHOOSE) {
-        if ask.turn.constraint != OutputConstraint::None {
-            return Err(Error::usage(
-                "--choose, --schema, --format and --grammar cannot be used together",
-            ));
-        }
-        let choices: Vec<&str> = list.split(',').collect();
-        if choices.contains(&"") {
-            return Err(Error::usage("--choose has an empty choice"));
-        }
-        if let Some(twice) = repeated(&choices) {
-            let text = format!("duplicate choice '{twice}'");
-            return Err(Error::usage(text));
-        }
-        if choices.len() < 2 {
-            return Err(Error::usage(
-                "--choose needs two words or more, separated by commas",
-            ));
-        }
-        let quoted: Vec<String> = choices.iter().map(|choice| quoted(choice)).collect();
-        ask.turn.constraint = OutputConstraint::Grammar(format!("root ::= {}", quoted.join(" | ")));
-    }
-    Ok(ask)
-}
-
-/// A text as a GBNF string literal.
-fn quoted(text: &str) -> String {
-    let text = text.replace('\\', "\\\\").replace('"', "\\\"");
-    let text = text
-        .replace('\n', "\\n")
-        .replace('\r', "\\r")
-        .replace('\t', "\\t");
-    format!("\"{text}\"")
-}
-
 /// The flags that answers depend on, a line each.
 fn settings(parsed: &Parsed) -> String {
     let mut text = String::new();
@@ -389,7 +380,6 @@ fn settings(parsed: &Parsed) -> String {
         &STOP,
         &THINK,
         &SYSTEM,
-        &CHOOSE,
         &SCHEMA,
         &FORMAT,
         &GRAMMAR,

@@ -41,6 +41,8 @@ pub struct Layout {
     pub shape: Shape,
     /// Names of columns or members that are added to the records; empty: only answers are printed.
     pub added: Vec<String>,
+    /// A choice's probability is printed behind it.
+    pub has_probability: bool,
     /// Answers are JSON on one line.
     pub answers_json: bool,
 }
@@ -143,7 +145,7 @@ impl<'a> Printer<'a> {
         } = done;
         let values = match &outcome.error {
             Some(_) => None,
-            None => Some(self.layout.shape.values(&outcome.output)),
+            None => Some(self.layout.values(&outcome)),
         };
         let values = values.transpose().unwrap_or_else(|error| {
             // An answer of the journal that these flags cannot take apart.
@@ -186,12 +188,27 @@ impl<'a> Printer<'a> {
 }
 
 impl Layout {
+    /// The parts of an answer.
+    fn values(&self, outcome: &Outcome) -> Result<Vec<Json>> {
+        let mut values = self.shape.values(&outcome.output)?;
+        let wanted =
+            self.has_probability && (self.added.is_empty() || self.added.len() > values.len());
+        if let (true, Some(p)) = (wanted, outcome.probability) {
+            values.push(match self.form {
+                Form::Objects => p.into(),
+                _ => format!("{p:.2}").into(),
+            });
+        }
+        Ok(values)
+    }
+
     /// The names of the answer's columns.
     fn names(&self) -> Vec<String> {
         let fields = self.shape.fields();
         match (self.added.is_empty(), fields.is_empty()) {
             (false, _) => self.added.clone(),
             (true, false) => fields.to_vec(),
+            (true, true) if self.has_probability => vec!["output".into(), "probability".into()],
             (true, true) => vec!["output".to_string()],
         }
     }
@@ -270,6 +287,9 @@ fn record(input: &Record, outcome: Outcome) -> String {
     });
     if let Some(thinking) = outcome.thinking {
         record["thinking"] = thinking.into();
+    }
+    if let Some(probability) = outcome.probability {
+        record["probability"] = probability.into();
     }
     if outcome.dropped > 0 {
         record["dropped"] = outcome.dropped.into();

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 
+use super::decides::Decides;
 use super::journal::{Done, Journal, Outcome, key};
 use super::printer::{Header, Printer};
 use super::progress::Position;
@@ -50,6 +51,8 @@ pub struct Job {
     pub backend: Backend,
     /// The request of every record, without its prompt.
     pub ask: Ask,
+    /// Decides instead of generating.
+    pub decides: Option<Decides>,
     /// Retries per record after a failure that may be temporary.
     pub retries: usize,
     /// The changes to an answer before it is printed.
@@ -267,6 +270,7 @@ impl Job {
         let mut outcome = Outcome {
             output: String::new(),
             thinking: None,
+            probability: None,
             tokens: 0,
             dropped: 0,
             cut: None,
@@ -308,6 +312,12 @@ impl Job {
             prompt,
             ..self.ask.clone()
         };
+        if let (Some(decides), Backend::Local(local)) = (&self.decides, &self.backend) {
+            let (answer, probability) = decides.answer(local, ask, &self.over)?;
+            outcome.output = answer.trim_end().to_string();
+            outcome.probability = probability;
+            return Ok(());
+        }
         let mut turn = ask.turn();
         if self.thinks() {
             turn.think.get_or_insert(Think::Off);

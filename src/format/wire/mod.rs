@@ -2,6 +2,7 @@
 
 pub mod anthropic;
 mod billing;
+pub mod decisions;
 mod effort;
 pub mod encoder;
 mod fields;

@@ -148,8 +148,8 @@ impl Pool {
                     batch: batch_tokens.unwrap_or(TEXTS_TOKENS).max(text),
                 }
             }
-            (Policy::OneShot, None) => Context::FirstJob,
-            (Policy::OneShot, Some(requested)) => one(tokens(requested)),
+            (Policy::OneShot | Policy::Trial, None) => Context::FirstJob,
+            (Policy::OneShot | Policy::Trial, Some(requested)) => one(tokens(requested)),
             (Policy::Session, requested) => one(tokens(requested.unwrap_or(default))),
             (Policy::Server, requested) => {
                 self.shared_context(model, tokens(requested.unwrap_or(default)))

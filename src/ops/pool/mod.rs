@@ -15,6 +15,7 @@ use super::measured_settings::MeasuredSettings;
 use super::model::Model;
 use super::ollama_layout;
 use super::prefix_cache::PrefixCache;
+use super::trial;
 use super::turn::template_choice::{Sources, TemplateChoice, TemplateChoices};
 use crate::core::duration::KeepAlive;
 use crate::core::error::{Error, Result};
@@ -43,6 +44,8 @@ pub enum Policy {
     Session,
     /// Many answers at once.
     Server,
+    /// One token, in the process that tries a model.
+    Trial,
 }
 
 /// Reports a load's progress, 0..=1.
@@ -82,7 +85,7 @@ impl Lease {
     /// The stall timeout of a reader; `None`: forever, for a terminal or pipe of our own.
     pub fn stall_timeout(&self) -> Option<Duration> {
         match self.pool.0.policy {
-            Policy::OneShot | Policy::Session => None,
+            Policy::OneShot | Policy::Session | Policy::Trial => None,
             Policy::Server => Some(STALL_MAX),
         }
     }
@@ -231,6 +234,11 @@ impl Pool {
             ..spec
         };
         model.check(&spec.path)?;
+        if self.0.policy != Policy::Trial {
+            let ends_soon = self.0.policy == Policy::OneShot;
+            let note = trial::check(&self.0.config, &spec, (cancel, ends_soon))?;
+            note.iter().for_each(|note| (self.0.log.1)(note));
+        }
         let prefix_cache =
             (!spec.deterministic).then(|| PrefixCache::new(&self.0.config, model, &spec));
         let spec = Spec {

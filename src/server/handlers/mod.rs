@@ -2,6 +2,7 @@
 
 pub mod anthropic;
 pub mod create;
+pub mod decisions;
 pub mod embed;
 pub mod llamacpp;
 pub mod models;

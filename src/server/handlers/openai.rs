@@ -154,17 +154,24 @@ pub fn embeddings(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
     turn::reply(exchange, answer, &headers, error_body);
 }
 
-/// `GET /v1/models`: OpenAI's keys and Anthropic's, so that both libraries read it.
+/// `GET /v1/models`: the keys of OpenAI, Anthropic and TypeSafe, so that all their libraries read it.
 pub fn models(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
     let answer = server.store.list().map(|listing| {
         let data: Vec<Json> = listing.entries.iter().map(entry_json).collect();
         let id = |model: Option<&Json>| model.map(|model| model["id"].clone());
+        let models = data.iter().map(|model| {
+            let date = model["created_at"].as_str().unwrap_or_default();
+            let date = date.get(..10).unwrap_or_default();
+            json!({ "name": model["id"], "description": "", "release_date": date })
+        });
+        let models: Vec<Json> = models.collect();
         json!({
             "object": "list",
             "first_id": id(data.first()),
             "last_id": id(data.last()),
             "has_more": false,
             "data": data,
+            "models": models,
         })
     });
     turn::reply(exchange, answer, &headers, error_body);

@@ -13,6 +13,7 @@ mod shown;
 mod sources;
 mod variables;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -37,6 +38,23 @@ pub fn openmp_is_set() -> bool {
     [OPENMP_SPINS, "OMP_WAIT_POLICY"]
         .iter()
         .any(|name| std::env::var_os(name).is_some())
+}
+
+/// The variables that libraries read to be found and to compute: what a process of ours needs besides its settings.
+pub fn library_variables() -> impl Iterator<Item = (OsString, OsString)> {
+    const STARTS: [&str; 7] = [
+        "LD_LIBRARY_PATH",
+        "DYLD_",
+        "GOMP_",
+        "OMP_",
+        "GGML_",
+        "CUDA_",
+        "LC_",
+    ];
+    std::env::vars_os().filter(|(name, _)| {
+        let name = name.to_string_lossy();
+        STARTS.iter().any(|start| name.starts_with(start))
+    })
 }
 
 /// The settings in force.
@@ -86,6 +104,8 @@ pub struct Config {
     pub load_stall: Option<Duration>,
     /// How long a stream of the server may be silent.
     pub heartbeat: Duration,
+    /// The model of decisions for which none is named.
+    pub decision_model: Option<String>,
     /// Whether blobs that no model uses any more stay until `gc`.
     pub keeps_unused: bool,
     /// Whether a server logs everything.
@@ -152,30 +172,25 @@ impl Config {
         };
         let switch = |name: &str| plain(name).and_then(|value| switched(&value));
         let is_on = |name: &str| either(name).and_then(|value| switched(&value)) == Some(true);
-        let Places {
-            models,
-            ollama_models,
-            cache,
-            history,
-            socket,
-        } = Places::find(&sources, folders)?;
+        let places = Places::find(&sources, folders)?;
         let host = either("HOST");
-        let address = host.as_deref().map(Address::parse).transpose()?;
         let config = Config {
             file,
             found: Vec::new(),
             home: folders.home.clone(),
-            ollama_models,
-            cache,
+            ollama_models: places.ollama_models,
+            cache: places.cache,
             cache_max: plain("PUNA_CACHE_MAX").and_then(|text| bytes::parse(&text).ok()),
-            history,
+            history: places.history,
             plain: plain("NO_COLOR").is_some() || plain("TERM").is_some_and(|term| term == "dumb"),
-            address: address.unwrap_or_default(),
+            address: host
+                .as_deref()
+                .map_or_else(|| Ok(Address::default()), Address::parse)?,
             address_named: host.is_some(),
-            socket: checked_socket(socket)?,
+            socket: checked_socket(places.socket)?,
             api_key: plain("PUNA_API_KEY"),
             api_key_file: plain("PUNA_API_KEY_FILE").map(PathBuf::from),
-            runtime: private_folders(folders, &models),
+            runtime: private_folders(folders, &places.models),
             inherited_sockets: inherited_sockets(variable),
             keep_alive: either("KEEP_ALIVE")
                 .and_then(|value| KeepAlive::parse_lenient(&value).ok())
@@ -188,6 +203,7 @@ impl Config {
             queue_max: number("MAX_QUEUE").map_or(defaults::QUEUE_MAX, |count| count as usize),
             load_stall: load_stall(either("LOAD_TIMEOUT").as_deref()),
             heartbeat: heartbeat(plain("PUNA_HEARTBEAT")),
+            decision_model: plain("PUNA_DECISION_MODEL"),
             keeps_unused: is_on("NOPRUNE"),
             debug: is_on("DEBUG"),
             origins: either("ORIGINS")
@@ -202,7 +218,7 @@ impl Config {
             memory_max: None,
             network: network::read(&plain, folders),
             tensor_split: numbers(plain("PUNA_TENSOR_SPLIT")),
-            models,
+            models: places.models,
             notes: sources.meaningless(),
         };
         sources.found().map(|found| Config { found, ..config })

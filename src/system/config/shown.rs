@@ -89,6 +89,10 @@ impl Config {
                 self.load_stall.map_or("forever".into(), duration::display),
             ),
             ("heartbeat", duration::display(self.heartbeat)),
+            (
+                "decision_model",
+                self.decision_model.clone().unwrap_or_default(),
+            ),
             ("noprune", self.keeps_unused.to_string()),
             ("debug", self.debug.to_string()),
             ("nohistory", self.history.is_none().to_string()),

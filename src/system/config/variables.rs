@@ -101,6 +101,11 @@ const VARIABLES: &[(&str, &str, Form)] = &[
         Form::Time,
     ),
     (
+        "PUNA_DECISION_MODEL",
+        "model of a server's decisions for which a request names none (default: the only one that is loaded)",
+        Form::Text,
+    ),
+    (
         "PUNA_ORIGINS, OLLAMA_ORIGINS",
         "further origins that browsers may send requests from, comma-separated",
         Form::Text,

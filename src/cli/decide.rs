@@ -1,0 +1,294 @@
+//! The forms of `puna choose` that ask by labels: yes or no, described choices, a scale, questions of a file.
+
+use std::io::{self, IsTerminal};
+
+use serde_json::{Map, Value as Json};
+
+use super::context;
+use super::out::{self, Out};
+use super::run::turn_args::{Ask, PROMPT_BYTES_MAX};
+use super::run_limits::Deadline;
+use super::stdin;
+use crate::core::decision::{Answers, Decision, Question};
+use crate::core::error::{Class, Error, Result};
+use crate::format::wire::decisions::{Asked, Wrong, openai, systemone};
+use crate::ops::decide::{self, Request};
+use crate::ops::model;
+use crate::ops::pool::{Policy, Pool};
+use crate::system::config::Config;
+
+/// Context tokens in addition to those of the texts: for the template and the words around the texts.
+const CONTEXT_TOKENS_MORE: usize = 1024;
+/// Largest file of questions.
+const QUESTIONS_BYTES_MAX: u64 = 4 << 20;
+/// The exit status if no answer is probable enough.
+pub const UNSURE: u8 = 120;
+
+/// How the choices are asked.
+#[derive(Debug, Clone, Copy)]
+pub enum Form<'a> {
+    /// Is it so?
+    YesNo,
+    /// Which of these, each with its description?
+    Choices,
+    /// Which level?
+    Score,
+    /// The questions of a file.
+    File(&'a str),
+}
+
+/// How the answers are printed.
+pub struct Print {
+    /// The probability below which an answer is `unsure`.
+    pub sure: Option<f64>,
+    /// As JSON.
+    pub json: bool,
+    /// Not at all: the exit status is the answer.
+    pub nothing: bool,
+}
+
+/// True if a choice has a description.
+pub fn is_described(choice: &str) -> bool {
+    split(choice).1.is_some()
+}
+
+/// The name and the description of a choice, at the first sign that no backslash precedes.
+fn split(choice: &str) -> (String, Option<&str>) {
+    let at = choice.match_indices('=').map(|(at, _)| at);
+    let at = at.into_iter().find(|at| !choice[..*at].ends_with('\\'));
+    let (name, means) = match at {
+        Some(at) => (&choice[..at], Some(&choice[at + 1..])),
+        None => (choice, None),
+    };
+    (name.replace("\\=", "="), means)
+}
+
+/// Asks, and prints the answers; returns the exit status of the answer.
+///
+/// # Errors
+/// `Usage`; any error of the file, the model or the text.
+pub fn run(
+    ask: Ask,
+    form: Form,
+    choice: (Option<&str>, &[String]),
+    print: Print,
+    config: &Config,
+    out: &mut Out,
+) -> Result<u8> {
+    let asked = asked(form, choice, &ask)?;
+    let decisions = decisions(ask, &asked, config, out)?;
+    if let Form::File(_) = form {
+        return print_all(&asked.questions, &decisions, &print, out);
+    }
+    let (question, decision) = (&asked.questions[0], &decisions[0]);
+    let status = status(question, decision, &print);
+    if print.nothing {
+        return Ok(status);
+    }
+    let printed = match print.json {
+        true => out.json(&[systemone::answer(question, decision)]),
+        false => out.records(&[fields(question, decision, &print)]),
+    };
+    match printed {
+        // The reader has closed the pipe; the exit status still gives the answer.
+        Err(error) if error.class() == Class::Closed => Ok(status),
+        printed => printed.map(|()| status),
+    }
+}
+
+/// The questions and the text that they are about: standard input, else the text of the file.
+fn asked(form: Form, (question, choices): (Option<&str>, &[String]), ask: &Ask) -> Result<Asked> {
+    let mut asked = match form {
+        Form::File(path) => read(path)?,
+        _ => Asked::only(vec![one(form, question.unwrap_or_default(), choices)?]),
+    };
+    if !io::stdin().is_terminal() {
+        let text = stdin::decoded("-", PROMPT_BYTES_MAX, ask.encoding)?;
+        if !text.trim().is_empty() {
+            asked.state = text.trim_end().to_string();
+        }
+    }
+    if asked.state.is_empty() {
+        return Err(Error::usage("standard input is empty"));
+    }
+    Ok(asked)
+}
+
+/// Computes the answers in this process.
+fn decisions(mut ask: Ask, asked: &Asked, config: &Config, out: &Out) -> Result<Vec<Decision>> {
+    let model = model::open(&context::store(config), &ask.turn.model)?;
+    if ask.turn.options.int("num_ctx").is_none() {
+        // A token is at least one byte, so the context fits the texts.
+        let longest = asked.questions.iter().map(bytes).max().unwrap_or(0);
+        let tokens = asked.state.len() + longest + CONTEXT_TOKENS_MORE;
+        ask.turn.options.set_text("num_ctx", &tokens.to_string())?;
+    }
+    let pool = Pool::new(config.clone(), Policy::OneShot, out::log(None)?);
+    let deadline = Deadline::new()?;
+    let request = Request {
+        model: &model,
+        system: ask.system.as_deref(),
+        state: &asked.state,
+        questions: &asked.questions,
+        options: ask.turn.options.clone(),
+        keep_alive: None,
+        cancel: deadline.flag(),
+    };
+    let decided = decide::decide(&pool, &request, &mut out.loading());
+    Ok(deadline.check(decided)?.decisions)
+}
+
+/// The question of the command line.
+fn one(form: Form, question: &str, choices: &[String]) -> Result<Question> {
+    let answers = match form {
+        Form::YesNo | Form::File(_) => Answers::NoYes(Default::default()),
+        Form::Score => Answers::Score(choices.to_vec()),
+        Form::Choices => {
+            let split = choices.iter().map(|choice| split(choice));
+            let options: Vec<(String, String)> = split
+                .map(|(name, means)| (name, means.unwrap_or_default().to_string()))
+                .collect();
+            let names: Vec<&String> = options.iter().map(|(name, _)| name).collect();
+            if let Some(twice) = names
+                .iter()
+                .enumerate()
+                .find(|(at, name)| names[..*at].contains(name))
+            {
+                return Err(Error::usage(format!("duplicate choice '{}'", twice.1)));
+            }
+            if names.iter().any(|name| name.is_empty()) {
+                return Err(Error::usage("a choice has no name"));
+            }
+            Answers::Choice(options)
+        }
+    };
+    Ok(Question {
+        id: String::new(),
+        instructions: question.to_string(),
+        answers,
+    })
+}
+
+/// The bytes of a question's texts.
+fn bytes(question: &Question) -> usize {
+    let answers = match &question.answers {
+        Answers::NoYes(means) => means.iter().map(String::len).sum(),
+        Answers::Score(levels) => levels.iter().map(|level| level.len() + 8).sum(),
+        Answers::Choice(options) => options
+            .iter()
+            .map(|(name, means)| name.len() + means.len() + 8)
+            .sum::<usize>(),
+    };
+    question.instructions.len() + answers
+}
+
+/// Reads a file of questions: an object of them, a list, or a whole body of either kind.
+///
+/// # Errors
+/// `Usage` with the place of a mistake.
+pub fn read(path: &str) -> Result<Asked> {
+    let wrong = |why: String| Error::usage(format!("{path}: {why}"));
+    let text = stdin::read_text(path, QUESTIONS_BYTES_MAX)?;
+    let given: Json = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+    let told = |error: Wrong| wrong(error.text());
+    let body = match given {
+        Json::Object(body) if body.contains_key("questions") => body,
+        questions => Map::from_iter([("questions".to_string(), questions)]),
+    };
+    let is_list = body["questions"].is_array();
+    let text = body.get(if is_list { "input" } else { "state" });
+    // A file without a text is for the one on standard input.
+    let has_text = text.is_some_and(|text| !text.is_null());
+    let read = match (is_list, has_text) {
+        (true, true) => openai::decode(&body).map(|decoded| decoded.asked),
+        (false, true) => systemone::decode(&body),
+        (true, false) => openai::questions(&body).map(Asked::only),
+        (false, false) => systemone::questions(body.get("questions")).map(Asked::only),
+    };
+    let mut asked = read.map_err(told)?;
+    if is_list {
+        let names = body["questions"].as_array().into_iter().flatten();
+        for (question, given) in asked.questions.iter_mut().zip(names) {
+            if let Some(name) = given["name"].as_str() {
+                question.id = name.to_string();
+            }
+        }
+    }
+    Ok(asked)
+}
+
+/// Prints a line for each question.
+fn print_all(
+    questions: &[Question],
+    decisions: &[Decision],
+    print: &Print,
+    out: &mut Out,
+) -> Result<u8> {
+    for (question, decision) in questions.iter().zip(decisions) {
+        if print.json {
+            let mut record = Map::from_iter([("id".to_string(), Json::from(question.id.as_str()))]);
+            if let Json::Object(answer) = systemone::answer(question, decision) {
+                record.extend(answer);
+            }
+            out.json(&[record])?;
+        } else {
+            let fields = fields(question, decision, print);
+            out.records(&[[vec![question.id.clone()], fields].concat()])?;
+        }
+    }
+    Ok(0)
+}
+
+/// True if the answer is as probable as `--sure` wants; of a scale, if its confidence is.
+fn is_sure(question: &Question, decision: &Decision, print: &Print) -> bool {
+    let sure = match question.answers {
+        Answers::Score(_) => decision.confidence_of_score(),
+        _ => decision.probabilities[decision.likeliest()],
+    };
+    print.sure.is_none_or(|least| sure >= least)
+}
+
+/// The answer and its probability; of a scale, the expected level and the likeliest.
+fn fields(question: &Question, decision: &Decision, print: &Print) -> Vec<String> {
+    let likeliest = decision.likeliest();
+    let p = format!("{:.2}", decision.probabilities[likeliest]);
+    let unsure = || "unsure".to_string();
+    let sure = is_sure(question, decision, print);
+    match &question.answers {
+        Answers::Score(levels) => {
+            let level = if sure {
+                levels[likeliest].clone()
+            } else {
+                unsure()
+            };
+            vec![format!("{:.2}", decision.score()), level]
+        }
+        _ if !sure => vec![unsure(), p],
+        Answers::NoYes(_) => vec![["no", "yes"][likeliest].to_string(), p],
+        Answers::Choice(options) => vec![options[likeliest].0.clone(), p],
+    }
+}
+
+/// The exit status of an answer: 0 for yes and 1 for no, the number of a choice, the rounded level.
+fn status(question: &Question, decision: &Decision, print: &Print) -> u8 {
+    let likeliest = decision.likeliest() as u8;
+    match question.answers {
+        _ if !is_sure(question, decision, print) => UNSURE,
+        Answers::NoYes(_) => 1 - likeliest,
+        Answers::Choice(_) => likeliest,
+        Answers::Score(_) => decision.score().round() as u8,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_description_begins_at_the_first_bare_sign() {
+        assert_eq!(split("a=b=c"), ("a".into(), Some("b=c")));
+        assert_eq!(split("a\\=b=c"), ("a=b".into(), Some("c")));
+        assert_eq!(split("a\\=b"), ("a=b".into(), None));
+        assert!(!is_described("plain") && is_described("x="));
+    }
+}

@@ -1,0 +1,115 @@
+//! Decisions on the wire: TypeSafe's body (`/v1/systemone`) and OpenAI's (`/v1/decisions`).
+
+pub mod openai;
+pub mod systemone;
+
+use serde_json::{Map, Value as Json};
+
+use crate::core::decision::Question;
+use crate::core::duration::KeepAlive;
+use crate::core::options::Options;
+
+/// A decoded request for decisions.
+#[derive(Debug)]
+pub struct Asked {
+    /// The model, if one is named.
+    pub model: Option<String>,
+    /// The text that is judged.
+    pub state: String,
+    /// The questions, at least one.
+    pub questions: Vec<Question>,
+    /// Options of the load.
+    pub options: Options,
+    /// How long the model stays loaded afterwards.
+    pub keep_alive: Option<KeepAlive>,
+    /// The names of fields that are neither obeyed nor refused.
+    pub ignored: Vec<String>,
+}
+
+impl Asked {
+    /// Questions about a text that comes from elsewhere.
+    pub fn only(questions: Vec<Question>) -> Self {
+        Asked {
+            model: None,
+            state: String::new(),
+            questions,
+            options: Options::default(),
+            keep_alive: None,
+            ignored: Vec::new(),
+        }
+    }
+}
+
+/// A mistake in a body, and where it is.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Wrong {
+    /// The names and indexes that lead to it.
+    pub place: Vec<String>,
+    /// The mistake.
+    pub why: String,
+}
+
+impl Wrong {
+    fn at(place: &[&str], why: impl Into<String>) -> Self {
+        Wrong {
+            place: place.iter().map(ToString::to_string).collect(),
+            why: why.into(),
+        }
+    }
+
+    fn under(mut self, place: &[&str]) -> Self {
+        let outer = place.iter().map(ToString::to_string);
+        self.place.splice(0..0, outer);
+        self
+    }
+
+    /// The place and the reason in one line.
+    pub fn text(&self) -> String {
+        match self.place.is_empty() {
+            true => self.why.clone(),
+            false => format!("{}: {}", self.place.join("."), self.why),
+        }
+    }
+}
+
+/// `Result` with what is wrong in a body.
+pub type Result<T> = std::result::Result<T, Wrong>;
+
+/// A value as text for the model: a string as it is, anything else as compact JSON.
+fn plain(value: &Json) -> String {
+    match value {
+        Json::String(text) => text.clone(),
+        Json::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+/// The model that a body names.
+fn model(body: &Map<String, Json>) -> Result<Option<String>> {
+    match body.get("model") {
+        None | Some(Json::Null) => Ok(None),
+        Some(Json::String(name)) if name.trim().is_empty() => {
+            Err(Wrong::at(&["model"], "must not be blank"))
+        }
+        Some(Json::String(name)) => Ok(Some(name.clone())),
+        Some(_) => Err(Wrong::at(&["model"], "must be a string")),
+    }
+}
+
+/// Refuses what decisions do not have.
+fn refuse(body: &Map<String, Json>) -> Result<()> {
+    if body.get("stream") == Some(&Json::Bool(true)) {
+        return Err(Wrong::at(&["stream"], "decisions are not streamed"));
+    }
+    for media in ["images", "files", "videos", "audio", "assets"] {
+        let given = body.get(media).filter(|given| {
+            let is_empty = given.as_array().is_some_and(Vec::is_empty)
+                || given.as_object().is_some_and(Map::is_empty);
+            !given.is_null() && !is_empty
+        });
+        if given.is_some() {
+            return Err(Wrong::at(&[media], "the model reads text only"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,199 @@
+//! `/v1/systemone` and `/v1/decisions`: answers typed questions about a text.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value as Json};
+
+use super::models::{not_found, to_run};
+use crate::core::error::{Class, Error, Result};
+use crate::core::json;
+use crate::core::network::JSON_KIND;
+use crate::format::wire::decisions::{Asked, Wrong, openai, systemone};
+use crate::format::wire::openai::encode::error_body as openai_error;
+use crate::ops::decide::{self, Decided, PROMPT_VERSION, Request};
+use crate::server::http::{Exchange, Reply};
+use crate::server::notices;
+use crate::server::reply::error_reply;
+use crate::server::shared::Server;
+use crate::server::turn::{Errors, Headers, read};
+
+/// The name that TypeSafe's library sends if its user names no model.
+const ANY_MODEL: &str = "jev-latest";
+
+/// `POST /v1/systemone`.
+pub fn systemone(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
+    let Some((exchange, body)) = read(exchange, &headers, systemone::error_body) else {
+        return;
+    };
+    match body {
+        Ok(body) => typesafe(server, exchange, headers, &body),
+        Err(error) => {
+            let wrong = Wrong {
+                place: Vec::new(),
+                why: error.public_text(),
+            };
+            exchange.reply(invalid(&wrong), &headers);
+        }
+    }
+}
+
+/// `POST /v1/decisions`: OpenAI's body, or that of `/v1/systemone`.
+pub fn decisions(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
+    let Some((exchange, body)) = read(exchange, &headers, openai_error) else {
+        return;
+    };
+    let refuse = |exchange: Exchange, error: &Error| {
+        exchange.reply(failure(error, openai_error), &headers);
+    };
+    let body = match body {
+        Ok(body) => body,
+        Err(error) => return refuse(exchange, &error),
+    };
+    if body.contains_key("state") && body.get("questions").is_some_and(Json::is_object) {
+        return typesafe(server, exchange, headers, &body);
+    }
+    let decoded = match openai::decode(&body) {
+        Ok(decoded) => decoded,
+        Err(wrong) => return refuse(exchange, &Error::usage(wrong.text())),
+    };
+    let answer = decided(server, &exchange, &decoded.asked);
+    let answer = answer.map(|(model, decided)| {
+        openai::encode(
+            &model,
+            &body,
+            &decoded,
+            (&decided.decisions, decided.tokens),
+        )
+    });
+    send(
+        server,
+        exchange,
+        (headers, &decoded.asked),
+        answer,
+        openai_error,
+    );
+}
+
+/// Answers a body of TypeSafe's.
+fn typesafe(server: &Arc<Server>, exchange: Exchange, headers: Headers, body: &Map<String, Json>) {
+    let asked = match systemone::decode(body) {
+        Ok(asked) => asked,
+        Err(wrong) => return exchange.reply(invalid(&wrong), &headers),
+    };
+    let answer = decided(server, &exchange, &asked);
+    let answer = answer.map(|(model, decided)| {
+        let more = (decided.tokens, PROMPT_VERSION);
+        systemone::encode(&model, &asked.questions, &decided.decisions, more)
+    });
+    send(
+        server,
+        exchange,
+        (headers, &asked),
+        answer,
+        systemone::error_body,
+    );
+}
+
+/// Sends the answer, with the names of fields that had no effect.
+fn send(
+    server: &Server,
+    exchange: Exchange,
+    (mut headers, asked): (Headers, &Asked),
+    answer: Result<Json>,
+    errors: Errors,
+) {
+    let model = asked.model.as_deref().unwrap_or_default();
+    headers.extend(notices::ignored(server, model, &asked.ignored));
+    let reply = match answer {
+        Ok(body) => Reply {
+            status: 200,
+            kind: JSON_KIND,
+            body: json::line(&body),
+            ..Reply::default()
+        },
+        Err(error) => failure(&error, errors),
+    };
+    exchange.reply(reply, &headers);
+}
+
+/// A body that is wrong, in TypeSafe's format.
+fn invalid(wrong: &Wrong) -> Reply {
+    Reply {
+        status: 422,
+        kind: JSON_KIND,
+        body: json::line(&systemone::invalid(wrong)),
+        ..Reply::default()
+    }
+}
+
+/// An error in the format of the API.
+fn failure(error: &Error, errors: Errors) -> Reply {
+    let native = error_reply(error);
+    // TypeSafe's clients tell a request that is wrong from one that cannot be met.
+    let is_typesafe = errors("", 422)["detail"].is_object();
+    let status = match error.class() {
+        Class::TooLong | Class::Usage if is_typesafe => 422,
+        _ => native.status,
+    };
+    let text = error.public_text();
+    Reply {
+        status,
+        body: json::line(&errors(&text, status)),
+        ..native
+    }
+}
+
+/// The answers, and the name of the model that gave them.
+fn decided(server: &Server, exchange: &Exchange, asked: &Asked) -> Result<(String, Decided)> {
+    let label = model(server, asked)?;
+    let name = to_run(&label)?;
+    let found = server.model_cache.open(&server.store, &label, &name);
+    let model = found.map_err(|error| match error.class() {
+        Class::Damaged => error,
+        _ => not_found(error, &label),
+    })?;
+    let request = Request {
+        model: &model,
+        system: None,
+        state: &asked.state,
+        questions: &asked.questions,
+        options: asked.options.clone(),
+        keep_alive: asked.keep_alive,
+        cancel: exchange.watch().gone(),
+    };
+    let decided = decide::decide(&server.pool, &request, &mut |_| {})?;
+    for (question, decision) in asked.questions.iter().zip(&decided.decisions) {
+        if decision.label_mass < LABEL_MASS_MIN {
+            let text = "the model gives the labels of a question little probability";
+            (server.log)(&format!(
+                "{name}: {text}: {:.3} ({} answers)",
+                decision.label_mass,
+                question.answers.count()
+            ));
+        }
+    }
+    Ok((name.to_string(), decided))
+}
+
+/// A model that gives all labels together less than this has not understood how to answer.
+const LABEL_MASS_MIN: f64 = 0.1;
+
+/// The model that is named, else that of the setting, else the only one that is loaded.
+fn model(server: &Server, asked: &Asked) -> Result<String> {
+    let named = asked.model.as_ref().filter(|model| *model != ANY_MODEL);
+    if let Some(model) = named.or(server.decision_model.as_ref()) {
+        return Ok(model.clone());
+    }
+    let loaded = server.pool.loaded();
+    match loaded
+        .iter()
+        .filter_map(|loaded| loaded.name.as_ref())
+        .collect::<Vec<_>>()[..]
+    {
+        [only] => Ok(only.to_string()),
+        _ => Err(Error::plain(
+            Class::NoModel,
+            "which model decides? name one, or set PUNA_DECISION_MODEL",
+        )),
+    }
+}
