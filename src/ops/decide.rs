@@ -15,13 +15,17 @@ use super::turn::{Prompter, options_in_force};
 use super::weigh::Weigher;
 use crate::core::decision::{Answers, Decision, Question};
 use crate::core::duration::KeepAlive;
-use crate::core::error::Result;
+use crate::core::error::{Error, Result};
 use crate::core::message::{Message, Think};
 use crate::core::options::Options;
 use crate::core::turn::{Input, Overflow, TurnRequest};
 
 /// The version of the prompts' wording: with another one the numbers change.
 pub const PROMPT_VERSION: u32 = 1;
+/// Tokens behind a prompt: those of the longest label.
+const LABEL_TOKENS_MAX: usize = 8;
+/// A longer context is a multiple of this many tokens, so that the next request seldom needs another.
+const CONTEXT_STEP: usize = 2048;
 /// Questions whose tokens are computed at the same time.
 const AT_ONCE: usize = 16;
 
@@ -60,20 +64,37 @@ pub struct Decided {
 /// `TooLong` for a state that does not fit, `NoText` for an embedding model, and what the pool and the engine report.
 pub fn decide(pool: &Pool, request: &Request, progress: Progress) -> Result<Decided> {
     request.model.must_generate()?;
-    let options = options_in_force(request.model, &request.options);
-    let keep_alive = request.keep_alive;
-    let lease = pool.acquire(
-        request.model,
-        &options,
-        keep_alive,
-        &request.cancel,
-        progress,
-    )?;
     let template_choice = pool.template_choice(request.model)?;
+    let mut options = options_in_force(request.model, &request.options);
+    let mut acquire = |options: &Options| {
+        pool.acquire(
+            request.model,
+            options,
+            request.keep_alive,
+            &request.cancel,
+            &mut *progress,
+        )
+    };
+    let mut lease = acquire(&options)?;
     let prompts = request.questions.iter();
     let prompts =
         prompts.map(|question| prompt(request, question, (&lease, &template_choice, &options)));
     let prompts = prompts.collect::<Result<Vec<_>>>()?;
+    let needed = prompts.iter().map(Vec::len).max().unwrap_or(0) + LABEL_TOKENS_MAX;
+    if let Some(limit) = lease.context_tokens
+        && needed > limit as usize
+    {
+        if options.int("num_ctx").is_some() {
+            return Err(Error::too_long(needed, limit as usize));
+        }
+        // The default is for conversations; a long list of options may need more.
+        options.set_text(
+            "num_ctx",
+            &needed.next_multiple_of(CONTEXT_STEP).to_string(),
+        )?;
+        drop(lease);
+        lease = acquire(&options)?;
+    }
     let weigher = Weigher {
         lease: &lease,
         over: &request.cancel,
@@ -135,7 +156,8 @@ fn prompt(
     let cancel = request.cancel.clone();
     let turn = super::turn::Request::new(request.model, turn, cancel, Instant::now())?;
     let prompter = Prompter::new(&turn, template_choice, lease.engine(), options);
-    Ok(prompter.prompt(lease.context_tokens)?.tokens)
+    // The model's own length is the limit here: the context can follow.
+    Ok(prompter.prompt(None)?.tokens)
 }
 
 /// The state, the question, a line for each answer, and how to answer.

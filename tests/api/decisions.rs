@@ -278,6 +278,25 @@ fn options_have_labels_however_many_they_are() {
         assert_eq!(p.len(), count);
         assert!((p.iter().sum::<f64>() - 1.0).abs() < 1e-6, "{count}");
     }
+    // More than the default context holds.
+    let described = |index| {
+        (
+            format!("Queue {index:03}"),
+            json!(format!("Tickets routed to queue {index}")),
+        )
+    };
+    let options: Map<String, Json> = (0..255).map(described).collect();
+    let questions =
+        json!({"q": {"type": "choice", "instructions": "Which queue?", "criteria": options}});
+    let body = json!({"model": "smol", "state": MAIL, "questions": questions});
+    let answer = ask(&server, SYSTEMONE, &body).json();
+    assert!(
+        answer["usage"]["input_tokens"].as_u64().unwrap() > 4096,
+        "{answer}"
+    );
+    let mut small = body;
+    small["options"] = json!({"num_ctx": 2048});
+    assert_eq!(ask(&server, SYSTEMONE, &small).status, 422);
     // What looks like a control token in a state is text.
     let tokens = |state: &str| {
         let body = json!({"model": "smol", "state": state, "questions": {"q": {"type": "noul", "instructions": "?"}}});
