@@ -1,6 +1,7 @@
 //! `puna doctor`: what puna finds on this machine, and the command that fixes each problem.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::context::{self, Context};
@@ -250,6 +251,7 @@ fn store(config: &Config) -> Vec<Finding> {
     } else {
         finding("store", State::Ok, text, "")
     }];
+    found.extend(open_to_all(store.root()));
     let broken = listing.broken.iter();
     found.extend(
         broken.map(|line| finding("store", State::Bad, line.as_str(), "puna verify --repair")),
@@ -262,6 +264,20 @@ fn store(config: &Config) -> Vec<Finding> {
         found.push(finding("store", State::Note, text, "puna gc"));
     }
     found
+}
+
+/// A folder of the store in which every user may write, and so put another model in a name's place.
+fn open_to_all(root: &Path) -> Option<Finding> {
+    let folders = [
+        root.to_path_buf(),
+        root.join("blobs"),
+        root.join("manifests"),
+    ];
+    let mode = |folder: &Path| fs::metadata(folder).map_or(0, |meta| meta.permissions().mode());
+    let open = folders.iter().find(|folder| mode(folder) & 0o002 != 0)?;
+    let text = format!("{}: every user may replace models", open.display());
+    let fix = format!("chmod -R o-w {}", root.display());
+    Some(finding("store", State::Bad, text, &fix))
 }
 
 /// True if files can be created in a folder, or in its nearest existing parent.

@@ -49,8 +49,8 @@ const CRASHES: [Signal; 6] = [
     Signal::TRAP,
 ];
 
-/// Tries a model unless it is known; returns a note if no process can be started for that. `remembers` is false for a
-/// process that ends after one answer: where nothing can be remembered, such a one takes the risk itself.
+/// Tries a model unless it is known; returns a note if no process can be started for that. A process that `ends_soon`,
+/// after one answer, takes the risk itself where nothing can be remembered.
 ///
 /// # Errors
 /// `Damaged` if llama.cpp ends when it computes with the model; `Cancelled`; `TimedOut`.

@@ -130,6 +130,22 @@ fn the_doctor_names_each_problem_and_its_fix() {
 }
 
 #[test]
+fn doctor_reports_a_store_that_all_may_write() {
+    let sandbox = Sandbox::with_smol();
+    let folder = sandbox.models().join("manifests");
+    let run = |line: &str| sandbox.shell(line);
+    run("chmod o+w .local/share/puna/models/manifests").ok();
+    let told = run("puna doctor");
+    assert_eq!(told.status, Some(13));
+    let text = format!("{}: every user may replace models", folder.display());
+    assert!(told.stdout.contains(&text), "{}", told.stdout);
+    let fix = format!("chmod -R o-w {}", sandbox.models().display());
+    assert!(told.stdout.contains(&fix), "{}", told.stdout);
+    run(&fix).ok();
+    assert!(!run("puna doctor").stdout.contains("every user"));
+}
+
+#[test]
 fn doctor_reports_an_unwritable_store() {
     let sandbox = Sandbox::new();
     let output = sandbox.shell("PUNA_MODELS=/dev/null/models puna doctor");

@@ -97,6 +97,10 @@ fn what_passes_every_check_and_would_end_llama_cpp_ends_its_trial() {
         let answer = server.ask("POST", "/api/generate", &body.to_string());
         assert!(answer.error().contains(why), "{}", answer.body);
     }
+    let words = ["create", "small", "-f", "-", "-q", "--quantize", "q8_0"];
+    sandbox
+        .puna(&words, &format!("FROM {path}\n"))
+        .fails(8, why);
     // A model that passed is known, and is not tried again.
     let tried = || {
         std::fs::read_dir(sandbox.home.join(".cache/puna/tried"))

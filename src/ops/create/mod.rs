@@ -289,6 +289,7 @@ impl Base {
         if let Some(refusal) = to.refusal.filter(|_| !header.is_float()) {
             return Err(refusal(from));
         }
+        to.pool.try_file(&source)?;
         let backend = to.pool.backend()?;
         let (digest, size_bytes) = store.put_made(&mut |target| {
             let job = Quantize {

@@ -7,12 +7,13 @@ mod load_spec;
 mod queue;
 mod state;
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::measured_settings::MeasuredSettings;
-use super::model::Model;
+use super::model::{self, Model};
 use super::ollama_layout;
 use super::prefix_cache::PrefixCache;
 use super::trial;
@@ -234,11 +235,7 @@ impl Pool {
             ..spec
         };
         model.check(&spec.path)?;
-        if self.0.policy != Policy::Trial {
-            let ends_soon = self.0.policy == Policy::OneShot;
-            let note = trial::check(&self.0.config, &spec, (cancel, ends_soon))?;
-            note.iter().for_each(|note| (self.0.log.1)(note));
-        }
+        self.try_first(&spec, cancel)?;
         let prefix_cache =
             (!spec.deterministic).then(|| PrefixCache::new(&self.0.config, model, &spec));
         let spec = Spec {
@@ -252,6 +249,29 @@ impl Pool {
             engine.leave_weights();
         }
         Ok((engine, spec))
+    }
+
+    /// Has a file of weights compute one token in a process of its own, before llama.cpp reads it in this one for anything
+    /// else than answers.
+    ///
+    /// # Errors
+    /// `Damaged` if that ends the process, or if the header has it so.
+    pub fn try_file(&self, path: &Path) -> Result<()> {
+        let model = model::open_file(path)?;
+        model.check(path)?;
+        let load = self.load_for(&model, &Options::default())?;
+        self.try_first(&self.spec(&model, &load), &AtomicBool::new(false))
+    }
+
+    /// Tries a model that was never computed with.
+    fn try_first(&self, spec: &Spec, cancel: &AtomicBool) -> Result<()> {
+        if self.0.policy == Policy::Trial {
+            return Ok(());
+        }
+        let ends_soon = self.0.policy == Policy::OneShot;
+        let note = trial::check(&self.0.config, spec, (cancel, ends_soon))?;
+        note.iter().for_each(|note| (self.0.log.1)(note));
+        Ok(())
     }
 
     /// Evicts idle engines until the model fits the free memory.
