@@ -22,7 +22,7 @@ use crate::ops::sandbox;
 use crate::server::{AccessLog, AccessPolicy, Keys, Listeners, Signals, serve};
 use crate::system::client::Client;
 use crate::system::config::Config;
-use crate::system::engine::{Level, Sink};
+use crate::system::engine::{Level, Sink, keep_no_large_blocks};
 
 pub const COMMAND: Command = Command {
     name: "serve",
@@ -206,6 +206,7 @@ fn in_a_folder(path: &str) -> Result<PathBuf> {
 
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     reexec::with_short_spins();
+    keep_no_large_blocks();
     let mut config = context.config.clone();
     let args = ServeArgs::read(parsed, &mut config)?;
     let stop = Stop::on_signals()?;

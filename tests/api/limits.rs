@@ -132,6 +132,26 @@ fn large_bodies_take_little_memory() {
 }
 
 #[test]
+fn memory_comes_back_after_large_bodies() {
+    let sandbox = Sandbox::new();
+    let server = sandbox.serve(&[]);
+    let ask = |body: &str| server.ask("POST", "/api/chat", body).status;
+    let long = format!(r#"{{"model":"{}"}}"#, "x".repeat(20_000_000));
+    let many = format!(r#"{{"a":[{}1]}}"#, "1,".repeat(400_000));
+    // The first ones start what stays: threads, tables.
+    assert_eq!((ask(&long), ask(&many)), (400, 400));
+    let before = memory(&server, "RssAnon:");
+    for _ in 0..20 {
+        assert_eq!((ask(&long), ask(&many)), (400, 400));
+    }
+    let after = || memory(&server, "RssAnon:");
+    let limit = before.max(10 << 20) * 6 / 5;
+    eventually("the memory is back", Duration::from_secs(10), || {
+        after() <= limit
+    });
+}
+
+#[test]
 fn a_bomb_in_gzip_is_no_body() {
     let sandbox = Sandbox::new();
     let server = sandbox.serve(&[]);

@@ -337,6 +337,21 @@ pub struct Quantize<'a> {
     pub threads: usize,
 }
 
+/// Blocks of this size and larger go back to the system as soon as they are freed.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const LARGE_BLOCK_BYTES: libc::c_int = 2 << 20;
+
+/// Has the C library give large blocks back as soon as they are freed. Otherwise it keeps up to twice the largest one that
+/// was freed, in each of its arenas: 40 bodies of 20 MB left 144 MB in a server of 20.
+pub fn keep_no_large_blocks() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: the function takes two numbers. A refused one leaves the library's own rule.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, LARGE_BLOCK_BYTES);
+    }
+}
+
 /// Gives memory that was freed back to the system: the C library keeps what lies between parts in use.
 pub fn return_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]

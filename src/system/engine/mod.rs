@@ -59,7 +59,7 @@ use engine_thread::Jobs;
 pub use answer::Answer;
 pub use devices::BUILT_FOR_GPU;
 pub use embed::normalised;
-pub use ffi::return_memory;
+pub use ffi::{keep_no_large_blocks, return_memory};
 pub use grammar::{Compiler, Compilers, Grammar, Guide, Text, ThinkingTags};
 pub use log::{Level, Sink};
 pub use sampler::Sampling;
