@@ -12,6 +12,7 @@ use super::table::{Command, NEGATIVE, PLAIN, Section};
 use crate::core::error::Result;
 use crate::ops::ollama_layout;
 use crate::ops::pool::{Policy, Pool};
+use crate::system::cache_dir::is_writable;
 use crate::system::client::Client;
 use crate::system::config::{self, Config};
 use crate::system::engine::{BUILT_FOR_GPU, Level};
@@ -239,7 +240,7 @@ fn store(config: &Config) -> Vec<Finding> {
     if count(Origin::Ollama) > 0 {
         text += &format!(", {} more of Ollama's", count(Origin::Ollama));
     }
-    let mut found = vec![if !writable(store.root()) {
+    let mut found = vec![if !is_writable(store.root()) {
         finding(
             "store",
             State::Bad,
@@ -280,13 +281,6 @@ fn open_to_all(root: &Path) -> Option<Finding> {
     Some(finding("store", State::Bad, text, &fix))
 }
 
-/// True if files can be created in a folder, or in its nearest existing parent.
-fn writable(folder: &Path) -> bool {
-    let there = folder.ancestors().find(|folder| folder.exists());
-    let access = rustix::fs::Access::WRITE_OK;
-    there.is_some_and(|folder| folder.is_dir() && rustix::fs::access(folder, access).is_ok())
-}
-
 fn cache(config: &Config) -> Finding {
     let Ok(root) = config.cache() else {
         let text = "no cache folder is known";
@@ -302,7 +296,7 @@ fn cache(config: &Config) -> Finding {
         .map(|file| file.bytes)
         .sum();
     let text = format!("{} in {}", human_bytes(bytes), root.display());
-    if writable(root) {
+    if is_writable(root) {
         finding("cache", State::Ok, text, "")
     } else {
         finding(

@@ -1,21 +1,25 @@
-//! The process that computes the first token of a model: puna starts it by itself, see [`trial`].
+//! The process that computes the first token of a model: puna starts it by itself, see [`crate::ops::trial`].
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 use super::out;
 use crate::core::error::{Error, Result};
 use crate::core::options::Options;
 use crate::ops::model;
 use crate::ops::pool::{Policy, Pool};
-use crate::ops::{sandbox, trial};
+use crate::ops::sandbox;
 use crate::system::config::Config;
 use crate::system::engine::{Event, Job, Level};
+use crate::system::machine;
 
 /// Tokens of the context: as few as the code paths of attention need.
 const CONTEXT_TOKENS: &str = "64";
+/// Processor time for each core, in seconds; the process that waits has a clock of its own.
+const CPU_SECONDS: u64 = 3600;
 /// The prompt; every vocabulary has tokens for it.
 const PROMPT: &str = "a";
 
@@ -28,15 +32,8 @@ pub fn run(operands: &[OsString]) -> Result<()> {
     let weights = paths.next().ok_or_else(|| Error::usage("which model?"))?;
     let adapter = paths.next();
     let config = Config::from_environment()?;
-    trial::limit_this_process(config.load_stall.or(Some(Duration::from_secs(3600))));
-    let named = [Some(weights.as_path()), adapter.as_deref()];
-    sandbox::only_read(
-        &named
-            .into_iter()
-            .flatten()
-            .map(Path::to_path_buf)
-            .collect::<Vec<_>>(),
-    );
+    limit();
+    sandbox::only_read([Some(&weights), adapter.as_ref()].into_iter().flatten());
     let mut model = model::open_file(&weights)?;
     model.adapter = adapter;
     let mut options = Options::default();
@@ -66,4 +63,22 @@ pub fn run(operands: &[OsString]) -> Result<()> {
             Event::Admitted { .. } | Event::Token { .. } => {}
         }
     }
+}
+
+/// Limits this process: memory to what is free, time, and no dump of it.
+fn limit() {
+    let limit = |resource, value: u64| {
+        let limits = Rlimit {
+            current: Some(value),
+            maximum: Some(value),
+        };
+        // A system that does not allow a limit has lower ones.
+        let _ = setrlimit(resource, limits);
+    };
+    limit(Resource::Core, 0);
+    limit(Resource::Data, machine::free_bytes());
+    limit(Resource::Cpu, CPU_SECONDS * machine::cores() as u64);
+    // With nobody waiting, nobody needs the verdict.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
 }

@@ -78,13 +78,13 @@ pub fn close(wanted: When, config: &Config, more: &[PathBuf]) -> Result<Option<S
 }
 
 /// Restricts the process to reading these files and the system's, where there is a sandbox.
-pub fn only_read(files: &[PathBuf]) {
+pub fn only_read<'a>(files: impl Iterator<Item = &'a PathBuf>) {
     if BUILT_FOR_GPU {
         return; // Its drivers open files that cannot be listed in advance.
     }
     let program = std::env::current_exe().ok();
     let folders = program.iter().flat_map(|program| folders(program));
-    let read: Vec<PathBuf> = folders.chain(files.iter().cloned()).collect();
+    let read: Vec<PathBuf> = folders.chain(files.cloned()).collect();
     // Without a sandbox the process still has nothing but its limits to lose.
     let _ = restrict(&[], &read);
 }

@@ -18,7 +18,7 @@ use rustix::process::Signal;
 use super::prefix_cache::identity;
 use crate::core::digest::Digest;
 use crate::core::error::{Class, Error, Result};
-use crate::system::cache_dir::Cache;
+use crate::system::cache_dir::{self, Cache};
 use crate::system::config::{Config, library_variables};
 use crate::system::engine::Spec;
 use crate::system::engine::prefix::BUILD;
@@ -35,8 +35,6 @@ const LOOK: Timespec = Timespec {
 };
 /// The slowest disk that is waited for.
 const DISK_BYTES_A_SECOND: u64 = 10 << 20;
-/// The least processor time of the process, in seconds.
-const CPU_SECONDS_MIN: u64 = 60;
 /// Bytes of the last words of the process that are kept.
 const WORDS_BYTES: usize = 8 << 10;
 /// The signals with which llama.cpp, the C++ runtime and the processor end a process.
@@ -50,7 +48,7 @@ const CRASHES: [Signal; 6] = [
 ];
 
 /// Tries a model unless it is known; returns a note if no process can be started for that. A process that `ends_soon`,
-/// after one answer, takes the risk itself where nothing can be remembered.
+/// after one answer, takes the risk itself where nothing can be remembered: it would pay for each answer.
 ///
 /// # Errors
 /// `Damaged` if llama.cpp ends when it computes with the model; `Cancelled`; `TimedOut`.
@@ -59,7 +57,9 @@ pub fn check(
     spec: &Spec,
     (cancel, ends_soon): (&AtomicBool, bool),
 ) -> Result<Option<String>> {
-    let cache = config.cache().ok().map(|root| Cache::new(root, FOLDER));
+    let root = config.cache().ok();
+    let root = root.filter(|root| !ends_soon || cache_dir::is_writable(root));
+    let cache = root.map(|root| Cache::new(root, FOLDER));
     let name = cache.as_ref().and_then(|_| name(spec));
     let known = cache.as_ref().zip(name.as_deref());
     match known {
@@ -214,31 +214,6 @@ fn reason(words: &str) -> Option<String> {
         Some(format!("{} {}", file.unwrap_or_default(), &line[at..]))
     })?;
     Some(found.trim().chars().take(200).collect())
-}
-
-/// Limits this process, which tries a model: memory to what is free, time to `most`, and no dump of it.
-pub fn limit_this_process(most: Option<Duration>) {
-    use rustix::process::{Resource, Rlimit, setrlimit};
-    let limit = |resource, value: u64| {
-        let limits = Rlimit {
-            current: Some(value),
-            maximum: Some(value),
-        };
-        // A system that does not allow a limit has lower ones.
-        let _ = setrlimit(resource, limits);
-    };
-    limit(Resource::Core, 0);
-    limit(Resource::Data, machine::free_bytes());
-    if let Some(most) = most {
-        let seconds = most.as_secs().max(CPU_SECONDS_MIN);
-        limit(
-            Resource::Cpu,
-            seconds.saturating_mul(machine::cores() as u64),
-        );
-    }
-    // Who waits for it gone, nobody needs its verdict.
-    #[cfg(target_os = "linux")]
-    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
 }
 
 #[cfg(test)]

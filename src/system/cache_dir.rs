@@ -17,6 +17,13 @@ const UNFINISHED: &str = ".puna-";
 /// Name of a folder's lock file.
 const LOCK: &str = ".lock";
 
+/// True if files can be created in a folder, or in its nearest existing parent.
+pub fn is_writable(folder: &Path) -> bool {
+    let there = folder.ancestors().find(|folder| folder.exists());
+    let access = rustix::fs::Access::WRITE_OK;
+    there.is_some_and(|folder| folder.is_dir() && rustix::fs::access(folder, access).is_ok())
+}
+
 /// A folder of the cache.
 #[derive(Debug, Clone)]
 pub struct Cache {
