@@ -416,15 +416,13 @@ impl<'a> Prompter<'a> {
 
 /// Refuses a message of a role of its own that the template left out. A template may know such roles: documents, say.
 fn check_roles(messages: &[Message], rendered: &str) -> Result<()> {
-    let is_usual = |role: &str| matches!(role, "system" | "user" | "assistant" | "tool");
-    let is_lost = |message: &&Message| {
-        let content = message.content.trim();
+    let is_own = |role: &str| !matches!(role, "system" | "user" | "assistant" | "tool");
+    let is_there = |content: &str| {
         // A template may print a text as JSON.
-        let escaped = Json::from(content).to_string();
-        !is_usual(&message.role)
-            && !rendered.contains(content)
-            && !rendered.contains(escaped.trim_matches('"'))
+        let escaped = || Json::from(content).to_string();
+        rendered.contains(content) || rendered.contains(escaped().trim_matches('"'))
     };
+    let is_lost = |message: &&Message| is_own(&message.role) && !is_there(message.content.trim());
     match messages.iter().find(is_lost) {
         Some(message) => Err(Error::usage(format!(
             "the model's template has no place for a message of the role '{}'",
