@@ -44,23 +44,24 @@ fn main() {
         .and_then(|word| word.parse().ok())
         .unwrap_or(60);
     let only = words.get(1).map(String::as_str).unwrap_or_default();
-    let targets: [(&str, Target); 12] = [
-        ("go", go),
-        ("jinja", jinja),
-        ("reply", reply),
-        ("grammar", grammar),
-        ("gguf", files::gguf),
-        ("modelfile", files::modelfile),
-        ("manifest", files::manifest),
-        ("safetensors", files::safetensors),
-        ("vocabulary", files::vocabulary),
-        ("requests", requests::requests),
-        ("router", router::router),
-        ("models", models::models),
+    let targets: [(&str, Target, Duration); 13] = [
+        ("go", go, INPUT_MAX),
+        ("jinja", jinja, INPUT_MAX),
+        ("reply", reply, INPUT_MAX),
+        ("grammar", grammar, INPUT_MAX),
+        ("gguf", files::gguf, INPUT_MAX),
+        ("modelfile", files::modelfile, INPUT_MAX),
+        ("manifest", files::manifest, INPUT_MAX),
+        ("safetensors", files::safetensors, INPUT_MAX),
+        ("vocabulary", files::vocabulary, INPUT_MAX),
+        ("requests", requests::requests, INPUT_MAX),
+        ("router", router::router, INPUT_MAX),
+        ("models", models::models, MODEL_MAX),
+        ("bodies", requests::bodies, INPUT_MAX),
     ];
-    for (name, target) in targets
+    for (name, target, most) in targets
         .into_iter()
-        .filter(|(name, _)| only.is_empty() || only == *name)
+        .filter(|(name, ..)| only.is_empty() || only == *name)
     {
         let seeds = seeds(name);
         let mut dice = Dice(seed());
@@ -72,12 +73,7 @@ fn main() {
             let outcome = catch_unwind(AssertUnwindSafe(|| target(&mut dice, &seeds)));
             assert!(outcome.is_ok(), "target {name} fails from state {state}");
             assert!(
-                one.elapsed()
-                    < if name == "models" {
-                        MODEL_MAX
-                    } else {
-                        INPUT_MAX
-                    },
+                one.elapsed() < most,
                 "target {name} hangs from state {state}"
             );
             count += 1;
@@ -169,6 +165,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         "reply" => texts(REPLIES),
         "grammar" => texts(GRAMMARS),
         "requests" => texts(requests::SEEDS),
+        "bodies" => requests::compressed_seeds(),
         "router" => router::seeds(),
         "models" => models::seeds(),
         other => files::seeds(other),

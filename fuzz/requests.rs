@@ -1,8 +1,11 @@
 //! Fuzz target for request bodies: each API's body decodes to the native one, or to an error.
 
+use std::io::Read as _;
+
 use puna::core::turn::TurnRequest;
+use puna::format::compressed::inflate;
 use puna::format::wire::native::{self, create};
-use puna::format::wire::{anthropic, openai, responses};
+use puna::format::wire::{anthropic, decisions, openai, responses};
 use serde_json::{Map, Value as Json};
 
 use crate::Dice;
@@ -15,7 +18,40 @@ pub const SEEDS: &[&str] = &[
     r#"{"model":"m","instructions":"i","input":[{"role":"user","content":[{"type":"input_text","text":"a"}]},{"type":"reasoning","summary":[],"encrypted_content":"h"},{"type":"function_call","call_id":"c","name":"f","arguments":"{}"},{"type":"function_call_output","call_id":"c","output":"r"}],"text":{"format":{"type":"json_object"}},"tools":[{"type":"function","name":"f","parameters":{}}],"reasoning":{"effort":"low"},"max_output_tokens":3}"#,
     r#"{"model":"m","max_tokens":5,"system":[{"type":"text","text":"s"}],"messages":[{"role":"user","content":[{"type":"text","text":"a"},{"type":"tool_result","tool_use_id":"t","content":[{"type":"text","text":"r"}]}]},{"role":"assistant","content":[{"type":"thinking","thinking":"h","signature":""},{"type":"tool_use","id":"t","name":"f","input":{}}]}],"tools":[{"name":"f","input_schema":{"type":"object"}}],"tool_choice":{"type":"any"},"thinking":{"type":"enabled","budget_tokens":9},"stop_sequences":["x"]}"#,
     r#"{"model":"m","prompt":"p","system":"s","template":"{{ .Prompt }}","context":[1],"options":{"num_ctx":8,"stop":["a"]},"format":{"type":"object"},"think":"high","keep_alive":"5m","images":["AA=="],"raw":false,"suffix":"x","files":{"a.gguf":"sha256:0"},"quantize":"q8_0"}"#,
+    r#"{"model":"m","state":{"a":[1]},"questions":{"a":{"type":"noul","instructions":"?","criteria":{"true":"t","false":null}},"b":{"type":"choice","criteria":{"x":null,"y":{"z":1}}},"c":{"type":"score","instructions":["?"],"criteria":["l","h"]}},"options":{"num_ctx":8},"keep_alive":1}"#,
+    r#"{"model":"m","input":[{"role":"user","content":[{"type":"input_text","text":"a"},{"type":"input_json","data":{}}]},{"type":"function_call_output","call_id":"c","output":"r"}],"questions":[{"type":"predicate","instructions":"?","name":"n"},{"type":"choice","instructions":"?","choices":[{"value":true},{"value":"a","description":"d"}]},{"type":"score","instructions":"?","levels":[{"label":"l"},{"label":"h"}]}]}"#,
 ];
+
+/// Bodies in gzip and zstd.
+pub fn compressed_seeds() -> Vec<Vec<u8>> {
+    let long = SEEDS.concat().repeat(20);
+    let fast = ruzstd::encoding::CompressionLevel::Fastest;
+    let mut gzip = Vec::new();
+    let mut reader = flate2::read::GzEncoder::new(long.as_bytes(), flate2::Compression::fast());
+    reader.read_to_end(&mut gzip).unwrap();
+    vec![
+        ruzstd::encoding::compress_to_vec(SEEDS[0].as_bytes(), fast),
+        ruzstd::encoding::compress_to_vec(long.as_bytes(), fast),
+        gzip,
+    ]
+}
+
+/// Inflates a body; an error is a valid result, and what comes out is bounded.
+pub fn bodies(dice: &mut Dice, seeds: &[Vec<u8>]) {
+    const WORDS: &[&[u8]] = &[
+        &[0x28, 0xb5, 0x2f, 0xfd],
+        &[0x1f, 0x8b, 8],
+        &[0xff; 4],
+        &[0; 8],
+    ];
+    const MOST: usize = 1 << 20;
+    let bytes = dice.mutated_bytes(seeds, WORDS);
+    for encoding in ["gzip", "zstd"] {
+        if let Ok(inflated) = inflate(bytes.clone(), encoding, MOST) {
+            assert!(inflated.len() <= MOST);
+        }
+    }
+}
 
 /// Decodes a body as every API does.
 pub fn requests(dice: &mut Dice, seeds: &[Vec<u8>]) {
@@ -56,6 +92,8 @@ pub fn requests(dice: &mut Dice, seeds: &[Vec<u8>]) {
         let again = native::decode::chat(again).expect("an encoded turn is a valid request");
         assert_eq!(chat_text(&again), text);
     }
+    let _ = decisions::systemone::decode(&body);
+    let _ = decisions::openai::decode(&body);
     let _ = openai::completion(&body);
     let _ = openai::embedding(&body);
 }

@@ -3,6 +3,7 @@
 //! Pure: no file, socket, thread, clock or environment. Readers take any `Read`, and each length and count
 //! meets a limit before it meets memory.
 
+pub mod compressed;
 pub mod gguf;
 pub mod lock_file;
 pub mod manifest;

@@ -1,9 +1,5 @@
 //! Parses request bodies; errors have the reference's wording.
 
-use std::io::Read as _;
-
-use flate2::read::MultiGzDecoder;
-use ruzstd::decoding::StreamingDecoder;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 
@@ -11,6 +7,7 @@ use super::http::{Exchange, NoBody};
 use super::reply::fail;
 use crate::core::error::{Class, Error, Result};
 use crate::core::json::repaired_bytes;
+use crate::format::compressed::{Flaw, inflate};
 
 /// Largest body with content, such as a conversation with images.
 const CONTENT_BYTES_MAX: usize = 64 << 20;
@@ -79,7 +76,7 @@ fn body<T: DeserializeOwned>(
     fail: Fail,
 ) -> Option<(Exchange, Result<T>)> {
     match exchange.body(bytes_max) {
-        Ok(bytes) => match inflated(bytes, exchange.header("Content-Encoding")) {
+        Ok(bytes) => match inflated(&exchange, bytes, bytes_max) {
             Ok(bytes) => return Some((exchange, parse(repaired_bytes(bytes)))),
             Err((error, status)) => fail(exchange, &error, Some(status)),
         },
@@ -107,38 +104,30 @@ fn body<T: DeserializeOwned>(
     None
 }
 
-/// Takes a body out of its compression.
-fn inflated(bytes: Vec<u8>, encoding: Option<&str>) -> Result<Vec<u8>, (Error, u16)> {
-    let name = encoding.map(|name| name.trim().to_ascii_lowercase());
-    let broken = |why: String| {
-        (
-            Error::usage(format!("the request body cannot be inflated: {why}")),
-            400,
-        )
+/// A body without its compression; the error has a status.
+fn inflated(
+    exchange: &Exchange,
+    bytes: Vec<u8>,
+    bytes_max: usize,
+) -> Result<Vec<u8>, (Error, u16)> {
+    let Some(encoding) = exchange.header("Content-Encoding") else {
+        return Ok(bytes);
     };
-    let mut inflated = Vec::new();
-    let limit = INFLATED_BYTES_MAX as u64 + 1;
-    let read = match name.as_deref() {
-        None | Some("" | "identity") => return Ok(bytes),
-        Some("gzip" | "x-gzip") => MultiGzDecoder::new(&bytes[..])
-            .take(limit)
-            .read_to_end(&mut inflated),
-        Some("zstd") => StreamingDecoder::new(&bytes[..])
-            .map_err(|error| broken(error.to_string()))?
-            .take(limit)
-            .read_to_end(&mut inflated),
-        Some(other) => {
-            let text = format!("the body's encoding must be gzip or zstd, not '{other:.40}'");
-            return Err((Error::usage(text), 415));
+    let bytes_max = bytes_max.min(INFLATED_BYTES_MAX);
+    let (text, status) = match inflate(bytes, encoding, bytes_max) {
+        Ok(inflated) => return Ok(inflated),
+        Err(Flaw::Unknown) => {
+            let text = format!("the body's encoding must be gzip or zstd, not '{encoding:.40}'");
+            (text, 415)
+        }
+        Err(Flaw::Broken(why)) => (format!("the request body cannot be inflated: {why}"), 400),
+        Err(Flaw::TooLong) => {
+            let limit = bytes_max >> 20;
+            let text = format!("the request body is larger than {limit} MiB when inflated");
+            (text, 413)
         }
     };
-    read.map_err(|error| broken(error.to_string()))?;
-    if inflated.len() > INFLATED_BYTES_MAX {
-        let limit = INFLATED_BYTES_MAX >> 20;
-        let text = format!("the request body is larger than {limit} MiB when inflated");
-        return Err((Error::usage(text), 413));
-    }
-    Ok(inflated)
+    Err((Error::usage(text), status))
 }
 
 /// Parses the first JSON value of a body; field names match in any case.
