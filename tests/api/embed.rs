@@ -81,6 +81,12 @@ fn inputs_of_every_kind_get_the_references_answers() {
         assert_eq!(vector.len(), length);
         assert!((dot(&vector, &vector) - 1.0).abs() < 1e-5);
     }
+    let odd = json!({"model": "emb", "prompt": "a", "oddity": 1, "options": {"temprature": 1}});
+    let older = server.ask("POST", "/api/embeddings", &odd.to_string());
+    assert_eq!(
+        older.header("Puna-Ignored"),
+        Some("oddity, options.temprature")
+    );
     let long = "word ".repeat(3000);
     let cut = embed(json!({"model": "emb", "input": long})).json();
     assert_eq!(cut["prompt_eval_count"], 512);

@@ -75,15 +75,21 @@ pub fn embed_texts(
 /// The fields of a request that are neither obeyed nor refused. The reference, too, passes over dimensions that a
 /// model's vectors do not have.
 pub fn not_obeyed_fields(request: &EmbedRequest, embedded: &Embedded) -> Vec<String> {
-    let vector = embedded.vectors.first();
-    let has = |count: i64| {
-        usize::try_from(count).is_ok_and(|count| count <= vector.map_or(count, Vec::len))
-    };
-    let dimensions = (!has(request.dimensions)).then(|| "dimensions".to_string());
-    let fields = request.rest.iter().filter(|(_, value)| !value.is_null());
+    let length = embedded.vectors.first().map_or(usize::MAX, Vec::len);
+    let has = usize::try_from(request.dimensions).is_ok_and(|count| count <= length);
+    let dimensions = (!has).then(|| "dimensions".to_string());
+    let names = without_effect(&request.rest, &request.options);
+    names.chain(dimensions).collect()
+}
+
+/// The unknown fields, and the options that are not obeyed as given.
+fn without_effect(
+    rest: &Map<String, Json>,
+    options: &Map<String, Json>,
+) -> impl Iterator<Item = String> {
+    let fields = rest.iter().filter(|(_, value)| !value.is_null());
     let fields = fields.map(|(name, _)| name.clone());
-    let options = not_obeyed("options.", &request.options);
-    fields.chain(dimensions).chain(options).collect()
+    fields.chain(not_obeyed("options.", options))
 }
 
 /// `POST /api/embeddings`.
@@ -91,7 +97,10 @@ pub fn embeddings(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
     let Some((exchange, request)) = content::<EmbeddingRequest>(exchange) else {
         return;
     };
+    let mut headers = headers;
     let answer = request.and_then(|request| {
+        let names: Vec<String> = without_effect(&request.rest, &request.options).collect();
+        headers.extend(notices::ignored(server, &request.model, &names));
         let model = find(server, &request.model)?;
         let texts = if request.prompt.is_empty() {
             Vec::new()

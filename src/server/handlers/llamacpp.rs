@@ -14,7 +14,7 @@ use crate::format::wire::encoder::{Encoder, Event};
 use crate::format::wire::native::decode;
 use crate::format::wire::openai::encode::error_body;
 use crate::format::wire::openai::{self, text};
-use crate::format::wire::options::from_json;
+use crate::format::wire::options::{from_json, not_obeyed};
 use crate::ops::model::Model;
 use crate::ops::pool::Lease;
 use crate::ops::turn::options_in_force;
@@ -145,6 +145,7 @@ pub fn infill(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
         decode::named(model)?;
         let turn = TurnRequest {
             options: from_json(&options)?,
+            ignored: not_obeyed("", &options).collect(),
             stream: openai::flag(&body, "stream")?,
             ..decode::truncating(model, Some(Input::Insert(before, after)))
         };

@@ -13,6 +13,7 @@ pub use calls::{arguments, tool_call};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
+use super::fields::unknown_in;
 use crate::core::error::{Class, Error, Result};
 use crate::core::message::{self, Think, Tool};
 use calls::call_json;
@@ -72,8 +73,7 @@ impl Message {
 
     /// The names of the fields that the API does not have.
     pub fn unknown_fields(&self) -> impl Iterator<Item = &str> {
-        let given = self.rest.iter().filter(|(_, value)| !value.is_null());
-        given.map(|(name, _)| name.as_str())
+        unknown_in(&self.rest, &[])
     }
 }
 
@@ -299,6 +299,9 @@ pub struct EmbeddingRequest {
     /// Options.
     #[serde(deserialize_with = "null_is_default")]
     pub options: Map<String, Json>,
+    /// Fields that the API does not have.
+    #[serde(flatten)]
+    pub rest: Map<String, Json>,
 }
 
 /// The body of `POST /api/show` and `DELETE /api/delete`.
