@@ -14,9 +14,8 @@ use super::run::turn_flags::{OPTION, SYSTEM};
 use super::run_limits::{self, Deadline};
 use super::stdin;
 use super::table::{Command, ONE_MODEL, PLAIN};
-use crate::core::decision::{LEVELS_MAX, OPTIONS_MAX};
+use crate::core::decision::{LEVELS_MAX, OPTIONS_MAX, UNSURE, likeliest};
 use crate::core::error::{Class, Error, Result};
-use crate::core::message::Think;
 use crate::ops::choose::{CHOICES_MAX, choose};
 use crate::ops::model;
 use crate::ops::pool::{Policy, Pool};
@@ -195,6 +194,12 @@ fn form<'a>(parsed: &'a Parsed, choices: &[String]) -> Result<Form<'a>> {
         (Some(decide::Form::File(_)), _) if parsed.has(&QUESTION) || parsed.has(&STATUS) => {
             Some("--questions cannot be used together with --question or --status".to_string())
         }
+        // Of these only the exit status can say that an answer is unsure.
+        (Some(decide::Form::Choices | decide::Form::Score | decide::Form::File(_)), _)
+            if parsed.has(&SURE) && parsed.has(&JSON) && !parsed.has(&STATUS) =>
+        {
+            Some("--sure has no effect on the JSON of answers by labels".to_string())
+        }
         _ => None,
     };
     match wrong {
@@ -249,26 +254,21 @@ fn chosen(args: ChooseArgs, config: &Config, out: &mut Out) -> Result<u8> {
     let pool = Pool::new(config.clone(), Policy::OneShot, out::log(None)?);
     let mut loading = out.loading();
     let deadline = Deadline::new()?;
-    let mut request = Request::new(&model, ask.turn(), deadline.flag(), Instant::now())?;
-    if request.template_choice(&pool)?.can("thinking") {
-        // Otherwise a choice would be scored as thinking.
-        request.turn.think.get_or_insert(Think::Off);
-    }
+    let request = Request::new(&model, ask.turn(), deadline.flag(), Instant::now())?;
     let shares = choose(&pool, request, choices, &mut loading);
     let shares = deadline.check(shares)?;
     drop(loading);
-    let likeliest = (0..shares.len()).max_by(|a, b| shares[*a].total_cmp(&shares[*b]));
-    let likeliest = likeliest.expect("there are choices");
+    let likeliest = likeliest(&shares);
     let is_sure = args.sure.is_none_or(|sure| shares[likeliest] >= sure);
     let word = if is_sure {
         choices[likeliest].as_str()
     } else {
-        "unsure"
+        UNSURE
     };
     let status = if is_sure {
         likeliest as u8
     } else {
-        decide::UNSURE
+        decide::UNSURE_STATUS
     };
     if args.status && args.quiet {
         return Ok(status);

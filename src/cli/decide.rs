@@ -6,12 +6,13 @@ use serde_json::{Map, Value as Json};
 
 use super::context;
 use super::out::{self, Out};
+use super::parsed::repeated;
 use super::run::turn_args::{Ask, PROMPT_BYTES_MAX};
 use super::run_limits::Deadline;
 use super::stdin;
-use crate::core::decision::{Answers, Decision, Question};
+use crate::core::decision::{Answers, Decision, Question, UNSURE};
 use crate::core::error::{Class, Error, Result};
-use crate::format::wire::decisions::{Asked, Wrong, openai, systemone};
+use crate::format::wire::decisions::{Asked, openai, systemone};
 use crate::ops::decide::{self, Request};
 use crate::ops::model;
 use crate::ops::pool::{Policy, Pool};
@@ -22,7 +23,7 @@ const CONTEXT_TOKENS_MORE: usize = 1024;
 /// Largest file of questions.
 const QUESTIONS_BYTES_MAX: u64 = 4 << 20;
 /// The exit status if no answer is probable enough.
-pub const UNSURE: u8 = 120;
+pub const UNSURE_STATUS: u8 = 120;
 
 /// How the choices are asked.
 #[derive(Debug, Clone, Copy)]
@@ -54,8 +55,8 @@ pub fn is_described(choice: &str) -> bool {
 
 /// The name and the description of a choice, at the first sign that no backslash precedes.
 fn split(choice: &str) -> (String, Option<&str>) {
-    let at = choice.match_indices('=').map(|(at, _)| at);
-    let at = at.into_iter().find(|at| !choice[..*at].ends_with('\\'));
+    let mut places = choice.match_indices('=').map(|(at, _)| at);
+    let at = places.find(|at| !choice[..*at].ends_with('\\'));
     let (name, means) = match at {
         Some(at) => (&choice[..at], Some(&choice[at + 1..])),
         None => (choice, None),
@@ -78,7 +79,7 @@ pub fn run(
     let asked = asked(form, choice, &ask)?;
     let decisions = decisions(ask, &asked, config, out)?;
     if let Form::File(_) = form {
-        return print_all(&asked.questions, &decisions, &print, out);
+        return print_all(&asked.questions, &decisions, &print, out).map(|()| 0);
     }
     let (question, decision) = (&asked.questions[0], &decisions[0]);
     let status = status(question, decision, &print);
@@ -98,9 +99,18 @@ pub fn run(
 
 /// The questions and the text that they are about: standard input, else the text of the file.
 fn asked(form: Form, (question, choices): (Option<&str>, &[String]), ask: &Ask) -> Result<Asked> {
+    let one = |answers| {
+        Asked::only(vec![Question {
+            id: String::new(),
+            instructions: question.unwrap_or_default().to_string(),
+            answers,
+        }])
+    };
     let mut asked = match form {
         Form::File(path) => read(path)?,
-        _ => Asked::only(vec![one(form, question.unwrap_or_default(), choices)?]),
+        Form::YesNo => one(Answers::NoYes(Default::default())),
+        Form::Score => one(Answers::Score(choices.to_vec())),
+        Form::Choices => one(described(choices)?),
     };
     if !io::stdin().is_terminal() {
         let text = stdin::decoded("-", PROMPT_BYTES_MAX, ask.encoding)?;
@@ -112,6 +122,23 @@ fn asked(form: Form, (question, choices): (Option<&str>, &[String]), ask: &Ask) 
         return Err(Error::usage("standard input is empty"));
     }
     Ok(asked)
+}
+
+/// Choices with their descriptions.
+fn described(choices: &[String]) -> Result<Answers> {
+    let options = choices.iter().map(|choice| {
+        let (name, means) = split(choice);
+        (name, means.unwrap_or_default().to_string())
+    });
+    let options: Vec<(String, String)> = options.collect();
+    let names: Vec<&String> = options.iter().map(|(name, _)| name).collect();
+    if let Some(twice) = repeated(&names) {
+        return Err(Error::usage(format!("duplicate choice '{twice}'")));
+    }
+    if names.iter().any(|name| name.is_empty()) {
+        return Err(Error::usage("a choice has no name"));
+    }
+    Ok(Answers::Choice(options))
 }
 
 /// Computes the answers in this process.
@@ -138,37 +165,6 @@ fn decisions(mut ask: Ask, asked: &Asked, config: &Config, out: &Out) -> Result<
     Ok(deadline.check(decided)?.decisions)
 }
 
-/// The question of the command line.
-fn one(form: Form, question: &str, choices: &[String]) -> Result<Question> {
-    let answers = match form {
-        Form::YesNo | Form::File(_) => Answers::NoYes(Default::default()),
-        Form::Score => Answers::Score(choices.to_vec()),
-        Form::Choices => {
-            let split = choices.iter().map(|choice| split(choice));
-            let options: Vec<(String, String)> = split
-                .map(|(name, means)| (name, means.unwrap_or_default().to_string()))
-                .collect();
-            let names: Vec<&String> = options.iter().map(|(name, _)| name).collect();
-            if let Some(twice) = names
-                .iter()
-                .enumerate()
-                .find(|(at, name)| names[..*at].contains(name))
-            {
-                return Err(Error::usage(format!("duplicate choice '{}'", twice.1)));
-            }
-            if names.iter().any(|name| name.is_empty()) {
-                return Err(Error::usage("a choice has no name"));
-            }
-            Answers::Choice(options)
-        }
-    };
-    Ok(Question {
-        id: String::new(),
-        instructions: question.to_string(),
-        answers,
-    })
-}
-
 /// The bytes of a question's texts.
 fn bytes(question: &Question) -> usize {
     let answers = match &question.answers {
@@ -190,7 +186,6 @@ pub fn read(path: &str) -> Result<Asked> {
     let wrong = |why: String| Error::usage(format!("{path}: {why}"));
     let text = stdin::read_text(path, QUESTIONS_BYTES_MAX)?;
     let given: Json = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
-    let told = |error: Wrong| wrong(error.text());
     let body = match given {
         Json::Object(body) if body.contains_key("questions") => body,
         questions => Map::from_iter([("questions".to_string(), questions)]),
@@ -205,16 +200,7 @@ pub fn read(path: &str) -> Result<Asked> {
         (true, false) => openai::questions(&body).map(Asked::only),
         (false, false) => systemone::questions(body.get("questions")).map(Asked::only),
     };
-    let mut asked = read.map_err(told)?;
-    if is_list {
-        let names = body["questions"].as_array().into_iter().flatten();
-        for (question, given) in asked.questions.iter_mut().zip(names) {
-            if let Some(name) = given["name"].as_str() {
-                question.id = name.to_string();
-            }
-        }
-    }
-    Ok(asked)
+    read.map_err(|error| wrong(error.text()))
 }
 
 /// Prints a line for each question.
@@ -223,7 +209,7 @@ fn print_all(
     decisions: &[Decision],
     print: &Print,
     out: &mut Out,
-) -> Result<u8> {
+) -> Result<()> {
     for (question, decision) in questions.iter().zip(decisions) {
         if print.json {
             let mut record = Map::from_iter([("id".to_string(), Json::from(question.id.as_str()))]);
@@ -236,7 +222,7 @@ fn print_all(
             out.records(&[[vec![question.id.clone()], fields].concat()])?;
         }
     }
-    Ok(0)
+    Ok(())
 }
 
 /// True if the answer is as probable as `--sure` wants; of a scale, if its confidence is.
@@ -252,7 +238,7 @@ fn is_sure(question: &Question, decision: &Decision, print: &Print) -> bool {
 fn fields(question: &Question, decision: &Decision, print: &Print) -> Vec<String> {
     let likeliest = decision.likeliest();
     let p = format!("{:.2}", decision.probabilities[likeliest]);
-    let unsure = || "unsure".to_string();
+    let unsure = || UNSURE.to_string();
     let sure = is_sure(question, decision, print);
     match &question.answers {
         Answers::Score(levels) => {
@@ -273,7 +259,7 @@ fn fields(question: &Question, decision: &Decision, print: &Print) -> Vec<String
 fn status(question: &Question, decision: &Decision, print: &Print) -> u8 {
     let likeliest = decision.likeliest() as u8;
     match question.answers {
-        _ if !is_sure(question, decision, print) => UNSURE,
+        _ if !is_sure(question, decision, print) => UNSURE_STATUS,
         Answers::NoYes(_) => 1 - likeliest,
         Answers::Choice(_) => likeliest,
         Answers::Score(_) => decision.score().round() as u8,

@@ -26,6 +26,8 @@ pub enum Answers {
 pub const OPTIONS_MAX: usize = 255;
 /// Most levels of a scale: each has a digit.
 pub const LEVELS_MAX: usize = 10;
+/// The word for a choice that is not probable enough.
+pub const UNSURE: &str = "unsure";
 
 impl Answers {
     /// How many answers there are.
@@ -50,9 +52,7 @@ pub struct Decision {
 impl Decision {
     /// The index of the likeliest answer; of equal ones the first.
     pub fn likeliest(&self) -> usize {
-        let all = self.probabilities.iter().enumerate();
-        let best = all.reduce(|best, other| if other.1 > best.1 { other } else { best });
-        best.map_or(0, |(index, _)| index)
+        likeliest(&self.probabilities)
     }
 
     /// The expected level of a scale, counted from 0.
@@ -88,6 +88,13 @@ impl Decision {
             .sum();
         (1.0 - distance / spread).max(0.0)
     }
+}
+
+/// The index of the largest probability; of equal ones the first.
+pub fn likeliest(probabilities: &[f64]) -> usize {
+    let all = probabilities.iter().enumerate();
+    let best = all.reduce(|best, other| if other.1 > best.1 { other } else { best });
+    best.map_or(0, |(index, _)| index)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use super::pool::{Pool, Progress};
 use super::turn::{Prompter, Request, options_in_force};
 use super::weigh::Weigher;
 use crate::core::error::{Error, Result};
+use crate::core::message::Think;
 
 /// Most choices.
 pub const CHOICES_MAX: usize = 100;
@@ -15,12 +16,16 @@ pub const CHOICES_MAX: usize = 100;
 /// If the model, the request or a choice is invalid.
 pub fn choose(
     pool: &Pool,
-    request: Request,
+    mut request: Request,
     choices: &[String],
     progress: Progress,
 ) -> Result<Vec<f64>> {
     let options = options_in_force(request.model, &request.turn.options);
     let template_choice = request.template_choice(pool)?;
+    if template_choice.can("thinking") {
+        // Otherwise a choice would be scored as thinking.
+        request.turn.think.get_or_insert(Think::Off);
+    }
     let lease = pool.acquire(request.model, &options, None, &request.cancel, progress)?;
     let engine = lease.engine();
     let prompter = Prompter::new(&request, &template_choice, engine, &options);
@@ -41,9 +46,10 @@ pub fn choose(
     let weigher = Weigher {
         lease: &lease,
         over: &request.cancel,
+        prompt: &prompt,
+        texts: &texts,
     };
-    let first = weigher.begin(prompt.clone())?;
-    let logs = weigher.logs(&prompt, first, &texts)?;
+    let logs = weigher.logs(weigher.begin()?)?;
     Ok(shares(&texts, &logs))
 }
 

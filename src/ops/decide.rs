@@ -22,8 +22,6 @@ use crate::core::turn::{Input, Overflow, TurnRequest};
 
 /// The version of the prompts' wording: with another one the numbers change.
 pub const PROMPT_VERSION: u32 = 1;
-/// Tokens behind a prompt: those of the longest label.
-const LABEL_TOKENS_MAX: usize = 8;
 /// A longer context is a multiple of this many tokens, so that the next request seldom needs another.
 const CONTEXT_STEP: usize = 2048;
 /// Questions whose tokens are computed at the same time.
@@ -58,85 +56,128 @@ pub struct Decided {
     pub tokens: usize,
 }
 
+/// A question as the engine gets it.
+struct Prepared {
+    prompt: Vec<i32>,
+    /// How the label of each answer may be written.
+    spellings: Vec<Vec<Vec<i32>>>,
+    /// All of these in one list.
+    texts: Vec<Vec<i32>>,
+}
+
+impl Prepared {
+    fn new(
+        request: &Request,
+        question: &Question,
+        (lease, template_choice, options): (&Lease, &TemplateChoice, &Options),
+    ) -> Result<Self> {
+        let labels = labels(&question.answers);
+        let spellings = labels.iter().map(|label| spellings(lease, label));
+        let spellings: Vec<Vec<Vec<i32>>> = spellings.collect();
+        let text = user_text(request.state, question, &labels);
+        Ok(Prepared {
+            prompt: prompt(request, text, (lease, template_choice, options))?,
+            texts: spellings.concat(),
+            spellings,
+        })
+    }
+
+    /// The tokens of the prompt and the longest label.
+    fn needed(&self) -> usize {
+        self.prompt.len() + self.texts.iter().map(Vec::len).max().unwrap_or(0)
+    }
+
+    fn weigher<'a>(&'a self, lease: &'a Lease, over: &'a AtomicBool) -> Weigher<'a> {
+        Weigher {
+            lease,
+            over,
+            prompt: &self.prompt,
+            texts: &self.texts,
+        }
+    }
+}
+
 /// Answers all questions.
 ///
 /// # Errors
 /// `TooLong` for a state that does not fit, `NoText` for an embedding model, and what the pool and the engine report.
 pub fn decide(pool: &Pool, request: &Request, progress: Progress) -> Result<Decided> {
     request.model.must_generate()?;
-    let template_choice = pool.template_choice(request.model)?;
-    let mut options = options_in_force(request.model, &request.options);
-    let mut acquire = |options: &Options| {
-        pool.acquire(
-            request.model,
-            options,
-            request.keep_alive,
-            &request.cancel,
-            &mut *progress,
-        )
-    };
-    let mut lease = acquire(&options)?;
-    let prompts = request.questions.iter();
-    let prompts =
-        prompts.map(|question| prompt(request, question, (&lease, &template_choice, &options)));
-    let prompts = prompts.collect::<Result<Vec<_>>>()?;
-    let needed = prompts.iter().map(Vec::len).max().unwrap_or(0) + LABEL_TOKENS_MAX;
-    if let Some(limit) = lease.context_tokens
-        && needed > limit as usize
-    {
-        if options.int("num_ctx").is_some() {
-            return Err(Error::too_long(needed, limit as usize));
-        }
-        // The default is for conversations; a long list of options may need more.
-        options.set_text(
-            "num_ctx",
-            &needed.next_multiple_of(CONTEXT_STEP).to_string(),
-        )?;
-        drop(lease);
-        lease = acquire(&options)?;
-    }
-    let weigher = Weigher {
-        lease: &lease,
-        over: &request.cancel,
-    };
+    let (lease, all) = prepared(pool, request, progress)?;
     let mut decisions = Vec::new();
-    let asked: Vec<(&Question, &Vec<i32>)> = request.questions.iter().zip(&prompts).collect();
     // The first one computes the state, which all others continue from.
-    let (first, rest) = asked.split_at(asked.len().min(1));
+    let (first, rest) = all.split_at(all.len().min(1));
     for some in [first].into_iter().chain(rest.chunks(AT_ONCE)) {
-        let begun = some
+        let weighers: Vec<Weigher> = some
             .iter()
-            .map(|(question, prompt)| match question.answers.count() {
-                1 => Ok(None),
-                _ => weigher.begin(prompt.to_vec()).map(Some),
-            });
+            .map(|one| one.weigher(&lease, &request.cancel))
+            .collect();
+        // All are begun before the first is waited for. A single answer needs no weighing.
+        let begun = weighers.iter().zip(some);
+        let begun = begun.map(|(weigher, one)| {
+            let weighs = one.spellings.len() > 1;
+            weighs.then(|| weigher.begin()).transpose()
+        });
         let begun = begun.collect::<Result<Vec<_>>>()?;
-        for ((question, prompt), first) in some.iter().zip(begun) {
-            let Some(first) = first else {
-                decisions.push(Decision {
-                    probabilities: vec![1.0],
-                    label_mass: 1.0,
-                });
-                continue;
-            };
-            let labels = labels(&question.answers);
-            let spellings = labels.iter().map(|label| spellings(&lease, label));
-            let spellings: Vec<Vec<Vec<i32>>> = spellings.collect();
-            let texts = spellings.concat();
-            let logs = weigher.logs(prompt, first, &texts)?;
-            decisions.push(decision(&spellings, &logs));
+        for ((weigher, one), answer) in weighers.iter().zip(some).zip(begun) {
+            let logs = answer.map(|answer| weigher.logs(answer)).transpose()?;
+            decisions.push(logs.map_or_else(certain, |logs| decision(&one.spellings, &logs)));
         }
     }
     Ok(Decided {
         decisions,
-        tokens: prompts.iter().map(Vec::len).sum(),
+        tokens: all.iter().map(|one| one.prompt.len()).sum(),
     })
+}
+
+/// An engine whose context holds every question, and the questions for it.
+fn prepared(pool: &Pool, request: &Request, progress: Progress) -> Result<(Lease, Vec<Prepared>)> {
+    let template_choice = pool.template_choice(request.model)?;
+    let mut options = options_in_force(request.model, &request.options);
+    let mut acquire = |options: &Options| {
+        let keep_alive = request.keep_alive;
+        pool.acquire(
+            request.model,
+            options,
+            keep_alive,
+            &request.cancel,
+            &mut *progress,
+        )
+    };
+    let lease = acquire(&options)?;
+    let questions = request.questions.iter();
+    let all = questions
+        .map(|question| Prepared::new(request, question, (&lease, &template_choice, &options)));
+    let all = all.collect::<Result<Vec<_>>>()?;
+    let needed = all.iter().map(Prepared::needed).max().unwrap_or(0);
+    let limit = lease
+        .context_tokens
+        .map_or(usize::MAX, |tokens| tokens as usize);
+    if needed <= limit {
+        return Ok((lease, all));
+    }
+    if options.int("num_ctx").is_some() {
+        return Err(Error::too_long(needed, limit));
+    }
+    // The default is for conversations; a long list of options may need more.
+    let tokens = needed.next_multiple_of(CONTEXT_STEP);
+    options.set_text("num_ctx", &tokens.to_string())?;
+    drop(lease);
+    Ok((acquire(&options)?, all))
+}
+
+/// The decision where there is one answer.
+fn certain() -> Decision {
+    Decision {
+        probabilities: vec![1.0],
+        label_mass: 1.0,
+    }
 }
 
 /// The tokens of the prompt for one question.
 fn prompt(
     request: &Request,
-    question: &Question,
+    text: String,
     (lease, template_choice, options): (&Lease, &TemplateChoice, &Options),
 ) -> Result<Vec<i32>> {
     let own = request.system.or(request.model.system.as_deref());
@@ -144,7 +185,7 @@ fn prompt(
     let system: Vec<&str> = own.into_iter().chain([SYSTEM]).collect();
     let messages = vec![
         Message::new("system", system.join("\n\n")),
-        Message::new("user", user_text(request.state, question)),
+        Message::new("user", text),
     ];
     let input = Input::Chat(messages);
     let think = template_choice.can("thinking").then_some(Think::Off);
@@ -161,8 +202,7 @@ fn prompt(
 }
 
 /// The state, the question, a line for each answer, and how to answer.
-fn user_text(state: &str, question: &Question) -> String {
-    let labels = labels(&question.answers);
+fn user_text(state: &str, question: &Question, labels: &[String]) -> String {
     let line = |(label, texts): (&String, [&str; 2])| {
         let texts: Vec<&str> = texts.into_iter().filter(|text| !text.is_empty()).collect();
         format!("{label}: {}", texts.join(" - "))
@@ -308,7 +348,7 @@ mod tests {
             answers,
         };
         let yes = question(Answers::NoYes([String::new(), "it sells".into()]));
-        let text = user_text("Buy!", &yes);
+        let text = user_text("Buy!", &yes, &labels(&yes.answers));
         assert_eq!(
             text,
             "Buy!\n\nIs it spam?\n\nyes: it sells\n\nAnswer yes or no."
@@ -317,7 +357,7 @@ mod tests {
             ("ham".into(), String::new()),
             ("spam".into(), "ads".into()),
         ]));
-        let text = user_text("Buy!", &one);
+        let text = user_text("Buy!", &one, &labels(&one.answers));
         assert!(text.contains("\nA: ham\nB: spam - ads\n\n"), "{text}");
     }
 

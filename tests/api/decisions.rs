@@ -322,6 +322,12 @@ fn a_model_may_go_unnamed() {
     let set = sandbox.serve(&[("PUNA_SOCKET", ""), ("PUNA_DECISION_MODEL", "smol")]);
     let nameless = json!({"state": "x", "questions": questions()});
     assert_eq!(ask(&set, SYSTEMONE, &nameless).status, 200);
+    let odd = json!({"state": "x", "questions": questions(), "oddity": 1, "options": {"temperature": 0, "num_ctx": 1024, "x": 1}});
+    let answer = ask(&set, SYSTEMONE, &odd);
+    assert_eq!(
+        answer.header("Puna-Ignored"),
+        Some("oddity, options.x, options.temperature")
+    );
     let models = set.ask("GET", "/v1/models", "").json();
     assert_eq!(models["models"][0]["name"], "smol:latest");
     assert!(models["models"][0]["release_date"].is_string());
@@ -334,10 +340,10 @@ fn bodies_may_be_compressed() {
     let state = "A line of a letter. ".repeat(60);
     let body = json!({"model": "smol", "state": state, "questions": questions()}).to_string();
     let plain = server.ask("POST", SYSTEMONE, &body).json();
-    let send = |encoding: &str, bytes: &[u8]| {
+    let to = |path: &str, encoding: &str, bytes: &[u8]| {
         let mut stream = TcpStream::connect(&server.at).unwrap();
         let head = format!(
-            "POST {SYSTEMONE} HTTP/1.1\r\nHost: localhost\r\nContent-Encoding: {encoding}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Encoding: {encoding}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
             bytes.len()
         );
         stream.write_all(head.as_bytes()).unwrap();
@@ -346,6 +352,7 @@ fn bodies_may_be_compressed() {
         stream.read_to_string(&mut answer).unwrap();
         answer
     };
+    let send = |encoding: &str, bytes: &[u8]| to(SYSTEMONE, encoding, bytes);
     let level = ruzstd::encoding::CompressionLevel::Fastest;
     let small = ruzstd::encoding::compress_to_vec(body.as_bytes(), level);
     let answer = send("zstd", &small);
@@ -353,6 +360,10 @@ fn bodies_may_be_compressed() {
     assert_eq!(serde_json::from_str::<Json>(read).unwrap(), plain);
     let bomb = ruzstd::encoding::compress_to_vec(&vec![b' '; 40 << 20][..], level);
     assert!(bomb.len() < 1 << 20);
+    // A route for names keeps its own limit.
+    let names = ruzstd::encoding::compress_to_vec(&vec![b' '; 2 << 20][..], level);
+    let answer = to("/api/show", "zstd", &names);
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
     for (encoding, bytes, status) in [
         ("zstd", &bomb[..], 413),
         ("zstd", b"no frame", 400),
@@ -446,6 +457,10 @@ fn choose_asks_by_labels_and_its_status_is_the_answer() {
             "cannot be used together",
         ),
         (&["-Q", "?", "only"], "give two choices"),
+        (
+            &["--questions", "list.json", "--sure", "0.9", "--json"],
+            "--sure has no effect",
+        ),
         (&["-Q", "?", "a=1", "a=2"], "duplicate choice 'a'"),
     ] {
         let wrong = choose(words);

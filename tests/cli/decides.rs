@@ -71,6 +71,11 @@ fn records_are_decided_as_single_texts_are() {
             "cannot be used together",
         ),
         (
+            &["--questions", "q.json", "--overflow", "tail"],
+            "cannot be used together",
+        ),
+        (&["--choose", "a,b", "--think"], "cannot be used together"),
+        (
             &["--choose", "a,b", "--host", "127.0.0.1:1"],
             "cannot be used together",
         ),
@@ -79,6 +84,8 @@ fn records_are_decided_as_single_texts_are() {
     ] {
         map(&sandbox, words, "x\n").fails(2, why);
     }
+    let line = "echo x | PUNA_HOST=127.0.0.1:1 puna map smol --choose a,b";
+    sandbox.shell(line).fails(2, "compute here");
 }
 
 #[test]

@@ -11,11 +11,10 @@ use crate::cli::decide;
 use crate::cli::flag::{Flag, HOST, option};
 use crate::cli::parsed::{Parsed, repeated};
 use crate::cli::run::turn_args::{Ask, draws_nothing};
-use crate::cli::run::turn_flags::{FORMAT, GRAMMAR, SCHEMA, STOP};
-use crate::core::decision::Question;
+use crate::cli::run::turn_flags::{FORMAT, GRAMMAR, OVERFLOW, SCHEMA, STOP, THINK};
+use crate::core::decision::{Question, UNSURE, likeliest};
 use crate::core::error::{Error, Result};
 use crate::core::json;
-use crate::core::message::Think;
 use crate::format::wire::decisions::systemone;
 use crate::ops::backend::Local;
 use crate::ops::choose::choose;
@@ -63,10 +62,12 @@ impl Decides {
             };
         };
         let beside = [
-            &CHOOSE, &QUESTIONS, &SCHEMA, &FORMAT, &GRAMMAR, &STOP, &HOST,
+            &CHOOSE, &QUESTIONS, &SCHEMA, &FORMAT, &GRAMMAR, &STOP, &THINK, &HOST,
         ];
-        let given = beside.into_iter().filter(|other| parsed.has(other));
-        parsed.only_one(&given.map(|other| (other, ())).collect::<Vec<_>>())?;
+        parsed.only_one(&beside.map(|other| (other, ())))?;
+        if parsed.has(&QUESTIONS) {
+            parsed.only_one(&[(&QUESTIONS, ()), (&OVERFLOW, ())])?;
+        }
         draws_nothing(&ask.turn.options)?;
         let what = match parsed.value(&QUESTIONS) {
             Some(_) if parsed.has(&SURE) => return Err(Error::usage("--sure needs --choose")),
@@ -136,18 +137,12 @@ impl Decides {
         over: &Arc<AtomicBool>,
     ) -> Result<(String, f64)> {
         ask.prompt = with_choices(&ask.prompt, words);
-        let mut request =
-            turn::Request::new(local.model(), ask.turn(), over.clone(), Instant::now())?;
-        if request.template_choice(local.pool())?.can("thinking") {
-            // Otherwise a choice would be scored as thinking.
-            request.turn.think.get_or_insert(Think::Off);
-        }
+        let request = turn::Request::new(local.model(), ask.turn(), over.clone(), Instant::now())?;
         let shares = choose(local.pool(), request, words, &mut |_| {})?;
-        let likeliest = (0..shares.len()).max_by(|a, b| shares[*a].total_cmp(&shares[*b]));
-        let likeliest = likeliest.expect("there are choices");
+        let likeliest = likeliest(&shares);
         let share = shares[likeliest];
         let word = match self.sure {
-            Some(least) if share < least => "unsure",
+            Some(least) if share < least => UNSURE,
             _ => words[likeliest].as_str(),
         };
         Ok((word.to_string(), share))

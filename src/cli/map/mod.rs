@@ -311,6 +311,13 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     } = MapArgs::read(parsed)?;
     let journal = resume.map(Journal::open).transpose()?;
     let (backend, lease) = match context.model_server(parsed)? {
+        Some(server) if decides.is_some() => {
+            let text = format!(
+                "--choose and --questions compute here: unset PUNA_HOST, which names {}",
+                server.address()
+            );
+            return Err(Error::usage(text));
+        }
         Some(server) => (Backend::Remote(Arc::new(server)), None),
         None => {
             let model = Arc::new(model::open(&context.store(), &ask.turn.model)?);

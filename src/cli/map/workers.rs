@@ -314,7 +314,7 @@ impl Job {
         };
         if let (Some(decides), Backend::Local(local)) = (&self.decides, &self.backend) {
             let (answer, probability) = decides.answer(local, ask, &self.over)?;
-            outcome.output = answer.trim_end().to_string();
+            outcome.output = answer;
             outcome.probability = probability;
             return Ok(());
         }

@@ -18,6 +18,7 @@ use crate::core::options::{Options, RETIRED};
 use crate::core::turn::{Input, OutputConstraint, Overflow, Part, ToolChoice, TurnRequest};
 use crate::format::reply::schema;
 use crate::format::wire::native;
+use crate::format::wire::options::of_sampling;
 
 /// A larger prompt on standard input is refused: it fits no context.
 pub const PROMPT_BYTES_MAX: u64 = 64 << 20;
@@ -194,30 +195,13 @@ fn check_stdin_once(parsed: &Parsed, prompt: bool) -> Result<()> {
     }
 }
 
-/// The options that have an effect where no token is drawn: those of a load and of a prompt.
-const WITHOUT_SAMPLING: [&str; 9] = [
-    "num_ctx",
-    "num_batch",
-    "num_gpu",
-    "main_gpu",
-    "use_mmap",
-    "use_mlock",
-    "adapter_scale",
-    "num_thread",
-    "parse_special",
-];
-
 /// Checks the options of a command that draws no token.
 ///
 /// # Errors
 /// `Usage` for an option of sampling.
 pub fn draws_nothing(options: &Options) -> Result<()> {
-    let given = options.sorted();
-    match given
-        .iter()
-        .find(|(name, _)| !WITHOUT_SAMPLING.contains(name))
-    {
-        Some((name, _)) => {
+    match of_sampling(options).next() {
+        Some(name) => {
             let text = format!("nothing is drawn here, so that '{name}' has no effect");
             Err(Error::usage(text))
         }

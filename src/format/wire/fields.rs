@@ -63,8 +63,16 @@ fn field<'a, T>(
 
 /// The names of an object's fields that are given and not among those known.
 pub fn unknown<'a>(object: &'a Json, known: &'a [&str]) -> impl Iterator<Item = &'a str> {
-    let given = object.as_object().into_iter().flatten();
-    let given = given.filter(|(_, value)| !value.is_null());
+    let object = object.as_object().into_iter();
+    object.flat_map(|object| unknown_in(object, known))
+}
+
+/// The same for a body.
+pub fn unknown_in<'a>(
+    body: &'a Map<String, Json>,
+    known: &'a [&str],
+) -> impl Iterator<Item = &'a str> {
+    let given = body.iter().filter(|(_, value)| !value.is_null());
     let names = given.map(|(name, _)| name.as_str());
     names.filter(|name| !known.contains(name))
 }

@@ -41,6 +41,26 @@ fn is_obeyed(name: &str, json: &Json) -> bool {
     }
 }
 
+/// The options that have an effect where no token is drawn: those of a load and of a prompt.
+const WITHOUT_SAMPLING: [&str; 9] = [
+    "num_ctx",
+    "num_batch",
+    "num_gpu",
+    "main_gpu",
+    "use_mmap",
+    "use_mlock",
+    "adapter_scale",
+    "num_thread",
+    "parse_special",
+];
+
+/// The names of the options given that only matter where a token is drawn.
+pub fn of_sampling(options: &Options) -> impl Iterator<Item = &'static str> {
+    let given = options.sorted().into_iter();
+    let names = given.map(|(name, _)| name);
+    names.filter(|name| !WITHOUT_SAMPLING.contains(name))
+}
+
 /// Options as a JSON object, sorted by name.
 pub fn to_json(options: &Options) -> Map<String, Json> {
     let json = |value: &Value| match value {

@@ -22,7 +22,7 @@ use crate::core::message::Think;
 use crate::core::options::Options;
 use crate::core::turn::Input;
 use crate::format::reply::Format;
-use crate::system::engine::{Event, Job, Sampling};
+use crate::system::engine::{Alternatives, Event, Job, Sampling};
 use template_choice::TemplateChoice;
 
 pub use events::{PromptProgress, Turn};
@@ -115,7 +115,7 @@ fn job(
             Some(format) => engine.specials()?.within(&format.tags()),
             None => Vec::new(),
         },
-        logprobs: turn.logprobs,
+        logprobs: turn.logprobs.map(Alternatives::Likeliest),
         guide: output_constraint::guide(request, format, &prompt.text, engine)?,
         thinking_budget: output_constraint::thinking_budget(
             request,

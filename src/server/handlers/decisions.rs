@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json};
 
 use super::models::{not_found, to_run};
+use crate::core::decision::Decision;
 use crate::core::error::{Class, Error, Result};
 use crate::core::json;
 use crate::core::network::JSON_KIND;
@@ -19,10 +20,28 @@ use crate::server::turn::{Errors, Headers, read};
 
 /// The name that TypeSafe's library sends if its user names no model.
 const ANY_MODEL: &str = "jev-latest";
+/// A model that gives all labels together less than this has not understood how to answer.
+const LABEL_MASS_MIN: f64 = 0.1;
+
+/// An API's errors: their bodies, and the status of a request that is wrong.
+struct Api {
+    errors: Errors,
+    wrong: u16,
+}
+
+const TYPESAFE: Api = Api {
+    errors: systemone::error_body,
+    // TypeSafe's clients tell a request that is wrong from one that cannot be met.
+    wrong: 422,
+};
+const OPENAI: Api = Api {
+    errors: openai_error,
+    wrong: 400,
+};
 
 /// `POST /v1/systemone`.
 pub fn systemone(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
-    let Some((exchange, body)) = read(exchange, &headers, systemone::error_body) else {
+    let Some((exchange, body)) = read(exchange, &headers, TYPESAFE.errors) else {
         return;
     };
     match body {
@@ -39,39 +58,30 @@ pub fn systemone(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
 
 /// `POST /v1/decisions`: OpenAI's body, or that of `/v1/systemone`.
 pub fn decisions(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
-    let Some((exchange, body)) = read(exchange, &headers, openai_error) else {
+    let Some((exchange, body)) = read(exchange, &headers, OPENAI.errors) else {
         return;
     };
-    let refuse = |exchange: Exchange, error: &Error| {
-        exchange.reply(failure(error, openai_error), &headers);
+    let is_typesafe = |body: &Map<String, Json>| {
+        body.contains_key("state") && body.get("questions").is_some_and(Json::is_object)
     };
-    let body = match body {
-        Ok(body) => body,
-        Err(error) => return refuse(exchange, &error),
-    };
-    if body.contains_key("state") && body.get("questions").is_some_and(Json::is_object) {
-        return typesafe(server, exchange, headers, &body);
+    if let Ok(body) = &body
+        && is_typesafe(body)
+    {
+        return typesafe(server, exchange, headers, body);
     }
-    let decoded = match openai::decode(&body) {
+    let decoded = body.and_then(|body| {
+        let decoded = openai::decode(&body);
+        decoded.map_err(|wrong| Error::usage(wrong.text()))
+    });
+    let decoded = match decoded {
         Ok(decoded) => decoded,
-        Err(wrong) => return refuse(exchange, &Error::usage(wrong.text())),
+        Err(error) => return exchange.reply(OPENAI.failure(&error), &headers),
     };
     let answer = decided(server, &exchange, &decoded.asked);
     let answer = answer.map(|(model, decided)| {
-        openai::encode(
-            &model,
-            &body,
-            &decoded,
-            (&decided.decisions, decided.tokens),
-        )
+        openai::encode(&model, &decoded, (&decided.decisions, decided.tokens))
     });
-    send(
-        server,
-        exchange,
-        (headers, &decoded.asked),
-        answer,
-        openai_error,
-    );
+    OPENAI.send(server, exchange, (headers, &decoded.asked), answer);
 }
 
 /// Answers a body of TypeSafe's.
@@ -85,61 +95,54 @@ fn typesafe(server: &Arc<Server>, exchange: Exchange, headers: Headers, body: &M
         let more = (decided.tokens, PROMPT_VERSION);
         systemone::encode(&model, &asked.questions, &decided.decisions, more)
     });
-    send(
-        server,
-        exchange,
-        (headers, &asked),
-        answer,
-        systemone::error_body,
-    );
-}
-
-/// Sends the answer, with the names of fields that had no effect.
-fn send(
-    server: &Server,
-    exchange: Exchange,
-    (mut headers, asked): (Headers, &Asked),
-    answer: Result<Json>,
-    errors: Errors,
-) {
-    let model = asked.model.as_deref().unwrap_or_default();
-    headers.extend(notices::ignored(server, model, &asked.ignored));
-    let reply = match answer {
-        Ok(body) => Reply {
-            status: 200,
-            kind: JSON_KIND,
-            body: json::line(&body),
-            ..Reply::default()
-        },
-        Err(error) => failure(&error, errors),
-    };
-    exchange.reply(reply, &headers);
+    TYPESAFE.send(server, exchange, (headers, &asked), answer);
 }
 
 /// A body that is wrong, in TypeSafe's format.
 fn invalid(wrong: &Wrong) -> Reply {
     Reply {
-        status: 422,
+        status: TYPESAFE.wrong,
         kind: JSON_KIND,
         body: json::line(&systemone::invalid(wrong)),
         ..Reply::default()
     }
 }
 
-/// An error in the format of the API.
-fn failure(error: &Error, errors: Errors) -> Reply {
-    let native = error_reply(error);
-    // TypeSafe's clients tell a request that is wrong from one that cannot be met.
-    let is_typesafe = errors("", 422)["detail"].is_object();
-    let status = match error.class() {
-        Class::TooLong | Class::Usage if is_typesafe => 422,
-        _ => native.status,
-    };
-    let text = error.public_text();
-    Reply {
-        status,
-        body: json::line(&errors(&text, status)),
-        ..native
+impl Api {
+    /// Sends the answer, with the names of fields that had no effect.
+    fn send(
+        &self,
+        server: &Server,
+        exchange: Exchange,
+        (mut headers, asked): (Headers, &Asked),
+        answer: Result<Json>,
+    ) {
+        let model = asked.model.as_deref().unwrap_or_default();
+        headers.extend(notices::ignored(server, model, &asked.ignored));
+        let reply = match answer {
+            Ok(body) => Reply {
+                status: 200,
+                kind: JSON_KIND,
+                body: json::line(&body),
+                ..Reply::default()
+            },
+            Err(error) => self.failure(&error),
+        };
+        exchange.reply(reply, &headers);
+    }
+
+    /// An error in the format of the API.
+    fn failure(&self, error: &Error) -> Reply {
+        let native = error_reply(error);
+        let status = match error.class() {
+            Class::TooLong | Class::Usage => self.wrong,
+            _ => native.status,
+        };
+        Reply {
+            status,
+            body: json::line(&(self.errors)(&error.public_text(), status)),
+            ..native
+        }
     }
 }
 
@@ -162,21 +165,15 @@ fn decided(server: &Server, exchange: &Exchange, asked: &Asked) -> Result<(Strin
         cancel: exchange.watch().gone(),
     };
     let decided = decide::decide(&server.pool, &request, &mut |_| {})?;
-    for (question, decision) in asked.questions.iter().zip(&decided.decisions) {
-        if decision.label_mass < LABEL_MASS_MIN {
-            let text = "the model gives the labels of a question little probability";
-            (server.log)(&format!(
-                "{name}: {text}: {:.3} ({} answers)",
-                decision.label_mass,
-                question.answers.count()
-            ));
-        }
+    let is_low = |decision: &&Decision| decision.label_mass < LABEL_MASS_MIN;
+    let low = decided.decisions.iter().filter(is_low).count();
+    if low > 0 {
+        let all = decided.decisions.len();
+        let text = "the model gives the labels little probability";
+        (server.log)(&format!("{name}: {text}, in {low} of {all} questions"));
     }
     Ok((name.to_string(), decided))
 }
-
-/// A model that gives all labels together less than this has not understood how to answer.
-const LABEL_MASS_MIN: f64 = 0.1;
 
 /// The model that is named, else that of the setting, else the only one that is loaded.
 fn model(server: &Server, asked: &Asked) -> Result<String> {

@@ -6,6 +6,7 @@ use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use super::grammar::Guide;
+use super::logprobs::Alternatives;
 use super::sampler::Sampling;
 use super::speculation::Drafts;
 use super::thinking_budget::ThinkingBudget;
@@ -23,8 +24,8 @@ pub struct Job {
     pub sampling: Sampling,
     /// Special tokens whose text belongs to the answer: thinking tags and tool-call syntax. Sorted.
     pub visible: Vec<i32>,
-    /// Report the logprob of each token, and those of this many likeliest tokens in its place.
-    pub logprobs: Option<usize>,
+    /// Report the logprob of each token, and those of these tokens in its place.
+    pub logprobs: Option<Alternatives>,
     /// The grammar that constrains the answer.
     pub guide: Option<Guide>,
     /// The thinking budget.

@@ -9,9 +9,23 @@ use crate::core::message::Logprob;
 /// Logits compared at once.
 const BLOCK: usize = 32;
 
-/// The logprob of the token that was chosen from `logits`, with the `count` likeliest.
-pub fn describe(vocab: LlamaVocab, logits: &[f32], chosen: LlamaToken, count: usize) -> Logprob {
-    let (logprob, top) = logprobs(logits, chosen.0, count);
+/// The tokens whose logprobs are reported beside that of the chosen one.
+#[derive(Debug, Clone)]
+pub enum Alternatives {
+    /// This many of the likeliest.
+    Likeliest(usize),
+    /// These ids, in this order.
+    Ids(Vec<i32>),
+}
+
+/// The logprob of the token that was chosen from `logits`, with those of its alternatives.
+pub fn describe(
+    vocab: LlamaVocab,
+    logits: &[f32],
+    chosen: LlamaToken,
+    wanted: &Alternatives,
+) -> Logprob {
+    let (logprob, top) = logprobs(logits, chosen.0, wanted);
     let one = |id, logprob| Logprob {
         id,
         bytes: vocab.token_to_piece(LlamaToken(id), true, None),
@@ -27,9 +41,8 @@ pub fn describe(vocab: LlamaVocab, logits: &[f32], chosen: LlamaToken, count: us
     }
 }
 
-/// The logarithm of the probability of `chosen`, and the `count` likeliest tokens with theirs, the
-/// likeliest first.
-fn logprobs(logits: &[f32], chosen: i32, count: usize) -> (f32, Vec<(i32, f32)>) {
+/// The logarithm of the probability of `chosen`, and the alternatives with theirs.
+fn logprobs(logits: &[f32], chosen: i32, wanted: &Alternatives) -> (f32, Vec<(i32, f32)>) {
     let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits
         .iter()
@@ -37,13 +50,16 @@ fn logprobs(logits: &[f32], chosen: i32, count: usize) -> (f32, Vec<(i32, f32)>)
         .sum();
     let norm = f64::from(highest) + sum.ln();
     let logprob = |logit: f32| (f64::from(logit) - norm) as f32;
-    let top = likeliest(logits, count)
-        .into_iter()
-        .map(|(id, logit)| (id, logprob(logit)));
-    let chosen = usize::try_from(chosen)
-        .ok()
-        .and_then(|id| logits.get(id).copied());
-    (logprob(chosen.unwrap_or(f32::NEG_INFINITY)), top.collect())
+    let logit = |id: i32| {
+        let known = usize::try_from(id).ok().and_then(|id| logits.get(id));
+        known.copied().unwrap_or(f32::NEG_INFINITY)
+    };
+    let top = match wanted {
+        Alternatives::Likeliest(count) => likeliest(logits, *count),
+        Alternatives::Ids(ids) => ids.iter().map(|id| (*id, logit(*id))).collect(),
+    };
+    let top = top.into_iter().map(|(id, logit)| (id, logprob(logit)));
+    (logprob(logit(chosen)), top.collect())
 }
 
 /// The ids and logits of the `count` likeliest tokens, the likeliest first, ties by id. NaN and minus
@@ -108,14 +124,17 @@ mod tests {
     #[test]
     fn probabilities_add_up_to_one() {
         let logits = [1.0, 3.0, 2.0, -50.0];
-        let (chosen, top) = logprobs(&logits, 2, 4);
+        let (chosen, top) = logprobs(&logits, 2, &Alternatives::Likeliest(4));
         let ids: Vec<i32> = top.iter().map(|(id, _)| *id).collect();
         assert_eq!(ids, [1, 2, 0, 3]);
         assert_eq!(chosen, top[1].1);
         let sum: f32 = top.iter().map(|(_, logprob)| logprob.exp()).sum();
         assert!((sum - 1.0).abs() < 1e-6);
-        assert_eq!(logprobs(&logits, 0, 2).1.len(), 2);
-        assert!(logprobs(&logits, 0, 0).1.is_empty());
-        assert_eq!(logprobs(&logits, 0, 9).1.len(), 4);
+        let count = |most| logprobs(&logits, 0, &Alternatives::Likeliest(most)).1.len();
+        assert_eq!([count(2), count(0), count(9)], [2, 0, 4]);
+        let ids = Alternatives::Ids(vec![3, 1, 9]);
+        let (_, named) = logprobs(&logits, 2, &ids);
+        assert_eq!(named[..2], [top[3], top[0]]);
+        assert_eq!(named[2], (9, f32::NEG_INFINITY));
     }
 }

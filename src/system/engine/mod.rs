@@ -42,6 +42,7 @@ mod worker;
 
 pub use backend::Backend;
 pub use job::{Event, Job};
+pub use logprobs::Alternatives;
 pub use spec::{Context, Facts, JOBS_MAX, Spec};
 
 use std::borrow::Cow;

@@ -398,10 +398,8 @@ impl<'a> Worker<'a> {
         {
             return job.fail(error);
         }
-        let logprobs = job
-            .request
-            .logprobs
-            .map(|count| logprobs::describe(vocab, logits, token, count));
+        let wanted = job.request.logprobs.as_ref();
+        let logprobs = wanted.map(|wanted| logprobs::describe(vocab, logits, token, wanted));
         job.push(token, bytes, logprobs);
         if let Some(reason) = job.limit() {
             return job.end(reason);

@@ -8,6 +8,10 @@ use serde_json::{Map, Value as Json};
 use crate::core::decision::Question;
 use crate::core::duration::KeepAlive;
 use crate::core::options::Options;
+use crate::format::wire::options::keep_alive;
+
+/// Most questions of a request.
+const QUESTIONS_MAX: usize = 400;
 
 /// A decoded request for decisions.
 #[derive(Debug)]
@@ -82,6 +86,38 @@ fn plain(value: &Json) -> String {
         Json::Null => String::new(),
         other => other.to_string(),
     }
+}
+
+/// The same, for a field that may hold no bare boolean or number.
+fn worded(value: &Json) -> Result<String> {
+    match value {
+        Json::Bool(_) | Json::Number(_) => {
+            Err(Wrong::at(&[], "must be a string, an object or a list"))
+        }
+        value => Ok(plain(value)),
+    }
+}
+
+/// Checks how many there are of something.
+fn bounded(count: usize, (least, most): (usize, usize), what: &str) -> Result<()> {
+    let text = match count {
+        0 => format!("has no {what}"),
+        _ if count < least => format!("needs {least} {what}s at least"),
+        _ if count > most => format!("has more than {most} {what}s"),
+        _ => return Ok(()),
+    };
+    Err(Wrong::at(&[], text))
+}
+
+/// Checks how many questions there are.
+fn bounded_questions(count: usize) -> Result<()> {
+    bounded(count, (1, QUESTIONS_MAX), "question").map_err(|wrong| wrong.under(&["questions"]))
+}
+
+/// How long the model stays loaded, as a body says.
+fn stays(body: &Map<String, Json>) -> Result<Option<KeepAlive>> {
+    let given = keep_alive(body.get("keep_alive"));
+    given.map_err(|error| Wrong::at(&["keep_alive"], error.to_string()))
 }
 
 /// The model that a body names.

@@ -2,13 +2,10 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::{Asked, Result, Wrong, model, plain, refuse};
+use super::{Asked, Result, Wrong, bounded, bounded_questions, model, plain, refuse, stays};
 use crate::core::decision::{Answers, Decision, LEVELS_MAX, OPTIONS_MAX, Question};
 use crate::core::options::Options;
-use crate::format::wire::fields::short;
-use crate::format::wire::options::keep_alive;
-
-use super::systemone::QUESTIONS_MAX;
+use crate::format::wire::fields::{short, unknown_in};
 
 /// The fields that are read here or change nothing in an answer.
 const FIELDS: &[&str] = &[
@@ -24,7 +21,7 @@ const FIELDS: &[&str] = &[
     "user",
 ];
 
-/// A question's name, if it has one, and the typed values of its choices: an answer repeats them.
+/// A question's name, if it has one, and the typed values of its choices or the labels of its levels: an answer repeats them.
 type Repeated = (Json, Vec<Json>);
 
 /// A decoded request, with what its answers repeat.
@@ -57,18 +54,14 @@ pub fn decode(body: &Map<String, Json>) -> Result<Decoded> {
         return Err(Wrong::at(&["input"], "must not be blank"));
     }
     let (questions, repeated) = listed(body)?.into_iter().unzip();
-    let stays = keep_alive(body.get("keep_alive"));
-    let others = body
-        .iter()
-        .filter(|(name, value)| !value.is_null() && !FIELDS.contains(&name.as_str()));
     Ok(Decoded {
         asked: Asked {
             model: model(body)?,
             state,
             questions,
             options: Options::default(),
-            keep_alive: stays.map_err(|error| Wrong::at(&["keep_alive"], error.to_string()))?,
-            ignored: others.map(|(name, _)| name.clone()).collect(),
+            keep_alive: stays(body)?,
+            ignored: unknown_in(body, FIELDS).map(str::to_string).collect(),
         },
         repeated,
     })
@@ -89,16 +82,7 @@ pub fn questions(body: &Map<String, Json>) -> Result<Vec<Question>> {
 fn listed(body: &Map<String, Json>) -> Result<Vec<(Question, Repeated)>> {
     let given = body.get("questions").and_then(Json::as_array);
     let given = given.ok_or_else(|| Wrong::at(&["questions"], "must be a list of questions"))?;
-    match given.len() {
-        0 => return Err(Wrong::at(&["questions"], "has no question")),
-        1..=QUESTIONS_MAX => {}
-        _ => {
-            return Err(Wrong::at(
-                &["questions"],
-                format!("has more than {QUESTIONS_MAX} questions"),
-            ));
-        }
-    }
+    bounded_questions(given.len())?;
     let read = given.iter().enumerate().map(|(index, value)| {
         let read = question(index, value);
         read.map_err(|wrong| wrong.under(&["questions", &index.to_string()]))
@@ -108,11 +92,9 @@ fn listed(body: &Map<String, Json>) -> Result<Vec<(Question, Repeated)>> {
 
 /// An item of the input as text: what was said, by whom if not by the user; a call, and what came of it.
 fn item_text(item: &Json) -> Result<String> {
-    let kind = item["type"].as_str().unwrap_or("message");
-    let text = |value: &Json| parts(value);
-    match kind {
+    match item["type"].as_str().unwrap_or("message") {
         "message" => {
-            let content = text(&item["content"]).map_err(|wrong| wrong.under(&["content"]))?;
+            let content = parts(&item["content"]).map_err(|wrong| wrong.under(&["content"]))?;
             Ok(match item["role"].as_str() {
                 Some("user") | None => content,
                 Some(role) => format!("{role}: {content}"),
@@ -126,7 +108,7 @@ fn item_text(item: &Json) -> Result<String> {
             Ok(format!("call {}: {}", plain(&item["name"]), plain(given)))
         }
         "function_call_output" | "custom_tool_call_output" => {
-            Ok(format!("result: {}", text(&item["output"])?))
+            Ok(format!("result: {}", parts(&item["output"])?))
         }
         other => Err(Wrong::at(
             &["type"],
@@ -174,13 +156,10 @@ fn question(index: usize, value: &Json) -> Result<(Question, Repeated)> {
     if instructions.trim().is_empty() {
         return Err(Wrong::at(&["instructions"], "must ask something"));
     }
-    let (answers, values) = match value["type"].as_str() {
+    let (answers, repeated) = match value["type"].as_str() {
         Some("predicate") => (Answers::NoYes(Default::default()), Vec::new()),
         Some("choice") => choices(&value["choices"]).map_err(|wrong| wrong.under(&["choices"]))?,
-        Some("score") => (
-            levels(&value["levels"]).map_err(|wrong| wrong.under(&["levels"]))?,
-            Vec::new(),
-        ),
+        Some("score") => levels(&value["levels"]).map_err(|wrong| wrong.under(&["levels"]))?,
         Some(other) => {
             let text = format!("must be predicate, choice or score, not '{}'", short(other));
             return Err(Wrong::at(&["type"], text));
@@ -188,27 +167,20 @@ fn question(index: usize, value: &Json) -> Result<(Question, Repeated)> {
         None => return Err(Wrong::at(&["type"], "is required")),
     };
     let question = Question {
-        id: index.to_string(),
+        id: name
+            .as_str()
+            .map_or_else(|| index.to_string(), str::to_string),
         instructions,
         answers,
     };
-    Ok((question, (name, values)))
+    Ok((question, (name, repeated)))
 }
 
 fn choices(given: &Json) -> Result<(Answers, Vec<Json>)> {
     let given = given
         .as_array()
         .ok_or_else(|| Wrong::at(&[], "must be a list of choices"))?;
-    match given.len() {
-        0 | 1 => return Err(Wrong::at(&[], "needs two choices at least")),
-        2..=OPTIONS_MAX => {}
-        _ => {
-            return Err(Wrong::at(
-                &[],
-                format!("has more than {OPTIONS_MAX} choices"),
-            ));
-        }
-    }
+    bounded(given.len(), (2, OPTIONS_MAX), "choice")?;
     let (mut options, mut values) = (Vec::new(), Vec::new());
     for (index, choice) in given.iter().enumerate() {
         let value = match &choice["value"] {
@@ -230,64 +202,53 @@ fn choices(given: &Json) -> Result<(Answers, Vec<Json>)> {
     Ok((Answers::Choice(options), values))
 }
 
-fn levels(given: &Json) -> Result<Answers> {
+fn levels(given: &Json) -> Result<(Answers, Vec<Json>)> {
     let given = given
         .as_array()
         .ok_or_else(|| Wrong::at(&[], "must be a list of levels, the lowest first"))?;
-    match given.len() {
-        0 | 1 => return Err(Wrong::at(&[], "needs two levels at least")),
-        2..=LEVELS_MAX => {}
-        _ => return Err(Wrong::at(&[], format!("has more than {LEVELS_MAX} levels"))),
-    }
+    bounded(given.len(), (2, LEVELS_MAX), "level")?;
     let one = |(index, level): (usize, &Json)| {
         let label = level["label"].as_str().filter(|label| !label.is_empty());
         let label =
             label.ok_or_else(|| Wrong::at(&[&index.to_string(), "label"], "must be a text"))?;
-        Ok(match plain(&level["description"]) {
-            means if means.is_empty() => label.to_string(),
-            means => format!("{label} - {means}"),
-        })
+        let means = plain(&level["description"]);
+        let both: Vec<&str> = [label, &means]
+            .into_iter()
+            .filter(|text| !text.is_empty())
+            .collect();
+        Ok((both.join(" - "), Json::from(label)))
     };
-    given
+    let levels = given
         .iter()
         .enumerate()
         .map(one)
-        .collect::<Result<_>>()
-        .map(Answers::Score)
+        .collect::<Result<Vec<_>>>()?;
+    let (levels, labels) = levels.into_iter().unzip();
+    Ok((Answers::Score(levels), labels))
 }
 
-/// The whole response; `labels` are those of the request's levels.
-pub fn encode(
-    model: &str,
-    body: &Map<String, Json>,
-    decoded: &Decoded,
-    (decisions, tokens): (&[Decision], usize),
-) -> Json {
-    let given = body.get("questions").and_then(Json::as_array);
-    let all = decisions.iter().enumerate().zip(&decoded.repeated);
-    let answers = all.map(|((index, decision), (name, values))| {
+/// The whole response.
+pub fn encode(model: &str, decoded: &Decoded, (decisions, tokens): (&[Decision], usize)) -> Json {
+    let questions = decoded.asked.questions.iter();
+    let all = questions.zip(&decoded.repeated).zip(decisions);
+    let answers = all.map(|((question, (name, repeated)), decision)| {
         let p = &decision.probabilities;
-        match decoded.asked.questions[index].answers {
+        match question.answers {
             Answers::NoYes(_) => json!({ "type": "predicate", "name": name, "probability": p[1] }),
             Answers::Choice(_) => {
-                let all = values.iter().zip(p);
-                let all: Vec<Json> = all
-                    .map(|(value, p)| json!({ "value": value, "probability": p }))
-                    .collect();
+                let all = repeated.iter().zip(p);
+                let all = all.map(|(value, p)| json!({ "value": value, "probability": p }));
                 json!({
                     "type": "choice",
                     "name": name,
-                    "choice": values[decision.likeliest()],
-                    "probabilities": all,
+                    "choice": repeated[decision.likeliest()],
+                    "probabilities": all.collect::<Vec<_>>(),
                     "confidence": decision.confidence_of_choice(),
                 })
             }
             Answers::Score(_) => {
-                let label = |level: usize| given.map(|all| &all[index]["levels"][level]["label"]);
-                let all = p.iter().enumerate();
-                let all = all.map(
-                    |(level, p)| json!({ "value": level, "label": label(level), "probability": p }),
-                );
+                let all = repeated.iter().zip(p).enumerate();
+                let all = all.map(|(level, (label, p))| json!({ "value": level, "label": label, "probability": p }));
                 json!({
                     "type": "score",
                     "name": name,
@@ -330,7 +291,7 @@ mod tests {
             probabilities: vec![0.1, 0.2, 0.7],
             label_mass: 1.0,
         };
-        let answer = encode("m", body, &decoded, (&[decision], 5));
+        let answer = encode("m", &decoded, (&[decision], 5));
         assert_eq!(answer["answers"][0]["choice"], false);
         assert_eq!(answer["answers"][0]["probabilities"][1]["value"], "true");
         assert_eq!(answer["answers"][0]["name"], Json::Null);

@@ -2,14 +2,11 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::{Asked, Result, Wrong, model, plain, refuse};
+use super::{Asked, Result, Wrong, bounded, bounded_questions, model, refuse, stays, worded};
 use crate::core::decision::{Answers, Decision, LEVELS_MAX, OPTIONS_MAX, Question};
 use crate::core::options::Options;
-use crate::format::wire::fields::short;
-use crate::format::wire::options::{from_json, keep_alive};
-
-/// Most questions of a request.
-pub const QUESTIONS_MAX: usize = 400;
+use crate::format::wire::fields::{short, unknown_in};
+use crate::format::wire::options::{from_json, not_obeyed, of_sampling};
 
 /// The fields that are read here or change nothing in an answer.
 const FIELDS: &[&str] = &[
@@ -31,35 +28,29 @@ pub fn decode(body: &Map<String, Json>) -> Result<Asked> {
     let state = match body.get("state") {
         None => return Err(Wrong::at(&["state"], "is required")),
         Some(Json::Null) => return Err(Wrong::at(&["state"], "must not be null")),
-        Some(Json::Bool(_) | Json::Number(_)) => {
-            return Err(Wrong::at(
-                &["state"],
-                "must be a string, an object or a list",
-            ));
-        }
-        Some(state) => plain(state),
+        Some(state) => worded(state).map_err(|wrong| wrong.under(&["state"]))?,
     };
     if state.trim().is_empty() {
         return Err(Wrong::at(&["state"], "must not be blank"));
     }
+    let mut ignored: Vec<String> = unknown_in(body, FIELDS).map(str::to_string).collect();
     let options = match body.get("options") {
         None | Some(Json::Null) => Options::default(),
         Some(Json::Object(given)) => {
+            ignored.extend(not_obeyed("options.", given));
             from_json(given).map_err(|error| Wrong::at(&["options"], error.to_string()))?
         }
         Some(_) => return Err(Wrong::at(&["options"], "must be an object")),
     };
-    let stays = keep_alive(body.get("keep_alive"));
-    let others = body
-        .iter()
-        .filter(|(name, value)| !value.is_null() && !FIELDS.contains(&name.as_str()));
+    // Nothing is drawn, so that options of sampling have no effect.
+    ignored.extend(of_sampling(&options).map(|name| format!("options.{name}")));
     Ok(Asked {
         model: model(body)?,
         state,
         questions: questions(body.get("questions"))?,
         options,
-        keep_alive: stays.map_err(|error| Wrong::at(&["keep_alive"], error.to_string()))?,
-        ignored: others.map(|(name, _)| name.clone()).collect(),
+        keep_alive: stays(body)?,
+        ignored,
     })
 }
 
@@ -71,18 +62,10 @@ pub fn questions(given: Option<&Json>) -> Result<Vec<Question>> {
     let place = &["questions"];
     let given = match given {
         None | Some(Json::Null) => return Err(Wrong::at(place, "is required")),
-        Some(Json::Object(given)) if given.is_empty() => {
-            return Err(Wrong::at(place, "has no question"));
-        }
-        Some(Json::Object(given)) if given.len() > QUESTIONS_MAX => {
-            return Err(Wrong::at(
-                place,
-                format!("has more than {QUESTIONS_MAX} questions"),
-            ));
-        }
         Some(Json::Object(given)) => given,
         Some(_) => return Err(Wrong::at(place, "must be an object of questions")),
     };
+    bounded_questions(given.len())?;
     let one = |(id, value): (&String, &Json)| {
         let read = question(id, value);
         read.map_err(|wrong| wrong.under(&["questions", id]))
@@ -94,30 +77,20 @@ fn question(id: &str, value: &Json) -> Result<Question> {
     if id.is_empty() {
         return Err(Wrong::at(&[], "an id must not be empty"));
     }
-    let Some(fields) = value.as_object() else {
+    if !value.is_object() {
         return Err(Wrong::at(&[], "must be an object"));
-    };
-    let instructions = match fields.get("instructions") {
-        None | Some(Json::Null) => String::new(),
-        Some(Json::Bool(_) | Json::Number(_)) => {
-            return Err(Wrong::at(
-                &["instructions"],
-                "must be a string, an object or a list",
-            ));
-        }
-        Some(given) => plain(given),
-    };
-    let criteria = fields.get("criteria").filter(|given| !given.is_null());
-    let answers = match fields
-        .get("type")
-        .map(|kind| kind.as_str().unwrap_or_default())
-    {
-        None => return Err(Wrong::at(&["type"], "is required")),
-        Some("noul") => no_yes(criteria),
-        Some("choice") => choice(criteria),
-        Some("score") => score(criteria),
-        Some(other) => {
-            let text = format!("must be noul, choice or score, not '{}'", short(other));
+    }
+    let instructions = worded(&value["instructions"]);
+    let instructions = instructions.map_err(|wrong| wrong.under(&["instructions"]))?;
+    let criteria = Some(&value["criteria"]).filter(|given| !given.is_null());
+    let answers = match (value.get("type"), value["type"].as_str()) {
+        (None, _) => return Err(Wrong::at(&["type"], "is required")),
+        (_, Some("noul")) => no_yes(criteria),
+        (_, Some("choice")) => choice(criteria),
+        (_, Some("score")) => score(criteria),
+        (_, other) => {
+            let other = short(other.unwrap_or_default());
+            let text = format!("must be noul, choice or score, not '{other}'");
             return Err(Wrong::at(&["type"], text));
         }
     };
@@ -138,20 +111,14 @@ fn no_yes(criteria: Option<&Json>) -> Result<Answers> {
     let Some(criteria) = criteria else {
         return Ok(Answers::NoYes(Default::default()));
     };
-    let fields = criteria.as_object();
-    let fields = fields.ok_or_else(|| Wrong::at(&[], "must be an object with true and false"))?;
-    if let Some(other) = fields
-        .keys()
-        .find(|name| !matches!(name.as_str(), "true" | "false"))
-    {
+    let Json::Object(fields) = criteria else {
+        return Err(Wrong::at(&[], "must be an object with true and false"));
+    };
+    let mut names = fields.keys();
+    if let Some(other) = names.find(|name| !["true", "false"].contains(&name.as_str())) {
         return Err(Wrong::at(&[other], "is neither true nor false"));
     }
-    let means = |name: &str| match fields.get(name) {
-        Some(Json::Bool(_) | Json::Number(_)) => {
-            Err(Wrong::at(&[name], "must be a string, an object or a list"))
-        }
-        given => Ok(given.map(plain).unwrap_or_default()),
-    };
+    let means = |name: &str| worded(&criteria[name]).map_err(|wrong| wrong.under(&[name]));
     Ok(Answers::NoYes([means("false")?, means("true")?]))
 }
 
@@ -161,28 +128,13 @@ fn choice(criteria: Option<&Json>) -> Result<Answers> {
         Some(Json::Object(options)) => options,
         Some(_) => return Err(Wrong::at(&[], "must be an object: option to description")),
     };
-    match options.len() {
-        0 => return Err(Wrong::at(&[], "has no option")),
-        1..=OPTIONS_MAX => {}
-        _ => {
-            return Err(Wrong::at(
-                &[],
-                format!("has more than {OPTIONS_MAX} options"),
-            ));
-        }
-    }
-    let one = |(name, means): (&String, &Json)| match means {
-        Json::Bool(_) | Json::Number(_) => Err(Wrong::at(
-            &[name],
-            "must be null, a string, an object or a list",
-        )),
-        means => Ok((name.clone(), plain(means))),
+    bounded(options.len(), (1, OPTIONS_MAX), "option")?;
+    let one = |(name, means): (&String, &Json)| {
+        let means = worded(means).map_err(|wrong| wrong.under(&[name]));
+        Ok((name.clone(), means?))
     };
-    options
-        .iter()
-        .map(one)
-        .collect::<Result<_>>()
-        .map(Answers::Choice)
+    let options = options.iter().map(one).collect::<Result<_>>();
+    options.map(Answers::Choice)
 }
 
 fn score(criteria: Option<&Json>) -> Result<Answers> {
@@ -191,24 +143,16 @@ fn score(criteria: Option<&Json>) -> Result<Answers> {
         Some(Json::Array(levels)) => levels,
         Some(_) => return Err(Wrong::at(&[], "must be a list of levels, the lowest first")),
     };
-    match levels.len() {
-        0 => return Err(Wrong::at(&[], "has no level")),
-        1..=LEVELS_MAX => {}
-        _ => return Err(Wrong::at(&[], format!("has more than {LEVELS_MAX} levels"))),
-    }
-    let one = |(index, level): (usize, &Json)| match level {
-        Json::Null | Json::Bool(_) | Json::Number(_) => Err(Wrong::at(
-            &[&index.to_string()],
-            "must be a string, an object or a list",
-        )),
-        level => Ok(plain(level)),
+    bounded(levels.len(), (1, LEVELS_MAX), "level")?;
+    let one = |(index, level): (usize, &Json)| {
+        let read = match level {
+            Json::Null => Err(Wrong::at(&[], "must not be null")),
+            level => worded(level),
+        };
+        read.map_err(|wrong| wrong.under(&[&index.to_string()]))
     };
-    levels
-        .iter()
-        .enumerate()
-        .map(one)
-        .collect::<Result<_>>()
-        .map(Answers::Score)
+    let levels = levels.iter().enumerate().map(one).collect::<Result<_>>();
+    levels.map(Answers::Score)
 }
 
 /// The answer to one question.
@@ -283,7 +227,6 @@ pub fn error_body(message: &str, status: u16) -> Json {
         401 => "authentication_error",
         403 => "permission_error",
         404 => "not_found_error",
-        413 | 422 => "invalid_request_error",
         429 => "rate_limit_error",
         400..=499 => "invalid_request_error",
         503 => "overloaded_error",
@@ -340,7 +283,7 @@ mod tests {
             (
                 json!({"a": {"type": "score", "instructions": "?", "criteria": ["x", null]}}),
                 "questions.a.criteria.1",
-                "must be a string, an object or a list",
+                "must not be null",
             ),
         ] {
             let wrong = read(questions).unwrap_err();

@@ -15,7 +15,7 @@ use serde_json::{Map, Value as Json, json};
 
 use form::{format, tool_choice};
 
-use super::fields::wrong;
+use super::fields::{unknown_in, wrong};
 use super::further;
 use super::native::{self, EmbedRequest, decode};
 use super::options::{from_json, not_obeyed};
@@ -110,6 +110,16 @@ const CHAT_FIELDS: &[&str] = &[
     "safety_identifier",
     "verbosity",
 ];
+/// Those of a request for embeddings.
+const EMBEDDING_FIELDS: &[&str] = &[
+    "model",
+    "input",
+    "dimensions",
+    "encoding_format",
+    "keep_alive",
+    "options",
+    "user",
+];
 /// Those of a completion only.
 const COMPLETION_FIELDS: &[&str] = &["prompt", "suffix"];
 
@@ -192,24 +202,15 @@ pub fn embedding(body: &Map<String, Json>) -> Result<(EmbedRequest, bool)> {
         Some(_) => return Err(Error::usage("invalid input type")),
     };
     let object = body.get("options").and_then(Json::as_object);
-    const KNOWN: [&str; 7] = [
-        "model",
-        "input",
-        "dimensions",
-        "encoding_format",
-        "keep_alive",
-        "options",
-        "user",
-    ];
-    let mut rest = body.clone();
-    rest.retain(|name, _| !KNOWN.contains(&name.as_str()));
+    let names = unknown_in(body, EMBEDDING_FIELDS);
+    let rest = names.map(|name| (name.to_string(), body[name].clone()));
     let request = EmbedRequest {
         keep_alive: body.get("keep_alive").cloned(),
         options: object.cloned().unwrap_or_default(),
         model: text(body, "model")?.to_string(),
         input,
         dimensions: integer(body, "dimensions")?.unwrap_or(0),
-        rest,
+        rest: rest.collect(),
         ..EmbedRequest::default()
     };
     Ok((request, encoding == "base64"))
