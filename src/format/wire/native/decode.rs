@@ -167,10 +167,11 @@ fn common(common: Common, is_empty: bool, rest: &Map<String, Json>) -> Result<Tu
         constraint: constraint(common.format.as_ref(), &common.grammar)?,
         logprobs,
         // Unloading a model needs no options, so a wrong one is no reason to keep it.
-        options: if is_empty && keep_alive == Some(KeepAlive::For(Duration::ZERO)) {
-            Options::default()
-        } else {
-            from_json(&common.options)?
+        options: match from_json(&common.options) {
+            Err(_) if is_empty && keep_alive == Some(KeepAlive::For(Duration::ZERO)) => {
+                Options::default()
+            }
+            options => options?,
         },
         keep_alive,
         shift: common.shift.unwrap_or(true) && overflow != Overflow::Error,
