@@ -130,11 +130,8 @@ impl Worker<'_> {
             Some(restored) => restored,
             None => {
                 let jobs = &self.jobs;
-                if found.is_saved() {
-                    let is_idle = |at: usize| jobs[at].is_none() && at != index;
-                    self.cache.free(needed, is_idle);
-                }
-                self.cache.begin(index, found)
+                let is_idle = |at: usize| jobs[at].is_none() && at != index;
+                self.cache.begin(index, found, (needed, is_idle))
             }
         };
         let candidate_common = job.candidate.take().map_or(0, |candidate| candidate.common);

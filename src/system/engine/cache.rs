@@ -74,11 +74,6 @@ impl Found {
     pub fn is_in(self, mut indexes: impl Iterator<Item = usize>) -> bool {
         indexes.any(|index| self.source == Source::SequenceState(index))
     }
-
-    /// True if it is a saved sequence.
-    pub fn is_saved(self) -> bool {
-        matches!(self.source, Source::SavedSequences(_))
-    }
 }
 
 /// Where a prefix was found.
@@ -219,18 +214,32 @@ impl<'a> Cache<'a> {
     /// The idle sequence for a prompt: the one that it resumes from, else an empty one, else the least
     /// recently used.
     pub fn place(&self, found: Found, is_idle: impl Fn(usize) -> bool) -> Option<usize> {
-        match found.source {
-            Source::SequenceState(index) if is_idle(index) && found.tokens == self.count(index) => {
-                return Some(index);
-            }
-            _ => {}
+        if let Source::SequenceState(index) = found.source
+            && is_idle(index)
+            && found.tokens == self.count(index)
+        {
+            return Some(index);
         }
         let idle = (0..self.sequences.len()).filter(|index| is_idle(*index));
         idle.min_by_key(|index| (self.count(*index) > 0, self.used_at(*index)))
     }
 
-    /// Replaces a sequence by the prefix that was found. Returns the number of tokens that are there then.
-    pub fn begin(&mut self, index: usize, found: Found) -> usize {
+    /// Replaces a sequence by the prefix that was found, for a prompt that needs this many cells. Returns the number of
+    /// tokens that are there then.
+    pub fn begin(
+        &mut self,
+        index: usize,
+        found: Found,
+        (cells_needed, is_idle): (usize, impl Fn(usize) -> bool),
+    ) -> usize {
+        // Saving others may drop saved ones, but not this one.
+        let saved = match found.source {
+            Source::SavedSequences(id) => self.saved.take(id),
+            _ => None,
+        };
+        if saved.is_some() {
+            self.free(cells_needed, is_idle);
+        }
         if found.source != Source::SequenceState(index)
             || self.count(index) > found.tokens + TAIL_TOKENS
         {
@@ -241,10 +250,14 @@ impl<'a> Cache<'a> {
             Source::Nowhere => false,
             Source::SequenceState(line) if line == index => self.cut(index, found.tokens),
             Source::SequenceState(line) => self.copy(line, found.tokens, index),
-            Source::SavedSequences(id) => {
-                self.load_saved(id, index) && self.cut(index, found.tokens)
+            Source::SavedSequences(_) => {
+                let restored = saved.iter().any(|saved| self.unsave(saved, index));
+                restored && self.cut(index, found.tokens)
             }
         };
+        if let Some(saved) = saved {
+            self.saved.put(saved);
+        }
         if !there {
             self.clear(index);
         }
@@ -340,52 +353,39 @@ impl<'a> Cache<'a> {
         }
     }
 
-    /// Restores a saved sequence into a sequence of the cache.
-    fn load_saved(&mut self, id: u64, index: usize) -> bool {
-        self.clear(index);
-        let Some(sequence) = self.saved.sequence(id) else {
-            return false;
-        };
-        if !ffi::set_state(&mut self.context, index, &sequence.state, false) {
-            return false;
-        }
-        let line = &mut self.sequences[index];
-        line.tokens.clone_from(&sequence.tokens);
-        line.checkpoints.clone_from(&sequence.checkpoints);
-        line.cells = sequence
-            .tokens
-            .iter()
-            .map(|_| self.cells.allocate())
-            .collect();
-        line.cost = Cost {
-            fresh: 0,
-            ..sequence.cost
-        };
-        true
+    /// Restores a saved sequence into a sequence of the cache; false if llama.cpp rejects it.
+    fn unsave(&mut self, saved: &SavedSequence, index: usize) -> bool {
+        let pace_us = saved.cost.pace_us;
+        let content = (saved.tokens.clone(), saved.checkpoints.clone(), pace_us);
+        self.set(index, &saved.state, content)
     }
 
     /// Replaces a sequence by one from the prefix cache; false if llama.cpp rejects it.
     pub fn restore(&mut self, index: usize, prefix: Prefix) -> bool {
-        self.clear(index);
-        if !ffi::set_state(&mut self.context, index, &prefix.state, false) {
-            return false;
-        }
         let checkpoint = |(tokens, bytes)| Checkpoint {
             tokens,
             state: Arc::new(bytes),
         };
+        let checkpoints = prefix.checkpoints.into_iter().map(checkpoint).collect();
+        let tokens = prefix.tokens.into_iter().map(LlamaToken).collect();
+        let content = (tokens, checkpoints, prefix.pace_us);
+        self.set(index, &prefix.state, content)
+    }
+
+    fn set(
+        &mut self,
+        index: usize,
+        state: &[u8],
+        (tokens, checkpoints, pace_us): (Vec<LlamaToken>, Vec<Checkpoint>, f32),
+    ) -> bool {
+        self.clear(index);
+        if !ffi::set_state(&mut self.context, index, state, false) {
+            return false;
+        }
         let line = &mut self.sequences[index];
-        line.cells = prefix
-            .tokens
-            .iter()
-            .map(|_| self.cells.allocate())
-            .collect();
-        line.tokens = prefix.tokens.into_iter().map(LlamaToken).collect();
-        line.checkpoints = prefix.checkpoints.into_iter().map(checkpoint).collect();
-        line.cost = Cost {
-            fresh: 0,
-            pace_us: prefix.pace_us,
-        };
+        line.cells = tokens.iter().map(|_| self.cells.allocate()).collect();
+        (line.tokens, line.checkpoints) = (tokens, checkpoints);
+        line.cost = Cost { fresh: 0, pace_us };
         true
     }
 

@@ -109,11 +109,40 @@ impl SavedSequences {
         self.sequences.pop_back().map(|(_, sequence)| sequence)
     }
 
-    /// A sequence by its number, if it is still there. It counts as used.
-    pub fn sequence(&mut self, id: u64) -> Option<&SavedSequence> {
+    /// Removes and returns a sequence, so that making room for others cannot drop it while it is restored.
+    pub fn take(&mut self, id: u64) -> Option<SavedSequence> {
         let place = self.sequences.iter().position(|(known, _)| *known == id)?;
-        let sequence = self.sequences.remove(place)?;
-        self.sequences.push_back(sequence);
-        self.sequences.back().map(|(_, sequence)| sequence)
+        self.sequences.remove(place).map(|(_, sequence)| sequence)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn saved(first: i32, bytes: usize) -> SavedSequence {
+        SavedSequence {
+            tokens: (first..first + 40).map(LlamaToken).collect(),
+            state: vec![0; bytes],
+            checkpoints: Vec::new(),
+            cost: Cost::default(),
+        }
+    }
+
+    #[test]
+    fn room_for_others_is_never_made_by_what_is_being_restored() {
+        let mut all = SavedSequences::new(100);
+        all.put(saved(0, 60));
+        let usable = |sequence: &SavedSequence| match sequence.tokens[0].0 {
+            0 => (40, 40),
+            _ => (0, 0),
+        };
+        let (id, found) = all.best(usable).unwrap();
+        assert_eq!(found, (40, 40));
+        let taken = all.take(id).unwrap();
+        all.put(saved(100, 60));
+        all.put(taken);
+        assert!(all.best(usable).is_some(), "the one used last stays");
+        assert!(all.take(id).is_none());
     }
 }
