@@ -1,5 +1,5 @@
-// Products of weights of K types with the activations of a few tokens, where a decode is too small for the tiles of
-// tiled/tiled.cpp. A block of weights is unpacked once for all of them.
+// Products of weights of K types with the activations of a few tokens, where a decode is too small for
+// sixteen_rows.h. A block of weights is unpacked once for all of them.
 //
 // The sums of integers in a block are exact, and blocks are added one by one as in the tiles, so a product is the
 // same to the bit in tiles, here and in ggml_vec_dot.
@@ -21,9 +21,10 @@ namespace puna {
 
 #define PUNA_INLINE inline __attribute__((always_inline))
 
-// Most tokens that are computed here. With more, tiles are faster: 16 tokens of a matrix of 2048 by 65536 take 10.4 ms
-// here and 10.6 there in Q4_K, 8 tokens 5.5 and 10.2 (two cores of an EPYC with AVX-512).
-constexpr int FEW_TOKENS = 16;
+// Most tokens that are computed here, half as many in Q4_K and Q5_K. With more, sixteen_rows.h is faster: a matrix of 2048 by
+// 131072 in Q4_K takes 4.8 ms with 4 tokens here and there, with 5 tokens 6.4 and 4.3 ms; in Q6_K 8.2 and 10.8 with 8 tokens
+// (two cores of an EPYC with AVX-512).
+constexpr int FEW_TOKENS = 8;
 // Weights are fetched so many bytes ahead.
 constexpr int AHEAD = 3072;
 

@@ -43,6 +43,7 @@ impl Pool {
             amx: machine::has("amx_int8"),
             avx2: machine::has("avx2"),
             avx512: machine::has("avx512f"),
+            vnni: machine::has("avx512_vnni"),
         };
         let repack = self.repacks(model, processor);
         let repacked_bytes = if repack {

@@ -99,7 +99,7 @@ pub fn for_answers<'a>(
         answer_start: ready.encodes.then(|| start(base.model)),
         // Recurrent memory cannot forget a draft that was wrong.
         draft_cost: (spec.speculate && !spec.deterministic && ready.window_tokens > 0)
-            .then(|| tune::draft_cost(work, gpu, spec.processor.amx)),
+            .then(|| tune::draft_cost(work, gpu, spec.processor)),
         once,
         deterministic: spec.deterministic,
         memory_max: spec.memory_max,

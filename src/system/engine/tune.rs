@@ -1,13 +1,14 @@
 //! The engine's choices that depend on the machine, each with the measurement behind it.
 //!
 //! Flash attention is computed by `patches/attention.h` on x86 with AVX2: the same to the bit for a token alone and among
-//! others. `puna bench` on two cores of an EPYC with AVX-512, before it and `patches/few_tokens.h`, and with both, tokens/s:
+//! others. `puna bench` on two cores of an EPYC with AVX-512, before it and `patches/few_tokens.h`, with both, and with
+//! `patches/sixteen_rows.h` too, tokens/s:
 //!
-//! | model | prompt of 512 | one answer | 4 at once | 8 at once |
+//! | model | prompt | one answer | 4 at once | 8 at once |
 //! |---|---|---|---|---|
-//! | Llama-3.2-1B's shape Q4_K_M | 225, 445 | 47.9, 51.4 | 62, 150 | 78, 158 |
-//! | gemma-3-270m Q4_K_M | 967, 1126 | 104, 101 | 276, 307 | 370, 400 |
-//! | SmolLM2-135M Q4_1 | 482, 485 | 184, 184 | 289, 258 | 334, 326 |
+//! | Llama-3.2-1B's shape Q4_K_M | 225, 445, 483 | 47.9, 51.4, 51.4 | 62, 150, 142 | 78, 158, 204 |
+//! | gemma-3-270m Q4_K_M | 967, 1126, 2090 | 104, 101, 151 | 276, 307, 423 | 370, 400, 598 |
+//! | SmolLM2-135M Q4_1 | 482, 485, 3230 | 184, 184, 279 | 289, 258, 822 | 334, 326, 1227 |
 //!
 //! Before that, without flash attention was faster for a lone answer with heads of 64 (Xeon with AMX, 440 and 96 tokens:
 //! SmolLM2 1.11 s without and 1.27 s with, gemma-3-270m with heads of 256 2.17 and 2.14 s).
@@ -77,7 +78,7 @@ pub struct DraftCost {
     pub each: f32,
 }
 
-/// The costs of drafts by the parameters that are multiplied for each token (at most so many), with AMX and without. Fixed
+/// The costs of drafts by the parameters that are multiplied for each token, with AVX-512 VNNI, with AMX and without. Fixed
 /// and not timed, so that equal prompts are answered in equal decodes.
 ///
 /// Decodes of so many tokens of one sequence, ms (`cargo bench --bench steps`, two cores of a Xeon with AMX):
@@ -90,36 +91,36 @@ pub struct DraftCost {
 /// | Qwen2.5-3B's shape Q4_K_M | 111 | 168 | 196 | 267 | 329 |
 ///
 /// Without AMX from the table at `TILE_TOKENS` (SmolLM2 on an EPYC) and the speed of prompts (1.1 billion, AVX2: 58 to
-/// 67 tokens/s).
-const DRAFT_COSTS: [(u64, DraftCost, DraftCost); 2] = [
-    (
-        300_000_000,
-        DraftCost {
-            first: 0.5,
-            each: 0.15,
-        },
-        DraftCost {
-            first: 0.1,
-            each: 0.5,
-        },
-    ),
-    (
-        u64::MAX,
-        DraftCost {
-            first: 0.4,
-            each: 0.1,
-        },
-        DraftCost {
-            first: 0.1,
-            each: 0.3,
-        },
-    ),
+/// 67 tokens/s). With `patches/sixteen_rows.h` on an EPYC: SmolLM2 Q4_1 3.1, 3.4, 4.0, 5.7 and 9.0 ms, the 1B shape in Q8_0
+/// 35, 35, 33.5, 38 and 57 ms, in Q4_K_M (4 and 8 answers of `puna bench`) 19.4, 28 and 39 ms.
+struct DraftCosts {
+    parameters_max: u64,
+    vnni: DraftCost,
+    amx: DraftCost,
+    plain: DraftCost,
+}
+
+const fn draft(first: f32, each: f32) -> DraftCost {
+    DraftCost { first, each }
+}
+
+const DRAFT_COSTS: [DraftCosts; 2] = [
+    DraftCosts {
+        parameters_max: 300_000_000,
+        vnni: draft(0.05, 0.12),
+        amx: draft(0.5, 0.15),
+        plain: draft(0.1, 0.5),
+    },
+    DraftCosts {
+        parameters_max: u64::MAX,
+        vnni: draft(0.1, 0.13),
+        amx: draft(0.4, 0.1),
+        plain: draft(0.1, 0.3),
+    },
 ];
 /// The same on a GPU, where a decode of few tokens takes about as long as one of one. Not measured.
-const GPU_DRAFT_COST: DraftCost = DraftCost {
-    first: 0.1,
-    each: 0.03,
-};
+const GPU_DRAFT_COST: DraftCost = draft(0.1, 0.03);
+
 /// Attention and cache of a context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Attention {
@@ -218,11 +219,14 @@ pub fn paced_tokens(pace_us: f32) -> usize {
 }
 
 /// The cost of drafts with a model of which so many parameters are multiplied for each token.
-pub fn draft_cost(parameters: u64, gpu: bool, amx: bool) -> DraftCost {
-    let costs = DRAFT_COSTS.iter().find(|(most, ..)| parameters <= *most);
+pub fn draft_cost(parameters: u64, gpu: bool, processor: Processor) -> DraftCost {
+    let costs = DRAFT_COSTS
+        .iter()
+        .find(|costs| parameters <= costs.parameters_max);
     match costs {
-        Some((_, with_amx, _)) if !gpu && amx => *with_amx,
-        Some((_, _, without)) if !gpu => *without,
+        Some(costs) if !gpu && processor.vnni => costs.vnni,
+        Some(costs) if !gpu && processor.amx => costs.amx,
+        Some(costs) if !gpu => costs.plain,
         _ => GPU_DRAFT_COST,
     }
 }
@@ -283,12 +287,20 @@ mod tests {
 
     #[test]
     fn drafts_are_cheap_among_others() {
-        let cost = draft_cost(1_000_000_000, false, true);
+        let [plain, amx, vnni] =
+            [(false, false), (true, false), (true, true)].map(|(amx, vnni)| Processor {
+                amx,
+                avx2: true,
+                avx512: amx,
+                vnni,
+            });
+        let cost = draft_cost(1_000_000_000, false, amx);
         assert_eq!(cost.among(1), cost);
         let among = cost.among(8);
         assert!(among.first == 0.0 && among.each < cost.each && among.each > cost.each / 3.0);
-        assert!(draft_cost(1_000_000_000, false, false).each > cost.each);
-        assert_eq!(draft_cost(1, true, true), GPU_DRAFT_COST);
+        assert!(draft_cost(1_000_000_000, false, plain).each > cost.each);
+        assert!(draft_cost(1_000_000_000, false, vnni).first < cost.first);
+        assert_eq!(draft_cost(1, true, vnni), GPU_DRAFT_COST);
     }
 
     #[test]
@@ -315,6 +327,7 @@ mod tests {
             amx,
             avx2,
             avx512: amx,
+            vnni: false,
         };
         let (new, old) = (processor(true, true), processor(false, false));
         assert_eq!(alike_tokens(new, true, false), usize::MAX);
