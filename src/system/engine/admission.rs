@@ -3,7 +3,7 @@
 use llama_cpp_2::token::LlamaToken;
 
 use super::Event;
-use super::cache::Found;
+use super::found::Found;
 use super::prefix::{TOKENS_MIN, common};
 use super::running_job::RunningJob;
 use super::tune::GRID;

@@ -17,15 +17,14 @@ use llama_cpp_2::token::LlamaToken;
 
 use super::cells::Cells;
 use super::ffi;
+use super::found::{Found, Source};
 use super::interrupt::{INTERRUPTED, Interrupt};
 use super::prefix::{self, Prefix, TOKENS_MIN, common};
-use super::saved_sequence::{Checkpoint, Cost, SavedSequence, SavedSequences};
+use super::saved_sequence::{Checkpoint, Cost, SavedSequence, SavedSequences, TAIL_TOKENS};
 use super::sequence::{self, SequenceState};
 
 /// Most checkpoints of one sequence; a new one replaces the earliest.
 const CHECKPOINTS_MAX: usize = 16;
-/// A sequence that is cut by more than this many tokens is saved first.
-const TAIL_TOKENS: usize = 64;
 
 /// A llama.cpp context and what its cache contains.
 pub struct Cache<'a> {
@@ -50,38 +49,6 @@ pub struct Limits {
     pub idle_cells: usize,
     /// Bytes of all saved sequences together.
     pub saved_bytes: usize,
-}
-
-/// The prefix of a prompt that is already computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Found {
-    source: Source,
-    /// Tokens that need no computation.
-    pub tokens: usize,
-    /// Tokens in common; more than `tokens` where the memory cannot be cut after them.
-    pub common: usize,
-}
-
-impl Found {
-    /// No prefix was found.
-    pub const NONE: Found = Found {
-        source: Source::Nowhere,
-        tokens: 0,
-        common: 0,
-    };
-
-    /// True if it is in one of these sequences.
-    pub fn is_in(self, mut indexes: impl Iterator<Item = usize>) -> bool {
-        indexes.any(|index| self.source == Source::SequenceState(index))
-    }
-}
-
-/// Where a prefix was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
-    Nowhere,
-    SequenceState(usize),
-    SavedSequences(u64),
 }
 
 impl<'a> Cache<'a> {
@@ -340,7 +307,8 @@ impl<'a> Cache<'a> {
     /// Saves a sequence to main memory, if that may pay off later.
     fn save_copy(&mut self, index: usize) {
         let bytes = || ffi::state_bytes(&self.context, index, false);
-        if self.saved.wants(self.count(index), bytes)
+        if !self.is_held_elsewhere(index)
+            && self.saved.wants(self.count(index), bytes)
             && let Some(state) = ffi::state(&self.context, index, false)
         {
             let line = &self.sequences[index];
@@ -351,6 +319,17 @@ impl<'a> Cache<'a> {
                 cost: line.cost,
             });
         }
+    }
+
+    /// True if nearly all of a sequence can be had from another or a saved one, and little was computed for it.
+    fn is_held_elsewhere(&self, index: usize) -> bool {
+        let sequence = &self.sequences[index];
+        let others = self.sequences.iter().enumerate();
+        let others = others.filter(|(at, _)| *at != index);
+        let others = others.map(|(_, other)| &other.tokens[..]);
+        !self.needs_checkpoints()
+            && sequence.cost.fresh < TOKENS_MIN
+            && self.saved.hold(&sequence.tokens, others)
     }
 
     /// Restores a saved sequence into a sequence of the cache; false if llama.cpp rejects it.

@@ -15,6 +15,7 @@ mod drafts;
 mod embed;
 mod engine_thread;
 mod ffi;
+mod found;
 mod gbnf;
 mod grammar;
 mod interrupt;

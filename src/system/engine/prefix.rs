@@ -3,10 +3,10 @@
 
 use std::fmt::Debug;
 
-use super::saved_sequence::USED_SHARE;
-
 /// Fewer tokens than this are computed again: that is as fast, and needs no file.
 pub const TOKENS_MIN: usize = 512;
+/// A saved sequence is restored only if at least 1/8 of it matches the prompt.
+pub const USED_SHARE: usize = 8;
 
 /// The computing code: another llama.cpp may lay a stored state out in another way, and other patches may round
 /// otherwise or be as fast with other settings.

@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use llama_cpp_2::token::LlamaToken;
 
+use super::prefix::{USED_SHARE, common};
+
 /// A sequence of fewer tokens is not worth a copy.
 const TOKENS_MIN: usize = 32;
-/// A saved sequence is restored only if at least 1/8 of it matches the prompt.
-pub const USED_SHARE: usize = 8;
+/// So many tokens behind what is held already are not worth a copy of all.
+pub const TAIL_TOKENS: usize = 64;
 
 /// A checkpoint: the memory after the first `tokens` tokens of a sequence.
 #[derive(Clone)]
@@ -76,6 +78,21 @@ impl SavedSequences {
         tokens >= TOKENS_MIN && self.bytes_max > 0 && bytes() <= self.bytes_max
     }
 
+    /// True if one of these, or one of the `others`, begins with nearly all of some tokens, and they do not continue it.
+    pub fn hold<'a>(
+        &'a self,
+        tokens: &[LlamaToken],
+        others: impl Iterator<Item = &'a [LlamaToken]>,
+    ) -> bool {
+        let saved = self.sequences.iter().map(|(_, saved)| &saved.tokens[..]);
+        let tail = TAIL_TOKENS.min(tokens.len() / USED_SHARE);
+        others.chain(saved).any(|held| {
+            let common = common(held, tokens);
+            let continues = common == held.len() && common < tokens.len();
+            common + tail >= tokens.len() && !continues
+        })
+    }
+
     /// Stores a sequence, in place of those that are a prefix of it.
     pub fn put(&mut self, sequence: SavedSequence) {
         self.sequences
@@ -127,6 +144,27 @@ mod tests {
             checkpoints: Vec::new(),
             cost: Cost::default(),
         }
+    }
+
+    #[test]
+    fn a_short_end_behind_what_is_held_is_not_worth_a_copy() {
+        let mut all = SavedSequences::new(100);
+        let tokens = |count: i32, end: i32| -> Vec<LlamaToken> {
+            (0..count).chain([end; 40]).map(LlamaToken).collect()
+        };
+        let held = tokens(1000, 1);
+        assert!(!all.hold(&held, [].into_iter()));
+        assert!(all.hold(&tokens(1000, 2), [&held[..]].into_iter()));
+        assert!(!all.hold(&tokens(900, 2), [&tokens(600, 1)[..]].into_iter()));
+        assert!(!all.hold(&held, [&held[..1020]].into_iter()));
+        assert!(all.hold(&held[..1020], [&held[..]].into_iter()));
+        // Of a short one the end counts more.
+        assert!(!all.hold(&tokens(20, 2), [&held[..]].into_iter()));
+        all.put(SavedSequence {
+            tokens: held,
+            ..saved(0, 10)
+        });
+        assert!(all.hold(&tokens(1000, 2), [].into_iter()));
     }
 
     #[test]
