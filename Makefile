@@ -71,9 +71,10 @@ shapes: build ## write models of 1 and 8 billion random weights (5.7 GB)
 			$(CARGO) bench --bench shapes -- $$shape Q4_K_M $(CACHE)/$$shape.Q4_K_M.gguf || exit 1; \
 	done
 
-compare: build models ## measure the server against llama.cpp's own (PEER=xllamacpp where there is no AVX-512)
+compare: build models shapes ## measure the server against llama.cpp's own (PEER=xllamacpp where there is no AVX-512)
 	@PYTHON=$(PYTHON) .ci/peers $(or $(PEER),llama-server)
 	benches/compare $(if $(filter xllamacpp,$(PEER)),--peer benches/xserver --name xllamacpp)
+	benches/size --models llama-1b.Q4_K_M,llama-8b.Q4_K_M $(if $(filter xllamacpp,$(PEER)),--peer benches/xserver --name xllamacpp)
 
 soak: build models ## ten thousand mixed requests to one server (prints, never fails by time)
 	benches/soak

@@ -1,9 +1,9 @@
 //! The engine through the program: architectures, caches, scheduling, timing.
 
 pub mod architectures;
-mod attention;
 pub mod deterministic;
 pub mod hostile_models;
+mod kernels;
 pub mod layout_translation;
 pub mod minilm;
 pub mod ollama_layouts;
