@@ -217,14 +217,12 @@ impl<'a> Cache<'a> {
             Source::Nowhere => false,
             Source::SequenceState(line) if line == index => self.cut(index, found.tokens),
             Source::SequenceState(line) => self.copy(line, found.tokens, index),
-            Source::SavedSequences(_) => {
-                let restored = saved.iter().any(|saved| self.unsave(saved, index));
-                restored && self.cut(index, found.tokens)
-            }
+            Source::SavedSequences(_) => saved.is_some_and(|saved| {
+                let restored = self.unsave(&saved, index) && self.cut(index, found.tokens);
+                self.saved.put(saved);
+                restored
+            }),
         };
-        if let Some(saved) = saved {
-            self.saved.put(saved);
-        }
         if !there {
             self.clear(index);
         }
