@@ -21,10 +21,11 @@ namespace puna {
 
 #define PUNA_INLINE inline __attribute__((always_inline))
 
-// Most tokens that are computed here, half as many in Q4_K and Q5_K. With more, sixteen_rows.h is faster: a matrix of 2048 by
-// 131072 in Q4_K takes 4.8 ms with 4 tokens here and there, with 5 tokens 6.4 and 4.3 ms; in Q6_K 8.2 and 10.8 with 8 tokens
-// (two cores of an EPYC with AVX-512).
-constexpr int FEW_TOKENS = 8;
+// Most tokens that are computed here. With more, sixteen_rows.h unpacks a block for sixteen rows: a matrix of 2048 by 131072 in
+// Q4_K takes 4.8 ms with 4 tokens here and there, with 5 tokens 6.4 and 4.3 ms; in Q6_K 8.2 and 10.8 with 8 tokens (two cores of
+// an EPYC with AVX-512).
+template <typename B> constexpr int FEW_TOKENS = 4;
+template <> constexpr int FEW_TOKENS<block_q6_K> = 8;
 // Weights are fetched so many bytes ahead.
 constexpr int AHEAD = 3072;
 

@@ -6,22 +6,15 @@
 // those of tiled/tiled.cpp and of ggml_vec_dot.
 #pragma once
 
-#include "ggml-common.h"
+#include "few_tokens.h"
 
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512VNNI__)
+#if defined(PUNA_FEW_TOKENS)
 #define PUNA_SIXTEEN_ROWS
 
-#include <immintrin.h>
-
-#include <algorithm>
-#include <cstdint>
-#include <cstring>
 #include <type_traits>
 
 namespace puna {
 namespace sixteen_rows {
-
-#define PUNA_INLINE inline __attribute__((always_inline))
 
 // Rows of weights that are computed together.
 constexpr int ROWS = 16;
@@ -122,6 +115,12 @@ PUNA_INLINE void sixteen_bytes(const char * at, size_t stride, __m512i * to) {
     to[3] = _mm512_unpackhi_epi64(high[0], high[1]);
 }
 
+// Thirty-two bytes at a place in each row.
+PUNA_INLINE void thirty_two_bytes(const char * at, size_t stride, __m512i * to) {
+    sixteen_bytes(at, stride, to);
+    sixteen_bytes(at + 16, stride, to + 4);
+}
+
 // Thirty-two values of four bits: low halves first.
 PUNA_INLINE void halves(const char * at, size_t stride, __m512i * to) {
     __m512i packed[4];
@@ -162,36 +161,35 @@ PUNA_INLINE __m512i bits_of(__m512i words, int mask) { return _mm512_and_si512(w
 PUNA_INLINE __m512 low_floats(__m512i words) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(words)); }
 PUNA_INLINE __m512 high_floats(__m512i words) { return low_floats(_mm512_srli_epi32(words, 16)); }
 
-PUNA_INLINE void unpack(const block_q4_0 * block, size_t stride, unpacked & to) {
-    to.d = low_floats(four_bytes((const char *) &block->d, stride));
-    halves((const char *) block->qs, stride, to.weights);
-}
-
-PUNA_INLINE void unpack(const block_q4_1 * block, size_t stride, unpacked & to) {
+// The factor of a block, and its least value if it has one: the block's first bytes.
+template <typename B> PUNA_INLINE void factors(const B * block, size_t stride, unpacked & to) {
     const __m512i both = four_bytes((const char *) block, stride);
     to.d = low_floats(both);
-    to.m = high_floats(both);
+    if constexpr (traits<B>::has_min) {
+        to.m = high_floats(both);
+    }
+}
+
+// Q4_0 and Q4_1.
+template <typename B> PUNA_INLINE void unpack_four_bits(const B * block, size_t stride, unpacked & to) {
+    factors(block, stride, to);
     halves((const char *) block->qs, stride, to.weights);
 }
 
-PUNA_INLINE void unpack(const block_q5_0 * block, size_t stride, unpacked & to) {
-    to.d = low_floats(four_bytes((const char *) &block->d, stride));
-    halves((const char *) block->qs, stride, to.weights);
+// Q5_0 and Q5_1.
+template <typename B> PUNA_INLINE void unpack_five_bits(const B * block, size_t stride, unpacked & to) {
+    unpack_four_bits(block, stride, to);
     fifth_bits((const char *) block->qh, stride, to.weights);
 }
 
-PUNA_INLINE void unpack(const block_q5_1 * block, size_t stride, unpacked & to) {
-    const __m512i both = four_bytes((const char *) block, stride);
-    to.d = low_floats(both);
-    to.m = high_floats(both);
-    halves((const char *) block->qs, stride, to.weights);
-    fifth_bits((const char *) block->qh, stride, to.weights);
-}
+PUNA_INLINE void unpack(const block_q4_0 * block, size_t stride, unpacked & to) { unpack_four_bits(block, stride, to); }
+PUNA_INLINE void unpack(const block_q4_1 * block, size_t stride, unpacked & to) { unpack_four_bits(block, stride, to); }
+PUNA_INLINE void unpack(const block_q5_0 * block, size_t stride, unpacked & to) { unpack_five_bits(block, stride, to); }
+PUNA_INLINE void unpack(const block_q5_1 * block, size_t stride, unpacked & to) { unpack_five_bits(block, stride, to); }
 
 PUNA_INLINE void unpack(const block_q8_0 * block, size_t stride, unpacked & to) {
-    to.d = low_floats(four_bytes((const char *) &block->d, stride));
-    sixteen_bytes((const char *) block->qs, stride, to.weights);
-    sixteen_bytes((const char *) block->qs + 16, stride, to.weights + 4);
+    factors(block, stride, to);
+    thirty_two_bytes((const char *) block->qs, stride, to.weights);
 #pragma GCC unroll 8
     for (int g = 0; g < 8; ++g) {
         to.weights[g] = _mm512_xor_si512(to.weights[g], _mm512_set1_epi8(-128));
@@ -199,8 +197,7 @@ PUNA_INLINE void unpack(const block_q8_0 * block, size_t stride, unpacked & to) 
 }
 
 PUNA_INLINE void unpack(const block_iq4_nl * block, size_t stride, unpacked & to) {
-    to.d = low_floats(four_bytes((const char *) &block->d, stride));
-    halves((const char *) block->qs, stride, to.weights);
+    unpack_four_bits(block, stride, to);
     looked_up(kvalues_iq4nl, to.weights);
 }
 
@@ -230,12 +227,6 @@ PUNA_INLINE void scales_and_mins(const char * block, size_t stride, unpacked_k &
         const __m512i min = bits_of(_mm512_srli_epi32(mins[j / 4], 8 * (j % 4)), 255);
         to.mins[j] = _mm512_or_si512(min, _mm512_slli_epi32(min, 16));
     }
-}
-
-// Thirty-two bytes at a place in each row.
-PUNA_INLINE void thirty_two_bytes(const char * at, size_t stride, __m512i * to) {
-    sixteen_bytes(at, stride, to);
-    sixteen_bytes(at + 16, stride, to + 4);
 }
 
 // 256 values of four bits: 32 low halves, then the high ones of the same bytes.
@@ -310,6 +301,13 @@ PUNA_INLINE void unpack(const block_q6_K * block, size_t stride, unpacked_k & to
     }
 }
 
+// Four bytes of activations, for all rows of weights.
+PUNA_INLINE __m512i four(const void * at) {
+    int32_t bytes;
+    std::memcpy(&bytes, at, 4);
+    return _mm512_set1_epi32(bytes);
+}
+
 // Rows of activations, and where their products go.
 template <typename B> struct tokens {
     typedef typename traits<B>::activations Y;
@@ -328,9 +326,7 @@ PUNA_INLINE void add_block(const unpacked & x, const tokens<B> & by, int64_t blo
         __m512i sum = traits<B>::offset == 0 ? _mm512_setzero_si512() : _mm512_set1_epi32(about.sum);
 #pragma GCC unroll 8
         for (int g = 0; g < 8; ++g) {
-            int32_t four;
-            std::memcpy(&four, y.qs + 4 * g, 4);
-            sum = _mm512_dpbusd_epi32(sum, x.weights[g], _mm512_set1_epi32(four));
+            sum = _mm512_dpbusd_epi32(sum, x.weights[g], four(y.qs + 4 * g));
         }
         sums[n] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), x.d), _mm512_set1_ps(about.d), sums[n]);
         if constexpr (traits<B>::has_min) {
@@ -343,11 +339,6 @@ PUNA_INLINE void add_block(const unpacked & x, const tokens<B> & by, int64_t blo
 template <int N, typename B>
 PUNA_INLINE void add_block(const unpacked_k & x, const tokens<B> & by, int64_t block, __m512 * sums) {
     typedef traits<B> T;
-    const auto four = [](const void * at) {
-        int32_t bytes;
-        std::memcpy(&bytes, at, 4);
-        return _mm512_set1_epi32(bytes);
-    };
     // The products of what belongs to sums of activations: least values, or what the values were raised by.
     const auto of_sums = [&](int n) {
         __m512i sum = _mm512_setzero_si512();
@@ -390,18 +381,29 @@ PUNA_INLINE void add_block(const unpacked_k & x, const tokens<B> & by, int64_t b
     }
 }
 
-// Products with sixteen rows of weights as they lie in the file.
-template <int N, typename B>
-static __attribute__((noinline)) void of_rows(const B * rows, size_t stride, int64_t blocks, const tokens<B> & by, int64_t first) {
+// Products of sixteen rows of weights with N rows of activations; `add` adds those of a block.
+template <int N, typename B, typename Add>
+PUNA_INLINE void add_all(int64_t blocks, const tokens<B> & by, int64_t first, const Add & add) {
     __m512 sums[N];
 #pragma GCC unroll 16
     for (int n = 0; n < N; ++n) {
         sums[n] = _mm512_setzero_ps();
     }
-    const int64_t ahead = AHEAD / (int64_t) sizeof(B);
     for (int64_t block = 0; block < blocks; ++block) {
+        add(block, sums);
+    }
+#pragma GCC unroll 16
+    for (int n = 0; n < N; ++n) {
+        _mm512_storeu_ps(by.out[n] + first, sums[n]);
+    }
+}
+
+// With rows as they lie in the file.
+template <int N, typename B>
+static __attribute__((noinline)) void of_rows(const B * rows, size_t stride, int64_t blocks, const tokens<B> & by, int64_t first) {
+    add_all<N>(blocks, by, first, [&](int64_t block, __m512 * sums) __attribute__((always_inline)) {
         // Behind its end, a row goes on sixteen rows below.
-        const int64_t next = block + ahead;
+        const int64_t next = block + AHEAD / (int64_t) sizeof(B);
         const char * fetched = (const char *) (rows + next) + (next < blocks ? 0 : (ROWS - 1) * stride);
 #pragma GCC unroll 16
         for (int r = 0; r < ROWS; ++r) {
@@ -412,70 +414,58 @@ static __attribute__((noinline)) void of_rows(const B * rows, size_t stride, int
         typename traits<B>::unpacked x;
         unpack(rows + block, stride, x);
         add_block<N>(x, by, block, sums);
-    }
-#pragma GCC unroll 16
-    for (int n = 0; n < N; ++n) {
-        _mm512_storeu_ps(by.out[n] + first, sums[n]);
-    }
+    });
 }
 
-// The same with rows that were unpacked before.
+// With rows that were unpacked before.
 template <int N, typename B>
-static __attribute__((noinline)) void of_unpacked(const typename traits<B>::unpacked * x, int64_t blocks, const tokens<B> & by, int64_t first) {
-    __m512 sums[N];
-#pragma GCC unroll 16
-    for (int n = 0; n < N; ++n) {
-        sums[n] = _mm512_setzero_ps();
-    }
-    for (int64_t block = 0; block < blocks; ++block) {
+static __attribute__((noinline)) void of_unpacked(const typename traits<B>::unpacked * x, int64_t blocks, const tokens<B> & by,
+                                                  int64_t first) {
+    add_all<N>(blocks, by, first, [&](int64_t block, __m512 * sums) __attribute__((always_inline)) {
         add_block<N>(x[block], by, block, sums);
-    }
-#pragma GCC unroll 16
+    });
+}
+
+// With one row and few tokens.
+template <int N, typename B>
+static __attribute__((noinline)) void few_tokens(const B * row, int64_t blocks, const tokens<B> & by, int64_t first) {
+    float products[N];
+    puna::products<N>(row, blocks, by.y, products);
     for (int n = 0; n < N; ++n) {
-        _mm512_storeu_ps(by.out[n] + first, sums[n]);
+        by.out[n][first] = products[n];
     }
 }
 
-// Calls a function with a constant from 1 to TOKENS.
-template <typename F> static void with_count(int64_t n, const F & call) {
-    switch (n) {
-        case 1: return call(std::integral_constant<int, 1>());
-        case 2: return call(std::integral_constant<int, 2>());
-        case 3: return call(std::integral_constant<int, 3>());
-        case 4: return call(std::integral_constant<int, 4>());
-        case 5: return call(std::integral_constant<int, 5>());
-        case 6: return call(std::integral_constant<int, 6>());
-        case 7: return call(std::integral_constant<int, 7>());
-        case 8: return call(std::integral_constant<int, 8>());
-        case 9: return call(std::integral_constant<int, 9>());
-        case 10: return call(std::integral_constant<int, 10>());
-        case 11: return call(std::integral_constant<int, 11>());
-        case 12: return call(std::integral_constant<int, 12>());
-        case 13: return call(std::integral_constant<int, 13>());
-        case 14: return call(std::integral_constant<int, 14>());
-        case 15: return call(std::integral_constant<int, 15>());
-        default: return call(std::integral_constant<int, TOKENS>());
+// Calls a function with a number from 1 to MOST as a constant.
+template <int MOST, int N = 1, typename F> static void with_count(int64_t n, const F & call) {
+    if constexpr (N < MOST) {
+        if (n != N) {
+            return with_count<MOST, N + 1>(n, call);
+        }
     }
+    call(std::integral_constant<int, N>());
 }
 
 inline float scale(const block_q8_0 & block) { return _cvtsh_ss(block.d); }
 inline float scale(const block_q8_1 & block) { return _cvtsh_ss(block.data.data.d); }
 
-// What is known of blocks of activations, for weights of a type.
+// The sum of 32 bytes.
+inline int32_t sum_of(const int8_t * values) {
+    const __m256i all = _mm256_loadu_si256((const __m256i *) values);
+    const __m256i fours = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), all);
+    return _mm512_reduce_add_epi32(_mm512_zextsi256_si512(fours));
+}
+
+// Describes blocks of activations, for weights of a type. Blocks of 256 say what is needed themselves.
 template <typename B> static void describe(const typename traits<B>::activations * y, int64_t blocks, activation * about) {
-    if constexpr (traits<B>::values == 256) {
-        return;
-    } else for (int64_t block = 0; block < blocks; ++block) {
-        about[block].d = scale(y[block]);
-        if constexpr (traits<B>::has_min) {
-            about[block].s = _cvtsh_ss(y[block].data.data.s);
-        } else {
-            const __m256i values = _mm256_loadu_si256((const __m256i *) y[block].qs);
-            const __m256i fours = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), values);
-            __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(fours), _mm256_extracti128_si256(fours, 1));
-            sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, _MM_SHUFFLE(1, 0, 3, 2)));
-            sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, _MM_SHUFFLE(2, 3, 0, 1)));
-            about[block].sum = -traits<B>::offset * _mm_cvtsi128_si32(sum);
+    if constexpr (traits<B>::values == 32) {
+        for (int64_t block = 0; block < blocks; ++block) {
+            about[block].d = scale(y[block]);
+            if constexpr (traits<B>::has_min) {
+                about[block].s = _cvtsh_ss(y[block].data.data.s);
+            } else {
+                about[block].sum = -traits<B>::offset * sum_of(y[block].qs);
+            }
         }
     }
 }
@@ -498,10 +488,20 @@ static void multiply(const char * weights, size_t stride, int64_t blocks, int64_
                      typename traits<B>::unpacked * scratch) {
     tokens<B> by;
     const auto rows = [&](int64_t row) { return (const B *) (weights + row * stride); };
+    if constexpr (traits<B>::values == 256) {
+        if (count <= FEW_TOKENS<B>) {
+            at(0, count, by);
+            return with_count<FEW_TOKENS<B>>(count, [&](auto n) {
+                for (int64_t row = from; row < to; ++row) {
+                    few_tokens<n.value>(rows(row), blocks, by, row);
+                }
+            });
+        }
+    }
     if (count <= TOKENS) {
         at(0, count, by);
         for (int64_t row = from; row < to; row += ROWS) {
-            with_count(count, [&](auto n) { of_rows<n.value>(rows(row), stride, blocks, by, row); });
+            with_count<TOKENS>(count, [&](auto n) { of_rows<n.value>(rows(row), stride, blocks, by, row); });
         }
         return;
     }
@@ -517,7 +517,7 @@ static void multiply(const char * weights, size_t stride, int64_t blocks, int64_
             const int64_t some = std::min<int64_t>(TOKENS, count - token);
             at(token, some, by);
             for (int64_t tile = 0; tile < tiles; ++tile) {
-                with_count(some, [&](auto n) {
+                with_count<TOKENS>(some, [&](auto n) {
                     of_unpacked<n.value>(scratch + tile * blocks, blocks, by, first + tile * ROWS);
                 });
             }

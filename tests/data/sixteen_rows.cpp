@@ -1,16 +1,16 @@
-// Checks patches/sixteen_rows.h and few_tokens.h: products are right, and the same to the bit for any number of tokens.
+// Checks patches/sixteen_rows.h, with few_tokens.h: products are right, and the same to the bit for any number of tokens.
 // Status 1 and a line for each mistake; nothing is checked on a processor without AVX-512 VNNI.
 #define GGML_COMMON_DECL_CPP
 #include "ggml-common.h"
 #define GGML_COMMON_IMPL_CPP
 #include "ggml-common.h"
 
-#include "few_tokens.h"
 #include "sixteen_rows.h"
 
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <utility>
 #include <vector>
 
 #if defined(PUNA_SIXTEEN_ROWS)
@@ -32,9 +32,44 @@ struct plain {
     std::vector<double> values;
 };
 
+// The j-th of the scales or of the least values of Q4_K and Q5_K: 6 bits each.
+static int six_bits(const uint8_t * packed, int j, bool min) {
+    const int low = j < 4 ? packed[j + (min ? 4 : 0)] & 63 : packed[j + 4] >> (min ? 4 : 0) & 15;
+    return j < 4 ? low : low | packed[j - (min ? 0 : 4)] >> 6 << 4;
+}
+
+// The weights of a block of Q4_K or Q5_K; `fifth` gives the fifth bit of a value.
+template <typename B, typename F> static plain read_k(const B & b, const F & fifth) {
+    std::vector<double> weights(256);
+    for (int at = 0; at < 256; ++at) {
+        const int part = at / 32;
+        const int q = (b.qs[part / 2 * 32 + at % 32] >> part % 2 * 4 & 15) | fifth(at);
+        weights[at] = value(b.data.data.d) * six_bits(b.scales, part, false) * q - value(b.data.data.dmin) * six_bits(b.scales, part, true);
+    }
+    return {1, 0, weights};
+}
+static plain read(const block_q4_K & b) {
+    return read_k(b, [](int) { return 0; });
+}
+static plain read(const block_q5_K & b) {
+    return read_k(b, [&](int at) { return (b.qh[at % 32] >> at / 32 & 1) << 4; });
+}
+static plain read(const block_q6_K & b) {
+    std::vector<double> weights(256);
+    for (int at = 0; at < 256; ++at) {
+        const int half = at / 128, part = at % 128 / 32, place = at % 32;
+        const int low = b.ql[64 * half + part % 2 * 32 + place] >> part / 2 * 4 & 15;
+        const int high = b.qh[32 * half + place] >> part * 2 & 3;
+        weights[at] = b.scales[at / 16] * ((low | high << 4) - 32);
+    }
+    return {value(b.d), 0, weights};
+}
+
 template <typename B> static void set(B & block) { block.d = factor(); }
 template <> void set(block_q4_1 & block) { block.data.data = {factor(), factor()}; }
 template <> void set(block_q5_1 & block) { block.data.data = {factor(), factor()}; }
+template <> void set(block_q4_K & block) { block.data.data = {factor(), factor()}; }
+template <> void set(block_q5_K & block) { block.data.data = {factor(), factor()}; }
 template <> void set(block_mxfp4 & block) { block.e = 110 + random_bits() % 20; }
 
 static int fifth(const uint8_t * bits, int place) { return ((bits[place / 8] >> (place % 8)) & 1) << 4; }
@@ -94,8 +129,9 @@ static void fill(block_q8_K & y) {
 }
 static double scale_of(const block_q8_0 & y) { return value(y.d); }
 static double scale_of(const block_q8_1 & y) { return value(y.data.data.d); }
-static double sum_of(const block_q8_0 &) { return 0; }
-static double sum_of(const block_q8_1 & y) { return value(y.data.data.s); }
+static double scale_of(const block_q8_K & y) { return y.d; }
+template <typename Y> static double least_sum(const Y &) { return 0; }
+template <> double least_sum(const block_q8_1 & y) { return value(y.data.data.s); }
 
 constexpr int64_t WEIGHT_ROWS = 80, MOST = 70;
 static const int COUNTS[] = {1, 2, 5, 8, 9, 15, 16, 17, 33, MOST};
@@ -149,8 +185,24 @@ static bool differ(const std::vector<float> & a, const std::vector<float> & b, i
     return std::memcmp(a.data(), b.data(), count * WEIGHT_ROWS * sizeof(float)) != 0;
 }
 
-template <typename B> static bool small_blocks(const char * name) {
-    matrix<B> all(18);
+// The product of a row of weights with a row of activations, and the sum of the sizes of what it adds.
+template <typename B> static std::pair<double, double> product(const matrix<B> & all, int64_t row, int64_t token) {
+    double sum = 0, size = 0;
+    for (int64_t i = 0; i < all.blocks; ++i) {
+        const plain x = read(all.weights[row * all.blocks + i]);
+        const auto & y = all.y[token * all.blocks + i];
+        double of_block = x.m * least_sum(y);
+        for (size_t j = 0; j < x.values.size(); ++j) {
+            of_block += x.d * x.values[j] * scale_of(y) * y.qs[j];
+        }
+        sum += of_block;
+        size += std::fabs(of_block);
+    }
+    return {sum, size};
+}
+
+template <typename B> static bool is_wrong(const char * name, int64_t blocks) {
+    matrix<B> all(blocks);
     for (B & block : all.weights) {
         set(block);
     }
@@ -160,17 +212,7 @@ template <typename B> static bool small_blocks(const char * name) {
         wrong |= report(differ(all.products(count), whole, count), name, count, "not the same to the bit");
     }
     for (int64_t at = 0; at < MOST * WEIGHT_ROWS; ++at) {
-        double sum = 0, size = 0;
-        for (int64_t i = 0; i < all.blocks; ++i) {
-            const plain x = read(all.weights[at % WEIGHT_ROWS * all.blocks + i]);
-            const auto & y = all.y[at / WEIGHT_ROWS * all.blocks + i];
-            double product = x.m * sum_of(y);
-            for (int j = 0; j < 32; ++j) {
-                product += x.d * x.values[j] * scale_of(y) * y.qs[j];
-            }
-            sum += product;
-            size += std::fabs(product);
-        }
+        const auto [sum, size] = product(all, at % WEIGHT_ROWS, at / WEIGHT_ROWS);
         if (report(std::fabs(whole[at] - sum) > 1e-6 * size, name, MOST, "a wrong product")) {
             return true;
         }
@@ -178,32 +220,11 @@ template <typename B> static bool small_blocks(const char * name) {
     return wrong;
 }
 
-static void set_k(block_q4_K & block) { block.data.data = {factor(), factor()}; }
-static void set_k(block_q5_K & block) { block.data.data = {factor(), factor()}; }
-static void set_k(block_q6_K & block) { block.d = factor(); }
-
-template <typename B> static bool large_blocks(const char * name) {
-    matrix<B> all(3);
-    for (B & block : all.weights) {
-        set_k(block);
-    }
-    std::vector<float> few(MOST * WEIGHT_ROWS);
-    for (int64_t at = 0; at < MOST * WEIGHT_ROWS; ++at) {
-        const block_q8_K * y[1] = {&all.y[at / WEIGHT_ROWS * all.blocks]};
-        puna::products<1>(&all.weights[at % WEIGHT_ROWS * all.blocks], all.blocks, y, &few[at]);
-    }
-    bool wrong = false;
-    for (int count : COUNTS) {
-        wrong |= report(differ(all.products(count), few, count), name, count, "not what few_tokens.h computes");
-    }
-    return wrong;
-}
-
 int main() {
-    bool wrong = small_blocks<block_q4_0>("Q4_0") | small_blocks<block_q4_1>("Q4_1") | small_blocks<block_q5_0>("Q5_0");
-    wrong |= small_blocks<block_q5_1>("Q5_1") | small_blocks<block_q8_0>("Q8_0") | small_blocks<block_iq4_nl>("IQ4_NL");
-    wrong |= small_blocks<block_mxfp4>("MXFP4");
-    wrong |= large_blocks<block_q4_K>("Q4_K") | large_blocks<block_q5_K>("Q5_K") | large_blocks<block_q6_K>("Q6_K");
+    bool wrong = is_wrong<block_q4_0>("Q4_0", 18) | is_wrong<block_q4_1>("Q4_1", 18) | is_wrong<block_q5_0>("Q5_0", 18);
+    wrong |= is_wrong<block_q5_1>("Q5_1", 18) | is_wrong<block_q8_0>("Q8_0", 18) | is_wrong<block_iq4_nl>("IQ4_NL", 18);
+    wrong |= is_wrong<block_mxfp4>("MXFP4", 18);
+    wrong |= is_wrong<block_q4_K>("Q4_K", 3) | is_wrong<block_q5_K>("Q5_K", 3) | is_wrong<block_q6_K>("Q6_K", 3);
     return wrong;
 }
 #else
