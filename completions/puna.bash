@@ -48,13 +48,13 @@ _puna() {
     case $command in
         run) flags='--system --messages --option --seed --temperature --num-predict --num-ctx --raw --overflow --think --hidethinking --attach --encoding --tools --tool-choice --format --schema --open --grammar --fields --extract --one-line --strip --stop --whole --json --deterministic --verbose --quiet --nowordwrap --transcript --continue --record --local --linger --host --keepalive --pull --insecure --dimensions --truncate --log --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
         map) flags='--prompt --jsonl --tsv --csv --null --encoding --add-column --jobs --resume --choose --questions --sure --schema --open --format --grammar --system --option --seed --temperature --num-predict --num-ctx --overflow --stop --think --extract --fields --strip --one-line --json --host --progress --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
-        choose) flags='--question --yes-no --score --questions --encoding --status --sure --system --option --json --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
+        choose) flags='--question --yes-no --score --questions --encoding --status --sure --system --option --json --host --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
         chat) flags='--jsonl --encoding --system --messages --option --seed --temperature --num-predict --num-ctx --think --tools --tool-choice --format --schema --open --grammar --stop --transcript --continue --host --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
-        tokens) flags='--ids --pieces --head --tail --split --null --encoding --json --help' ;;
+        tokens) flags='--ids --pieces --head --tail --split --null --encoding --json --host --help' ;;
         embed) flags='--null --encoding --f32 --dimensions --option --json --host --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
         nearest) flags='--top --option --json --host --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
         rerank) flags='--top --null --encoding --option --json --host --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
-        render) flags='--messages --tools --system --option --think --raw --overflow --num-ctx --template --jinja --tokens --encoding --json --quiet --help' ;;
+        render) flags='--messages --tools --system --option --think --raw --overflow --num-ctx --template --jinja --tokens --encoding --json --host --quiet --help' ;;
         replay) flags='--print --json --quiet --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
         list|ls) flags='--json --host --quiet --help' ;;
         show) flags='--json --verbose --modelfile --parameters --system --template --license --host --help' ;;

@@ -188,6 +188,7 @@ complete -c puna -n '__puna_is choose' -l sure -x -d 'print unsure below this pr
 complete -c puna -n '__puna_is choose' -l system -s s -x -d 'system text, instead of the model\'s own'
 complete -c puna -n '__puna_is choose' -l option -s o -x -a '(__puna_options)' -d 'set an API option, such as top_k=1; repeatable'
 complete -c puna -n '__puna_is choose' -l json -d 'print JSON lines with the API\'s field names'
+complete -c puna -n '__puna_is choose' -l host -x -d 'use the server at this address'
 complete -c puna -n '__puna_is choose' -l quiet -s q -d 'print no notes and no progress'
 complete -c puna -n '__puna_is choose' -l timeout -x -d 'stop after this time, such as 90s (status 10)'
 complete -c puna -n '__puna_is choose' -l threads -x -d 'compute with N threads'
@@ -240,6 +241,7 @@ complete -c puna -n '__puna_is tokens' -l split -x -d 'print pieces of at most N
 complete -c puna -n '__puna_is tokens' -l null -s 0 -d 'end pieces with NUL, not a newline, unescaped'
 complete -c puna -n '__puna_is tokens' -l encoding -x -a 'strict replace latin1' -d 'text that is not UTF-8: strict, replace or latin1'
 complete -c puna -n '__puna_is tokens' -l json -d 'print JSON lines with the API\'s field names'
+complete -c puna -n '__puna_is tokens' -l host -x -d 'use the server at this address'
 complete -c puna -n '__puna_is tokens' -l help -s h -d 'print this help'
 complete -c puna -n '__puna_is tokens; and __puna_at 1' -k -a '(puna ls 2>/dev/null | cut -f1; __fish_complete_suffix .gguf)'
 complete -c puna -n '__puna_is tokens; and __puna_at 2' -F
@@ -309,6 +311,7 @@ complete -c puna -n '__puna_is render' -l jinja -r -F -d 'use the Jinja template
 complete -c puna -n '__puna_is render' -l tokens -d 'print the tokens, one per line: id, a tab, text'
 complete -c puna -n '__puna_is render' -l encoding -x -a 'strict replace latin1' -d 'text that is not UTF-8: strict, replace or latin1'
 complete -c puna -n '__puna_is render' -l json -d 'print JSON lines with the API\'s field names'
+complete -c puna -n '__puna_is render' -l host -x -d 'use the server at this address'
 complete -c puna -n '__puna_is render' -l quiet -s q -d 'print no notes and no progress'
 complete -c puna -n '__puna_is render' -l help -s h -d 'print this help'
 complete -c puna -n '__puna_is render; and __puna_at 1' -k -a '(puna ls 2>/dev/null | cut -f1; __fish_complete_suffix .gguf)'

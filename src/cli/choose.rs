@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::context::{self, Context};
 use super::decide;
 use super::encoding::ENCODING;
-use super::flag::{Flag, JSON, QUIET, option, switch};
+use super::flag::{Flag, HOST, JSON, QUIET, option, switch};
 use super::out::{self, Out};
 use super::parsed::{Parsed, repeated};
 use super::run::turn_args::{Ask, OVERFLOWS, PROMPT_BYTES_MAX, draws_nothing};
@@ -33,7 +33,8 @@ pub const COMMAND: Command = Command {
     operands: "MODEL [CHOICE...]",
     arity: (1, OPTIONS_MAX + 1),
     flags: &[
-        QUESTION, YES_NO, SCORE, QUESTIONS, ENCODING, STATUS, SURE, SYSTEM, OPTION, JSON, QUIET,
+        QUESTION, YES_NO, SCORE, QUESTIONS, ENCODING, STATUS, SURE, SYSTEM, OPTION, JSON, HOST,
+        QUIET,
     ],
     about: &[
         "Reads a text from standard input, which may not be empty, asks the question about it, and prints the \
@@ -50,7 +51,8 @@ pub const COMMAND: Command = Command {
          probability. A body's own text is used if standard input is empty.",
         "With --status the exit status is 0 for the first choice, 1 for the second and so on, 120 if no choice has \
          the probability of --sure, and 121 for any failure. With --json all probabilities are printed; with --status \
-         and --quiet nothing is. The model always runs in this process.",
+         and --quiet nothing is.",
+        "With --host a server decides, by POST /v1/systemone. Words alone are weighed in this process only.",
     ],
     examples: &[
         (
@@ -211,8 +213,14 @@ fn form<'a>(parsed: &'a Parsed, choices: &[String]) -> Result<Form<'a>> {
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
     let args = ChooseArgs::read(parsed)?;
+    let server = context.model_server(parsed)?;
     let is_status = args.status || matches!(args.form, Form::Labels(decide::Form::YesNo));
     let status = match args.form {
+        Form::Words if server.is_some() => {
+            let text =
+                "a server does not weigh words: describe them (NAME=DESCRIPTION), or omit --host";
+            return Err(Error::usage(text));
+        }
         Form::Words => chosen(args, config, out)?,
         Form::Labels(form) => {
             let (question, choices) = (args.question, args.choices);
@@ -221,7 +229,8 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
                 json: args.json,
                 nothing: is_status && args.quiet,
             };
-            decide::run(args.ask, form, (question, choices), print, config, out)?
+            let place = decide::Place { server, config };
+            decide::run(args.ask, form, (question, choices), print, &place, out)?
         }
     };
     if is_status {

@@ -13,9 +13,11 @@ use super::stdin;
 use crate::core::decision::{Answers, Decision, Question, UNSURE};
 use crate::core::error::{Class, Error, Result};
 use crate::format::wire::decisions::{Asked, openai, systemone};
+use crate::format::wire::options;
 use crate::ops::decide::{self, Request};
 use crate::ops::model;
 use crate::ops::pool::{Policy, Pool};
+use crate::system::client::Client;
 use crate::system::config::Config;
 
 /// Context tokens in addition to those of the texts: for the template and the words around the texts.
@@ -48,6 +50,14 @@ pub struct Print {
     pub nothing: bool,
 }
 
+/// Where the answers are computed.
+pub struct Place<'a> {
+    /// The server, if one is named; else this process.
+    pub server: Option<Client>,
+    /// The settings for this process.
+    pub config: &'a Config,
+}
+
 /// True if a choice has a description.
 pub fn is_described(choice: &str) -> bool {
     split(choice).1.is_some()
@@ -73,11 +83,14 @@ pub fn run(
     form: Form,
     choice: (Option<&str>, &[String]),
     print: Print,
-    config: &Config,
+    place: &Place,
     out: &mut Out,
 ) -> Result<u8> {
     let asked = asked(form, choice, &ask)?;
-    let decisions = decisions(ask, &asked, config, out)?;
+    let decisions = match &place.server {
+        Some(server) => by_server(server, &ask, &asked)?,
+        None => decisions(ask, &asked, place.config, out)?,
+    };
     if let Form::File(_) = form {
         return print_all(&asked.questions, &decisions, &print, out).map(|()| 0);
     }
@@ -139,6 +152,20 @@ fn described(choices: &[String]) -> Result<Answers> {
         return Err(Error::usage("a choice has no name"));
     }
     Ok(Answers::Choice(options))
+}
+
+/// Has a server compute the answers.
+fn by_server(server: &Client, ask: &Ask, asked: &Asked) -> Result<Vec<Decision>> {
+    if ask.system.is_some() {
+        return Err(Error::usage("--system cannot be used with a server"));
+    }
+    let options = options::to_json(&ask.turn.options);
+    let body = systemone::body(&ask.turn.model, asked, options);
+    let answer: Json = server.ask("/v1/systemone", &body)?;
+    systemone::decisions(&asked.questions, &answer).ok_or_else(|| {
+        let text = format!("the server at {} sent an invalid answer", server.address());
+        Error::plain(Class::Network, text)
+    })
 }
 
 /// Computes the answers in this process.

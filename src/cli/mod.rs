@@ -43,6 +43,7 @@ mod stdin;
 mod stop;
 mod store_commands;
 mod table;
+mod tokenizer;
 mod tokens;
 mod transcript;
 mod transfer_display;
@@ -114,6 +115,9 @@ fn run(words: &[OsString]) -> Result<u8> {
     let Some(_lock) = run_limits::enter(command, &parsed, &mut config)? else {
         return Ok(0);
     };
+    if command.retries_whole && run_limits::retries(&parsed)? > 0 {
+        stdin::keep();
+    }
     let context = Context::new(config);
     run_limits::run(command, &parsed, &context, &mut out)?;
     Ok(context.status())

@@ -5,17 +5,17 @@ use std::time::Instant;
 
 use super::context::Context;
 use super::encoding::ENCODING;
-use super::flag::{Flag, Group, JSON, QUIET, option, switch};
+use super::flag::{Flag, Group, HOST, JSON, QUIET, option, switch};
 use super::out::{self, Out};
 use super::parsed::Parsed;
 use super::run::turn_args::{self, Ask, OVERFLOWS};
 use super::run::turn_flags::{MESSAGES, OPTION, OVERFLOW, RAW, SYSTEM, THINK, TOOLS};
 use super::table::{Command, ONE_MODEL, PLAIN};
-use crate::core::error::Result;
+use crate::core::error::{Error, Result};
 use crate::core::turn::{GivenTemplate, TurnRequest};
-use crate::ops::model;
 use crate::ops::pool::{Policy, Pool};
 use crate::ops::turn::{self, Prompter, Request};
+use crate::ops::{backend, model};
 
 pub const COMMAND: Command = Command {
     name: "render",
@@ -24,7 +24,7 @@ pub const COMMAND: Command = Command {
     arity: (1, usize::MAX),
     flags: &[
         MESSAGES, TOOLS, SYSTEM, OPTION, THINK, RAW, OVERFLOW, NUM_CTX, TEMPLATE, JINJA, TOKENS,
-        ENCODING, JSON, QUIET,
+        ENCODING, JSON, HOST, QUIET,
     ],
     about: &[
         "Prints the prompt that run would send to the model, byte for byte and without an added newline. Notes on \
@@ -32,6 +32,7 @@ pub const COMMAND: Command = Command {
         "The conversation is the one of --messages, if given, followed by the prompt, which is read as by run. With \
          --overflow the prompt is cut as by run: head and tail keep that part of it, middle drops the middle. With \
          --tokens the prompt is printed as tokens, with tabs, newlines and backslashes escaped.",
+        "With --host a server renders the prompt; --template, --jinja and --tokens are for models of this machine.",
     ],
     examples: &[
         (
@@ -82,6 +83,15 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         (None, Some(path)) => Some(GivenTemplate::Jinja(turn_args::file(path)?)),
         (None, None) => None,
     };
+    let json = parsed.has(&JSON);
+    if let Some(server) = context.model_server(parsed)? {
+        let mut alone = [&TEMPLATE, &JINJA, &TOKENS].into_iter();
+        if let Some(flag) = alone.find(|flag| parsed.has(flag)) {
+            let text = format!("--{} cannot be used with a server", flag.long);
+            return Err(Error::usage(text));
+        }
+        return print(&backend::rendered(&server, &ask.turn())?, json, out);
+    }
     let model = model::open(&context.store(), &ask.turn.model)?;
     let turn = TurnRequest {
         template: given,
@@ -97,7 +107,6 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let prompt = prompter.prompt(lease.context_tokens)?;
     prompt.notes.iter().for_each(|note| out.note(note));
     out.note_dropped("", prompt.truncated_tokens);
-    let json = parsed.has(&JSON);
     if parsed.has(&TOKENS) {
         let pieces = prompter.pieces(&prompt.tokens).into_iter();
         let records: Vec<_> = pieces
@@ -105,9 +114,13 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
             .collect();
         return out.named(json, &["id", "text"], &records);
     }
+    print(&prompt.text, json, out)
+}
+
+fn print(prompt: &str, json: bool, out: &mut Out) -> Result<()> {
     if json {
-        out.named(true, &["prompt"], &[vec![prompt.text.into()]])
+        out.named(true, &["prompt"], &[vec![prompt.into()]])
     } else {
-        out.write(&prompt.text)
+        out.write(prompt)
     }
 }

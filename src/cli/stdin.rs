@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::{self, BufRead, Read, StdinLock};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::sync::OnceLock;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -12,6 +13,7 @@ use rustix::io::Errno;
 use super::encoding::Encoding;
 use super::run_limits::{left, timed_out};
 use crate::core::error::{Error, Result};
+use crate::core::lock::LockExt;
 
 /// Standard input; a read fails with `TimedOut` once the deadline has passed.
 pub struct Input {
@@ -97,18 +99,33 @@ impl BufRead for Input {
     }
 }
 
-/// All of standard input, read once and cached. `Usage` if it is larger than `bytes_max`.
-pub fn standard_input(bytes_max: u64) -> Result<&'static [u8]> {
-    static READ: OnceLock<Vec<u8>> = OnceLock::new();
-    if READ.get().is_none() {
-        let mut bytes = Vec::new();
-        let mut input = Input::new().take(bytes_max + 1);
-        let read = input.read_to_end(&mut bytes);
-        read.map_err(Input::error)?;
-        // Only one thread reads standard input, so the cell is still empty.
-        let _ = READ.set(bytes);
+/// Standard input as it was read, if it is read again: see [`keep`].
+static KEPT: Mutex<Option<Vec<u8>>> = Mutex::new(None);
+/// True if standard input is kept.
+static KEEPS: AtomicBool = AtomicBool::new(false);
+
+/// Keeps standard input once it is read: the command may run a second time. It may be large, so that no copy of it
+/// stays otherwise.
+pub fn keep() {
+    KEEPS.store(true, Ordering::Relaxed);
+}
+
+/// All of standard input. `Usage` if it is larger than `bytes_max`.
+pub fn standard_input(bytes_max: u64) -> Result<Vec<u8>> {
+    let kept = KEPT.locked().take();
+    let bytes = match kept {
+        Some(bytes) => bytes,
+        None => {
+            let mut bytes = Vec::new();
+            let mut input = Input::new().take(bytes_max + 1);
+            let read = input.read_to_end(&mut bytes);
+            read.map_err(Input::error)?;
+            bytes
+        }
+    };
+    if KEEPS.load(Ordering::Relaxed) {
+        *KEPT.locked() = Some(bytes.clone());
     }
-    let bytes = READ.get().map(Vec::as_slice).unwrap_or_default();
     if bytes.len() as u64 > bytes_max {
         Err(Error::usage(format!(
             "standard input is larger than {} MiB",
@@ -122,7 +139,7 @@ pub fn standard_input(bytes_max: u64) -> Result<&'static [u8]> {
 /// Reads a file that the command line names, or standard input for `-`.
 pub fn read_input(path: &str, bytes_max: u64) -> Result<Vec<u8>> {
     if path == "-" {
-        return standard_input(bytes_max).map(<[u8]>::to_vec);
+        return standard_input(bytes_max);
     }
     let mut bytes = Vec::new();
     let read =

@@ -2,29 +2,21 @@
 
 use super::context::Context;
 use super::encoding::{ENCODING, Encoding};
-use super::flag::{Flag, JSON, option, switch};
+use super::flag::{Flag, HOST, JSON, option, switch};
 use super::out::{self, Out};
 use super::parsed::Parsed;
 use super::run::turn_args::PROMPT_BYTES_MAX;
 use super::stdin;
 use super::table::{Command, Completes, PLAIN};
+use super::tokenizer::Tokenizer;
 use crate::core::error::{Error, Result};
-use crate::core::options::Options;
-use crate::ops::model;
-use crate::ops::pool::{Policy, Pool};
-use crate::system::engine::Engine;
-
-/// Typical bytes per token, for the first guess at the size of a part.
-const TOKEN_BYTES: usize = 4;
-/// Extra tokens of a part beyond those that are printed; the tokens at a cut may differ.
-const TOKENS_MORE: usize = 16;
 
 pub const COMMAND: Command = Command {
     name: "tokens",
     summary: "count or cut texts by a model's tokens",
     operands: "MODEL [FILE...]",
     arity: (1, usize::MAX),
-    flags: &[IDS, PIECES, HEAD, TAIL, SPLIT, NULL, ENCODING, JSON],
+    flags: &[IDS, PIECES, HEAD, TAIL, SPLIT, NULL, ENCODING, JSON, HOST],
     about: &[
         "Counts the tokens of standard input, or of each FILE; - stands for standard input. For each file a line with \
          its count, a tab, and its name is printed; with several files a line with the total comes last.",
@@ -32,6 +24,7 @@ pub const COMMAND: Command = Command {
          than a piece. It escapes newlines, tabs and backslashes within a piece, so that each piece is one line; \
          --json prints the pieces as JSON strings. With -0 a piece is printed as it is and ends with NUL, as embed, \
          rerank and map read it with -0; embed and rerank also read the escaped form.",
+        "With --host a server that has the route /tokenize, as puna and llama-server do, makes the tokens.",
     ],
     examples: &[
         ("puna tokens smol < notes.txt", "count tokens"),
@@ -90,7 +83,6 @@ enum Way {
 }
 
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
-    let config = &context.config;
     let number = |flag| -> Result<usize> {
         let number = parsed.number(flag, 1..=usize::MAX)?;
         Ok(number.unwrap_or_default())
@@ -107,19 +99,10 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     }
     parsed.only_one(&[(&NULL, ()), (&JSON, ())])?;
     let encoding = Encoding::read(parsed)?;
-    let model = model::open(&context.store(), &parsed.operands[0])?;
-    let pool = Pool::new(config.clone(), Policy::OneShot, out::log(None)?);
-    let lease = pool.acquire(
-        &model,
-        &Options::default(),
-        None,
-        &false.into(),
-        &mut |_| {},
-    )?;
-    let engine = lease.engine();
+    let tokenizer = &Tokenizer::open(parsed, context)?;
     let files = &parsed.operands[1..];
     let Some(way) = way else {
-        return count(engine, files, encoding, parsed.has(&JSON), out);
+        return count(tokenizer, files, encoding, parsed.has(&JSON), out);
     };
     let mut text = String::new();
     for file in files {
@@ -130,10 +113,10 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     }
     let json = parsed.has(&JSON);
     match way {
-        Way::Head(most) => print(head(engine, &text, most), json, out),
-        Way::Tail(most) => print(tail(engine, &text, most), json, out),
+        Way::Head(most) => print(tokenizer.head(&text, most)?, json, out),
+        Way::Tail(most) => print(tokenizer.tail(&text, most)?, json, out),
         Way::Split(most) => {
-            let pieces = split(engine, &text, most);
+            let pieces = tokenizer.split(&text, most)?;
             if json {
                 out.json(&pieces)
             } else if parsed.has(&NULL) {
@@ -145,12 +128,18 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
             }
         }
         Way::Ids | Way::Pieces => {
-            let ids = engine.tokens(&text, false, false);
-            let row = |id: &i32| match way {
-                Way::Pieces => vec![(*id).into(), engine.text(&[*id]).into()],
-                _ => vec![(*id).into()],
+            let rows: Vec<_> = match way {
+                Way::Pieces => {
+                    let pieces = tokenizer.pieces(&text)?.into_iter();
+                    pieces
+                        .map(|(id, piece)| vec![id.into(), piece.into()])
+                        .collect()
+                }
+                _ => {
+                    let ids = tokenizer.ids(&text)?.into_iter();
+                    ids.map(|id| vec![id.into()]).collect()
+                }
             };
-            let rows: Vec<_> = ids.iter().map(row).collect();
             out.named(json, &["id", "text"], &rows)
         }
     }
@@ -168,25 +157,21 @@ fn read(file: &str, encoding: Encoding) -> Result<String> {
     stdin::decoded(file, PROMPT_BYTES_MAX, encoding)
 }
 
-fn counted(engine: &Engine, text: &str) -> usize {
-    engine.tokens(text, false, false).len()
-}
-
 fn count(
-    engine: &Engine,
+    tokenizer: &Tokenizer,
     files: &[String],
     encoding: Encoding,
     json: bool,
     out: &mut Out,
 ) -> Result<()> {
     if files.is_empty() {
-        let tokens = counted(engine, &read("-", encoding)?);
+        let tokens = tokenizer.count(&read("-", encoding)?)?;
         return out.named(json, &["tokens"], &[vec![tokens.into()]]);
     }
     let (mut rows, mut failed) = (Vec::new(), None);
     for file in files {
         match read(file, encoding) {
-            Ok(text) => rows.push((counted(engine, &text), file.as_str())),
+            Ok(text) => rows.push((tokenizer.count(&text)?, file.as_str())),
             // As wc does, the others are counted.
             Err(error) => match &failed {
                 None => failed = Some(error),
@@ -214,106 +199,4 @@ fn print_counts(
     }
     let line = |(tokens, file): &(usize, &str)| vec![tokens.to_string(), file.to_string()];
     out.records(&rows.iter().map(line).collect::<Vec<_>>())
-}
-
-/// The byte offset of every boundary between two characters, and of the end.
-fn characters(text: &str) -> Vec<usize> {
-    let starts = text.char_indices().map(|(at, _)| at);
-    starts.skip(1).chain([text.len()]).collect()
-}
-
-/// A part of a text that certainly has more than `n` tokens, or the whole text; the rest need not be
-/// tokenised. `part` returns a part of about so many bytes.
-fn enough<'a>(engine: &Engine, text: &str, n: usize, part: impl Fn(usize) -> &'a str) -> &'a str {
-    // The last tokens of a part may differ from those of the whole text.
-    let wanted = n.saturating_add(TOKENS_MORE);
-    let mut bytes = wanted.saturating_mul(TOKEN_BYTES);
-    loop {
-        let part = part(bytes);
-        if part.len() == text.len() || counted(engine, part) > wanted {
-            return part;
-        }
-        bytes = bytes.saturating_mul(2);
-    }
-}
-
-/// The first part of a text, with more than `n` tokens, or the whole text.
-fn beginning<'a>(engine: &Engine, text: &'a str, n: usize) -> &'a str {
-    enough(engine, text, n, |bytes| {
-        let mut end = bytes.min(text.len());
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        &text[..end]
-    })
-}
-
-/// The last of `places` up to which the text has at most `n` tokens; 0 if there is no such place.
-///
-/// A binary search: the token count grows almost monotonically with the length.
-fn longest(engine: &Engine, text: &str, places: &[usize], n: usize) -> usize {
-    let fits = |at: &usize| counted(engine, &text[..*at]) <= n;
-    let count = places.partition_point(fits);
-    count.checked_sub(1).map_or(0, |last| places[last])
-}
-
-/// The longest beginning of at most `n` tokens.
-fn head<'a>(engine: &Engine, text: &'a str, n: usize) -> &'a str {
-    let near = beginning(engine, text, n);
-    &near[..longest(engine, near, &characters(near), n)]
-}
-
-/// The longest end of at most `n` tokens.
-fn tail<'a>(engine: &Engine, text: &'a str, n: usize) -> &'a str {
-    let near = enough(engine, text, n, |bytes| {
-        let mut start = text.len().saturating_sub(bytes);
-        while !text.is_char_boundary(start) {
-            start += 1;
-        }
-        &text[start..]
-    });
-    let places: Vec<usize> = near.char_indices().map(|(at, _)| at).collect();
-    let first = places.partition_point(|at| counted(engine, &near[*at..]) > n);
-    &near[places.get(first).copied().unwrap_or(near.len())..]
-}
-
-/// The text in pieces of at most `n` tokens.
-fn split<'a>(engine: &Engine, text: &'a str, n: usize) -> Vec<&'a str> {
-    let mut pieces = Vec::new();
-    let mut rest = text;
-    while !rest.trim().is_empty() {
-        let near = beginning(engine, rest, n);
-        let at = [
-            sentences(near, rest.len() == near.len()),
-            words(near),
-            characters(near),
-        ]
-        .iter()
-        .map(|places| longest(engine, near, places, n))
-        .find(|at| *at > 0)
-        .unwrap_or_else(|| near.chars().next().map_or(0, char::len_utf8));
-        let (piece, behind) = rest.split_at(at);
-        if !piece.trim().is_empty() {
-            pieces.push(piece.trim());
-        }
-        rest = behind;
-    }
-    pieces
-}
-
-/// The ends of lines and sentences; the end of the text too, if `is_whole`.
-fn sentences(text: &str, is_whole: bool) -> Vec<usize> {
-    let bytes = text.as_bytes();
-    let ends = |at: usize| match bytes[at] {
-        b'\n' => true,
-        b' ' => at > 0 && matches!(bytes[at - 1], b'.' | b'!' | b'?'),
-        _ => false,
-    };
-    let places = (0..bytes.len()).filter(|at| ends(*at)).map(|at| at + 1);
-    places.chain(is_whole.then_some(text.len())).collect()
-}
-
-fn words(text: &str) -> Vec<usize> {
-    let blanks = text.char_indices().filter(|(_, c)| c.is_whitespace());
-    blanks.map(|(at, c)| at + c.len_utf8()).collect()
 }

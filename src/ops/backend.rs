@@ -271,8 +271,33 @@ impl Iterator for Remote {
     }
 }
 
-/// Sends the turn to the server and passes on the deltas of its answer.
-fn read(client: &Client, turn: &TurnRequest, sender: &SyncSender<Result<Delta>>) -> Result<()> {
+/// The prompt that a server would compute for a turn.
+///
+/// # Errors
+/// `Usage` for what only puna's own server can do; the server's error.
+pub fn rendered(client: &Client, turn: &TurnRequest) -> Result<String> {
+    check_features(client, turn)?;
+    let debug_info = match decode::body(turn) {
+        Body::Generate(mut body) => {
+            (body.common.render_only, body.common.stream) = (true, Some(false));
+            let record: GenerateRecord = client.ask("/api/generate", &body)?;
+            record.debug_info
+        }
+        Body::Chat(mut body) => {
+            (body.common.render_only, body.common.stream) = (true, Some(false));
+            let record: ChatRecord = client.ask("/api/chat", &body)?;
+            record.debug_info
+        }
+    };
+    let rendered = debug_info.map(|info| info.rendered_template);
+    rendered.ok_or_else(|| {
+        let text = format!("the server at {} renders no prompts", client.address());
+        Error::usage(text)
+    })
+}
+
+/// Refuses a turn with features that the server would ignore.
+fn check_features(client: &Client, turn: &TurnRequest) -> Result<()> {
     let grammar = matches!(turn.constraint, OutputConstraint::Grammar(_));
     let keeps = matches!(turn.overflow, Overflow::Keep(_));
     for (given, what) in [
@@ -284,6 +309,12 @@ fn read(client: &Client, turn: &TurnRequest, sender: &SyncSender<Result<Delta>>)
             client.must_be_puna(what)?;
         }
     }
+    Ok(())
+}
+
+/// Sends the turn to the server and passes on the deltas of its answer.
+fn read(client: &Client, turn: &TurnRequest, sender: &SyncSender<Result<Delta>>) -> Result<()> {
+    check_features(client, turn)?;
     match decode::body(turn) {
         Body::Generate(body) => records(
             client,

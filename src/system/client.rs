@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use ureq::http::Response;
 use ureq::typestate::WithoutBody;
 use ureq::unversioned::resolver::DefaultResolver;
@@ -20,7 +21,6 @@ use crate::core::address::Address;
 use crate::core::digest::Digest;
 use crate::core::error::{Class, Error, Result};
 use crate::core::network::{AGENT, ERROR_HEADER};
-use crate::format::wire::native::ErrorBody;
 
 /// The header in which a puna server names its store, on its own socket only.
 pub const STORE_HEADER: &str = "Puna-Store";
@@ -213,10 +213,10 @@ impl Client {
     /// As [`Client::get`].
     pub fn has_blob(&self, digest: &Digest) -> Result<bool> {
         let request = self.agent.head(format!("{}/api/blobs/{digest}", self.base));
-        match self.checked(self.with_key(request).call()) {
-            Ok(_) => Ok(true),
-            Err(error) if error.class() == Class::NoModel => Ok(false),
-            Err(error) => Err(error),
+        let sent = self.with_key(request).call();
+        match sent {
+            Ok(response) if response.status() == 404 => Ok(false),
+            sent => self.checked(sent).map(|_| true),
         }
     }
 
@@ -270,7 +270,18 @@ impl Client {
             .limit(1 << 20)
             .read_to_string()
             .unwrap_or_default();
-        let message = serde_json::from_str::<ErrorBody>(&text).map_or(text, |body| body.error);
+        let Some(message) = message(&text) else {
+            let is_unknown = matches!(status, 404 | 405 | 501) && class.is_none();
+            return Err(if is_unknown {
+                let what = &self.what;
+                Error::usage(format!(
+                    "the server at {what} cannot do this: it has no such route"
+                ))
+            } else {
+                let class = class.unwrap_or(class_of(status));
+                Error::plain(class, one_line(&text, status))
+            });
+        };
         Err(Error::plain(
             class.unwrap_or(class_of(status)),
             one_line(&message, status),
@@ -340,6 +351,14 @@ fn class_of(status: u16) -> Class {
     }
 }
 
+/// The message of an error: `error` itself, or its `message` in the dialect of OpenAI. `None` if there is neither.
+fn message(body: &str) -> Option<String> {
+    let body: Value = serde_json::from_str(body).ok()?;
+    let error = body.get("error")?;
+    let text = error.get("message").unwrap_or(error);
+    text.as_str().map(str::to_string)
+}
+
 fn one_line(message: &str, status: u16) -> String {
     match message.trim() {
         "" => format!("the server answered with status {status}"),
@@ -389,8 +408,8 @@ impl<T: DeserializeOwned> Iterator for Records<T> {
             Ok(_) => {}
             Err(error) => return Some(Err(cut(error.to_string()))),
         }
-        if let Ok(body) = serde_json::from_slice::<ErrorBody>(&line) {
-            return Some(Err(Error::failed(one_line(&body.error, 200))));
+        if let Some(message) = std::str::from_utf8(&line).ok().and_then(message) {
+            return Some(Err(Error::failed(one_line(&message, 200))));
         }
         Some(serde_json::from_slice(&line).map_err(|error| cut(error.to_string())))
     }

@@ -177,3 +177,17 @@ fn unsendable_files_fail_first() {
     let words = ["create", "m", "-f", "-", "--host", "127.0.0.1:9"];
     sandbox.puna(&words, "FROM none\n").fails(7, "127.0.0.1:9");
 }
+
+#[test]
+fn parameters_that_are_not_kept_as_given_are_named() {
+    let sandbox = Sandbox::with_smol();
+    let server = sandbox.serve(&[]);
+    for streams in [true, false] {
+        let parameters = json!({ "temperature": -4, "top_q": 1, "top_k": 5 });
+        let made =
+            json!({ "model": "cold", "from": "smol", "parameters": parameters, "stream": streams });
+        let answer = server.ask("POST", "/api/create", &made.to_string());
+        let named = answer.header("puna-ignored");
+        assert_eq!(named, Some("parameters.temperature, parameters.top_q"));
+    }
+}

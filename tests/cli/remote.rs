@@ -41,6 +41,28 @@ fn puna_features_are_not_requested_from_other_servers() {
 }
 
 #[test]
+fn what_a_server_has_no_route_for_is_told() {
+    let (sandbox, server) = (Sandbox::new(), says("hello"));
+    let host = server.address.to_string();
+    for words in [
+        &["tokens", "m"][..],
+        &["choose", "m", "--score", "-Q", "?", "a", "b"],
+    ] {
+        let done = sandbox.puna(&[words, &["--host", &host]].concat(), "text");
+        done.fails(2, "cannot do this: it has no such route");
+    }
+    let done = sandbox.puna(&["render", "m", "hi", "--host", &host], "");
+    done.fails(2, "renders no prompts");
+    let other = Scripted::new(|_| {
+        let body = br#"{"error": {"message": "no model m here", "type": "not_found"}}"#;
+        Say(404, vec![], body.to_vec())
+    });
+    let host = other.address.to_string();
+    let done = sandbox.puna(&["tokens", "m", "--host", &host], "text");
+    done.fails(3, "no model m here");
+}
+
+#[test]
 fn a_constraint_that_a_server_ignores_is_an_error() {
     let sandbox = Sandbox::new();
     for (text, status) in [("{\"a\": 1}", 0), ("[1]", 1), ("Sure! {\"a\": 1}", 1)] {
@@ -155,14 +177,70 @@ fn with_a_server_named_nothing_happens_here() {
     run(&["rm", "small"], "").fails(3, "not found");
     run(&["rm", "-f", "small"], "").ok();
     assert!(!there.puna(&["ls"], "").ok().contains("small"));
+    // Tokens, prompts and decisions are the server's.
+    let text = "A whale is no fish. It breathes.\nA car is red.\n";
+    let alike: [&[&str]; 11] = [
+        &["tokens", "smol"],
+        &["tokens", "smol", "--pieces"],
+        &["tokens", "smol", "--ids", "--json"],
+        &["tokens", "smol", "--head", "3"],
+        &["tokens", "smol", "--tail", "3"],
+        &["tokens", "smol", "--split", "4"],
+        &["render", "smol", "-s", "Be brief.", "hi"],
+        &["render", "smol", "--raw", "hi"],
+        &[
+            "render",
+            "smol",
+            "--overflow",
+            "head",
+            "--num-ctx",
+            "64",
+            "--json",
+            "hi",
+        ],
+        &[
+            "choose",
+            "smol",
+            "-Q",
+            "Where?",
+            "sea=in water",
+            "land=",
+            "--json",
+        ],
+        &[
+            "choose", "smol", "--score", "-Q", "How red?", "not", "a bit", "very",
+        ],
+    ];
+    for words in alike {
+        assert_eq!(
+            run(words, text).ok(),
+            there.puna(words, text).ok(),
+            "{words:?}"
+        );
+    }
+    let yes = ["choose", "smol", "--yes-no", "-Q", "Is it a fish?"];
+    let (far, near) = (run(&yes, text), there.puna(&yes, text));
+    assert_eq!((far.status, far.stdout), (near.status, near.stdout));
+    for (words, why) in [
+        (&["choose", "smol", "a", "b"][..], "describe them"),
+        (
+            &["choose", "smol", "-s", "x", "a=b", "c"],
+            "--system cannot be used with a server",
+        ),
+        (
+            &["render", "smol", "--tokens", "x"],
+            "--tokens cannot be used with a server",
+        ),
+    ] {
+        let done = run(words, "text");
+        assert!(done.stderr.contains(why), "{words:?}: {done:?}");
+        assert!(matches!(done.status, Some(2)), "{words:?}: {done:?}");
+    }
     // The others do nothing.
-    let refused: [&[&str]; 9] = [
+    let refused: [&[&str]; 6] = [
         &["gc"],
         &["du"],
         &["verify"],
-        &["tokens", "smol"],
-        &["choose", "smol", "a", "b"],
-        &["render", "smol", "hi"],
         &["outdated"],
         &["export", "smol"],
         &["path", "smol"],

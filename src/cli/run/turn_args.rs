@@ -432,19 +432,20 @@ fn prompt(words: &[String], raw: bool, encoding: Encoding) -> Result<(String, Op
         Class::Usage => Error::plain(Class::TooLong, "standard input is larger than any context"),
         _ => error,
     })?;
-    let piped = encoding.decode(piped.to_vec(), "standard input")?;
-    let piped = if raw {
-        piped.as_str()
-    } else {
-        piped.trim_end_matches(['\n', '\r'])
-    };
-    match (piped.trim().is_empty(), spoken.is_empty()) {
+    // It may be large: it becomes the prompt without a copy.
+    let mut prompt = encoding.decode(piped, "standard input")?;
+    if !raw {
+        prompt.truncate(prompt.trim_end_matches(['\n', '\r']).len());
+    }
+    match (prompt.trim().is_empty(), spoken.is_empty()) {
         (true, true) => Err(no_prompt()),
         // It was named, so that nothing in it is a broken pipe and not a wish.
         (true, false) => Err(Error::usage("standard input is empty")),
-        (false, true) => Ok((piped.to_string(), None)),
+        (false, true) => Ok((prompt, None)),
         (false, false) => {
-            let prompt = format!("{}\n\n{spoken}", piped.trim_end_matches('\n'));
+            prompt.truncate(prompt.trim_end_matches('\n').len());
+            prompt.push_str("\n\n");
+            prompt.push_str(&spoken);
             Ok((prompt, Some(spoken)))
         }
     }

@@ -14,13 +14,14 @@ use crate::format::gguf::Shard;
 use crate::format::manifest::Config;
 use crate::format::template::GoTemplate;
 use crate::format::wire::native::create::{CreateRequest, Progress};
-use crate::format::wire::options::from_json;
+use crate::format::wire::options::{from_json, not_obeyed};
 use crate::ops::create::{self, Changes, Quantizing, Source, Step, is_projector};
 use crate::ops::import::Folder;
 use crate::ops::model;
 use crate::ops::pool::Pool;
 use crate::server::body::content;
 use crate::server::http::{Exchange, Reply};
+use crate::server::notices;
 use crate::server::reply::{error_reply, reply};
 use crate::server::shared::Server;
 use crate::server::stream::{RECORD, Stream};
@@ -36,7 +37,7 @@ const QUANTS: [&str; 6] = ["F32", "F16", "Q4_K_S", "Q4_K_M", "Q8_0", "BF16"];
 const NO_DIGEST: &str = "0000000000000000000";
 
 /// `POST /api/create`.
-pub fn create(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
+pub fn create(server: &Arc<Server>, exchange: Exchange, mut headers: Headers) {
     let Some((exchange, request)) = content::<CreateRequest>(exchange) else {
         return;
     };
@@ -46,6 +47,8 @@ pub fn create(server: &Arc<Server>, exchange: Exchange, headers: Headers) {
         Err(error) => return reply(exchange, Err(error), &headers),
     };
     let streams = request.stream.unwrap_or(true);
+    let ignored: Vec<String> = not_obeyed("parameters.", &request.parameters).collect();
+    headers.extend(notices::ignored(server, &name.to_string(), &ignored));
     let recipe = recipe(request, &name, (files, adapters), server);
     let success = Progress::new("success");
     if !streams {

@@ -209,6 +209,50 @@ pub fn encode(
     })
 }
 
+/// A request to another server. Ids are positions: on the command line a question may have none.
+pub fn body(model: &str, asked: &Asked, options: Map<String, Json>) -> Json {
+    let questions = asked.questions.iter().enumerate();
+    let questions: Map<String, Json> = questions
+        .map(|(index, question)| {
+            let (kind, criteria) = match &question.answers {
+                Answers::NoYes([no, yes]) => ("noul", json!({ "false": no, "true": yes })),
+                Answers::Choice(options) => {
+                    let means = options
+                        .iter()
+                        .map(|(name, means)| (name.clone(), means.as_str().into()));
+                    ("choice", Json::Object(means.collect()))
+                }
+                Answers::Score(levels) => ("score", json!(levels)),
+            };
+            let instructions = &question.instructions;
+            let question =
+                json!({ "type": kind, "instructions": instructions, "criteria": criteria });
+            (index.to_string(), question)
+        })
+        .collect();
+    json!({ "model": model, "state": asked.state, "questions": questions, "options": options })
+}
+
+/// The answers in another server's response to [`body`]; `None` if one is missing.
+pub fn decisions(questions: &[Question], response: &Json) -> Option<Vec<Decision>> {
+    let one = |(index, question): (usize, &Question)| {
+        let answer = &response["answers"][index.to_string()];
+        let by_name = |name: &str| answer["probabilities"][name].as_f64();
+        let probabilities: Option<Vec<f64>> = match &question.answers {
+            Answers::NoYes(_) => answer["noul"].as_f64().map(|yes| vec![1.0 - yes, yes]),
+            Answers::Choice(options) => options.iter().map(|(name, _)| by_name(name)).collect(),
+            Answers::Score(levels) => (0..levels.len())
+                .map(|level| by_name(&level.to_string()))
+                .collect(),
+        };
+        Some(Decision {
+            probabilities: probabilities?,
+            label_mass: answer["x_label_mass"].as_f64().unwrap_or(1.0),
+        })
+    };
+    questions.iter().enumerate().map(one).collect()
+}
+
 /// The body of a wrong request, for TypeSafe's clients and for those that read a text.
 pub fn invalid(wrong: &Wrong) -> Json {
     let place: Vec<&str> = ["body"]
