@@ -63,7 +63,7 @@ pub const COMMAND: Command = Command {
          without the permission 403, one above a limit 429 with Retry-After. Without a key file the server listens \
          only on loopback addresses, unless --open is given. For TLS use a proxy: see puna-scripting(7).",
         "Each line of the access log is time, id, client, the key's name, method, path, status and milliseconds, \
-         separated by tabs; it contains no text of a prompt. The id is the X-Request-Id of the request, or a generated \
+         separated by tabs; it contains no text of a prompt. A request whose head is refused has - for method and path. The id is the X-Request-Id of the request, or a generated \
          one, and is sent with the answer. SIGHUP makes the server read the keys and open the log again.",
         "Once it listens, a server on Linux can open only its store, Ollama's store, its cache, the folders of its \
          configuration, keys, socket and log, and what the system needs, and can start no program but itself (Landlock). A blob \

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime};
@@ -84,7 +85,7 @@ pub struct RequestContext {
 impl RequestContext {
     /// Starts the context of a request; an `id` that is too long or has other characters than
     /// `[A-Za-z0-9._-]` is replaced.
-    pub fn new(id: Option<&str>, from: String, method: String, path: &str) -> Self {
+    pub fn new(id: Option<&str>, peer: Option<SocketAddr>, method: String, path: &str) -> Self {
         let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         let own = id.filter(|id| !id.is_empty() && id.len() <= ID_BYTES_MAX);
         let own = own.filter(|id| id.chars().all(plain));
@@ -93,11 +94,17 @@ impl RequestContext {
             pass: None,
             status: 0,
             log: None,
-            from,
+            from: peer.map_or("unix".to_string(), |peer| peer.to_string()),
             method,
             path: path.to_string(),
             started: Instant::now(),
         }
+    }
+
+    /// Writes the line of a request whose head was refused: its method and path are not known.
+    pub fn refused(peer: Option<SocketAddr>, status: u16, log: Option<Arc<AccessLog>>) {
+        let mut context = RequestContext::new(None, peer, "-".into(), "-");
+        (context.status, context.log) = (status, log);
     }
 
     /// Sets the access log that its line is written to.

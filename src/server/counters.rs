@@ -78,6 +78,20 @@ const COLUMNS: &[Column] = &[
     ),
 ];
 
+/// Name, help text and value of one gauge of a loaded model.
+type Gauge = (&'static str, &'static str, fn(&Loaded) -> u64);
+
+const GAUGES: &[Gauge] = &[
+    ("puna_model_bytes", "Memory of a loaded model.", |model| {
+        model.size_bytes
+    }),
+    (
+        "puna_saved_prompts_bytes",
+        "Memory of prompts put aside for those that begin alike.",
+        |model| model.saved_bytes,
+    ),
+];
+
 /// All counters.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -155,19 +169,13 @@ impl Counters {
                 text += &format!("{name}{{model=\"{}\"}} {}\n", escaped(model), of(counts));
             }
         }
-        text +=
-            "# HELP puna_model_bytes Memory of a loaded model.\n# TYPE puna_model_bytes gauge\n";
-        for model in loaded {
-            let name = model
-                .name
-                .as_ref()
-                .map(ToString::to_string)
-                .unwrap_or_default();
-            text += &format!(
-                "puna_model_bytes{{model=\"{}\"}} {}\n",
-                escaped(&name),
-                model.size_bytes
-            );
+        for (name, help, of) in GAUGES {
+            text += &format!("# HELP {name} {help}\n# TYPE {name} gauge\n");
+            for model in loaded {
+                let label = model.name.as_ref().map(ToString::to_string);
+                let label = escaped(&label.unwrap_or_default());
+                text += &format!("{name}{{model=\"{label}\"}} {}\n", of(model));
+            }
         }
         text
     }

@@ -308,12 +308,9 @@ impl Exchange {
 fn context(request: &Request, watch: &Watch) -> RequestContext {
     let headers = request.headers().iter();
     let mut ids = headers.filter(|header| header.field.equiv("X-Request-Id"));
-    let from = watch
-        .peer
-        .map_or("unix".to_string(), |peer| peer.to_string());
     let path = request.url().split('?').next().unwrap_or_default();
     let id = ids.next().map(|header| header.value.as_str());
-    RequestContext::new(id, from, request.method().to_string(), path)
+    RequestContext::new(id, watch.peer, request.method().to_string(), path)
 }
 
 /// A reader of a request's body.

@@ -42,6 +42,7 @@ use shared::{Count, Server};
 
 pub use access::keys::Keys;
 pub use context::AccessLog;
+use context::RequestContext;
 
 /// Most requests handled at once, each on its own thread; more are refused.
 const REQUESTS_MAX: usize = 1024;
@@ -155,7 +156,12 @@ pub fn serve(
     let requests = Requests::default();
     let (inner, socket) = Inner::bind(&config.runtime)?;
     let mut listener = Listener::open(socket, requests.clone())?;
-    let front = Front::new(inner, requests.clone(), sockets::raise_limit());
+    let refused = {
+        let server = server.clone();
+        move |peer, status| RequestContext::refused(peer, status, server.access_log.clone())
+    };
+    let descriptors = sockets::raise_limit();
+    let front = Front::new(inner, requests.clone(), Box::new(refused), descriptors);
     let tcp = listeners.tcp.map(Socket::Tcp);
     let unix = listeners.unix.map(|(listener, _)| Socket::Unix(listener));
     let mut running = Vec::new();

@@ -383,3 +383,25 @@ fn an_answer_leaves_its_connection_open_for_the_next_request() {
         assert!(answer.starts_with(b"HTTP/1.1 200"));
     }
 }
+
+#[test]
+fn a_refused_head_has_a_line_in_the_access_log() {
+    let sandbox = Sandbox::with_smol();
+    let log = sandbox.home.join("access.log");
+    let words = ["serve", "--host", "127.0.0.1:0", "--access-log"];
+    let server = Server::start(sandbox.command(&[&words[..], &[log.to_str().unwrap()]].concat()));
+    let long = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "y".repeat(70 << 10));
+    for (head, status) in [
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+        ("GET /secret HTTP/1.1\r\nContent-Length: x\r\n\r\n", 400),
+        (&long, 431),
+    ] {
+        let answer = exchange(&server, head.as_bytes());
+        let begin = format!("HTTP/1.1 {status} ");
+        assert!(answer.starts_with(&begin), "{answer}");
+        let text = std::fs::read_to_string(&log).unwrap();
+        let fields: Vec<&str> = text.lines().last().unwrap().split('\t').collect();
+        assert!(fields[2].starts_with("127.0.0.1:"), "{text}");
+        assert_eq!(fields[3..7], ["-", "-", "-", &status.to_string()], "{text}");
+    }
+}

@@ -128,4 +128,19 @@ fn llamacpp_routes_answer() {
         metrics.contains("puna_model_bytes{model=\"smol:latest\"} "),
         "{metrics}"
     );
+    // A prompt is put aside for a longer one that begins otherwise.
+    let saved = |metrics: &str| -> u64 {
+        let name = "puna_saved_prompts_bytes{model=\"smol:latest\"} ";
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().parse().unwrap()
+    };
+    assert_eq!(saved(&metrics), 0);
+    for word in ["whale", "car", "tree"] {
+        let prompt = format!("{word} ").repeat(400);
+        let body = json!({"model": "smol", "prompt": prompt, "raw": true, "stream": false,
+            "options": {"num_predict": 1}});
+        assert_eq!(post(&server, "/api/generate", &body)["done"], true);
+    }
+    let metrics = server.ask("GET", "/metrics", "").body;
+    assert!(saved(&metrics) > 1 << 20, "{metrics}");
 }

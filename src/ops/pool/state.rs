@@ -117,6 +117,8 @@ pub struct Loaded {
     pub size_bytes: u64,
     /// Memory that it uses on GPUs, in bytes.
     pub gpu_bytes: u64,
+    /// Memory of the prompts that it has put aside, in bytes; `size_bytes` does not count it.
+    pub saved_bytes: u64,
     /// Where it computes, and how many layers there.
     pub device: String,
     /// Most tokens of one prompt and its answer.
@@ -278,8 +280,13 @@ impl Entry {
                 SystemTime::now().checked_add(Duration::from_nanos(i64::MAX as u64))
             }
         };
+        let saved_bytes = self
+            .engine
+            .as_ref()
+            .map_or(0, |engine| engine.saved_bytes());
         Loaded {
             expires: expires.unwrap_or_else(SystemTime::now),
+            saved_bytes: saved_bytes as u64,
             ..self.model.clone()
         }
     }
@@ -293,6 +300,7 @@ impl Loaded {
             config: model.config.clone(),
             size_bytes: 0,
             gpu_bytes: 0,
+            saved_bytes: 0,
             device: String::new(),
             context_tokens: 0,
             expires: SystemTime::UNIX_EPOCH,

@@ -24,7 +24,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::listener::Socket;
 use connections::Connections;
-use relay::Relay;
+use relay::{Refused, Relay};
 
 pub use inner::Inner;
 pub use requests::{Requests, Watch};
@@ -47,16 +47,24 @@ const DESCRIPTORS_OTHERS: usize = 24;
 pub struct Front {
     inner: Inner,
     requests: Requests,
+    refused: Refused,
     connections: Connections,
 }
 
 impl Front {
-    /// A front of what listens at `inner`, for a process that may open so many descriptors.
-    pub fn new(inner: Inner, requests: Requests, descriptors: usize) -> Arc<Self> {
+    /// A front of what listens at `inner`, for a process that may open so many descriptors. `refused` is told of heads
+    /// that never become a request.
+    pub fn new(
+        inner: Inner,
+        requests: Requests,
+        refused: Refused,
+        descriptors: usize,
+    ) -> Arc<Self> {
         let room = descriptors.saturating_sub(DESCRIPTORS_OTHERS) / DESCRIPTORS_EACH;
         Arc::new(Front {
             inner,
             requests,
+            refused,
             connections: Connections::new(room.clamp(2, CONNECTIONS_MAX)),
         })
     }
@@ -82,8 +90,10 @@ impl Front {
             return wire::refuse_busy(&client);
         };
         let (front, socket) = (self.clone(), client.clone());
-        let serve =
-            move || Relay::new((&front.inner, &front.requests), (socket, peer), seat).serve();
+        let serve = move || {
+            let shared = (&front.inner, &front.requests, &front.refused);
+            Relay::new(shared, (socket, peer), seat).serve();
+        };
         let started = thread::Builder::new()
             .name("connection".into())
             .spawn(serve);

@@ -36,10 +36,14 @@ const KICK: Duration = Duration::from_millis(20);
 /// How often the limits of time are checked.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// Gets the client and the status of a head that was refused, and so never became a request.
+pub type Refused = Box<dyn Fn(Option<SocketAddr>, u16) + Send + Sync>;
+
 /// A connection of a client.
 pub struct Relay<'a> {
     socket: &'a Inner,
     requests: &'a Requests,
+    refused: &'a Refused,
     client: Arc<OwnedFd>,
     peer: Option<SocketAddr>,
     seat: Seat,
@@ -65,13 +69,14 @@ enum Next {
 impl<'a> Relay<'a> {
     /// A connection that was just accepted.
     pub fn new(
-        (socket, requests): (&'a Inner, &'a Requests),
+        (socket, requests, refused): (&'a Inner, &'a Requests, &'a Refused),
         (client, peer): (Arc<OwnedFd>, Option<SocketAddr>),
         seat: Seat,
     ) -> Self {
         Relay {
             socket,
             requests,
+            refused,
             client,
             peer,
             seat,
@@ -92,6 +97,7 @@ impl<'a> Relay<'a> {
                     next
                 }
                 Err(refusal) => {
+                    (self.refused)(self.peer, refusal.status);
                     refuse(&self.client, refusal);
                     return end(&self.client, HEAD_BYTES_MAX);
                 }
@@ -110,15 +116,16 @@ impl<'a> Relay<'a> {
         let mut since: Option<Instant> = None;
         loop {
             self.input.drain(..head::empty_lines(&self.input));
-            if let Some(length) = head::length(&self.input) {
-                let bytes: Vec<u8> = self.input.drain(..length).collect();
-                return RequestHead::parse(&bytes).map(Some);
-            }
-            if self.input.len() > HEAD_BYTES_MAX {
+            let length = head::length(&self.input);
+            if length.unwrap_or(self.input.len()) > HEAD_BYTES_MAX {
                 return Err(Refusal {
                     status: 431,
                     why: "the head of the request is too long",
                 });
+            }
+            if let Some(length) = length {
+                let bytes: Vec<u8> = self.input.drain(..length).collect();
+                return RequestHead::parse(&bytes).map(Some);
             }
             if !self.input.is_empty() {
                 since.get_or_insert_with(Instant::now);

@@ -47,13 +47,15 @@ pub struct Limits {
     pub checkpoint_bytes: usize,
     /// Cells that may be in use while some of them are idle; beyond that, idle sequences are saved.
     pub idle_cells: usize,
-    /// Bytes of all saved sequences together.
-    pub saved_bytes: usize,
 }
 
 impl<'a> Cache<'a> {
     /// An empty cache.
-    pub fn new((context, interrupt): (LlamaContext<'a>, &'a Interrupt), limits: Limits) -> Self {
+    pub fn new(
+        (context, interrupt): (LlamaContext<'a>, &'a Interrupt),
+        saved: SavedSequences,
+        limits: Limits,
+    ) -> Self {
         Cache {
             cells: Cells::new(context.n_ctx() as usize),
             context,
@@ -61,7 +63,7 @@ impl<'a> Cache<'a> {
             sequences: (0..limits.sequences)
                 .map(|_| SequenceState::default())
                 .collect(),
-            saved: SavedSequences::new(limits.saved_bytes),
+            saved,
             limits,
         }
     }

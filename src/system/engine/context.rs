@@ -1,6 +1,8 @@
 //! Creates contexts for a loaded model, and the plan of the loop that decodes in one.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams, LlamaPoolingType};
@@ -12,6 +14,7 @@ use super::interrupt::Interrupt;
 use super::kv::KvKind;
 use super::plan::Plan;
 use super::ready::Ready;
+use super::saved_sequence::SavedSequences;
 use super::tune;
 use super::{Backend, Context, Spec, ffi};
 use crate::core::error::{Error, Result};
@@ -32,6 +35,8 @@ pub struct Base<'a> {
     pub model: &'a LlamaModel,
     /// Aborts its computations.
     pub interrupt: &'a Interrupt,
+    /// Gets the bytes of the sequences that are put aside.
+    pub saved_bytes: &'a Arc<AtomicUsize>,
 }
 
 /// Creates a cache for answers of the given size, and the plan of its loop.
@@ -84,7 +89,6 @@ pub fn for_answers<'a>(
         window,
         checkpoint_bytes: bytes,
         idle_cells: if gpu { usize::MAX } else { IDLE_CELLS },
-        saved_bytes: if once { 0 } else { bytes },
     };
     let plan = Plan {
         tokens_max: tokens as usize,
@@ -104,7 +108,8 @@ pub fn for_answers<'a>(
         deterministic: spec.deterministic,
         memory_max: spec.memory_max,
     };
-    Ok((Cache::new((context, base.interrupt), limits), plan))
+    let saved = SavedSequences::new(if once { 0 } else { bytes }, base.saved_bytes.clone());
+    Ok((Cache::new((context, base.interrupt), saved, limits), plan))
 }
 
 /// Parameters that are multiplied for each token: all but the embedding table, which is a lookup. Two thirds of

@@ -8,7 +8,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -46,6 +46,8 @@ enum Inbox {
 /// The handle of the thread.
 pub struct Handle {
     pub jobs: Jobs,
+    /// Bytes of the sequences that it has put aside.
+    pub saved_bytes: Arc<AtomicUsize>,
     thread: JoinHandle<()>,
 }
 
@@ -93,9 +95,10 @@ pub fn start(
     let (news_sender, news) = sync_channel(1);
     let stall_max = spec.stall_max.unwrap_or(Duration::MAX);
     let stop = Arc::new(AtomicBool::new(false));
+    let saved_bytes = Arc::new(AtomicUsize::new(0));
     let run = {
-        let stop = stop.clone();
-        move || run(&backend, &spec, inbox, &news_sender, &stop)
+        let (stop, saved_bytes) = (stop.clone(), saved_bytes.clone());
+        move || run(&backend, &spec, inbox, &news_sender, (&stop, &saved_bytes))
     };
     let spawned = thread::Builder::new().name("engine".into()).spawn(run);
     let thread =
@@ -107,7 +110,11 @@ pub fn start(
             }
             Ok(News::Progress(_)) => {}
             Ok(News::Ready(ready)) => {
-                let handle = Handle { jobs, thread };
+                let handle = Handle {
+                    jobs,
+                    saved_bytes,
+                    thread,
+                };
                 return ready.map(|loaded| (handle, loaded));
             }
             Err(RecvTimeoutError::Disconnected) => {
@@ -131,7 +138,7 @@ fn run(
     spec: &Spec,
     inbox: Inbox,
     news_sender: &SyncSender<News>,
-    stop: &AtomicBool,
+    (stop, saved_bytes): (&AtomicBool, &Arc<AtomicUsize>),
 ) {
     // The loading caller waits for this message; if it has gone, it sends no jobs either.
     let send_ready = |outcome| _ = news_sender.send(News::Ready(outcome));
@@ -151,6 +158,7 @@ fn run(
         backend,
         model: &model,
         interrupt: &interrupt,
+        saved_bytes,
     };
     let mut jobs = match inbox {
         Inbox::Answers(jobs) => jobs,

@@ -47,7 +47,7 @@ pub use logprobs::Alternatives;
 pub use spec::{Context, Facts, JOBS_MAX, Spec};
 
 use std::borrow::Cow;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 
 use llama_cpp_2::model::LlamaModel;
@@ -133,6 +133,12 @@ impl Engine {
     /// process exits crashes it.
     pub fn leave_weights(&self) {
         std::mem::forget(self.model.clone());
+    }
+
+    /// Bytes of the sequences that are put aside for prompts that begin as they do.
+    pub fn saved_bytes(&self) -> usize {
+        let worker = self.worker.as_ref();
+        worker.map_or(0, |worker| worker.saved_bytes.load(Ordering::Relaxed))
     }
 
     /// Facts about the model.

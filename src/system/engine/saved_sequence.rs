@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use llama_cpp_2::token::LlamaToken;
 
@@ -61,15 +62,18 @@ pub struct SavedSequences {
     sequences: VecDeque<(u64, SavedSequence)>,
     next: u64,
     bytes_max: usize,
+    /// Bytes of all of them, for those who watch.
+    bytes: Arc<AtomicUsize>,
 }
 
 impl SavedSequences {
-    /// No sequence yet, and at most this many bytes.
-    pub fn new(bytes_max: usize) -> Self {
+    /// No sequence yet, and at most this many bytes; `bytes` will tell how many there are.
+    pub fn new(bytes_max: usize, bytes: Arc<AtomicUsize>) -> Self {
         SavedSequences {
             sequences: VecDeque::new(),
             next: 0,
             bytes_max,
+            bytes,
         }
     }
 
@@ -99,12 +103,16 @@ impl SavedSequences {
             .retain(|(_, old)| !sequence.tokens.starts_with(&old.tokens));
         self.sequences.push_back((self.next, sequence));
         self.next += 1;
-        let bytes = |sequences: &VecDeque<(u64, SavedSequence)>| -> usize {
-            sequences.iter().map(|(_, sequence)| sequence.bytes()).sum()
-        };
-        while bytes(&self.sequences) > self.bytes_max {
+        while self.count_bytes() > self.bytes_max {
             self.sequences.pop_front();
         }
+    }
+
+    fn count_bytes(&self) -> usize {
+        let bytes = self.sequences.iter().map(|(_, sequence)| sequence.bytes());
+        let bytes = bytes.sum();
+        self.bytes.store(bytes, Ordering::Relaxed);
+        bytes
     }
 
     /// The sequence for which `usable` returns most, if restoring it pays off: its number, and what
@@ -123,13 +131,17 @@ impl SavedSequences {
 
     /// Removes and returns the sequence that was saved or used last.
     pub fn pop(&mut self) -> Option<SavedSequence> {
-        self.sequences.pop_back().map(|(_, sequence)| sequence)
+        let (_, last) = self.sequences.pop_back()?;
+        self.count_bytes();
+        Some(last)
     }
 
     /// Removes and returns a sequence, so that making room for others cannot drop it while it is restored.
     pub fn take(&mut self, id: u64) -> Option<SavedSequence> {
         let place = self.sequences.iter().position(|(known, _)| *known == id)?;
-        self.sequences.remove(place).map(|(_, sequence)| sequence)
+        let (_, taken) = self.sequences.remove(place)?;
+        self.count_bytes();
+        Some(taken)
     }
 }
 
@@ -148,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_short_end_behind_what_is_held_is_not_worth_a_copy() {
-        let mut all = SavedSequences::new(100);
+        let mut all = SavedSequences::new(100, Arc::default());
         let tokens = |count: i32, end: i32| -> Vec<LlamaToken> {
             (0..count).chain([end; 40]).map(LlamaToken).collect()
         };
@@ -169,7 +181,7 @@ mod tests {
 
     #[test]
     fn room_for_others_is_never_made_by_what_is_being_restored() {
-        let mut all = SavedSequences::new(100);
+        let mut all = SavedSequences::new(100, Arc::default());
         all.put(saved(0, 60));
         let usable = |sequence: &SavedSequence| match sequence.tokens[0].0 {
             0 => (40, 40),
