@@ -13,7 +13,7 @@ PATCHES = $(shell sed -n 's/^GGML_PUNA_PATCHES = "\(.*\)"/\1/p' .cargo/config.to
 QUICK = meta:: format:: store:: registry:: cli::remote cli::usage_errors cli::settings cli::manual api::conformance api::keys
 
 .DEFAULT_GOAL := help
-.PHONY: help deps test-deps build model models clients demo test quick test-sdk check bench shapes compare soak crowd fuzz portable cuda metal vulkan rocm install clean
+.PHONY: help deps test-deps build model models clients demo test quick test-sdk check bench shapes compare soak crowd chaos fuzz portable cuda metal vulkan rocm install clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z -]*\):.*## /  \1\t/p' Makefile | expand -t 28
@@ -81,6 +81,10 @@ soak: build models ## ten thousand mixed requests to one server (prints, never f
 
 crowd: build model ## two hundred clients of one server for ten minutes (prints, never fails by time)
 	benches/crowd
+
+chaos: build models ## attack one server in every way for ten minutes; two honest clients measure (fails if one is answered wrong)
+	$(CARGO) bench --bench fuzz -- write $(CURDIR)/target/hostile 60
+	benches/chaos target/hostile $(or $(SECONDS),600)
 
 fuzz: build ## feed mutated templates, answers and grammars to what reads them (SECONDS= each)
 	$(CARGO) bench --bench fuzz -- $(or $(SECONDS),60)

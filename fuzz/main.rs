@@ -2,7 +2,7 @@
 //! grammar compiler, GGUF and safetensors headers, tokenizers, Modelfiles, manifests, requests,
 //! the router, and whole models.
 //! `make fuzz` runs each target for a while; a panic, a hang or a lost byte stops it and prints the
-//! input that caused it.
+//! input that caused it. `cargo bench --bench fuzz -- write FOLDER COUNT` writes mutated models for other programs.
 //!
 //! There is no coverage guidance, so it runs on a stable compiler and shares the build of everything
 //! else; the seeds, templates and transcripts of the tests, reach far by themselves.
@@ -39,6 +39,12 @@ fn main() {
         .skip(1)
         .filter(|word| !word.starts_with("--"))
         .collect();
+    if let [command, folder, count] = &words[..]
+        && command == "write"
+    {
+        let count = count.parse().expect("a number of models");
+        return models::write(&mut Dice(seed()), Path::new(folder), count);
+    }
     let seconds = words
         .first()
         .and_then(|word| word.parse().ok())

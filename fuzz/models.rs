@@ -337,16 +337,40 @@ pub fn seeds() -> Vec<Vec<u8>> {
     tiny_models::all()
 }
 
-/// Runs one mutation.
-pub fn models(dice: &mut Dice, seeds: &[Vec<u8>]) {
+fn mutated(dice: &mut Dice, seeds: &[Vec<u8>]) -> Vec<u8> {
     let mut pieces = Pieces::read(&seeds[dice.roll(seeds.len())]);
     for _ in 0..=dice.roll(3) {
         pieces.mutate(dice);
     }
+    pieces.bytes()
+}
+
+/// Writes this many mutations that pass the checks of their headers into a folder, for other programs.
+pub fn write(dice: &mut Dice, folder: &Path, count: usize) {
+    fs::create_dir_all(folder).unwrap();
+    let seeds = seeds();
+    for number in 0..count {
+        let path = folder.join(format!("{number}.gguf"));
+        loop {
+            fs::write(&path, mutated(dice, &seeds)).unwrap();
+            if passes(&path) {
+                break;
+            }
+        }
+    }
+}
+
+fn passes(path: &Path) -> bool {
+    let checked = model::open_file(path).and_then(|model| model.check(path));
+    checked.is_ok()
+}
+
+/// Runs one mutation.
+pub fn models(dice: &mut Dice, seeds: &[Vec<u8>]) {
     let folder = std::env::temp_dir().join(format!("puna-fuzz-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
     let path = folder.join("mutated.gguf");
-    fs::write(&path, pieces.bytes()).unwrap();
+    fs::write(&path, mutated(dice, seeds)).unwrap();
     let outcome = outcome(&folder, &path, dice.0);
     let mut outcomes = OUTCOMES.lock().unwrap();
     *outcomes.entry(outcome).or_default() += 1;
@@ -361,8 +385,7 @@ pub fn models(dice: &mut Dice, seeds: &[Vec<u8>]) {
 
 /// What came of a model.
 fn outcome(folder: &Path, path: &Path, dice_state: u64) -> String {
-    let checked = model::open_file(path).and_then(|model| model.check(path));
-    if checked.is_err() {
+    if !passes(path) {
         return "refused by its header".into();
     }
     let run = Command::new("timeout")

@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod create;
+mod owners;
 pub mod quantize;
 pub mod safetensors;
 pub mod stress;

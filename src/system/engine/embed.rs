@@ -17,6 +17,9 @@ use crate::core::threads;
 
 /// Most texts in one decode.
 pub const TEXTS_MAX: u32 = 64;
+/// Tokens in one decode of a processor, unless one text has more: larger decodes are no faster there, and a request that
+/// comes meanwhile waits for all of it.
+const TOKENS_AT_ONCE: usize = 256;
 /// The lower bound of the norm that a vector is divided by.
 const NORM_MIN: f32 = 1e-12;
 
@@ -33,6 +36,8 @@ pub struct Embedder<'a> {
     interrupt: &'a Interrupt,
     batch: LlamaBatch<'a>,
     batch_tokens: usize,
+    /// Tokens in one decode, unless one text has more.
+    tokens_at_once: usize,
     open: VecDeque<Open>,
 }
 
@@ -44,9 +49,10 @@ struct Open {
 
 impl<'a> Embedder<'a> {
     /// A loop over a fresh context.
-    pub fn new(context: LlamaContext<'a>, interrupt: &'a Interrupt) -> Self {
+    pub fn new(context: LlamaContext<'a>, interrupt: &'a Interrupt, on_gpu: bool) -> Self {
         let batch_tokens = context.n_batch() as usize;
         Embedder {
+            tokens_at_once: if on_gpu { usize::MAX } else { TOKENS_AT_ONCE },
             batch: LlamaBatch::new(batch_tokens, 1),
             batch_tokens,
             context,
@@ -112,17 +118,19 @@ impl<'a> Embedder<'a> {
         self.batch.clear();
         let mut owners = Vec::new();
         let mut taken = vec![0; self.open.len()];
-        let mut room = self.batch_tokens;
+        let (mut room, mut used) = (self.batch_tokens, 0);
         loop {
             let before = owners.len();
             for (owner, open) in self.open.iter().enumerate() {
                 let Some(text) = open.texts.tokens.get(open.vectors.len() + taken[owner]) else {
                     continue;
                 };
-                if text.len() > room || owners.len() == TEXTS_MAX as usize {
+                let is_full = used > 0 && used + text.len() > self.tokens_at_once;
+                if is_full || text.len() > room || owners.len() == TEXTS_MAX as usize {
                     return owners;
                 }
                 room -= text.len();
+                used += text.len();
                 let sequence = owners.len() as i32;
                 for (place, token) in text.iter().enumerate() {
                     let token = LlamaToken(*token);

@@ -153,6 +153,7 @@ fn run(
         model: model.clone(),
         gpu_layers: ready.gpu_layers,
     };
+    let on_gpu = ready.gpu_layers > 0;
     let interrupt = Interrupt::default();
     let base = context::Base {
         backend,
@@ -167,7 +168,7 @@ fn run(
                 Err(error) => send_ready(Err(error)),
                 Ok(context) => {
                     send_ready(Ok(shared));
-                    Embedder::new(context, &interrupt).run(&mut texts);
+                    Embedder::new(context, &interrupt, on_gpu).run(&mut texts);
                 }
             };
         }
