@@ -4,7 +4,7 @@ _puna() {
     local IFS=$' \t\n' flags= at=1 i
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        COMPREPLY=($(compgen -W 'run map choose chat tokens embed nearest rerank render replay list ls show pull outdated push create cp rm verify gc du path cache export import bench config doctor serve start ps stop help version completions man --help --version' -- "$word"))
+        COMPREPLY=($(compgen -W 'run map choose chat tokens embed nearest rerank render replay list ls show pull outdated push create cp rm verify gc du path cache export import bench config doctor serve start env ps stop help version completions man --help --version' -- "$word"))
         return
     fi
     if [ "$word" = = ]; then
@@ -43,7 +43,7 @@ _puna() {
         serve,--sandbox|start,--sandbox) COMPREPLY=($(compgen -W 'auto on off' -- "$word")); return ;;
         serve,--log|start,--log) COMPREPLY=($(compgen -W 'off warn debug' -- "$word")); return ;;
         *,--access-log|*,--api-key-file|*,--attach|*,--continue|*,--file|*,--grammar|*,--jinja|*,--locked|*,--messages|*,--questions|*,--record|*,--resume|*,--schema|*,--socket|*,--template|*,--tools|*,--transcript|*,-a|*,-f) COMPREPLY=($(compgen -f -- "$word")); return ;;
-        *,--access-log|*,--add-column|*,--api-key-file|*,--attach|*,--choose|*,--continue|*,--dimensions|*,--encoding|*,--fields|*,--file|*,--format|*,--grammar|*,--head|*,--host|*,--jinja|*,--jobs|*,--keepalive|*,--limit-rate|*,--linger|*,--lock|*,--log|*,--mem-max|*,--messages|*,--name|*,--nice|*,--num-ctx|*,--num-predict|*,--older-than|*,--option|*,--overflow|*,--prompt|*,--quantize|*,--question|*,--questions|*,--record|*,--resume|*,--retry|*,--runs|*,--sandbox|*,--schema|*,--seed|*,--socket|*,--split|*,--stop|*,--sure|*,--system|*,--tail|*,--temperature|*,--template|*,--threads|*,--timeout|*,--tool-choice|*,--tools|*,--top|*,--transcript|*,-Q|*,-a|*,-f|*,-j|*,-n|*,-o|*,-p|*,-s) return ;;
+        *,--access-log|*,--add-column|*,--api-key-file|*,--attach|*,--choose|*,--continue|*,--dimensions|*,--encoding|*,--fields|*,--file|*,--format|*,--grammar|*,--head|*,--host|*,--jinja|*,--jobs|*,--keepalive|*,--limit-rate|*,--linger|*,--lock|*,--log|*,--mem-max|*,--messages|*,--model|*,--name|*,--nice|*,--num-ctx|*,--num-predict|*,--older-than|*,--option|*,--overflow|*,--prompt|*,--quantize|*,--question|*,--questions|*,--record|*,--resume|*,--retry|*,--runs|*,--sandbox|*,--schema|*,--seed|*,--socket|*,--split|*,--stop|*,--sure|*,--system|*,--tail|*,--temperature|*,--template|*,--threads|*,--timeout|*,--tool-choice|*,--tools|*,--top|*,--transcript|*,-Q|*,-a|*,-f|*,-j|*,-m|*,-n|*,-o|*,-p|*,-s) return ;;
     esac
     case $command in
         run) flags='--system --messages --option --seed --temperature --num-predict --num-ctx --raw --overflow --think --hidethinking --attach --encoding --tools --tool-choice --format --schema --open --grammar --fields --extract --one-line --strip --stop --whole --json --deterministic --verbose --quiet --nowordwrap --transcript --continue --record --local --linger --host --keepalive --pull --insecure --dimensions --truncate --log --timeout --threads --nice --mem-max --lock --wait --skip --retry --no-cache --help' ;;
@@ -70,11 +70,12 @@ _puna() {
         path) flags='--loaded --projector --json --help' ;;
         cache) flags='--json --help' ;;
         export) flags='--help' ;;
-        import) flags='--quiet --help' ;;
+        import) flags='--replace --quiet --help' ;;
         bench) flags='--prompt --num-predict --runs --tune --option --json --help' ;;
         config) flags='--json --help' ;;
         doctor) flags='--json --host --help' ;;
         serve|start) flags='--host --socket --no-socket --no-tcp --api-key-file --open --deterministic --access-log --sandbox --linger --log --quiet --help' ;;
+        env) flags='--model --write --host --quiet --help' ;;
         ps) flags='--json --host --help' ;;
         stop) flags='--host --quiet --help' ;;
         help) flags='--help' ;;
@@ -88,7 +89,7 @@ _puna() {
     fi
     for ((i = 2; i < COMP_CWORD; i++)); do
         case ${COMP_WORDS[i]} in
-            --access-log|--add-column|--api-key-file|--attach|--choose|--continue|--dimensions|--encoding|--fields|--file|--format|--grammar|--head|--host|--jinja|--jobs|--keepalive|--limit-rate|--linger|--lock|--log|--mem-max|--messages|--name|--nice|--num-ctx|--num-predict|--older-than|--option|--overflow|--prompt|--quantize|--question|--questions|--record|--resume|--retry|--runs|--sandbox|--schema|--seed|--socket|--split|--stop|--sure|--system|--tail|--temperature|--template|--threads|--timeout|--tool-choice|--tools|--top|--transcript|-Q|-a|-f|-j|-n|-o|-p|-s) ((i++)) ;;
+            --access-log|--add-column|--api-key-file|--attach|--choose|--continue|--dimensions|--encoding|--fields|--file|--format|--grammar|--head|--host|--jinja|--jobs|--keepalive|--limit-rate|--linger|--lock|--log|--mem-max|--messages|--model|--name|--nice|--num-ctx|--num-predict|--older-than|--option|--overflow|--prompt|--quantize|--question|--questions|--record|--resume|--retry|--runs|--sandbox|--schema|--seed|--socket|--split|--stop|--sure|--system|--tail|--temperature|--template|--threads|--timeout|--tool-choice|--tools|--top|--transcript|-Q|-a|-f|-j|-m|-n|-o|-p|-s) ((i++)) ;;
             -*) ;;
             *) at=2 ;;
         esac
@@ -126,11 +127,12 @@ _puna() {
         export,2) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word")) ;;
         bench,1) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -X '!*.gguf' -- "$word") $(compgen -d -S / -- "$word")) ;;
         config,1) COMPREPLY=($(compgen -W "$(puna config 2>/dev/null | cut -f1)" -- "$word")) ;;
+        env,1) COMPREPLY=($(compgen -W 'claude codex opencode pi aider continue zed goose open-webui openai anthropic ollama' -- "$word")) ;;
         ps,1) COMPREPLY=($(compgen -W "$(puna ps 2>/dev/null | cut -f1)" -- "$word")) ;;
         stop,1) COMPREPLY=($(compgen -W "$(puna ps 2>/dev/null | cut -f1)" -- "$word")) ;;
-        help,1) COMPREPLY=($(compgen -W 'run map choose chat tokens embed nearest rerank render replay list ls show pull outdated push create cp rm verify gc du path cache export import bench config doctor serve start ps stop help version completions man' -- "$word")) ;;
+        help,1) COMPREPLY=($(compgen -W 'run map choose chat tokens embed nearest rerank render replay list ls show pull outdated push create cp rm verify gc du path cache export import bench config doctor serve start env ps stop help version completions man' -- "$word")) ;;
         completions,1) COMPREPLY=($(compgen -W 'bash zsh fish' -- "$word")) ;;
-        man,1) COMPREPLY=($(compgen -W 'run map choose chat tokens embed nearest rerank render replay list ls show pull outdated push create cp rm verify gc du path cache export import bench config doctor serve start ps stop help version completions man config.5 modelfile.5 scripting.7 api.7' -- "$word")) ;;
+        man,1) COMPREPLY=($(compgen -W 'run map choose chat tokens embed nearest rerank render replay list ls show pull outdated push create cp rm verify gc du path cache export import bench config doctor serve start env ps stop help version completions man config.5 modelfile.5 scripting.7 api.7' -- "$word")) ;;
     esac
 }
 COMP_WORDBREAKS=${COMP_WORDBREAKS//:/}

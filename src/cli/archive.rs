@@ -4,6 +4,7 @@ use super::context::Context;
 use super::flag::QUIET;
 use super::out::Out;
 use super::parsed::Parsed;
+use super::pull::REPLACE;
 use super::store_commands::entries;
 use super::table::{Command, MODELS, PLAIN, Section};
 use crate::core::error::{Error, Result};
@@ -33,11 +34,12 @@ pub const IMPORT: Command = Command {
     summary: "add the models of a tar file from standard input to the store",
     operands: "",
     arity: (0, 0),
-    flags: &[QUIET],
+    flags: &[REPLACE, QUIET],
     about: &[
         "Reads a tar file that export wrote from standard input. Every blob is checked against its digest; unexpected \
          files, links, and two members of the same name are refused. A model gets its name only after the whole file \
-         was read.",
+         was read. If a model that was made here has one of the names, nothing is added, unless --replace is given; what \
+         that replaced stays for a day, as with pull.",
     ],
     examples: &[(
         "puna import < models.tar",
@@ -59,7 +61,8 @@ fn export(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     archive::export(&store, &entries, &mut out.bytes())
 }
 
-fn import(_: &Parsed, context: &Context, _: &mut Out) -> Result<()> {
+fn import(parsed: &Parsed, context: &Context, _: &mut Out) -> Result<()> {
     let store = context.store();
-    archive::import(&store, &mut std::io::stdin().lock()).map(drop)
+    let replace = parsed.has(&REPLACE);
+    archive::import(&store, &mut std::io::stdin().lock(), replace).map(drop)
 }

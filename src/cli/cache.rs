@@ -45,6 +45,9 @@ pub const COMMAND: Command = Command {
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
     let (way, names) = parsed.operands.split_first().expect("the arity is checked");
+    if let Ok(cache) = prefix_cache::cache(config) {
+        cache.check_readable()?;
+    }
     match way.as_str() {
         "ls" | "list" => {
             check_names(config, names)?;

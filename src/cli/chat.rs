@@ -11,7 +11,7 @@ use super::out::{self, Out};
 use super::parsed::Parsed;
 use super::records::{Format, Records};
 use super::run::answer;
-use super::run::turn_args::{Ask, OVERFLOWS};
+use super::run::turn_args::{Ask, OVERFLOWS, checked_message};
 use super::run::turn_flags::{
     FORMAT, GRAMMAR, MESSAGES, OPEN, OPTION, SCHEMA, SEED, STOP, SYSTEM, TEMPERATURE, THINK,
     TOOL_CHOICE, TOOLS,
@@ -104,6 +104,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         transcript: Transcript::open(transcript::path(parsed))?,
         calls: 0,
         turn: Vec::new(),
+        unsaved: None,
     };
     let format = if jsonl { Format::Json } else { Format::Lines };
     let mut records = Records::new(Input::new(), format, Encoding::read(parsed)?);
@@ -137,6 +138,9 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
             }
             (Err(_), false) => out.write("\n")?, // Output line N answers input line N.
         }
+        if let Some(error) = chat.unsaved.take() {
+            return Err(error);
+        }
     }
     match failures {
         0 => return Ok(()),
@@ -160,17 +164,11 @@ fn backend(model: &str, server: Option<Client>, config: &Config) -> Result<Backe
 fn message(line: &str) -> Result<Message> {
     let message = serde_json::from_str::<native::Message>(line);
     let message = message.map_err(|error| Error::usage(format!("not a message: {error}")))?;
-    if !message.images().is_empty() {
-        return Err(Error::usage("images are not read yet"));
-    }
-    let message: Message = message.into();
+    let message = checked_message(message)?;
     if message.role == "user" && message.content.trim().is_empty() {
         return Err(Error::usage("a message of the role user needs content"));
     }
-    match message.role.as_str() {
-        "system" | "user" | "assistant" | "tool" => Ok(message),
-        other => Err(Error::usage(format!("'{other}' is not a role"))),
-    }
+    Ok(message)
 }
 
 /// True for errors that would fail every other message too.
@@ -191,6 +189,8 @@ struct Chat {
     calls: usize,
     /// Messages since the last answer.
     turn: Vec<Message>,
+    /// The error of a transcript that could not be written, once its answer is printed.
+    unsaved: Option<Error>,
 }
 
 impl Chat {
@@ -219,7 +219,7 @@ impl Chat {
         self.ask.messages.push(reply.clone());
         if let Some(transcript) = &mut self.transcript {
             let turn: Vec<Message> = turn.into_iter().chain([reply.clone()]).collect();
-            transcript.add(self.ask.system.as_deref(), &turn)?;
+            self.unsaved = transcript.add(self.ask.system.as_deref(), &turn).err();
         }
         Ok(Some(reply))
     }

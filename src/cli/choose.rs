@@ -144,6 +144,11 @@ impl<'a> ChooseArgs<'a> {
         let sure = parsed.value(&SURE).map(probability).transpose()?;
         let choices = &parsed.operands[1..];
         let form = form(parsed, choices)?;
+        if let Some(word) = choices.iter().find(|word| word.trim() != word.as_str()) {
+            let text =
+                format!("the choice '{word}' begins or ends with a blank, which would weigh");
+            return Err(Error::usage(text));
+        }
         if let Some(twice) = repeated(choices) {
             let text = format!("duplicate choice '{twice}'");
             return Err(Error::usage(text));
@@ -214,11 +219,11 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
     let args = ChooseArgs::read(parsed)?;
     let server = context.model_server(parsed)?;
+    let server = server.map(|server| server.within(run_limits::left()));
     let is_status = args.status || matches!(args.form, Form::Labels(decide::Form::YesNo));
     let status = match args.form {
         Form::Words if server.is_some() => {
-            let text =
-                "a server does not weigh words: describe them (NAME=DESCRIPTION), or omit --host";
+            let text = "a server does not weigh words: describe them (NAME=DESCRIPTION), or decide with a model of this machine";
             return Err(Error::usage(text));
         }
         Form::Words => chosen(args, config, out)?,
@@ -241,7 +246,13 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
 
 /// Prints the choice; returns its status.
 fn chosen(args: ChooseArgs, config: &Config, out: &mut Out) -> Result<u8> {
-    let (choices, mut ask) = (args.choices, args.ask);
+    let mut ask = args.ask;
+    let choices: Vec<String> = args
+        .choices
+        .iter()
+        .map(|choice| decide::name(choice))
+        .collect();
+    let choices = &choices[..];
     let is_watched = io::stdin().is_terminal();
     let text = if is_watched && args.question.is_some() {
         String::new()

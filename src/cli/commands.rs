@@ -36,6 +36,7 @@ pub const COMMANDS: &[&Command] = &[
     &super::config::COMMAND,
     &super::doctor::COMMAND,
     &super::serve::COMMAND,
+    &super::env::COMMAND,
     &super::ps::COMMAND,
     &super::stop::COMMAND,
     &HELP,

@@ -65,6 +65,9 @@ impl Context {
     pub fn named_server(&self, parsed: &Parsed) -> Result<Option<Client>> {
         let config = &self.config;
         let address = match parsed.value(&HOST) {
+            Some(host) if host.trim().is_empty() => {
+                return Err(Error::usage("--host needs an address"));
+            }
             Some(host) => Address::parse(host)?,
             None if config.address_named => config.address.clone(),
             None => return Ok(None),

@@ -13,6 +13,7 @@ use crate::core::name::Name;
 use crate::format::gguf::FILE_TYPE_NAMES;
 use crate::format::modelfile::{self, MODELFILE_BYTES_MAX};
 use crate::ops::create::{Places, Quantizing, Step, create, parse_recipe};
+use crate::ops::model::is_path;
 use crate::ops::pool::{Policy, Pool};
 use crate::system::client::Client;
 use crate::system::store::Take;
@@ -110,6 +111,13 @@ impl<'a> CreateArgs<'a> {
         }
         if parsed.has(&REQUANTIZE) && !parsed.has(&QUANTIZE) {
             return Err(Error::usage("--requantize needs --quantize"));
+        }
+        if is_path(&parsed.operands[0]) {
+            let text = format!(
+                "'{}' means a file to every other command: choose another name",
+                parsed.operands[0]
+            );
+            return Err(Error::usage(text));
         }
         Ok(CreateArgs {
             name: Name::parse(&parsed.operands[0])?,

@@ -12,7 +12,7 @@ use super::run_limits::Deadline;
 use super::stdin;
 use crate::core::decision::{Answers, Decision, Question, UNSURE};
 use crate::core::error::{Class, Error, Result};
-use crate::format::wire::decisions::{Asked, openai, systemone};
+use crate::format::wire::decisions::{Asked, openai, systemone, unknown_members};
 use crate::format::wire::options;
 use crate::ops::decide::{self, Request};
 use crate::ops::model;
@@ -61,6 +61,11 @@ pub struct Place<'a> {
 /// True if a choice has a description.
 pub fn is_described(choice: &str) -> bool {
     split(choice).1.is_some()
+}
+
+/// The name of a choice without a description.
+pub fn name(choice: &str) -> String {
+    split(choice).0
 }
 
 /// The name and the description of a choice, at the first sign that no backslash precedes.
@@ -122,7 +127,9 @@ fn asked(form: Form, (question, choices): (Option<&str>, &[String]), ask: &Ask) 
     let mut asked = match form {
         Form::File(path) => read(path)?,
         Form::YesNo => one(Answers::NoYes(Default::default())),
-        Form::Score => one(Answers::Score(choices.to_vec())),
+        Form::Score => one(Answers::Score(
+            choices.iter().map(|level| name(level)).collect(),
+        )),
         Form::Choices => one(described(choices)?),
     };
     if !io::stdin().is_terminal() {
@@ -227,7 +234,11 @@ pub fn read(path: &str) -> Result<Asked> {
         (true, false) => openai::questions(&body).map(Asked::only),
         (false, false) => systemone::questions(body.get("questions")).map(Asked::only),
     };
-    read.map_err(|error| wrong(error.text()))
+    let read = read.map_err(|error| wrong(error.text()))?;
+    match unknown_members(body.get("questions")).first() {
+        Some(member) => Err(wrong(format!("no question has {member}"))),
+        None => Ok(read),
+    }
 }
 
 /// Prints a line for each question.

@@ -35,7 +35,7 @@ pub const COMMAND: Command = Command {
     examples: &[
         ("puna doctor", "check everything"),
         (
-            "puna doctor | grep -v '\tok\t'",
+            "puna doctor | awk -F '\\t' '$2 != \"ok\"'",
             "see only what can be improved",
         ),
     ],
@@ -340,11 +340,17 @@ fn settings(config: &Config) -> Finding {
 fn server(named: Option<Client>, config: &Config) -> Finding {
     if let Some(client) = named {
         return match client.greeting() {
-            Some(line) => finding(
+            Some(line) if line.trim_end().ends_with(" is running") => finding(
                 "server",
                 State::Ok,
                 format!("the named server answers: {line}"),
                 "",
+            ),
+            Some(_) => finding(
+                "server",
+                State::Bad,
+                "what answers there is neither puna nor Ollama",
+                "puna serve, or unset PUNA_HOST and OLLAMA_HOST",
             ),
             None => {
                 let text = "the named server does not answer";

@@ -15,6 +15,7 @@ mod decide;
 mod docs;
 mod doctor;
 mod encoding;
+mod env;
 mod flag;
 mod idle_exit;
 mod list;
@@ -113,8 +114,10 @@ fn run(words: &[OsString]) -> Result<u8> {
     check_place(command, &parsed, &config)?;
     // The lock is held until the command has ended.
     let Some(_lock) = run_limits::enter(command, &parsed, &mut config)? else {
-        return Ok(0);
+        // Where the status is the answer, 0 would be one.
+        return Ok(failure_status(words).unwrap_or(0));
     };
+    run_limits::note_wait(&parsed, &out);
     if command.retries_whole && run_limits::retries(&parsed)? > 0 {
         stdin::keep();
     }

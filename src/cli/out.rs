@@ -4,8 +4,9 @@
 //! if that is a terminal.
 
 use std::borrow::Cow;
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -235,7 +236,14 @@ impl Default for Out {
 /// Prints an error or a note on standard error after the program's name.
 pub fn complain(text: &str) {
     // A failure to write standard error cannot be reported.
-    let _ = writeln!(io::stderr(), "puna: {}", harmless(text));
+    let text = harmless(text).replace('\n', "\\n");
+    let _ = writeln!(io::stderr(), "puna: {text}");
+}
+
+/// True if standard output goes to this file.
+pub fn is_output(file: &File) -> bool {
+    let of = |file: BorrowedFd| rustix::fs::fstat(file).map(|stat| (stat.st_dev, stat.st_ino));
+    of(file.as_fd()).ok() == of(io::stdout().as_fd()).ok()
 }
 
 /// Columns if the width of the terminal is unknown.

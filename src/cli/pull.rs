@@ -104,7 +104,7 @@ const CHECK: Flag = switch(
     None,
     "fetch nothing; status 13 if a model is outdated",
 );
-const REPLACE: Flag = switch(
+pub const REPLACE: Flag = switch(
     "replace",
     None,
     "replace a model of that name that was made here",
@@ -175,6 +175,11 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     }
     if let Some(path) = args.locked {
         return locked(&store, path, &args, config, out);
+    }
+    if let Some(url) = args.models.iter().find(|text| text.starts_with("file:")) {
+        return Err(Error::usage(format!(
+            "{url} is a file, which is fetched alone"
+        )));
     }
     if args.models.is_empty() && !args.all && !args.check {
         return Err(Error::usage("no model given: name one, or give --all"));
@@ -340,9 +345,15 @@ pub fn by_server(
 
 /// The model name for a plain GGUF file; `None` if `url` is not the address of one.
 fn file_name(url: &str, given: Option<&str>) -> Result<Option<Name>> {
-    let file = url.split(['?', '#']).next().unwrap_or_default();
-    let plain = ["http://", "https://", "file:"];
-    if !plain.iter().any(|start| url.starts_with(start)) || !file.ends_with(".gguf") {
+    let is_url = ["http://", "https://"]
+        .iter()
+        .any(|start| url.starts_with(start));
+    let file = match is_url {
+        true => url.split(['?', '#']).next().unwrap_or_default(),
+        false => url,
+    };
+    let is_file = url.starts_with("file:");
+    if !(is_file || is_url && file.ends_with(".gguf")) {
         return match given {
             Some(_) => Err(Error::usage("--name needs the URL of a GGUF file")),
             None => Ok(None),
@@ -351,7 +362,7 @@ fn file_name(url: &str, given: Option<&str>) -> Result<Option<Name>> {
     if let Some(name) = given {
         return Name::parse(name).map(Some);
     }
-    let stem = file.rsplit('/').next().unwrap_or_default();
+    let stem = file.rsplit(['/', ':']).next().unwrap_or_default();
     let stem = stem.trim_end_matches(".gguf").to_lowercase();
     let text = format!("'{stem}' is not a valid model name: give one with --name");
     Name::parse(&stem).map(Some).map_err(|_| Error::usage(text))
@@ -364,8 +375,8 @@ fn file(url: &str, name: &Name, args: &PullArgs, config: &Config, out: &mut Out)
         let text = "a server cannot fetch a file by its URL: omit --host";
         return Err(Error::usage(text));
     }
-    if args.check || args.all {
-        let text = "--check and --all are for models of registries";
+    if args.check || args.all || args.locked.is_some() {
+        let text = "--check, --all and --locked are for models of registries";
         return Err(Error::usage(text));
     }
     if let Some(path) = url.strip_prefix("file:") {
@@ -379,7 +390,8 @@ fn file(url: &str, name: &Name, args: &PullArgs, config: &Config, out: &mut Out)
         store.keep_replaced(name)?;
         let path = path.strip_prefix("//").unwrap_or(path);
         let source = Source::File(path.into(), Take::Copy);
-        return create(&store, name, &source, &Changes::default(), &mut |_| {});
+        create(&store, name, &source, &Changes::default(), &mut |_| {})?;
+        return Display::new(name, args.transfer.json, out).success();
     }
     if url.starts_with("http:") && !args.transfer.insecure {
         return Err(Error::usage("plain http is used only with --insecure"));

@@ -77,7 +77,7 @@ const TOKENS: Flag = switch(
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
     let ask = Ask::read(parsed, OVERFLOWS)?;
-    parsed.only_one(&[(&TEMPLATE, ()), (&JINJA, ())])?;
+    parsed.only_one(&[(&TEMPLATE, ()), (&JINJA, ()), (&RAW, ())])?;
     let given = match (parsed.value(&TEMPLATE), parsed.value(&JINJA)) {
         (Some(path), _) => Some(GivenTemplate::Go(turn_args::file(path)?)),
         (None, Some(path)) => Some(GivenTemplate::Jinja(turn_args::file(path)?)),

@@ -314,6 +314,10 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let text = stdin::read_text(path, BYTES_MAX)?;
     let recorded: Recorded = serde_json::from_str(&text)
         .map_err(|error| Error::usage(format!("{path} is not a record of run: {error}")))?;
+    if sum(&recorded.output) != recorded.output_sha256 {
+        let text = "its answer is not the one that was recorded";
+        return Err(Error::damaged(path, text));
+    }
     for (what, then, now) in [
         ("build", recorded.build.clone(), BUILD.to_string()),
         ("processor", recorded.processor.clone(), processor()),

@@ -72,8 +72,8 @@ impl Ranker {
                     "--option cannot be used with a server, which has the model's own options";
                 return Err(Error::usage(text));
             }
-            server.must_be_puna("rerank")?;
             let server = server.within(run_limits::left());
+            server.must_be_puna("rerank")?;
             return Ok(Ranker::Server(server, operand.clone()));
         }
         let model = model::open(&context.store(), operand)?;

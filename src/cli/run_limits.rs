@@ -62,8 +62,12 @@ const WAIT: Flag = maybe(
     "wait for the lock, at most this long if given",
 )
 .in_group(Group::Limits);
-const SKIP: Flag =
-    switch("skip", None, "exit with status 0 if the lock is held").in_group(Group::Limits);
+const SKIP: Flag = switch(
+    "skip",
+    None,
+    "do nothing if the lock is held: status 0, or 121 for a decision",
+)
+.in_group(Group::Limits);
 const RETRY: Flag = option(
     "retry",
     None,
@@ -180,6 +184,18 @@ fn lock(name: &str, time: Option<&str>, wait: bool, config: &Config) -> Result<F
             return Err(timed_out(text));
         }
         thread::sleep(LOOK);
+    }
+}
+
+/// Notes a duration that was written behind `--wait` with a blank, and so became a word of the prompt.
+pub fn note_wait(parsed: &Parsed, out: &Out) {
+    let mut words = parsed.operands.iter();
+    if parsed.value(&WAIT) == Some("")
+        && let Some(word) = words.find(|word| KeepAlive::parse(word).is_ok())
+    {
+        out.note(&format!(
+            "'{word}' is a word of its own, not the time of --wait: see --wait={word}"
+        ));
     }
 }
 

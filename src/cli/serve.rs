@@ -165,6 +165,10 @@ impl ServeArgs {
     fn read(parsed: &Parsed, config: &mut Config) -> Result<Self> {
         if let Some(host) = parsed.value(&HOST) {
             config.address = Address::parse(host)?;
+            if host.contains("https://") || !config.address.path.is_empty() {
+                let text = "--host is the address to listen on: plain http, without a path";
+                return Err(Error::usage(text));
+            }
         }
         if let Some(path) = parsed.value(&API_KEY_FILE) {
             config.api_key_file = Some(path.into());

@@ -147,6 +147,13 @@ impl Shape {
         &self.fields
     }
 
+    /// The fields that a complete answer lacks.
+    pub fn missing(&self, answer: &str) -> Vec<&str> {
+        let json: Json = serde_json::from_str(answer.trim()).unwrap_or_default();
+        let names = self.fields.iter().map(String::as_str);
+        names.filter(|name| field(&json, name).is_none()).collect()
+    }
+
     /// The parts of a complete answer: a value for each field, null if the answer lacks it; without fields,
     /// the whole text.
     ///

@@ -11,10 +11,12 @@ use super::out::{self, Out, counted, human_bytes};
 use super::parsed::Parsed;
 use super::pull;
 use super::table::{Command, MODELS, ONE_MODEL, PLAIN, Section};
+use crate::core::digest::Digest;
 use crate::core::duration::KeepAlive;
 use crate::core::error::{Class, Error, Result};
 use crate::core::name::Name;
 use crate::ops::{model, ollama_layout};
+use crate::system::config::Config;
 use crate::system::machine;
 use crate::system::registry::Registry;
 use crate::system::store::{Entry, GARBAGE_AGE, Origin, Store, Usage};
@@ -28,7 +30,8 @@ pub const VERIFY: Command = Command {
     about: &[
         "Reads every blob of all models, or of those named, on all cores, and checks it against its digest. Each \
          missing or damaged blob is printed: digest, a tab, a model that uses it, a tab, and the error. The status is \
-         then 8. With --repair such blobs are removed and fetched again.",
+         then 8. With --repair such blobs of pulled models are fetched again; each stays as it is until then. Those of models that came \
+         from no registry are named, and the status stays 8.",
     ],
     examples: &[(
         "puna verify -q || mail -s 'models are damaged' root < /dev/null",
@@ -150,7 +153,7 @@ fn verify(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     }
     let (entries, broken) = entries_and_broken(&parsed.operands, &store)?;
     let mut damaged = 0;
-    let mut models = Vec::new();
+    let mut own: Vec<String> = Vec::new();
     for checked in store.check(&entries, machine::cores()) {
         let Some(wrong) = checked.wrong else { continue };
         damaged += 1;
@@ -162,21 +165,20 @@ fn verify(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         ];
         out.named(parsed.has(&JSON), &["digest", "name", "error"], &[fields])?;
         if parsed.has(&REPAIR) {
-            store.discard(&checked.digest)?;
-            models.push(checked.model);
+            match pulled_with(&entries, &store, &checked.digest) {
+                Some(name) => fetch_again(&store, &name, &checked.digest, parsed, config, out)?,
+                None => own.push(checked.model),
+            }
         }
     }
     if damaged > 0 && !parsed.has(&REPAIR) {
-        let text = format!("damaged blobs: {damaged}; --repair fetches them again");
+        let text = format!("damaged blobs: {damaged}; --repair fetches again what was pulled");
         return Err(Error::plain(Class::Damaged, text));
     }
-    models.dedup();
-    if !models.is_empty() {
-        let registry = Registry::new(config.network.clone())?;
-        for model in models {
-            let name = Name::parse(&model)?;
-            pull::one(&store, &registry, &name, &pull::Transfer::new(parsed), out)?;
-        }
+    own.dedup();
+    if !own.is_empty() {
+        let text = format!("{} came from no registry: create it again", own.join(", "));
+        return Err(Error::plain(Class::Damaged, text));
     }
     if broken > 0 {
         let text = format!(
@@ -186,6 +188,30 @@ fn verify(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         return Err(Error::plain(Class::Damaged, text));
     }
     Ok(())
+}
+
+/// The name of a model that was pulled and has this blob.
+fn pulled_with(entries: &[Entry], store: &Store, digest: &Digest) -> Option<Name> {
+    let has = |entry: &&Entry| {
+        let mut blobs = entry.manifest.blobs();
+        blobs.any(|layer| layer.digest().is_ok_and(|known| known == *digest))
+    };
+    let mut pulled = entries.iter().filter(|entry| store.is_pulled(entry));
+    pulled.find(has).map(|entry| entry.name.clone())
+}
+
+/// Fetches a damaged blob again. It stays where it is if that fails.
+fn fetch_again(
+    store: &Store,
+    name: &Name,
+    digest: &Digest,
+    parsed: &Parsed,
+    config: &Config,
+    out: &mut Out,
+) -> Result<()> {
+    let registry = Registry::new(config.network.clone())?;
+    let _aside = store.put_aside(digest)?;
+    pull::one(store, &registry, name, &pull::Transfer::new(parsed), out)
 }
 
 fn gc(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {

@@ -104,6 +104,11 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let Some(way) = way else {
         return count(tokenizer, files, encoding, parsed.has(&JSON), out);
     };
+    if files.len() > 1 && matches!(way, Way::Head(_) | Way::Tail(_)) {
+        return Err(Error::usage(
+            "--head and --tail cut one text: give one file",
+        ));
+    }
     let mut text = String::new();
     for file in files {
         text += &read(file, encoding)?;

@@ -2,18 +2,22 @@
 
 use std::collections::HashSet;
 use std::fmt::Display;
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 
 use serde_json::{Value as Json, json};
 use tar::{Archive, Builder, EntryType, Header};
 
-use crate::core::digest::Digest;
+use crate::core::digest::{Digest, HashingWriter};
 use crate::core::error::{Class, Error, Result};
 use crate::core::name::Name;
 use crate::core::regular_file;
 use crate::format::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use crate::system::store::{Entry, Store};
 
+/// Bytes of the header of a member, and where "ustar" stands in it.
+const HEADER_BYTES: u64 = 512;
+const MAGIC_AT: usize = 257;
 const LAYOUT: &str = "{\"imageLayoutVersion\":\"1.0.0\"}";
 const NAME_KEY: &str = "org.opencontainers.image.ref.name";
 /// Most members of an archive: more than any set of models has.
@@ -58,11 +62,32 @@ pub fn export(store: &Store, entries: &[Entry], out: &mut dyn Write) -> Result<(
                 continue;
             }
             let path = store.sound_layer(layer)?;
-            let mut file = regular_file::named(&path)?;
+            let mut file = Hashed {
+                file: regular_file::named(&path)?,
+                hash: HashingWriter::new(io::sink()),
+            };
             put(&member(&digest), layer.size_bytes(), &mut file)?;
+            // It would be refused when it is imported, perhaps when nothing else is left.
+            if file.hash.digest() != digest {
+                return Err(Error::damaged(path, "its content has another digest"));
+            }
         }
     }
     tar.finish().map_err(failed)
+}
+
+/// A file that is hashed while it is read.
+struct Hashed {
+    file: File,
+    hash: HashingWriter<io::Sink>,
+}
+
+impl Read for Hashed {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(bytes)?;
+        self.hash.push(&bytes[..count]);
+        Ok(count)
+    }
 }
 
 fn member(digest: &Digest) -> String {
@@ -72,15 +97,23 @@ fn member(digest: &Digest) -> String {
 /// Imports the models of an archive into the store. Returns their names.
 ///
 /// # Errors
-/// `Damaged` if the file is not such an archive, or its content does not match its index; then none of its
-/// models gets a name.
-pub fn import(store: &Store, reader: &mut dyn Read) -> Result<Vec<Name>> {
-    let mut start = [0; 2];
-    let read = reader.read(&mut start).map_err(broken)?;
-    if start == [0x1f, 0x8b] {
+/// `Damaged` if the file is not such an archive, or its content does not match its index; `Denied` if a model of the
+/// user has the name of one and `replace` is false. Then none of its models gets a name.
+pub fn import(store: &Store, reader: &mut dyn Read, replace: bool) -> Result<Vec<Name>> {
+    let unread = |error| Error::io("read", "the archive", error);
+    let mut start = Vec::new();
+    let mut head = reader.take(HEADER_BYTES);
+    head.read_to_end(&mut start).map_err(unread)?;
+    if start.starts_with(&[0x1f, 0x8b]) {
         return Err(broken("it is compressed: gunzip -c it first"));
     }
-    let mut archive = Archive::new(start[..read].chain(reader));
+    if !start
+        .get(MAGIC_AT..)
+        .is_some_and(|rest| rest.starts_with(b"ustar"))
+    {
+        return Err(broken("it is not a tar file"));
+    }
+    let mut archive = Archive::new(start.chain(reader));
     let members = archive.entries().map_err(broken)?;
     let (mut index, mut seen) = (None, HashSet::new());
     for (number, member) in members.enumerate() {
@@ -108,7 +141,7 @@ pub fn import(store: &Store, reader: &mut dyn Read) -> Result<Vec<Name>> {
                 let digest = digest.map_err(|_| broken(format_args!("unexpected file {path}")))?;
                 store.must_have_room(member.size())?;
                 if store.blob(&digest).is_err() {
-                    store.put_upload(&digest, &mut member).map_err(broken)?;
+                    store.put_upload(&digest, &mut member).map_err(unstored)?;
                 }
             }
         }
@@ -120,7 +153,13 @@ pub fn import(store: &Store, reader: &mut dyn Read) -> Result<Vec<Name>> {
     for one in &listed {
         models.push(model(store, one)?);
     }
+    if !replace {
+        for (name, _, bytes) in &models {
+            store.check_replaceable(name, Some(&Digest::compute(bytes)))?;
+        }
+    }
     for (name, manifest, bytes) in &models {
+        store.keep_replaced(name)?;
         let guard = store.share()?;
         store.write_manifest(guard, name, manifest, bytes)?;
         // Our store files a manifest under its name, and needs no blob for it.
@@ -148,6 +187,14 @@ fn model(store: &Store, listed: &Json) -> Result<(Name, Manifest, Vec<u8>)> {
 
 fn broken(why: impl Display) -> Error {
     Error::plain(Class::Damaged, format!("the archive: {why}"))
+}
+
+/// A blob that could not be stored: what is not allowed or has no room is no fault of the archive.
+fn unstored(error: Error) -> Error {
+    match error.class() {
+        Class::Denied => error,
+        _ => broken(error),
+    }
 }
 
 /// Reads a small member into memory.

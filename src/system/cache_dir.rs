@@ -134,6 +134,19 @@ impl Cache {
         Some(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
+    /// Checks that the folder can be listed, if there is one.
+    ///
+    /// # Errors
+    /// If it cannot.
+    pub fn check_readable(&self) -> Result<()> {
+        match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io("read", &self.folder, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// All files, the least recently used first.
     pub fn files(&self) -> Vec<Cached> {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();

@@ -29,6 +29,10 @@ const RECORD_BYTES_MAX: u64 = 64 << 20;
 /// How long a server may take to accept a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
+/// How long a server may take to answer what needs no model.
+const ANSWER_MAX: Duration = Duration::from_secs(60);
+/// llama-server's words for a route that it does not have.
+const NO_ROUTE: &str = "File Not Found";
 /// How long a server may take to answer `GET /`.
 const GREETING_MAX: Duration = Duration::from_secs(2);
 
@@ -124,7 +128,14 @@ impl Client {
     }
 
     fn request(&self, route: &str) -> RequestBuilder<WithoutBody> {
-        self.with_key(self.agent.get(format!("{}{route}", self.base)))
+        let request = self.with_key(self.agent.get(format!("{}{route}", self.base)));
+        self.limited(request)
+    }
+
+    /// Limits the time of a request that needs no model.
+    fn limited<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+        let limit = self.limit.unwrap_or(ANSWER_MAX).min(ANSWER_MAX);
+        request.config().timeout_global(Some(limit)).build()
     }
 
     /// Gets a value.
@@ -173,7 +184,7 @@ impl Client {
         let request = self
             .with_key(request)
             .header("Content-Type", "application/json");
-        self.checked(request.send(text)).map(drop)
+        self.checked(self.limited(request).send(text)).map(drop)
     }
 
     /// Posts a value and reads the answer's only record.
@@ -252,7 +263,7 @@ impl Client {
 
     fn value<T: DeserializeOwned>(&self, response: Response<Body>) -> Result<T> {
         let reader = response.into_body().into_reader().take(RECORD_BYTES_MAX);
-        serde_json::from_reader(reader).map_err(|error| self.broken(&error))
+        serde_json::from_reader(reader).map_err(|error| broken(&self.what, &error))
     }
 
     fn checked(&self, sent: Result<Response<Body>, ureq::Error>) -> Result<Response<Body>> {
@@ -270,22 +281,28 @@ impl Client {
             .limit(1 << 20)
             .read_to_string()
             .unwrap_or_default();
-        let Some(message) = message(&text) else {
-            let is_unknown = matches!(status, 404 | 405 | 501) && class.is_none();
-            return Err(if is_unknown {
-                let what = &self.what;
-                Error::usage(format!(
-                    "the server at {what} cannot do this: it has no such route"
-                ))
-            } else {
+        let what = &self.what;
+        let message = message(&text);
+        let is_unknown = matches!(status, 404 | 405 | 501) && class.is_none();
+        if is_unknown && message.as_deref().is_none_or(|message| message == NO_ROUTE) {
+            let text = format!("the server at {what} cannot do this: it has no such route");
+            return Err(Error::usage(text));
+        }
+        Err(match message {
+            Some(message) => {
                 let class = class.unwrap_or(class_of(status));
-                Error::plain(class, one_line(&text, status))
-            });
-        };
-        Err(Error::plain(
-            class.unwrap_or(class_of(status)),
-            one_line(&message, status),
-        ))
+                Error::plain(class, one_line(&message, status))
+            }
+            // A page of a proxy, or of a server that is none of ours.
+            None => {
+                let class = class.unwrap_or(match class_of(status) {
+                    Class::Failed => Class::Network,
+                    class => class,
+                });
+                let text = format!("the server at {what} answered with status {status}");
+                Error::plain(class, text)
+            }
+        })
     }
 
     fn unreachable(&self, error: &ureq::Error) -> Error {
@@ -311,16 +328,11 @@ impl Client {
             },
         )
     }
+}
 
-    fn broken(&self, error: &serde_json::Error) -> Error {
-        Error::plain(
-            Class::Network,
-            format!(
-                "the server at {} sent an invalid answer: {error}",
-                self.what
-            ),
-        )
-    }
+fn broken(what: &str, error: &serde_json::Error) -> Error {
+    let text = format!("the server at {what} sent an invalid answer: {error}");
+    Error::plain(Class::Network, text)
 }
 
 /// How [`Client::tell`] sends a value.
@@ -411,7 +423,12 @@ impl<T: DeserializeOwned> Iterator for Records<T> {
         if let Some(message) = std::str::from_utf8(&line).ok().and_then(message) {
             return Some(Err(Error::failed(one_line(&message, 200))));
         }
-        Some(serde_json::from_slice(&line).map_err(|error| cut(error.to_string())))
+        Some(
+            serde_json::from_slice(&line).map_err(|error| match error.is_eof() {
+                true => cut(error.to_string()),
+                false => broken(&self.what, &error),
+            }),
+        )
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod chat;
 pub mod decides;
+mod env;
 pub mod examples;
 pub mod long_inputs;
 pub mod manual;
@@ -9,6 +10,7 @@ pub mod map;
 pub mod pipes;
 pub mod remote;
 pub mod run_limits;
+mod second_look;
 pub mod session;
 pub mod settings;
 pub mod shape;

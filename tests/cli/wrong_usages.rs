@@ -234,7 +234,7 @@ const WRONG: &[(&str, i32, &str)] = &[
     (
         "puna run smol hi --messages images.json",
         2,
-        "images.json: images are not read yet",
+        "images.json, message 1: images are not read yet",
     ),
 ];
 

@@ -29,7 +29,7 @@ fn a_model_that_was_made_here_is_never_replaced_unasked() {
     is_own();
     let outdated = quick(&sandbox, &["outdated", "--insecure"]);
     assert_eq!((outdated.status, outdated.stdout.as_str()), (Some(0), ""));
-    let refused = format!("{mine}:latest was made here: --replace pulls another in its place");
+    let refused = format!("{mine}:latest was made here: --replace puts another in its place");
     quick(&sandbox, &["pull", "--insecure", &mine]).fails(12, &refused);
     is_own();
     let server = sandbox.serve(&[("PUNA_SOCKET", "")]);
@@ -134,7 +134,7 @@ fn a_file_replaces_no_model_that_was_made_here() {
     };
     pull(&[]).fails(
         12,
-        "mine:latest was made here: --replace pulls another in its place",
+        "mine:latest was made here: --replace puts another in its place",
     );
     pull(&["--check"]).fails(2, "are for models of registries");
     assert_eq!(

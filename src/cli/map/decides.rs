@@ -7,11 +7,12 @@ use std::time::Instant;
 use serde_json::{Map, json};
 
 use crate::cli::choose::{SURE, probability, with_choices};
-use crate::cli::decide;
+use crate::cli::decide::{self, is_described};
 use crate::cli::flag::{Flag, HOST, option};
 use crate::cli::parsed::{Parsed, repeated};
 use crate::cli::run::turn_args::{Ask, draws_nothing};
 use crate::cli::run::turn_flags::{FORMAT, GRAMMAR, OVERFLOW, SCHEMA, STOP, THINK};
+use crate::cli::shape::{EXTRACT, FIELDS, ONE_LINE, STRIP};
 use crate::core::decision::{Question, UNSURE, likeliest};
 use crate::core::error::{Error, Result};
 use crate::core::json;
@@ -67,6 +68,11 @@ impl Decides {
         parsed.only_one(&beside.map(|other| (other, ())))?;
         if parsed.has(&QUESTIONS) {
             parsed.only_one(&[(&QUESTIONS, ()), (&OVERFLOW, ())])?;
+        }
+        let shapes = [&EXTRACT, &FIELDS, &STRIP, &ONE_LINE];
+        if let Some(shape) = shapes.into_iter().find(|shape| parsed.has(shape)) {
+            let text = format!("--{} shapes answers, and nothing is generated", shape.long);
+            return Err(Error::usage(text));
         }
         draws_nothing(&ask.turn.options)?;
         let what = match parsed.value(&QUESTIONS) {
@@ -151,7 +157,15 @@ impl Decides {
 
 /// The words of `--choose`.
 fn words(list: &str) -> Result<Vec<String>> {
-    let words: Vec<String> = list.split(',').map(str::to_string).collect();
+    let words: Vec<String> = list
+        .split(',')
+        .map(|word| word.trim().to_string())
+        .collect();
+    if let Some(word) = words.iter().find(|word| is_described(word)) {
+        return Err(Error::usage(format!(
+            "--choose takes words without a description, not '{word}': see --questions"
+        )));
+    }
     if words.iter().any(String::is_empty) {
         return Err(Error::usage("--choose has an empty choice"));
     }

@@ -9,6 +9,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 
 use serde::{Deserialize, Serialize};
 
+use crate::cli::out;
 use crate::cli::records::Record;
 use crate::core::digest::Digest;
 use crate::core::error::{Error, Result};
@@ -96,6 +97,11 @@ impl Journal {
             .truncate(false)
             .open(path)
             .map_err(wrong)?;
+        if out::is_output(&file) {
+            return Err(Error::usage(format!(
+                "{path} is the output, too: it needs a file of its own"
+            )));
+        }
         if file.try_lock().is_err() {
             let text = format!("{path} is in use by another run");
             return Err(Error::plain(crate::core::error::Class::Busy, text));

@@ -214,6 +214,9 @@ impl<'a> Printer<'a> {
             return Ok(());
         }
         let text = self.shape.apply(&out::harmless(&answer))?;
+        for name in self.shape.missing(&answer) {
+            self.out.note(&format!("the answer has no field '{name}'"));
+        }
         self.text(&text)
     }
 

@@ -6,12 +6,13 @@ use super::args::{RunArgs, VectorArgs};
 use super::turn_args::Ask;
 use crate::cli::context;
 use crate::cli::out::Out;
+use crate::cli::shape::Shape;
 use crate::cli::vectors::has_dimensions;
 use crate::core::error::{Error, Result};
 use crate::core::turn::OutputConstraint;
 use crate::format::wire::native::EmbedRequest;
 use crate::format::wire::native::encode::{EmbedRecord, nanos};
-use crate::format::wire::options::{keep_alive_json, to_json};
+use crate::format::wire::options::{keep_alive_json, of_sampling, to_json};
 use crate::ops::embed::{self, Request};
 use crate::ops::model;
 use crate::ops::pool::{Policy, Pool};
@@ -39,6 +40,19 @@ pub fn print(
         let text = "the model is an embedding model: it makes a vector of a text, without --system, --messages, --tools, \
                     --format, --schema and --grammar";
         return Err(Error::usage(text));
+    }
+    if args.whole || args.transcript.is_some() || args.shape != Shape::default() {
+        let text = "the model is an embedding model: it makes a vector, without --whole, --transcript, --continue, --extract, \
+                    --fields, --one-line and --strip";
+        return Err(Error::usage(text));
+    }
+    let idle = { of_sampling(&turn.options) }.chain(ask.raw.then_some("raw"));
+    let idle: Vec<&str> = idle.collect();
+    if !idle.is_empty() {
+        let idle = idle.join(", ");
+        out.note(&format!(
+            "the model is an embedding model: {idle} have no effect"
+        ));
     }
     let VectorArgs {
         dimensions,

@@ -141,6 +141,7 @@ impl<'a> Sources<'a> {
 
 fn parse(text: &str, known: &[String]) -> Result<Vec<Line>, String> {
     let mut lines = Vec::new();
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (index, line) in text.lines().enumerate() {
         let (number, line) = (index + 1, line.trim());
         if line.is_empty() || line.starts_with('#') {

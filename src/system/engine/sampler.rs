@@ -189,6 +189,17 @@ pub(super) fn pick(
     Ok(token)
 }
 
+/// True if there is a grammar that allows nothing but the end: the answer is whole, although its end was not chosen.
+pub(super) fn may_only_end(
+    guide: Option<&mut Guide>,
+    logits: &[f32],
+    ends: impl Fn(LlamaToken) -> bool,
+) -> bool {
+    let Some(guide) = guide else { return false };
+    let mut tokens = candidates(logits, None);
+    guide.mask(&mut tokens).is_ok() && tokens.data.iter().all(|data| ends(data.id()))
+}
+
 /// The tokens to choose from: this many of the likeliest, or all whose logits are not NaN.
 fn candidates(logits: &[f32], shortlist: Option<usize>) -> LlamaTokenDataArray {
     let entry = |(id, logit)| LlamaTokenData::new(LlamaToken(id), logit, 0.0);

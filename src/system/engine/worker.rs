@@ -22,7 +22,7 @@ use super::memory::MEMORY_HINT;
 use super::plan::Plan;
 use super::prefix::Prefixes;
 use super::running_job::RunningJob;
-use super::sampler::pick;
+use super::sampler::{may_only_end, pick};
 use super::tune::{self, IDLE_WAIT};
 use super::{Event, ThinkingBudget, logprobs};
 use crate::core::error::Error;
@@ -402,7 +402,9 @@ impl<'a> Worker<'a> {
         let logprobs = wanted.map(|wanted| logprobs::describe(vocab, logits, token, wanted));
         job.push(token, bytes, logprobs);
         if let Some(reason) = job.limit() {
-            return job.end(reason);
+            let ends = |token| self.model.vocab().is_eog(token);
+            let is_whole = may_only_end(job.request.guide.as_mut(), logits, ends);
+            return job.end(if is_whole { Reason::Stop } else { reason });
         }
         if job.tokens.len() < self.plan.tokens_max {
             return;

@@ -11,7 +11,7 @@ use super::auth::percent;
 use super::place::absolute;
 use super::{Fault, MANIFEST_TYPE, Place, Registry, failed, header, network};
 use crate::core::digest::Digest;
-use crate::core::error::{Error, Result};
+use crate::core::error::{Class, Error, Result};
 
 /// How often a registry may report fewer bytes than were sent, before the upload fails.
 const SETBACKS_MAX: usize = 5;
@@ -181,8 +181,18 @@ impl Registry {
             let mut all = headers.to_vec();
             all.push(("Content-Length", bytes.len().to_string()));
             let response = self.authorized_with("PUT", place, &url, &all, &mut body)?;
+            // A registry says that it has made the manifest, and which; a web server says 200 to anything.
+            let headers = response.headers();
+            let named = ["Location", "Docker-Content-Digest"];
+            let is_named = named.iter().any(|name| headers.contains_key(*name));
             match response.status().as_u16() {
-                200..300 => Ok(()),
+                201 | 202 => Ok(()),
+                200..300 if is_named => Ok(()),
+                200..300 => {
+                    let text =
+                        format!("{} is not a registry: it stored nothing", place.origin.host);
+                    Err(Fault::Final(Error::plain(Class::Network, text)))
+                }
                 _ => Err(failed(response)),
             }
         })

@@ -1,10 +1,13 @@
 //! Verifies blobs: length, link stamp and digest.
 
 use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use super::unfinished::UNFINISHED;
 use super::{Entry, Store};
 use crate::core::digest::Digest;
 use crate::core::error::{Error, Result};
@@ -89,7 +92,26 @@ impl Store {
         }
     }
 
-    /// Removes a damaged blob from our store, so that it can be fetched again.
+    /// Puts a damaged blob aside, so that it can be fetched again. It comes back, if nothing else is there then, once the
+    /// value is dropped.
+    ///
+    /// # Errors
+    /// If it cannot be renamed.
+    pub fn put_aside(&self, digest: &Digest) -> Result<Aside> {
+        let blob = self.blob_path(digest);
+        let aside = Aside {
+            path: blob.with_file_name(format!("{UNFINISHED}{}", digest.hex())),
+            blob,
+        };
+        match fs::rename(&aside.blob, &aside.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io("rename", &aside.blob, error))
+            }
+            _ => Ok(aside),
+        }
+    }
+
+    /// Removes a blob from our store that no model needs.
     ///
     /// # Errors
     /// If it cannot be removed.
@@ -99,5 +121,21 @@ impl Store {
             Ok(false) => Ok(()),
             _ => self.remove_blob(digest),
         }
+    }
+}
+
+/// A damaged blob that was put aside.
+pub struct Aside {
+    blob: PathBuf,
+    path: PathBuf,
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        // It may be of use to its owner: some of a model can be better than none. A failure leaves it to gc.
+        let _ = match fs::exists(&self.blob) {
+            Ok(true) => fs::remove_file(&self.path),
+            _ => fs::rename(&self.path, &self.blob),
+        };
     }
 }

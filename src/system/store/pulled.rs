@@ -45,7 +45,7 @@ impl Store {
             return Ok(());
         }
         let text = format!(
-            "{} was made here: --replace pulls another in its place",
+            "{} was made here: --replace puts another in its place",
             entry.name
         );
         Err(Error::plain(Class::Denied, text))

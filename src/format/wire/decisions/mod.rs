@@ -79,6 +79,36 @@ impl Wrong {
 /// `Result` with what is wrong in a body.
 pub type Result<T> = std::result::Result<T, Wrong>;
 
+/// The members of a question in an object, and in a list.
+const MEMBERS: [&[&str]; 2] = [
+    &["type", "instructions", "criteria"],
+    &["type", "instructions", "name", "choices", "levels"],
+];
+
+/// The members of questions that no question has, with their places.
+pub fn unknown_members(questions: Option<&Json>) -> Vec<String> {
+    let unknown = |place: &str, question: &Json, known: &[&str]| -> Vec<String> {
+        let names = question.as_object().into_iter().flat_map(Map::keys);
+        let names = names.filter(|name| !known.contains(&name.as_str()));
+        names
+            .map(|name| format!("questions.{place}.{name}"))
+            .collect()
+    };
+    match questions {
+        Some(Json::Object(questions)) => {
+            let each = questions.iter();
+            each.flat_map(|(id, question)| unknown(id, question, MEMBERS[0]))
+                .collect()
+        }
+        Some(Json::Array(questions)) => {
+            let each = questions.iter().enumerate();
+            each.flat_map(|(index, question)| unknown(&index.to_string(), question, MEMBERS[1]))
+                .collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// A value as text for the model: a string as it is, anything else as compact JSON.
 fn plain(value: &Json) -> String {
     match value {

@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::{Asked, Result, Wrong, bounded, bounded_questions, model, plain, refuse, stays};
+use super::{
+    Asked, Result, Wrong, bounded, bounded_questions, model, plain, refuse, stays, unknown_members,
+};
 use crate::core::decision::{Answers, Decision, LEVELS_MAX, OPTIONS_MAX, Question};
 use crate::core::options::Options;
 use crate::format::wire::fields::{short, unknown_in};
@@ -61,7 +63,9 @@ pub fn decode(body: &Map<String, Json>) -> Result<Decoded> {
             questions,
             options: Options::default(),
             keep_alive: stays(body)?,
-            ignored: unknown_in(body, FIELDS).map(str::to_string).collect(),
+            ignored: { unknown_in(body, FIELDS).map(str::to_string) }
+                .chain(unknown_members(body.get("questions")))
+                .collect(),
         },
         repeated,
     })

@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::{Asked, Result, Wrong, bounded, bounded_questions, model, refuse, stays, worded};
+use super::{
+    Asked, Result, Wrong, bounded, bounded_questions, model, refuse, stays, unknown_members, worded,
+};
 use crate::core::decision::{Answers, Decision, LEVELS_MAX, OPTIONS_MAX, Question};
 use crate::core::options::Options;
 use crate::format::wire::fields::{short, unknown_in};
@@ -43,6 +45,7 @@ pub fn decode(body: &Map<String, Json>) -> Result<Asked> {
         Some(_) => return Err(Wrong::at(&["options"], "must be an object")),
     };
     // Nothing is drawn, so that options of sampling have no effect.
+    ignored.extend(unknown_members(body.get("questions")));
     ignored.extend(of_sampling(&options).map(|name| format!("options.{name}")));
     Ok(Asked {
         model: model(body)?,
