@@ -25,16 +25,17 @@ pub const COMMAND: Command = Command {
          separated by tabs. PUNA_FLASH_ATTENTION, PUNA_KV_CACHE_TYPE, PUNA_REPACK and PUNA_NUM_THREADS select other \
          settings to compare.",
         "With --tune the model is measured with and without flash attention, after prompts of 512, 4096 and 16384 \
-         tokens, as far as it was trained for them and each takes less than two minutes. The faster setting is \
-         saved in the folder 'measured' of the cache. It applies on this machine to \
-         all models of the same shape, unless PUNA_FLASH_ATTENTION is set; remove the file to undo it. A server \
-         reads it when it starts.",
+         tokens, as far as it was trained for them and each takes less than two minutes; then with and without a copy of the \
+         weights in the processor's own layout, if it has one for their types. The faster settings are \
+         saved in the folder 'measured' of the cache. They apply on this machine to \
+         all models of the same shape, unless PUNA_FLASH_ATTENTION or PUNA_REPACK is set; remove the file to undo it. A \
+         server reads it when it starts.",
     ],
     examples: &[
         ("puna bench smol", "measure a model"),
         (
             "puna bench --tune smol",
-            "use the faster attention on this machine",
+            "use the faster settings on this machine",
         ),
         (
             "PUNA_KV_CACHE_TYPE=q8_0 puna bench smol | grep answers",
@@ -64,7 +65,7 @@ const RUNS: Flag = option(
 const TUNE: Flag = switch(
     "tune",
     None,
-    "measure flash attention on and off, use the faster",
+    "measure flash attention and copied weights, use the faster",
 );
 
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::context::{self, Context};
 use super::decide;
 use super::encoding::ENCODING;
-use super::flag::{Flag, HOST, JSON, QUIET, option, switch};
+use super::flag::{Flag, HOST, JSON, QUIET, maybe, option, switch};
 use super::out::{self, Out};
 use super::parsed::{Parsed, repeated};
 use super::run::turn_args::{Ask, OVERFLOWS, PROMPT_BYTES_MAX, draws_nothing};
@@ -48,7 +48,8 @@ pub const COMMAND: Command = Command {
          lowest first, and prints the expected level, counted from 0, and the likeliest; with --status the exit status \
          is the expected level, rounded. --questions reads questions about one text from a file, an object as in \
          /v1/systemone, a list as in /v1/decisions, or a whole body of either, and prints a line for each: id, answer, \
-         probability. A body's own text is used if standard input is empty.",
+         probability. A body's own text is used if standard input is empty. With --status=ID the exit status is the answer to \
+         the question of that id, as with --yes-no, --score or choices.",
         "With --status the exit status is 0 for the first choice, 1 for the second and so on, 120 if no choice has \
          the probability of --sure, and 121 for any failure. With --json all probabilities are printed; with --status \
          and --quiet nothing is.",
@@ -90,9 +91,9 @@ const QUESTION: Flag = option(
     "TEXT",
     "question about the text on standard input",
 );
-const STATUS: Flag = switch(
+const STATUS: Flag = maybe(
     "status",
-    None,
+    "ID",
     "exit with the number of the choice, counted from 0",
 );
 const YES_NO: Flag = switch("yes-no", None, "answer yes (status 0) or no (status 1)");
@@ -120,8 +121,8 @@ struct ChooseArgs<'a> {
     question: Option<&'a str>,
     /// The probability below which the answer is `unsure`.
     sure: Option<f64>,
-    /// The choice is the exit status.
-    status: bool,
+    /// The choice is the exit status; with `--questions`, that of the question of this id.
+    status: Option<&'a str>,
     /// With `--status`, nothing is printed.
     quiet: bool,
     json: bool,
@@ -159,7 +160,7 @@ impl<'a> ChooseArgs<'a> {
             choices,
             question: parsed.value(&QUESTION),
             sure,
-            status: parsed.has(&STATUS),
+            status: parsed.value(&STATUS),
             quiet: parsed.has(&QUIET),
             json: parsed.has(&JSON),
             ask,
@@ -198,8 +199,16 @@ fn form<'a>(parsed: &'a Parsed, choices: &[String]) -> Result<Form<'a>> {
         (Some(decide::Form::YesNo | decide::Form::Score), _) if !parsed.has(&QUESTION) => {
             Some("--yes-no and --score need --question".to_string())
         }
-        (Some(decide::Form::File(_)), _) if parsed.has(&QUESTION) || parsed.has(&STATUS) => {
-            Some("--questions cannot be used together with --question or --status".to_string())
+        (Some(decide::Form::File(_)), _) if parsed.has(&QUESTION) => {
+            Some("--questions cannot be used together with --question".to_string())
+        }
+        (Some(decide::Form::File(_)), _) if parsed.value(&STATUS) == Some("") => {
+            Some("--questions has several answers: --status=ID takes that of one".to_string())
+        }
+        (None | Some(decide::Form::YesNo | decide::Form::Choices | decide::Form::Score), _)
+            if parsed.value(&STATUS).is_some_and(|id| !id.is_empty()) =>
+        {
+            Some("--status=ID is for --questions".to_string())
         }
         // Of these only the exit status can say that an answer is unsure.
         (Some(decide::Form::Choices | decide::Form::Score | decide::Form::File(_)), _)
@@ -220,7 +229,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let args = ChooseArgs::read(parsed)?;
     let server = context.model_server(parsed)?;
     let server = server.map(|server| server.within(run_limits::left()));
-    let is_status = args.status || matches!(args.form, Form::Labels(decide::Form::YesNo));
+    let is_status = args.status.is_some() || matches!(args.form, Form::Labels(decide::Form::YesNo));
     let status = match args.form {
         Form::Words if server.is_some() => {
             let text = "a server does not weigh words: describe them (NAME=DESCRIPTION), or decide with a model of this machine";
@@ -233,6 +242,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
                 sure: args.sure,
                 json: args.json,
                 nothing: is_status && args.quiet,
+                status_of: args.status.filter(|id| !id.is_empty()),
             };
             let place = decide::Place { server, config };
             decide::run(args.ask, form, (question, choices), print, &place, out)?
@@ -290,13 +300,13 @@ fn chosen(args: ChooseArgs, config: &Config, out: &mut Out) -> Result<u8> {
     } else {
         decide::UNSURE_STATUS
     };
-    if args.status && args.quiet {
+    if args.status.is_some() && args.quiet {
         return Ok(status);
     }
     let printed = print_choice(args.json, out, word, shares[likeliest], choices, &shares);
     match printed {
         // The reader has closed the pipe; the exit status still gives the choice.
-        Err(error) if error.class() == Class::Closed && args.status => Ok(status),
+        Err(error) if error.class() == Class::Closed && args.status.is_some() => Ok(status),
         printed => printed.map(|()| status),
     }
 }

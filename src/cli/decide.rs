@@ -41,13 +41,15 @@ pub enum Form<'a> {
 }
 
 /// How the answers are printed.
-pub struct Print {
+pub struct Print<'a> {
     /// The probability below which an answer is `unsure`.
     pub sure: Option<f64>,
     /// As JSON.
     pub json: bool,
     /// Not at all: the exit status is the answer.
     pub nothing: bool,
+    /// The question of a file whose answer is the exit status.
+    pub status_of: Option<&'a str>,
 }
 
 /// Where the answers are computed.
@@ -92,12 +94,27 @@ pub fn run(
     out: &mut Out,
 ) -> Result<u8> {
     let asked = asked(form, choice, &ask)?;
+    let place_of = |id: &str| {
+        let place = asked
+            .questions
+            .iter()
+            .position(|question| question.id == id);
+        place.ok_or_else(|| Error::usage(format!("no question has the id '{id}' of --status")))
+    };
+    let chosen = print.status_of.map(place_of).transpose()?;
     let decisions = match &place.server {
         Some(server) => by_server(server, &ask, &asked)?,
         None => decisions(ask, &asked, place.config, out)?,
     };
     if let Form::File(_) = form {
-        return print_all(&asked.questions, &decisions, &print, out).map(|()| 0);
+        let status = match chosen {
+            Some(index) => status(&asked.questions[index], &decisions[index], &print),
+            None => 0,
+        };
+        return match print.nothing {
+            true => Ok(status),
+            false => print_all(&asked.questions, &decisions, &print, out).map(|()| status),
+        };
     }
     let (question, decision) = (&asked.questions[0], &decisions[0]);
     let status = status(question, decision, &print);

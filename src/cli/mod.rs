@@ -80,6 +80,12 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> u8 {
     }
 }
 
+/// True if a word gives this flag, perhaps with a value.
+fn is_flag(word: &OsString, flag: &str) -> bool {
+    let rest = word.to_str().and_then(|word| word.strip_prefix(flag));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+}
+
 /// The one status of all failures of a command whose status is the answer. It holds for a command line that
 /// cannot be parsed, too, so the words themselves are looked at.
 fn failure_status(words: &[OsString]) -> Option<u8> {
@@ -87,7 +93,7 @@ fn failure_status(words: &[OsString]) -> Option<u8> {
     let (status, flags) = command.failure_status?;
     let decides = words
         .iter()
-        .any(|word| flags.iter().any(|flag| word == flag));
+        .any(|word| flags.iter().any(|flag| is_flag(word, flag)));
     decides.then_some(status)
 }
 

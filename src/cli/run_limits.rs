@@ -262,7 +262,10 @@ impl Deadline {
             over: Arc::default(),
             flags: Arc::default(),
         };
-        if let Some(left) = left() {
+        if is_over() {
+            // Not left to a thread, which a busy machine may start late.
+            deadline.over.store(true, Ordering::Relaxed);
+        } else if let Some(left) = left() {
             let (over, flags) = (deadline.over.clone(), deadline.flags.clone());
             spawn(move || {
                 thread::sleep(left);

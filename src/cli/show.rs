@@ -10,6 +10,7 @@ use super::table::{Command, ONE_MODEL, PLAIN, Section};
 use crate::core::error::{Error, Result};
 use crate::ops::model::{self, Model};
 use crate::ops::{list, show};
+use crate::system::client::ANSWER_MAX;
 use crate::system::store::Origin;
 
 pub const COMMAND: Command = Command {
@@ -79,6 +80,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     }
     if let Some(server) = context.model_server(parsed)? {
         let body = json!({ "model": operand, "verbose": parsed.has(&VERBOSE) });
+        let server = server.within(Some(ANSWER_MAX));
         let shown: Json = server.ask("/api/show", &body)?;
         return if parsed.has(&JSON) {
             out.json(&[shown])

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use super::measured_settings;
+use super::measured_settings::{self, Faster};
 use super::model::Model;
 use super::pool::{Lease, Policy, Pool};
 use crate::core::error::{Error, Result};
@@ -141,7 +141,7 @@ fn reason(what: &str, config: &Config, options: &Options) -> &'static str {
         "prompt tokens beside answers" => "running answers stall for 80 ms at most",
         "prompt tokens at once" => "fastest while nobody else generates",
         "repacked" if config.repack.is_some() => "PUNA_REPACK",
-        "repacked" => "what this processor computes faster with weights of these types",
+        "repacked" => "what this processor computes faster, as known or measured by --tune",
         "context" if is_given("num_ctx") => "num_ctx",
         "context" => "PUNA_CONTEXT_LENGTH or its default",
         "tokens of all answers" => "several answers share them, as far as memory allows",
@@ -158,8 +158,9 @@ fn row(what: &str, value: String, unit: &'static str) -> Row {
     }
 }
 
-/// Measures a model with and without flash attention, after prompts of several lengths, and stores the
-/// faster setting for all models of its shape; reports each row as soon as it is known.
+/// Measures a model with and without flash attention, after prompts of several lengths, then with and without copies of its
+/// weights, if the processor has a layout for them, and stores the faster settings for all models of its shape; reports
+/// each row as soon as it is known.
 ///
 /// # Errors
 /// The error of the load; `Usage` where there is no choice; or if the cache cannot be written.
@@ -174,24 +175,46 @@ pub fn tune(
         let text = format!("a cache of {kind} needs flash attention: there is nothing to choose");
         return Err(Error::usage(text));
     }
-    let measure = |flash: bool, report: &mut dyn FnMut(Row) -> Result<()>| {
+    let mut measure = |name: &str, (flash, repack): (bool, Option<bool>), depths: &[usize]| {
         let mut config = config.clone();
         config.flash = Some(flash);
+        config.repack = repack.or(config.repack);
         let pool = Pool::new(config, Policy::Server, log);
-        let name = if flash { "flash" } else { "no flash" };
-        at_depths(&pool, model, (options, runs), &mut |mut row| {
+        let mut report = |mut row: Row| {
             row.what = format!("{name}, {}", row.what);
             report(row)
-        })
+        };
+        at_depths(&pool, model, (options, runs, depths), &mut report)
     };
-    let (without, with) = (measure(false, report)?, measure(true, report)?);
-    // Each depth has the same weight, however long it takes; a server has one client as often as several.
-    // One choice for one answer and for several: a one-shot and a server compute alike.
-    let one = gain(&without.totals, &with.totals);
-    let several = gain(&without.answers, &with.answers) + gain(&without.several, &with.several);
-    let flash = one + several > 0.0;
-    measured_settings::store(config, &model.header, with.on_gpu, flash)?;
-    report(row("flash attention", flash.to_string(), ""))
+    let without = measure("no flash", (false, None), &DEPTHS)?;
+    let with = measure("flash", (true, None), &DEPTHS)?;
+    let flash = is_faster(&without, &with);
+    let copied = measure("copied", (flash, Some(true)), &DEPTHS[..1])?;
+    let repacked = match copied.repacked {
+        true => {
+            let mapped = measure("mapped", (flash, Some(false)), &DEPTHS[..1])?;
+            Some(is_faster(&mapped, &copied))
+        }
+        false => None,
+    };
+    let faster = Faster {
+        flash_attention: flash,
+        repacked,
+    };
+    measured_settings::store(config, &model.header, with.on_gpu, faster)?;
+    report(row("flash attention", flash.to_string(), ""))?;
+    match repacked {
+        Some(repacked) => report(row("repacked", repacked.to_string(), "")),
+        None => Ok(()),
+    }
+}
+
+/// True if the second setting is faster. Each depth has the same weight, however long it takes; a server has one client as
+/// often as several. One choice for one answer and for several: a one-shot and a server compute alike.
+fn is_faster(first: &AtDepths, second: &AtDepths) -> bool {
+    let one = gain(&first.totals, &second.totals);
+    let several = gain(&first.answers, &second.answers) + gain(&first.several, &second.several);
+    one + several > 0.0
 }
 
 /// The rates of one setting: higher is better.
@@ -204,6 +227,8 @@ struct AtDepths {
     /// The same for several answers at once.
     several: Vec<f64>,
     on_gpu: bool,
+    /// The weights were copied.
+    repacked: bool,
 }
 
 /// By how much the second rates are ahead of the first: the mean of their ratios' logarithms.
@@ -216,13 +241,12 @@ fn gain(first: &[f64], second: &[f64]) -> f64 {
 fn at_depths(
     pool: &Pool,
     model: &Model,
-    (options, runs): (&Options, usize),
+    (options, runs, depths): (&Options, usize, &[usize]),
     report: &mut dyn FnMut(Row) -> Result<()>,
 ) -> Result<AtDepths> {
     let trained = model.header.context_length().unwrap_or(u64::MAX) as usize;
-    let mut depths = DEPTHS
-        .map(|depth| depth.min(trained.saturating_sub(DEPTH_ANSWER_TOKENS).max(1)))
-        .to_vec();
+    let most = trained.saturating_sub(DEPTH_ANSWER_TOKENS).max(1);
+    let mut depths: Vec<usize> = depths.iter().map(|depth| *depth.min(&most)).collect();
     depths.dedup();
     let mut report = |what: String, rate: f64| report(row(&what, format!("{rate:.1}"), "tokens/s"));
     let mut found = AtDepths::default();
@@ -239,7 +263,8 @@ fn at_depths(
         let mut options = options.clone();
         options.set("num_ctx", Value::Int((depth + DEPTH_ANSWER_TOKENS) as i64))?;
         let lease = pool.acquire(model, &options, None, &AtomicBool::new(false), &mut |_| {})?;
-        found.on_gpu = lease.engine().facts().gpu_layers > 0;
+        let facts = lease.engine().facts();
+        (found.on_gpu, found.repacked) = (facts.gpu_layers > 0, facts.repacked);
         let mut gauge = Gauge { lease, seed: 0 };
         let rates = gauge.rates(plan, 1)?;
         prompt_rate = median(&rates, |rates| rates.prompt);

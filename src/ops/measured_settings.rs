@@ -1,5 +1,6 @@
-//! Whether flash attention is faster on this machine for models of a shape, as `puna bench --tune`
-//! measured it. What nobody measured is left to [`tune::attention`](crate::system::engine::tune::attention).
+//! Whether flash attention and copies of the weights in the processor's own layout are faster on this machine for models of a
+//! shape, as `puna bench --tune` measured it. What nobody measured is left to
+//! [`tune::attention`](crate::system::engine::tune::attention) and [`repack::pays`](crate::system::engine::repack::pays).
 //!
 //! Each shape has a file of JSON in the cache directory, so that one may look.
 
@@ -30,16 +31,27 @@ const SHAPE: [&str; 6] = [
     "attention.sliding_window",
 ];
 
+/// The settings that are faster for models of a shape.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Faster {
+    /// Flash attention.
+    pub flash_attention: bool,
+    /// Copies of the weights; `None` if none can be made of them, or if that was not measured.
+    #[serde(default)]
+    pub repacked: Option<bool>,
+}
+
 /// The content of one file.
 #[derive(Serialize, Deserialize)]
 struct Entry {
     shape: String,
-    flash_attention: bool,
+    #[serde(flatten)]
+    faster: Faster,
 }
 
 /// All measured settings of this machine.
 #[derive(Debug, Default)]
-pub struct MeasuredSettings(HashMap<String, bool>);
+pub struct MeasuredSettings(HashMap<String, Faster>);
 
 impl MeasuredSettings {
     /// Reads the measured settings; skips files of any other content.
@@ -53,14 +65,14 @@ impl MeasuredSettings {
             let file = cache.open(name, false)?;
             file.take(FILE_BYTES_MAX).read_to_string(&mut text).ok()?;
             let entry: Entry = serde_json::from_str(&text).ok()?;
-            Some((entry.shape, entry.flash_attention))
+            Some((entry.shape, entry.faster))
         };
         let files = cache.files().into_iter();
         MeasuredSettings(files.filter_map(|file| read(&file.name())).collect())
     }
 
     /// The measured settings for models of this one's shape, on a GPU or without.
-    pub fn for_model(&self, header: &Header, gpu: bool) -> Option<bool> {
+    pub fn for_model(&self, header: &Header, gpu: bool) -> Option<Faster> {
         if self.0.is_empty() {
             return None;
         }
@@ -72,10 +84,10 @@ impl MeasuredSettings {
 ///
 /// # Errors
 /// If there is no cache directory, or it cannot be written.
-pub fn store(config: &Config, header: &Header, gpu: bool, flash: bool) -> Result<()> {
+pub fn store(config: &Config, header: &Header, gpu: bool, faster: Faster) -> Result<()> {
     let entry = Entry {
         shape: shape(header, gpu),
-        flash_attention: flash,
+        faster,
     };
     let name = Digest::compute(entry.shape.as_bytes()).hex();
     let text = serde_json::to_string(&entry).unwrap_or_default() + "\n";

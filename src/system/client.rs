@@ -30,7 +30,7 @@ const RECORD_BYTES_MAX: u64 = 64 << 20;
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
 /// How long a server may take to answer what needs no model.
-const ANSWER_MAX: Duration = Duration::from_secs(60);
+pub const ANSWER_MAX: Duration = Duration::from_secs(60);
 /// llama-server's words for a route that it does not have.
 const NO_ROUTE: &str = "File Not Found";
 /// How long a server may take to answer `GET /`.
@@ -308,7 +308,7 @@ impl Client {
     fn unreachable(&self, error: &ureq::Error) -> Error {
         let what = &self.what;
         if matches!(error, ureq::Error::Timeout(ureq::Timeout::Global)) {
-            let text = format!("timed out: the server at {what} has not answered, see --timeout");
+            let text = format!("timed out: the server at {what} has not answered");
             return Error::plain(Class::TimedOut, text);
         }
         Error::plain(

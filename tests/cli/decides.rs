@@ -147,3 +147,36 @@ fn words_may_be_any_text() {
         "{out}"
     );
 }
+
+#[test]
+fn the_status_can_be_the_answer_to_one_question_of_a_file() {
+    let sandbox = Sandbox::with_smol();
+    let questions = r#"{"ad": {"type": "noul", "instructions": "Is it an advertisement?"},
+        "kind": {"type": "choice", "instructions": "What is it?", "criteria": {"mail": "a mail", "bill": "a bill"}}}"#;
+    sandbox.file("q.json", questions);
+    let choose = |words: &[&str]| sandbox.puna(&[&["choose", "smol"], words].concat(), "Buy now!");
+    let all = choose(&["--questions", "q.json"]).ok();
+    for (id, answers) in [("ad", ["yes", "no"]), ("kind", ["mail", "bill"])] {
+        let line = all.lines().find(|line| line.starts_with(id)).unwrap();
+        let answer = line.split('\t').nth(1).unwrap();
+        let status = answers.iter().position(|known| *known == answer);
+        let of_one = format!("--status={id}");
+        let done = choose(&["--questions", "q.json", &of_one]);
+        assert_eq!(done.status, status.map(|status| status as i32), "{done:?}");
+        assert_eq!(done.stdout, all);
+        let quiet = choose(&["--questions", "q.json", &of_one, "-q"]);
+        assert_eq!((quiet.status, quiet.stdout.as_str()), (done.status, ""));
+    }
+    for (words, why) in [
+        (
+            &["--questions", "q.json", "--status=none"][..],
+            "no question has the id 'none'",
+        ),
+        (&["--questions", "q.json", "--status"], "--status=ID"),
+        (&["a", "b", "--status=a"], "is for --questions"),
+    ] {
+        let done = choose(words);
+        assert_eq!(done.status, Some(121), "{words:?}: {done:?}");
+        assert!(done.stderr.contains(why), "{words:?}: {done:?}");
+    }
+}

@@ -347,6 +347,9 @@ fn a_run_that_times_out_prints_the_partial_answer() {
         "4000",
         "--num-ctx",
         "8000",
+        // It goes on and on, where a drawn answer may end.
+        "--temperature",
+        "0",
         "-o",
         "stop=zzzz",
         "--timeout",
@@ -395,6 +398,36 @@ fn a_run_that_a_stop_string_ends_leaves_in_order_every_time() {
     for _ in 0..20 {
         assert_eq!(sandbox.puna(&words, "").status, Some(0));
     }
+}
+
+#[test]
+fn bench_tune_stores_whether_copies_of_the_weights_are_faster() {
+    let sandbox = Sandbox::new();
+    sandbox.file("tiny.gguf", crate::support::tiny_models::llama());
+    let make = ["create", "tiny", "-q", "--quantize", "q4_0", "-f", "-"];
+    sandbox.puna(&make, "FROM ./tiny.gguf\n").ok();
+    let rows = sandbox.puna(&["bench", "--tune", "tiny", "--runs", "1"], "");
+    let rows = rows.ok();
+    // A processor without AVX2 has no layout of its own for this type.
+    let chosen = match rows.lines().last().unwrap_or_default().split_once('\t') {
+        Some(("repacked", value)) => value.trim() == "true",
+        _ => return assert!(!puna::system::machine::has("avx2"), "{rows}"),
+    };
+    for setting in ["copied", "mapped"] {
+        let row = format!("{setting}, answers, 8 at once\t");
+        assert!(rows.contains(&row), "{rows}");
+    }
+    let copies = |words: &str| {
+        let line = format!("{words} puna bench tiny -p 8 -n 2 --runs 1 | grep ^repacked");
+        sandbox.shell(&line).ok().contains("\ttrue\t")
+    };
+    assert_eq!(copies(""), chosen);
+    let flip =
+        "cd .cache/puna/measured && sed -i 's/:true}/:x}/; s/:false}/:true}/; s/:x}/:false}/' *";
+    sandbox.shell(flip).ok();
+    assert_eq!(copies(""), !chosen);
+    let setting = format!("PUNA_REPACK={}", u8::from(chosen));
+    assert_eq!(copies(&setting), chosen);
 }
 
 #[test]

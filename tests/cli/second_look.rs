@@ -305,3 +305,21 @@ fn backups_and_journals_are_what_they_say() {
     let map = "echo a | puna map smol -p '{}' -n 1 --resume j > j";
     sandbox.shell(map).fails(2, "is the output, too");
 }
+
+#[test]
+fn a_server_that_never_answers_is_given_up_in_time() {
+    let sandbox = sandbox();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = silent.local_addr().unwrap().to_string();
+    for (words, status) in [
+        (&["choose", "smol", "--yes-no", "-Q", "x"][..], 121),
+        (&["choose", "smol", "--score", "-Q", "x", "a", "b"], 10),
+        (&["rerank", "mini", "dog"], 10),
+        (&["run", "smol", "hi"], 10),
+    ] {
+        let words = [words, &["--host", &host, "--timeout", "1s"]].concat();
+        let done = sandbox.puna(&words, "a text\n");
+        assert_eq!(done.status, Some(status), "{words:?}: {done:?}");
+        assert!(done.stderr.contains("timed out"), "{words:?}: {done:?}");
+    }
+}

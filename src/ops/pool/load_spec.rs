@@ -4,7 +4,7 @@ use super::state::Load;
 use super::{Policy, Pool};
 use crate::core::error::Result;
 use crate::core::options::Options;
-use crate::ops::measured_settings::MeasuredSettings;
+use crate::ops::measured_settings::{Faster, MeasuredSettings};
 use crate::ops::model::Model;
 use crate::system::engine::kv::KvKind;
 use crate::system::engine::memory::{self, Need};
@@ -38,14 +38,15 @@ const TEXTS_TOKENS: u32 = 512;
 
 impl Pool {
     pub(super) fn spec(&self, model: &Model, load: &Load) -> Spec {
-        let attention = self.attention(model, load.gpu_layers);
+        let measured = self.measured(model, load.gpu_layers);
+        let attention = self.attention(measured);
         let processor = repack::Processor {
             amx: machine::has("amx_int8"),
             avx2: machine::has("avx2"),
             avx512: machine::has("avx512f"),
             vnni: machine::has("avx512_vnni"),
         };
-        let repack = self.repacks(model, processor);
+        let repack = self.repacks(model, processor, measured);
         let repacked_bytes = if repack {
             repack::bytes(&model.header, processor)
         } else {
@@ -83,11 +84,19 @@ impl Pool {
 
     /// Whether the model's weights are copied into the processor's own layout: as the user says, else if that
     /// pays for the work that is known.
-    fn repacks(&self, model: &Model, processor: repack::Processor) -> bool {
+    fn repacks(
+        &self,
+        model: &Model,
+        processor: repack::Processor,
+        measured: Option<Faster>,
+    ) -> bool {
         let one_shot = self.0.policy == Policy::OneShot;
         let (prompt, answer) = self.0.config.work.unwrap_or(WORK);
         let work = one_shot.then_some(repack::Work { prompt, answer });
-        let setting = self.0.config.repack;
+        // A measurement tells what is faster, and not whether a one-shot earns what the copies cost.
+        let measured = measured.and_then(|faster| faster.repacked);
+        let measured = measured.filter(|repacked| !(one_shot && *repacked));
+        let setting = self.0.config.repack.or(measured);
         setting.unwrap_or_else(|| repack::pays(&model.header, processor, work))
     }
 
@@ -104,15 +113,20 @@ impl Pool {
         self.0.config.kv_cache.as_deref().and_then(KvKind::parse)
     }
 
-    fn attention(&self, model: &Model, layers: Option<i32>) -> tune::Attention {
+    /// The settings that were measured to be faster for models of this shape.
+    fn measured(&self, model: &Model, layers: Option<i32>) -> Option<Faster> {
         let config = &self.0.config;
         let on_gpu = self.gpu_free_bytes(layers).is_some();
         let measured = self
             .0
             .measured
             .get_or_init(|| MeasuredSettings::read(config));
-        let measured = measured.for_model(&model.header, on_gpu);
-        tune::attention(config.flash.or(measured), self.kv())
+        measured.for_model(&model.header, on_gpu)
+    }
+
+    fn attention(&self, measured: Option<Faster>) -> tune::Attention {
+        let measured = measured.map(|faster| faster.flash_attention);
+        tune::attention(self.0.config.flash.or(measured), self.kv())
     }
 
     /// The load spec of a request, from the options in force.
