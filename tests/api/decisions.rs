@@ -452,10 +452,7 @@ fn choose_asks_by_labels_and_its_status_is_the_answer() {
             &["--score", "--yes-no", "-Q", "?"],
             "cannot be used together",
         ),
-        (
-            &["--questions", "list.json", "--status"],
-            "cannot be used together",
-        ),
+        (&["--questions", "list.json", "--status"], "--status=ID"),
         (&["-Q", "?", "only"], "give two choices"),
         (
             &["--questions", "list.json", "--sure", "0.9", "--json"],
