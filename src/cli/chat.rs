@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::context::Context;
+use super::deadline::Deadline;
 use super::encoding::{ENCODING, Encoding};
 use super::flag::{Flag, Group, HOST, QUIET, option, switch};
 use super::out::{self, Out};
@@ -16,7 +17,7 @@ use super::run::turn_flags::{
     FORMAT, GRAMMAR, MESSAGES, OPEN, OPTION, SCHEMA, SEED, STOP, SYSTEM, TEMPERATURE, THINK,
     TOOL_CHOICE, TOOLS,
 };
-use super::run_limits::{self, Deadline};
+use super::run_limits;
 use super::stdin::Input;
 use super::table::{Command, ONE_MODEL, PLAIN, RECORDS_FAILED};
 use super::transcript::{self, CONTINUE, TRANSCRIPT, Transcript};

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal};
 use std::time::Instant;
 
 use super::context::{self, Context};
+use super::deadline::Deadline;
 use super::decide;
 use super::encoding::ENCODING;
 use super::flag::{Flag, HOST, JSON, QUIET, maybe, option, switch};
@@ -11,7 +12,7 @@ use super::out::{self, Out};
 use super::parsed::{Parsed, repeated};
 use super::run::turn_args::{Ask, OVERFLOWS, PROMPT_BYTES_MAX, draws_nothing};
 use super::run::turn_flags::{OPTION, SYSTEM};
-use super::run_limits::{self, Deadline};
+use super::run_limits;
 use super::stdin;
 use super::table::{Command, ONE_MODEL, PLAIN};
 use crate::core::decision::{LEVELS_MAX, OPTIONS_MAX, UNSURE, likeliest};
@@ -228,7 +229,6 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
     let args = ChooseArgs::read(parsed)?;
     let server = context.model_server(parsed)?;
-    let server = server.map(|server| server.within(run_limits::left()));
     let is_status = args.status.is_some() || matches!(args.form, Form::Labels(decide::Form::YesNo));
     let status = match args.form {
         Form::Words if server.is_some() => {

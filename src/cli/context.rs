@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::fs;
 use std::time::Duration;
 
+use super::deadline;
 use super::flag::HOST;
 use super::parsed::Parsed;
 use crate::core::address::Address;
@@ -91,7 +92,8 @@ impl Context {
                     (Some(_), Some(flag)) => Err(Error::usage(format!(
                         "--{flag} is for what this process computes, and a server is named: omit one of them"
                     ))),
-                    (server, _) => Ok(server),
+                    // One answer ends with the command; a stream is ended by whoever reads it.
+                    (server, _) => Ok(server.map(|server| server.within(deadline::left()))),
                 }
             }
         }

@@ -5,10 +5,10 @@ use std::io::{self, IsTerminal};
 use serde_json::{Map, Value as Json};
 
 use super::context;
+use super::deadline::Deadline;
 use super::out::{self, Out};
 use super::parsed::repeated;
 use super::run::turn_args::{Ask, PROMPT_BYTES_MAX};
-use super::run_limits::Deadline;
 use super::stdin;
 use crate::core::decision::{Answers, Decision, Question, UNSURE};
 use crate::core::error::{Class, Error, Result};

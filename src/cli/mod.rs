@@ -11,6 +11,7 @@ mod config;
 mod context;
 mod copy;
 mod create;
+mod deadline;
 mod decide;
 mod docs;
 mod doctor;
@@ -123,10 +124,6 @@ fn run(words: &[OsString]) -> Result<u8> {
         // Where the status is the answer, 0 would be one.
         return Ok(failure_status(words).unwrap_or(0));
     };
-    run_limits::note_wait(&parsed, &out);
-    if command.retries_whole && run_limits::retries(&parsed)? > 0 {
-        stdin::keep();
-    }
     let context = Context::new(config);
     run_limits::run(command, &parsed, &context, &mut out)?;
     Ok(context.status())

@@ -11,12 +11,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use super::context::Context;
+use super::deadline::Deadline;
 use super::flag::{Flag, Group, JSON, QUIET, option, switch};
 use super::out::{self, Out};
 use super::parsed::Parsed;
 use super::run::answer::{self, Printer};
 use super::run::turn_args::Ask;
-use super::run_limits::{self, Deadline};
+use super::run_limits;
 use super::stdin;
 use super::table::{Command, Completes, NEGATIVE, PLAIN};
 use crate::core::digest::Digest;

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::context::Context;
+use super::deadline::Deadline;
 use super::encoding::{ENCODING, Encoding};
 use super::flag::{Flag, HOST, JSON, QUIET, option};
 use super::out::{self, Out};
@@ -14,7 +15,7 @@ use super::parsed::Parsed;
 use super::records::{Format, NULL, Records};
 use super::run::turn_args::{draws_nothing, options};
 use super::run::turn_flags::OPTION;
-use super::run_limits::{self, Deadline};
+use super::run_limits;
 use super::stdin::Input;
 use super::table::{Command, ONE_MODEL, PLAIN};
 use crate::core::error::{Error, Result};
@@ -72,7 +73,6 @@ impl Ranker {
                     "--option cannot be used with a server, which has the model's own options";
                 return Err(Error::usage(text));
             }
-            let server = server.within(run_limits::left());
             server.must_be_puna("rerank")?;
             return Ok(Ranker::Server(server, operand.clone()));
         }

@@ -1,23 +1,20 @@
 //! Run limits of every command that runs a model: its lock, threads, priority, memory, time and retries.
 
-use std::fmt::Display;
 use std::fs::File;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::context::Context;
+use super::deadline::{self, is_over, left, timed_out};
 use super::flag::{Flag, Group, maybe, option, switch};
 use super::out::Out;
 use super::parsed::{Parsed, duration};
 use super::reexec;
+use super::stdin;
 use super::table::Command;
 use crate::core::bytes;
 use crate::core::duration::KeepAlive;
 use crate::core::error::{Class, Error, Result};
-use crate::core::lock::LockExt;
-use crate::core::threads::spawn;
 use crate::system::cache_dir::Cache;
 use crate::system::config::Config;
 
@@ -78,25 +75,6 @@ const RETRY: Flag = option(
 const NO_CACHE: Flag =
     switch("no-cache", None, "neither read nor write the prefix cache").in_group(Group::Limits);
 
-/// The command's deadline, if `--timeout` was given.
-static UNTIL: OnceLock<Instant> = OnceLock::new();
-
-/// The time left until the deadline; `None` without `--timeout`.
-pub fn left() -> Option<Duration> {
-    let until = UNTIL.get()?;
-    Some(until.saturating_duration_since(Instant::now()))
-}
-
-fn is_over() -> bool {
-    left().is_some_and(|left| left.is_zero())
-}
-
-/// The error of a command that reached its deadline; `what` says what was not finished.
-pub fn timed_out(what: impl Display) -> Error {
-    let text = format!("timed out: {what}, see --timeout");
-    Error::plain(Class::TimedOut, text)
-}
-
 /// The cache folder of the named locks.
 const LOCKS: &str = "locks";
 /// Interval at which a held lock is tried again.
@@ -122,7 +100,7 @@ pub fn enter(
     retries(parsed)?;
     // A deadline that overflows the clock means no deadline.
     if let Some(until) = limit(parsed)?.and_then(|limit| Instant::now().checked_add(limit)) {
-        UNTIL.get_or_init(|| until);
+        deadline::set(until);
     }
     if let Some(threads) = parsed.number(&THREADS, 1..=1024)? {
         config.threads = Some(threads);
@@ -188,7 +166,7 @@ fn lock(name: &str, time: Option<&str>, wait: bool, config: &Config) -> Result<F
 }
 
 /// Notes a duration that was written behind `--wait` with a blank, and so became a word of the prompt.
-pub fn note_wait(parsed: &Parsed, out: &Out) {
+fn note_wait(parsed: &Parsed, out: &Out) {
     let mut words = parsed.operands.iter();
     if parsed.value(&WAIT) == Some("")
         && let Some(word) = words.find(|word| KeepAlive::parse(word).is_ok())
@@ -228,6 +206,10 @@ pub fn run(command: &Command, parsed: &Parsed, context: &Context, out: &mut Out)
     } else {
         0
     };
+    if retries > 0 {
+        stdin::keep();
+    }
+    note_wait(parsed, out);
     let mut tries = 0;
     loop {
         let done = (command.run)(parsed, context, out);
@@ -241,64 +223,6 @@ pub fn run(command: &Command, parsed: &Parsed, context: &Context, out: &mut Out)
                 tries += 1;
             }
             done => return done,
-        }
-    }
-}
-
-/// The deadline of a command and the cancellation flags that it sets.
-pub struct Deadline {
-    /// Set once the deadline has passed.
-    pub over: Arc<AtomicBool>,
-    flags: Arc<Mutex<Vec<Weak<AtomicBool>>>>,
-}
-
-impl Deadline {
-    /// The deadline of `--timeout`, counted from the start of the command.
-    ///
-    /// # Errors
-    /// If no thread can watch it.
-    pub fn new() -> Result<Self> {
-        let deadline = Deadline {
-            over: Arc::default(),
-            flags: Arc::default(),
-        };
-        if is_over() {
-            // Not left to a thread, which a busy machine may start late.
-            deadline.over.store(true, Ordering::Relaxed);
-        } else if let Some(left) = left() {
-            let (over, flags) = (deadline.over.clone(), deadline.flags.clone());
-            spawn(move || {
-                thread::sleep(left);
-                let flags = flags.locked();
-                over.store(true, Ordering::Relaxed);
-                let flags = flags.iter().filter_map(Weak::upgrade);
-                flags.for_each(|flag| flag.store(true, Ordering::Relaxed));
-            })?;
-        }
-        Ok(deadline)
-    }
-
-    /// The cancellation flag of one answer. It is set when the deadline passes.
-    pub fn flag(&self) -> Arc<AtomicBool> {
-        let mut flags = self.flags.locked();
-        let flag = Arc::new(AtomicBool::new(self.over.load(Ordering::Relaxed)));
-        flags.retain(|flag| flag.strong_count() > 0);
-        flags.push(Arc::downgrade(&flag));
-        flag
-    }
-
-    /// Turns a cancellation by the deadline into a timeout.
-    ///
-    /// # Errors
-    /// `TimedOut` for `Cancelled` after the deadline; other errors unchanged.
-    pub fn check<T>(&self, done: Result<T>) -> Result<T> {
-        match done {
-            Err(error)
-                if error.class() == Class::Cancelled && self.over.load(Ordering::Relaxed) =>
-            {
-                Err(timed_out("the answer is not complete"))
-            }
-            done => done,
         }
     }
 }

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use super::deadline::{left, timed_out};
 use super::encoding::Encoding;
-use super::run_limits::{left, timed_out};
 use crate::core::error::{Error, Result};
 use crate::core::lock::LockExt;
 

@@ -5,6 +5,7 @@ use std::io::Write;
 use serde::Deserialize;
 
 use super::context::{self, Context};
+use super::deadline::Deadline;
 use super::encoding::{ENCODING, Encoding};
 use super::flag::{Flag, HOST, JSON, QUIET, option, switch};
 use super::out::{self, Out};
@@ -13,7 +14,7 @@ use super::records::{Format, NULL, Records};
 use super::run::args::DIMENSIONS;
 use super::run::turn_args::{draws_nothing, options};
 use super::run::turn_flags::OPTION;
-use super::run_limits::{self, Deadline};
+use super::run_limits;
 use super::stdin::Input;
 use super::table::{Command, ONE_MODEL, PLAIN};
 use crate::core::error::{Error, Result};
@@ -101,7 +102,7 @@ impl Maker {
     fn open(parsed: &Parsed, context: &Context) -> Result<Self> {
         let (config, operand) = (&context.config, &parsed.operands[0]);
         let at = match context.model_server(parsed)? {
-            Some(server) => At::Server(server.within(run_limits::left()), operand.clone()),
+            Some(server) => At::Server(server, operand.clone()),
             None => {
                 let model = model::open(&context::store(config), operand)?;
                 if !model.header.is_embedding() {

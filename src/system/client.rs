@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use ureq::http::Response;
 use ureq::typestate::WithoutBody;
 use ureq::unversioned::resolver::DefaultResolver;
@@ -21,6 +20,7 @@ use crate::core::address::Address;
 use crate::core::digest::Digest;
 use crate::core::error::{Class, Error, Result};
 use crate::core::network::{AGENT, ERROR_HEADER};
+use crate::format::wire::failure::message;
 
 /// The header in which a puna server names its store, on its own socket only.
 pub const STORE_HEADER: &str = "Puna-Store";
@@ -64,7 +64,7 @@ impl Client {
         Client { key, ..self }
     }
 
-    /// The same, for answers that take at most this long.
+    /// The same, for answers of one record that take at most this long.
     pub fn within(self, limit: Option<Duration>) -> Self {
         Client { limit, ..self }
     }
@@ -147,7 +147,7 @@ impl Client {
         self.value(self.checked(sent)?)
     }
 
-    /// Posts a value and reads the answer's lines as records.
+    /// Posts a value and reads the answer's lines as records, for as long as they come.
     ///
     /// # Errors
     /// As [`Client::get`].
@@ -156,12 +156,21 @@ impl Client {
         route: &str,
         body: &impl Serialize,
     ) -> Result<Records<T>> {
+        self.posted(route, body, None)
+    }
+
+    fn posted<T: DeserializeOwned>(
+        &self,
+        route: &str,
+        body: &impl Serialize,
+        limit: Option<Duration>,
+    ) -> Result<Records<T>> {
         let text = crate::core::json::line(body);
         let request = self.agent.post(format!("{}{route}", self.base));
         let request = self
             .with_key(request)
             .header("Content-Type", "application/json");
-        let request = request.config().timeout_global(self.limit).build();
+        let request = request.config().timeout_global(limit).build();
         let response = self.checked(request.send(text))?;
         Ok(Records {
             reader: BufReader::new(Box::new(response.into_body().into_reader())),
@@ -187,12 +196,12 @@ impl Client {
         self.checked(self.limited(request).send(text)).map(drop)
     }
 
-    /// Posts a value and reads the answer's only record.
+    /// Posts a value and reads the answer's only record, which may take as long as [`Client::within`] says.
     ///
     /// # Errors
     /// As [`Client::get`].
     pub fn ask<T: DeserializeOwned>(&self, route: &str, body: &impl Serialize) -> Result<T> {
-        let record = self.post::<T>(route, body)?.next();
+        let record = self.posted::<T>(route, body, self.limit)?.next();
         record.unwrap_or_else(|| {
             let text = format!("the server at {} sent an empty answer", self.what);
             Err(Error::plain(Class::Network, text))
@@ -282,7 +291,7 @@ impl Client {
             .read_to_string()
             .unwrap_or_default();
         let what = &self.what;
-        let message = message(&text);
+        let message = message(text.as_bytes());
         let is_unknown = matches!(status, 404 | 405 | 501) && class.is_none();
         if is_unknown && message.as_deref().is_none_or(|message| message == NO_ROUTE) {
             let text = format!("the server at {what} cannot do this: it has no such route");
@@ -363,14 +372,6 @@ fn class_of(status: u16) -> Class {
     }
 }
 
-/// The message of an error: `error` itself, or its `message` in the dialect of OpenAI. `None` if there is neither.
-fn message(body: &str) -> Option<String> {
-    let body: Value = serde_json::from_str(body).ok()?;
-    let error = body.get("error")?;
-    let text = error.get("message").unwrap_or(error);
-    text.as_str().map(str::to_string)
-}
-
 fn one_line(message: &str, status: u16) -> String {
     match message.trim() {
         "" => format!("the server answered with status {status}"),
@@ -420,7 +421,7 @@ impl<T: DeserializeOwned> Iterator for Records<T> {
             Ok(_) => {}
             Err(error) => return Some(Err(cut(error.to_string()))),
         }
-        if let Some(message) = std::str::from_utf8(&line).ok().and_then(message) {
+        if let Some(message) = message(&line) {
             return Some(Err(Error::failed(one_line(&message, 200))));
         }
         Some(

@@ -15,6 +15,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::choose::SURE;
 use super::context::Context;
+use super::deadline::Deadline;
 use super::encoding::{ENCODING, Encoding};
 use super::flag::{Flag, Group, HOST, JSON, QUIET, option, switch};
 use super::out::{self, Out};
@@ -24,7 +25,7 @@ use super::run::turn_args::{Ask, OVERFLOWS};
 use super::run::turn_flags::{
     FORMAT, GRAMMAR, OPEN, OPTION, OVERFLOW, SCHEMA, SEED, STOP, SYSTEM, TEMPERATURE, THINK,
 };
-use super::run_limits::{self, Deadline};
+use super::run_limits;
 use super::shape::{EXTRACT, FIELDS, ONE_LINE, STRIP, Shape};
 use super::table::{Command, ONE_MODEL, PLAIN, RECORDS_FAILED};
 use crate::core::duration::KeepAlive;

@@ -13,13 +13,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::context::{self, Context};
+use super::deadline::Deadline;
 use super::encoding::ENCODING;
 use super::flag::{HOST, JSON, QUIET};
 use super::idle_exit::{self, IDLE_EXIT};
 use super::out::Out;
 use super::parsed::Parsed;
 use super::replay::{self, RECORD};
-use super::run_limits::{self, Deadline};
+use super::run_limits;
 use super::shape::{EXTRACT, FIELDS, ONE_LINE, STRIP};
 use super::table::{Command, ONE_MODEL, PLAIN};
 use super::transcript::{CONTINUE, TRANSCRIPT, Transcript};

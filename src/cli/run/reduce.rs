@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use super::answer::Printer;
 use super::turn_args::Ask;
+use crate::cli::deadline::Deadline;
 use crate::cli::out::{Out, counted};
-use crate::cli::run_limits::Deadline;
 use crate::core::clock::words;
 use crate::core::digest::Digest;
 use crate::core::error::{Class, Error, Result};

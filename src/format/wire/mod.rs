@@ -5,6 +5,7 @@ mod billing;
 pub mod decisions;
 mod effort;
 pub mod encoder;
+pub mod failure;
 mod fields;
 pub mod further;
 pub mod native;
