@@ -9,6 +9,7 @@ use super::parsed::Parsed;
 use super::table::{Command, Completes, PLAIN, Section};
 use crate::core::error::Result;
 use crate::core::name::Name;
+use crate::ops::model::new_name;
 use crate::system::client::Method;
 
 pub const COMMAND: Command = Command {
@@ -35,7 +36,7 @@ fn run(parsed: &Parsed, context: &Context, _: &mut Out) -> Result<()> {
     }
     let (source, target) = (
         Name::parse(&parsed.operands[0])?,
-        Name::parse(&parsed.operands[1])?,
+        new_name(&parsed.operands[1])?,
     );
     context.store().copy(&source, &target)
 }

@@ -13,7 +13,7 @@ use crate::core::name::Name;
 use crate::format::gguf::FILE_TYPE_NAMES;
 use crate::format::modelfile::{self, MODELFILE_BYTES_MAX};
 use crate::ops::create::{Places, Quantizing, Step, create, parse_recipe};
-use crate::ops::model::is_path;
+use crate::ops::model::new_name;
 use crate::ops::pool::{Policy, Pool};
 use crate::system::client::Client;
 use crate::system::store::Take;
@@ -102,9 +102,8 @@ struct CreateArgs<'a> {
 impl<'a> CreateArgs<'a> {
     fn read(parsed: &'a Parsed, context: &Context) -> Result<Self> {
         let server = context.named_server(parsed)?;
-        let mut alone = [&LINK, &REQUANTIZE].into_iter();
         if server.is_some()
-            && let Some(flag) = alone.find(|flag| parsed.has(flag))
+            && let Some(flag) = parsed.first_of(&[&LINK, &REQUANTIZE])
         {
             let text = format!("--{} and --host cannot be used together", flag.long);
             return Err(Error::usage(text));
@@ -112,15 +111,8 @@ impl<'a> CreateArgs<'a> {
         if parsed.has(&REQUANTIZE) && !parsed.has(&QUANTIZE) {
             return Err(Error::usage("--requantize needs --quantize"));
         }
-        if is_path(&parsed.operands[0]) {
-            let text = format!(
-                "'{}' means a file to every other command: choose another name",
-                parsed.operands[0]
-            );
-            return Err(Error::usage(text));
-        }
         Ok(CreateArgs {
-            name: Name::parse(&parsed.operands[0])?,
+            name: new_name(&parsed.operands[0])?,
             file: parsed.value(&FILE).unwrap_or("Modelfile"),
             take: if parsed.has(&LINK) {
                 Take::Link

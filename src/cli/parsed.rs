@@ -78,6 +78,11 @@ impl Parsed {
         })
     }
 
+    /// The first of these flags that was given.
+    pub fn first_of<'f>(&self, flags: &[&'f Flag]) -> Option<&'f Flag> {
+        flags.iter().copied().find(|flag| self.has(flag))
+    }
+
     /// The value of a flag as `read` reads it, if it was given.
     ///
     /// # Errors

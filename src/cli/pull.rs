@@ -15,6 +15,7 @@ use crate::format::lock_file;
 use crate::format::wire::native::create::Progress as Record;
 use crate::format::wire::native::transfer::TransferRequest;
 use crate::ops::create::{Changes, Source, create};
+use crate::ops::model;
 use crate::ops::pull::{self, Request};
 use crate::system::client::Client;
 use crate::system::config::Config;
@@ -360,7 +361,7 @@ fn file_name(url: &str, given: Option<&str>) -> Result<Option<Name>> {
         };
     }
     if let Some(name) = given {
-        return Name::parse(name).map(Some);
+        return model::new_name(name).map(Some);
     }
     let stem = file.rsplit(['/', ':']).next().unwrap_or_default();
     let stem = stem.trim_end_matches(".gguf").to_lowercase();

@@ -85,8 +85,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     };
     let json = parsed.has(&JSON);
     if let Some(server) = context.model_server(parsed)? {
-        let mut alone = [&TEMPLATE, &JINJA, &TOKENS].into_iter();
-        if let Some(flag) = alone.find(|flag| parsed.has(flag)) {
+        if let Some(flag) = parsed.first_of(&[&TEMPLATE, &JINJA, &TOKENS]) {
             let text = format!("--{} cannot be used with a server", flag.long);
             return Err(Error::usage(text));
         }

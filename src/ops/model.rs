@@ -116,6 +116,18 @@ pub fn is_path(operand: &str) -> bool {
         || operand.ends_with(".gguf")
 }
 
+/// The name for a new model.
+///
+/// # Errors
+/// `Usage` for what is no name, or means a file to every command.
+pub fn new_name(operand: &str) -> Result<Name> {
+    if is_path(operand) {
+        let text = format!("'{operand}' means a file to every other command: choose another name");
+        return Err(Error::usage(text));
+    }
+    Name::parse(operand)
+}
+
 /// Opens the model that an operand of the command line names.
 ///
 /// # Errors

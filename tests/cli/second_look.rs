@@ -236,7 +236,7 @@ fn what_has_no_effect_or_no_meaning_is_told() {
     assert!(vector.stderr.contains(told), "{vector:?}");
     assert!(vector.ok().starts_with('['));
     let mut command = sandbox.command(&["ls"]);
-    run(command.env("PUNA_MODELS", "~/m"), "").fails(2, "~ is not expanded");
+    run(command.env("PUNA_MODELS", "~/m"), "").fails(2, "needs a path without ~");
     sandbox.file(".config/puna/config", "\u{feff}# mine\nnum_threads = 1\n");
     sandbox.puna(&["ls"], "").ok();
 }
@@ -302,6 +302,8 @@ fn backups_and_journals_are_what_they_say() {
     sandbox.shell("puna import < .").fails(1, "Is a directory");
     let make = ["create", "tiny.gguf", "-q", "-f", "-"];
     sandbox.puna(&make, "FROM smol\n").fails(2, "means a file");
+    let copied = sandbox.puna(&["cp", "smol", "small.gguf"], "");
+    copied.fails(2, "means a file");
     let map = "echo a | puna map smol -p '{}' -n 1 --resume j > j";
     sandbox.shell(map).fails(2, "is the output, too");
 }

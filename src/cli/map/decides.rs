@@ -55,8 +55,7 @@ impl Decides {
     /// # Errors
     /// `Usage`.
     pub fn read(parsed: &Parsed, ask: &Ask) -> Result<Option<Self>> {
-        let flags = [&CHOOSE, &QUESTIONS];
-        let Some(flag) = flags.into_iter().find(|flag| parsed.has(flag)) else {
+        let Some(flag) = parsed.first_of(&[&CHOOSE, &QUESTIONS]) else {
             return match parsed.has(&SURE) {
                 true => Err(Error::usage("--sure needs --choose")),
                 false => Ok(None),
@@ -69,8 +68,7 @@ impl Decides {
         if parsed.has(&QUESTIONS) {
             parsed.only_one(&[(&QUESTIONS, ()), (&OVERFLOW, ())])?;
         }
-        let shapes = [&EXTRACT, &FIELDS, &STRIP, &ONE_LINE];
-        if let Some(shape) = shapes.into_iter().find(|shape| parsed.has(shape)) {
+        if let Some(shape) = parsed.first_of(&[&EXTRACT, &FIELDS, &STRIP, &ONE_LINE]) {
             let text = format!("--{} shapes answers, and nothing is generated", shape.long);
             return Err(Error::usage(text));
         }

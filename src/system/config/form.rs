@@ -18,6 +18,8 @@ pub enum Form {
     Word(&'static [&'static str]),
     /// Numbers, comma-separated.
     Numbers,
+    /// A path; `~` is the shell's and means nothing here.
+    Path,
     /// Any text.
     Text,
 }
@@ -67,6 +69,7 @@ impl Form {
                     .all(|part| part.trim().parse::<f32>().is_ok()),
                 "numbers with commas".into(),
             ),
+            Form::Path => (!value.starts_with('~'), "a path without ~".into()),
             Form::Text => (true, String::new()),
         };
         (!is_right).then(|| format!("needs {needed}, not '{value}'"))
@@ -80,6 +83,7 @@ mod tests {
     #[test]
     fn values_have_their_form() {
         for (form, right, bad) in [
+            (Form::Path, "a/~b", "~/a"),
             (Form::Bytes, "500M", "lots"),
             (Form::Time, "-1", "5 minutes"),
             (Form::Count(0), "0", "-1"),

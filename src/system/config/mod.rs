@@ -274,10 +274,6 @@ impl Places {
             .either("NOHISTORY")
             .and_then(|value| switched(&value));
         let cache = named("PUNA_CACHE").or_else(|| below(&folders.cache, "puna"));
-        if models.starts_with("~") {
-            let text = "models: ~ is not expanded here: write the whole path of the folder";
-            return Err(Error::usage(text));
-        }
         no_file(&models, "models")?;
         cache
             .iter()

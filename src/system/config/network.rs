@@ -24,7 +24,7 @@ pub const VARIABLES: &[(&str, &str, Form)] = &[
     (
         "PUNA_CA_FILE, SSL_CERT_FILE",
         "certificates to trust, in PEM (default: the system's)",
-        Form::Text,
+        Form::Path,
     ),
     ("HF_TOKEN", "token for hf.co", Form::Text),
     ("HF_ENDPOINT", "address used in place of hf.co", Form::Text),

@@ -13,7 +13,7 @@ const VARIABLES: &[(&str, &str, Form)] = &[
     (
         "PUNA_MODELS",
         "folder of the store (default: puna/models in the user's data folder)",
-        Form::Text,
+        Form::Path,
     ),
     (
         "OLLAMA_MODELS",
@@ -23,7 +23,7 @@ const VARIABLES: &[(&str, &str, Form)] = &[
     (
         "PUNA_CACHE",
         "folder of files that can be recreated (default: puna in the user's cache folder)",
-        Form::Text,
+        Form::Path,
     ),
     (
         "PUNA_CACHE_MAX",
@@ -38,7 +38,7 @@ const VARIABLES: &[(&str, &str, Form)] = &[
     (
         "PUNA_SOCKET",
         "Unix socket to listen on or to use; empty: none",
-        Form::Text,
+        Form::Path,
     ),
     (
         "PUNA_API_KEY",
@@ -48,7 +48,7 @@ const VARIABLES: &[(&str, &str, Form)] = &[
     (
         "PUNA_API_KEY_FILE",
         "file of the keys that serve accepts, see puna-serve(1) (default: none)",
-        Form::Text,
+        Form::Path,
     ),
     (
         "PUNA_KEEP_ALIVE, OLLAMA_KEEP_ALIVE",

@@ -401,21 +401,20 @@ impl<'a> Worker<'a> {
         let wanted = job.request.logprobs.as_ref();
         let logprobs = wanted.map(|wanted| logprobs::describe(vocab, logits, token, wanted));
         job.push(token, bytes, logprobs);
-        if let Some(reason) = job.limit() {
-            let ends = |token| self.model.vocab().is_eog(token);
-            let is_whole = may_only_end(job.request.guide.as_mut(), logits, ends);
-            return job.end(if is_whole { Reason::Stop } else { reason });
-        }
-        if job.tokens.len() < self.plan.tokens_max {
-            return;
-        }
-        match job.request.shift {
-            Some(keep) if self.plan.answer_start.is_none() && keep + 2 < job.tokens.len() => {
+        let is_full = job.tokens.len() >= self.plan.tokens_max;
+        let shifts = |keep: &usize| self.plan.answer_start.is_none() && keep + 2 < job.tokens.len();
+        let reason = match (job.limit(), job.request.shift.filter(shifts)) {
+            (Some(reason), _) => reason,
+            (None, Some(keep)) if is_full => {
                 job.shift(keep);
-                self.cache.clear(index);
+                return self.cache.clear(index);
             }
-            _ => job.end(Reason::Length),
-        }
+            (None, None) if is_full => Reason::Length,
+            (None, _) => return,
+        };
+        let ends = |token| self.model.vocab().is_eog(token);
+        let is_whole = may_only_end(job.request.guide.as_mut(), logits, ends);
+        job.end(if is_whole { Reason::Stop } else { reason });
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Map, Value as Json};
 use crate::core::decision::Question;
 use crate::core::duration::KeepAlive;
 use crate::core::options::Options;
+use crate::format::wire::fields::unknown;
 use crate::format::wire::options::keep_alive;
 
 /// Most questions of a request.
@@ -79,32 +80,26 @@ impl Wrong {
 /// `Result` with what is wrong in a body.
 pub type Result<T> = std::result::Result<T, Wrong>;
 
-/// The members of a question in an object, and in a list.
-const MEMBERS: [&[&str]; 2] = [
-    &["type", "instructions", "criteria"],
-    &["type", "instructions", "name", "choices", "levels"],
-];
+/// The members of a question in an object of questions.
+const OF_OBJECT: &[&str] = &["type", "instructions", "criteria"];
+/// The members of a question in a list.
+const OF_LIST: &[&str] = &["type", "instructions", "name", "choices", "levels"];
 
 /// The members of questions that no question has, with their places.
 pub fn unknown_members(questions: Option<&Json>) -> Vec<String> {
-    let unknown = |place: &str, question: &Json, known: &[&str]| -> Vec<String> {
-        let names = question.as_object().into_iter().flat_map(Map::keys);
-        let names = names.filter(|name| !known.contains(&name.as_str()));
+    let unknown_in = |place: &str, question: &Json, known: &[&str]| -> Vec<String> {
+        let names = unknown(question, known);
         names
             .map(|name| format!("questions.{place}.{name}"))
             .collect()
     };
     match questions {
-        Some(Json::Object(questions)) => {
-            let each = questions.iter();
-            each.flat_map(|(id, question)| unknown(id, question, MEMBERS[0]))
-                .collect()
-        }
-        Some(Json::Array(questions)) => {
-            let each = questions.iter().enumerate();
-            each.flat_map(|(index, question)| unknown(&index.to_string(), question, MEMBERS[1]))
-                .collect()
-        }
+        Some(Json::Object(all)) => { all.iter() }
+            .flat_map(|(id, one)| unknown_in(id, one, OF_OBJECT))
+            .collect(),
+        Some(Json::Array(all)) => { all.iter().enumerate() }
+            .flat_map(|(at, one)| unknown_in(&at.to_string(), one, OF_LIST))
+            .collect(),
         _ => Vec::new(),
     }
 }

@@ -44,8 +44,8 @@ pub fn decode(body: &Map<String, Json>) -> Result<Asked> {
         }
         Some(_) => return Err(Wrong::at(&["options"], "must be an object")),
     };
-    // Nothing is drawn, so that options of sampling have no effect.
     ignored.extend(unknown_members(body.get("questions")));
+    // Nothing is drawn, so that options of sampling have no effect.
     ignored.extend(of_sampling(&options).map(|name| format!("options.{name}")));
     Ok(Asked {
         model: model(body)?,
