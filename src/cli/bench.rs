@@ -9,6 +9,7 @@ use super::run::turn_args;
 use super::run::turn_flags::OPTION;
 use super::table::{Command, ONE_MODEL, PLAIN, Section};
 use crate::core::error::{Error, Result};
+use crate::core::options::Options;
 use crate::ops::bench::{self, Plan, Row};
 use crate::ops::model;
 
@@ -68,24 +69,52 @@ const TUNE: Flag = switch(
     "measure flash attention and copied weights, use the faster",
 );
 
+/// The flags of `bench`, read once.
+struct BenchArgs {
+    plan: Plan,
+    options: Options,
+    tune: bool,
+    json: bool,
+}
+
+impl BenchArgs {
+    fn read(parsed: &Parsed) -> Result<Self> {
+        let number = |flag: &Flag, default, least| {
+            let number = parsed.number(flag, least..=usize::MAX)?;
+            Ok::<_, Error>(number.unwrap_or(default))
+        };
+        let tune = parsed.has(&TUNE);
+        if tune && (parsed.has(&PROMPT) || parsed.has(&NUM_PREDICT)) {
+            return Err(Error::usage(
+                "--tune chooses its own lengths: --prompt and --num-predict cannot be used with it",
+            ));
+        }
+        Ok(BenchArgs {
+            plan: Plan {
+                prompt_tokens: number(&PROMPT, 512, 1)?,
+                answer_tokens: number(&NUM_PREDICT, 64, 2)?,
+                runs: number(&RUNS, 3, 1)?,
+            },
+            options: turn_args::options(parsed)?,
+            tune,
+            json: parsed.has(&JSON),
+        })
+    }
+}
+
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     // Its rows say what a decode costs, not what a text that repeats itself saves.
     let mut config = context.config.clone();
     config.speculate = false;
     reexec::with_short_spins();
-    let number = |flag: &Flag, default, least| {
-        let number = parsed.number(flag, least..=usize::MAX)?;
-        Ok::<_, Error>(number.unwrap_or(default))
-    };
-    let plan = Plan {
-        prompt_tokens: number(&PROMPT, 512, 1)?,
-        answer_tokens: number(&NUM_PREDICT, 64, 2)?,
-        runs: number(&RUNS, 3, 1)?,
-    };
-    let options = turn_args::options(parsed)?;
+    let BenchArgs {
+        plan,
+        options,
+        tune,
+        json,
+    } = BenchArgs::read(parsed)?;
     let model = model::open(&context.store(), &parsed.operands[0])?;
     model.must_generate()?;
-    let json = parsed.has(&JSON);
     let mut print_row = |row: Row| {
         if json {
             out.json(&[serde_json::json!({
@@ -103,12 +132,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         }
     };
     let log = out::log(None)?;
-    if parsed.has(&TUNE) {
-        if parsed.has(&PROMPT) || parsed.has(&NUM_PREDICT) {
-            return Err(Error::usage(
-                "--tune chooses its own lengths: --prompt and --num-predict cannot be used with it",
-            ));
-        }
+    if tune {
         return bench::tune(&config, log, &model, (&options, plan.runs), &mut print_row);
     }
     bench::bench((&config, log), &model, &options, plan, &mut print_row)

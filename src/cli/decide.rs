@@ -12,6 +12,7 @@ use super::run::turn_args::{Ask, PROMPT_BYTES_MAX};
 use super::stdin;
 use crate::core::decision::{Answers, Decision, Question, UNSURE};
 use crate::core::error::{Class, Error, Result};
+use crate::core::unique_keys;
 use crate::format::wire::decisions::{Asked, openai, systemone, unknown_members};
 use crate::format::wire::options;
 use crate::ops::decide::{self, Request};
@@ -236,7 +237,7 @@ fn bytes(question: &Question) -> usize {
 pub fn read(path: &str) -> Result<Asked> {
     let wrong = |why: String| Error::usage(format!("{path}: {why}"));
     let text = stdin::read_text(path, QUESTIONS_BYTES_MAX)?;
-    let given: Json = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+    let given = unique_keys::parse(&text).map_err(|error| wrong(error.to_string()))?;
     let body = match given {
         Json::Object(body) if body.contains_key("questions") => body,
         questions => Map::from_iter([("questions".to_string(), questions)]),
@@ -252,8 +253,12 @@ pub fn read(path: &str) -> Result<Asked> {
         (false, false) => systemone::questions(body.get("questions")).map(Asked::only),
     };
     let read = read.map_err(|error| wrong(error.text()))?;
-    match unknown_members(body.get("questions")).first() {
-        Some(member) => Err(wrong(format!("no question has {member}"))),
+    if let Some(member) = unknown_members(body.get("questions")).first() {
+        return Err(wrong(format!("no question has {member}")));
+    }
+    let ids: Vec<&String> = read.questions.iter().map(|question| &question.id).collect();
+    match repeated(&ids) {
+        Some(id) => Err(wrong(format!("two questions have the id '{id}'"))),
         None => Ok(read),
     }
 }

@@ -338,7 +338,7 @@ pub fn by_server(
         ..TransferRequest::new(name, transfer.insecure)
     };
     let mut display = Display::new(name, transfer.json, out);
-    for record in server.post::<Record>(path, &body)? {
+    for record in server.follow::<Record>(path, &body)? {
         display.show(record?)?;
     }
     Ok(())

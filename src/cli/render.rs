@@ -30,8 +30,8 @@ pub const COMMAND: Command = Command {
         "Prints the prompt that run would send to the model, byte for byte and without an added newline. Notes on \
          standard error say what was changed to suit the template.",
         "The conversation is the one of --messages, if given, followed by the prompt, which is read as by run. With \
-         --overflow the prompt is cut as by run: head and tail keep that part of it, middle drops the middle. With \
-         --tokens the prompt is printed as tokens, with tabs, newlines and backslashes escaped.",
+         --overflow the prompt is cut as by run: head and tail keep that part of it, middle drops the middle; error \
+         refuses a prompt that does not fit (status 4), which is else printed whole. With --tokens the prompt is printed as tokens, with tabs, newlines and backslashes escaped.",
         "With --host a server renders the prompt; --template, --jinja and --tokens are for models of this machine.",
     ],
     examples: &[
@@ -74,22 +74,58 @@ const TOKENS: Flag = switch(
     "print the tokens, one per line: id, a tab, text",
 );
 
+/// The flags of `render`, read once.
+struct RenderArgs {
+    ask: Ask,
+    /// The template in place of the model's.
+    given: Option<GivenTemplate>,
+    /// The prompt is printed as tokens.
+    as_tokens: bool,
+    json: bool,
+    /// A prompt that does not fit is an error.
+    must_fit: bool,
+}
+
+impl RenderArgs {
+    fn read(parsed: &Parsed) -> Result<Self> {
+        parsed.only_one(&[(&TEMPLATE, ()), (&JINJA, ()), (&RAW, ())])?;
+        let given = match (parsed.value(&TEMPLATE), parsed.value(&JINJA)) {
+            (Some(path), _) => Some(GivenTemplate::Go(turn_args::file(path)?)),
+            (None, Some(path)) => Some(GivenTemplate::Jinja(turn_args::file(path)?)),
+            (None, None) => None,
+        };
+        Ok(RenderArgs {
+            ask: Ask::read(parsed, OVERFLOWS)?,
+            given,
+            as_tokens: parsed.has(&TOKENS),
+            json: parsed.has(&JSON),
+            must_fit: parsed.value(&OVERFLOW) == Some("error"),
+        })
+    }
+}
+
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
-    let ask = Ask::read(parsed, OVERFLOWS)?;
-    parsed.only_one(&[(&TEMPLATE, ()), (&JINJA, ()), (&RAW, ())])?;
-    let given = match (parsed.value(&TEMPLATE), parsed.value(&JINJA)) {
-        (Some(path), _) => Some(GivenTemplate::Go(turn_args::file(path)?)),
-        (None, Some(path)) => Some(GivenTemplate::Jinja(turn_args::file(path)?)),
-        (None, None) => None,
-    };
-    let json = parsed.has(&JSON);
+    let RenderArgs {
+        ask,
+        given,
+        as_tokens,
+        json,
+        must_fit,
+    } = RenderArgs::read(parsed)?;
     if let Some(server) = context.model_server(parsed)? {
         if let Some(flag) = parsed.first_of(&[&TEMPLATE, &JINJA, &TOKENS]) {
             let text = format!("--{} cannot be used with a server", flag.long);
             return Err(Error::usage(text));
         }
-        return print(&backend::rendered(&server, &ask.turn())?, json, out);
+        if must_fit {
+            let text =
+                "--overflow error cannot be used with a server, which renders the whole prompt";
+            return Err(Error::usage(text));
+        }
+        let (prompt, dropped) = backend::rendered(&server, &ask.turn())?;
+        out.note_dropped("", dropped);
+        return print(&prompt, json, out);
     }
     let model = model::open(&context.store(), &ask.turn.model)?;
     let turn = TurnRequest {
@@ -101,12 +137,15 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let template_choice = request.template_choice(&pool)?;
     let options = turn::options_in_force(&model, &request.turn.options);
     let lease = pool.acquire(&model, &options, None, &request.cancel, &mut |_| {})?;
-    let prompter =
-        Prompter::new(&request, &template_choice, lease.engine(), &options).showing_all();
+    let prompter = Prompter::new(&request, &template_choice, lease.engine(), &options);
+    let prompter = match must_fit {
+        true => prompter,
+        false => prompter.showing_all(),
+    };
     let prompt = prompter.prompt(lease.context_tokens)?;
     prompt.notes.iter().for_each(|note| out.note(note));
     out.note_dropped("", prompt.truncated_tokens);
-    if parsed.has(&TOKENS) {
+    if as_tokens {
         let pieces = prompter.pieces(&prompt.tokens).into_iter();
         let records: Vec<_> = pieces
             .map(|token| vec![token.id.into(), token.text.into()])

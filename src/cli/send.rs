@@ -59,7 +59,7 @@ pub fn create(
         body["adapters"] = files.into();
     }
     let progress = out.progress("creating", Unit::Bytes);
-    for record in client.post::<Progress>("/api/create", &body)? {
+    for record in client.follow::<Progress>("/api/create", &body)? {
         let record = record?;
         progress.show(record.completed, record.total);
     }
@@ -96,7 +96,7 @@ fn files(source: &Source) -> Result<Vec<(String, PathBuf)>> {
     };
     match source {
         Source::File(path, _) => {
-            let paths = shards::beside(path, &model::header(path)?)?;
+            let paths = shards::beside(path, &model::header_of_named(path)?)?;
             Ok(paths.iter().map(|path| named(path)).collect())
         }
         Source::Shards(paths) => Ok(paths.iter().map(|path| named(path)).collect()),

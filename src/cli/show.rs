@@ -10,7 +10,6 @@ use super::table::{Command, ONE_MODEL, PLAIN, Section};
 use crate::core::error::{Error, Result};
 use crate::ops::model::{self, Model};
 use crate::ops::{list, show};
-use crate::system::client::ANSWER_MAX;
 use crate::system::store::Origin;
 
 pub const COMMAND: Command = Command {
@@ -72,17 +71,39 @@ const SECTIONS: [(&Flag, &str); 5] = [
     (&LICENSE, "license"),
 ];
 
+/// The flags of `show`, read once.
+struct ShowArgs {
+    /// The only section to print.
+    section: Option<&'static str>,
+    json: bool,
+    verbose: bool,
+}
+
+impl ShowArgs {
+    fn read(parsed: &Parsed) -> Result<Self> {
+        let args = ShowArgs {
+            section: parsed.only_one(&SECTIONS)?,
+            json: parsed.has(&JSON),
+            verbose: parsed.has(&VERBOSE),
+        };
+        if args.verbose && !args.json {
+            return Err(Error::usage("--verbose needs --json"));
+        }
+        Ok(args)
+    }
+}
+
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let operand = &parsed.operands[0];
-    let section = parsed.only_one(&SECTIONS)?;
-    if parsed.has(&VERBOSE) && !parsed.has(&JSON) {
-        return Err(Error::usage("--verbose needs --json"));
-    }
+    let ShowArgs {
+        section,
+        json,
+        verbose,
+    } = ShowArgs::read(parsed)?;
     if let Some(server) = context.model_server(parsed)? {
-        let body = json!({ "model": operand, "verbose": parsed.has(&VERBOSE) });
-        let server = server.within(Some(ANSWER_MAX));
-        let shown: Json = server.ask("/api/show", &body)?;
-        return if parsed.has(&JSON) {
+        let body = json!({ "model": operand, "verbose": verbose });
+        let shown: Json = server.ask_soon("/api/show", &body)?;
+        return if json {
             out.json(&[shown])
         } else if let Some(section) = section {
             print_section(shown[section].as_str().unwrap_or_default(), out)
@@ -91,8 +112,8 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         };
     }
     let model = model::open(&context.store(), operand)?;
-    if parsed.has(&JSON) {
-        return out.json(&[show::show(&model, parsed.has(&VERBOSE))?]);
+    if json {
+        return out.json(&[show::show(&model, verbose)?]);
     }
     match section {
         Some(section) => print_section(&section_text(&model, section)?, out),

@@ -41,6 +41,6 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         ..GenerateRequest::default()
     };
     server
-        .post::<GenerateRecord>("/api/generate", &request)?
-        .try_for_each(|record| record.map(|_| ()))
+        .ask_soon::<GenerateRecord>("/api/generate", &request)
+        .map(drop)
 }

@@ -1,7 +1,7 @@
 //! The store commands: `verify`, `gc`, `du` and `path`.
 
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value as Json;
 
@@ -145,12 +145,32 @@ fn entries_and_broken(names: &[String], store: &Store) -> Result<(Vec<Entry>, us
     found.collect::<Result<_>>().map(|found| (found, 0))
 }
 
+/// The flags of `verify`, read once.
+struct VerifyArgs {
+    repair: bool,
+    json: bool,
+    /// How a damaged blob is fetched.
+    transfer: pull::Transfer,
+}
+
+impl VerifyArgs {
+    fn read(parsed: &Parsed) -> Result<Self> {
+        let repair = parsed.has(&REPAIR);
+        if parsed.has(&pull::INSECURE) && !repair {
+            return Err(Error::usage("--insecure has no effect without --repair"));
+        }
+        Ok(VerifyArgs {
+            repair,
+            json: parsed.has(&JSON),
+            transfer: pull::Transfer::new(parsed),
+        })
+    }
+}
+
 fn verify(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
     let store = context.store();
-    if parsed.has(&pull::INSECURE) && !parsed.has(&REPAIR) {
-        return Err(Error::usage("--insecure has no effect without --repair"));
-    }
+    let args = VerifyArgs::read(parsed)?;
     let (entries, broken) = entries_and_broken(&parsed.operands, &store)?;
     let mut damaged = 0;
     let mut own: Vec<String> = Vec::new();
@@ -163,15 +183,18 @@ fn verify(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
             checked.model.as_str().into(),
             wrong.to_string().into(),
         ];
-        out.named(parsed.has(&JSON), &["digest", "name", "error"], &[fields])?;
-        if parsed.has(&REPAIR) {
+        out.named(args.json, &["digest", "name", "error"], &[fields])?;
+        if args.repair {
             match pulled_with(&entries, &store, &checked.digest) {
-                Some(name) => fetch_again(&store, &name, &checked.digest, parsed, config, out)?,
+                Some(name) => {
+                    let damaged = (&name, &checked.digest);
+                    fetch_again(&store, damaged, &args.transfer, config, out)?
+                }
                 None => own.push(checked.model),
             }
         }
     }
-    if damaged > 0 && !parsed.has(&REPAIR) {
+    if damaged > 0 && !args.repair {
         let text = format!("damaged blobs: {damaged}; --repair fetches again what was pulled");
         return Err(Error::plain(Class::Damaged, text));
     }
@@ -203,33 +226,54 @@ fn pulled_with(entries: &[Entry], store: &Store, digest: &Digest) -> Option<Name
 /// Fetches a damaged blob again. It stays where it is if that fails.
 fn fetch_again(
     store: &Store,
-    name: &Name,
-    digest: &Digest,
-    parsed: &Parsed,
+    (name, digest): (&Name, &Digest),
+    transfer: &pull::Transfer,
     config: &Config,
     out: &mut Out,
 ) -> Result<()> {
     let registry = Registry::new(config.network.clone())?;
     let _aside = store.put_aside(digest)?;
-    pull::one(store, &registry, name, &pull::Transfer::new(parsed), out)
+    pull::one(store, &registry, name, transfer, out)
+}
+
+/// The flags of `gc`, read once.
+struct GcArgs {
+    /// Younger files stay.
+    age: Duration,
+    dry_run: bool,
+    /// Also removes what was replaced within a day.
+    replaced: bool,
+    json: bool,
+}
+
+impl GcArgs {
+    fn read(parsed: &Parsed) -> Result<Self> {
+        let age = match parsed.duration(&OLDER_THAN)? {
+            None => GARBAGE_AGE,
+            Some(KeepAlive::For(age)) => age,
+            Some(KeepAlive::Forever) => {
+                return Err(Error::usage(
+                    "--older-than must be a duration, such as 90s or 5m, not for ever",
+                ));
+            }
+        };
+        Ok(GcArgs {
+            age,
+            dry_run: parsed.has(&DRY_RUN),
+            replaced: parsed.has(&REPLACED),
+            json: parsed.has(&JSON),
+        })
+    }
 }
 
 fn gc(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
-    let age = match parsed.duration(&OLDER_THAN)? {
-        None => GARBAGE_AGE,
-        Some(KeepAlive::For(age)) => age,
-        Some(KeepAlive::Forever) => {
-            return Err(Error::usage(
-                "--older-than must be a duration, such as 90s or 5m, not for ever",
-            ));
-        }
-    };
-    let dry = parsed.has(&DRY_RUN);
+    let args = GcArgs::read(parsed)?;
     if !context.store().root().exists() {
         return Ok(()); // Nothing is made to be cleaned.
     }
-    let garbage = context.store().gc(age, parsed.has(&REPLACED), dry)?;
+    let store = context.store();
+    let garbage = store.gc(args.age, args.replaced, args.dry_run)?;
     let line = |what: &str, bytes: u64, path: &Path| {
         let path = path.display().to_string();
         vec![what.into(), bytes.into(), path.into()]
@@ -239,13 +283,13 @@ fn gc(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         .map(|file| line(file.what, file.bytes, &file.path))
         .collect();
     if !ollama_layout::files(config).is_empty() {
-        let since = SystemTime::now().checked_sub(age);
+        let since = SystemTime::now().checked_sub(args.age);
         let since = since.unwrap_or(SystemTime::UNIX_EPOCH);
-        let unused = ollama_layout::cache(config)?.remove_unused(since, dry)?;
+        let unused = ollama_layout::cache(config)?.remove_unused(since, args.dry_run)?;
         let unused = unused.iter();
         lines.extend(unused.map(|file| line("derived", file.bytes, &file.path)));
     }
-    out.named(parsed.has(&JSON), &["what", "size", "path"], &lines)
+    out.named(args.json, &["what", "size", "path"], &lines)
 }
 
 fn du(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
@@ -279,16 +323,28 @@ fn du(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     out.named(json, &["name", "size", "own_size"], &rows)
 }
 
+/// The file that `path` prints.
+#[derive(Debug, Clone, Copy)]
+enum Which {
+    /// The file of the weights in the store.
+    Weights,
+    /// The file that llama.cpp loads.
+    Loaded,
+    /// The projector of a vision model.
+    Projector,
+}
+
 fn path(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let config = &context.config;
     let model = model::open(&context.store(), &parsed.operands[0])?;
-    let path = if parsed.has(&PROJECTOR) {
-        let seeing = ollama_layout::projector(config, &model)?;
-        seeing.ok_or_else(|| Error::failed(format!("{} has no projector", model.label)))?
-    } else if parsed.has(&LOADED) {
-        ollama_layout::weights(config, &model, &mut |_| true)?
-    } else {
-        model.weights
+    let which = parsed.only_one(&[(&LOADED, Which::Loaded), (&PROJECTOR, Which::Projector)])?;
+    let path = match which.unwrap_or(Which::Weights) {
+        Which::Weights => model.weights,
+        Which::Loaded => ollama_layout::weights(config, &model, &mut |_| true)?,
+        Which::Projector => {
+            let seeing = ollama_layout::projector(config, &model)?;
+            seeing.ok_or_else(|| Error::failed(format!("{} has no projector", model.label)))?
+        }
     };
     let path = path.display().to_string();
     out.named(parsed.has(&JSON), &["path"], &[vec![path.into()]])

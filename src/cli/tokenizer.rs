@@ -1,5 +1,7 @@
 //! The tokens of a text, made here or at a server, and the places to cut it.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value as Json, json};
@@ -13,6 +15,8 @@ use crate::ops::model;
 use crate::ops::pool::{Lease, Policy, Pool};
 use crate::system::client::Client;
 
+/// How long a server may take to load a model and make tokens with it.
+const LOAD_MAX: Duration = Duration::from_secs(600);
 /// Typical bytes per token, for the first guess at the size of a part.
 const TOKEN_BYTES: usize = 4;
 /// Extra tokens of a part beyond those that are printed; the tokens at a cut may differ.
@@ -47,6 +51,7 @@ impl Tokenizer {
     pub fn open(parsed: &Parsed, context: &Context) -> Result<Self> {
         let operand = &parsed.operands[0];
         if let Some(server) = context.model_server(parsed)? {
+            let server = server.within(Some(LOAD_MAX));
             return Ok(Tokenizer::Server(server, operand.clone()));
         }
         let model = model::open(&context.store(), operand)?;

@@ -82,33 +82,63 @@ enum Way {
     Split(usize),
 }
 
+/// The flags and operands of `tokens`, read once.
+struct TokensArgs<'a> {
+    /// The form of the output; `None` prints the number of tokens.
+    way: Option<Way>,
+    /// The files; none for standard input.
+    files: &'a [String],
+    encoding: Encoding,
+    json: bool,
+    /// Pieces end with NUL.
+    ends_with_nul: bool,
+}
+
+impl<'a> TokensArgs<'a> {
+    fn read(parsed: &'a Parsed) -> Result<Self> {
+        let number = |flag| -> Result<usize> {
+            let number = parsed.number(flag, 1..=usize::MAX)?;
+            Ok(number.unwrap_or_default())
+        };
+        let way = parsed.only_one(&[
+            (&IDS, Way::Ids),
+            (&PIECES, Way::Pieces),
+            (&HEAD, Way::Head(number(&HEAD)?)),
+            (&TAIL, Way::Tail(number(&TAIL)?)),
+            (&SPLIT, Way::Split(number(&SPLIT)?)),
+        ])?;
+        if parsed.has(&NULL) && !parsed.has(&SPLIT) {
+            return Err(Error::usage("--null needs --split"));
+        }
+        parsed.only_one(&[(&NULL, ()), (&JSON, ())])?;
+        let files = &parsed.operands[1..];
+        if files.len() > 1 && matches!(way, Some(Way::Head(_) | Way::Tail(_))) {
+            return Err(Error::usage(
+                "--head and --tail cut one text: give one file",
+            ));
+        }
+        Ok(TokensArgs {
+            way,
+            files,
+            encoding: Encoding::read(parsed)?,
+            json: parsed.has(&JSON),
+            ends_with_nul: parsed.has(&NULL),
+        })
+    }
+}
+
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
-    let number = |flag| -> Result<usize> {
-        let number = parsed.number(flag, 1..=usize::MAX)?;
-        Ok(number.unwrap_or_default())
-    };
-    let way = parsed.only_one(&[
-        (&IDS, Way::Ids),
-        (&PIECES, Way::Pieces),
-        (&HEAD, Way::Head(number(&HEAD)?)),
-        (&TAIL, Way::Tail(number(&TAIL)?)),
-        (&SPLIT, Way::Split(number(&SPLIT)?)),
-    ])?;
-    if parsed.has(&NULL) && !parsed.has(&SPLIT) {
-        return Err(Error::usage("--null needs --split"));
-    }
-    parsed.only_one(&[(&NULL, ()), (&JSON, ())])?;
-    let encoding = Encoding::read(parsed)?;
+    let TokensArgs {
+        way,
+        files,
+        encoding,
+        json,
+        ends_with_nul,
+    } = TokensArgs::read(parsed)?;
     let tokenizer = &Tokenizer::open(parsed, context)?;
-    let files = &parsed.operands[1..];
     let Some(way) = way else {
-        return count(tokenizer, files, encoding, parsed.has(&JSON), out);
+        return count(tokenizer, files, encoding, json, out);
     };
-    if files.len() > 1 && matches!(way, Way::Head(_) | Way::Tail(_)) {
-        return Err(Error::usage(
-            "--head and --tail cut one text: give one file",
-        ));
-    }
     let mut text = String::new();
     for file in files {
         text += &read(file, encoding)?;
@@ -116,7 +146,6 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     if files.is_empty() {
         text = read("-", encoding)?;
     }
-    let json = parsed.has(&JSON);
     match way {
         Way::Head(most) => print(tokenizer.head(&text, most)?, json, out),
         Way::Tail(most) => print(tokenizer.tail(&text, most)?, json, out),
@@ -124,7 +153,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
             let pieces = tokenizer.split(&text, most)?;
             if json {
                 out.json(&pieces)
-            } else if parsed.has(&NULL) {
+            } else if ends_with_nul {
                 let text: String = pieces.iter().map(|piece| format!("{piece}\0")).collect();
                 out.write(&text)
             } else {

@@ -17,7 +17,7 @@ use super::run::turn_flags::OPTION;
 use super::run_limits;
 use super::stdin::Input;
 use super::table::{Command, ONE_MODEL, PLAIN};
-use crate::core::error::{Error, Result};
+use crate::core::error::{Class, Error, Result};
 use crate::format::wire::native::EmbedRequest;
 use crate::format::wire::native::encode::EmbedRecord;
 use crate::format::wire::options::to_json;
@@ -106,8 +106,7 @@ impl Maker {
             None => {
                 let model = model::open(&context::store(config), operand)?;
                 if !model.header.is_embedding() {
-                    let text = format!("{} is not an embedding model", model.label);
-                    return Err(Error::usage(text));
+                    return Err(not_embedding(&model.label));
                 }
                 let pool = Pool::new(config.clone(), Policy::Server, out::log(None)?);
                 At::Here(Box::new((pool, model)))
@@ -136,7 +135,13 @@ impl Maker {
                     options: to_json(&self.options),
                     ..EmbedRequest::default()
                 };
-                let vectors = server.ask::<EmbedRecord>("/api/embed", &body)?.embeddings;
+                let answer = server.ask::<EmbedRecord>("/api/embed", &body);
+                // The reference's words are about how a server is started.
+                let answer = answer.map_err(|error| match error.class() {
+                    Class::NoVectors => not_embedding(model),
+                    _ => error,
+                });
+                let vectors = answer?.embeddings;
                 has_dimensions(&vectors, self.dimensions)?;
                 return Ok(vectors);
             }
@@ -157,6 +162,10 @@ impl Maker {
     }
 }
 
+fn not_embedding(model: &str) -> Error {
+    Error::usage(format!("{model} is not an embedding model"))
+}
+
 /// Refuses dimensions that a model's vectors do not have.
 ///
 /// # Errors
@@ -172,8 +181,20 @@ pub fn has_dimensions(vectors: &[Vec<f32>], wanted: Option<usize>) -> Result<()>
     }
 }
 
+/// How `embed` prints a text and its vector.
+#[derive(Debug, Clone, Copy)]
+enum Layout {
+    /// A line: the text, a tab, the numbers.
+    Line,
+    /// A line of JSON.
+    Json,
+    /// The numbers only, as little-endian floats.
+    F32,
+}
+
 fn embed(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
-    parsed.only_one(&[(&F32, ()), (&JSON, ())])?;
+    let layout = parsed.only_one(&[(&F32, Layout::F32), (&JSON, Layout::Json)])?;
+    let layout = layout.unwrap_or(Layout::Line);
     let encoding = Encoding::read(parsed)?;
     let maker = Maker::open(parsed, context)?;
     let mut input = Records::new(Input::new(), Format::of_texts(parsed), encoding);
@@ -191,29 +212,35 @@ fn embed(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
             break;
         }
         let vectors = maker.vectors(texts.clone())?;
-        if parsed.has(&F32) {
-            let bytes: Vec<u8> = vectors
-                .iter()
-                .flatten()
-                .flat_map(|x| x.to_le_bytes())
-                .collect();
+        print(texts, vectors, layout, out)?;
+    }
+    ended.unwrap_or(Ok(()))
+}
+
+/// Prints texts with their vectors.
+fn print(texts: Vec<String>, vectors: Vec<Vec<f32>>, layout: Layout, out: &mut Out) -> Result<()> {
+    match layout {
+        Layout::F32 => {
+            let numbers = vectors.iter().flatten();
+            let bytes: Vec<u8> = numbers.flat_map(|x| x.to_le_bytes()).collect();
             let mut output = out.bytes();
             let written = output.write_all(&bytes).and_then(|()| output.flush());
-            written.map_err(|error| Error::io("write", "standard output", error))?;
-        } else if parsed.has(&JSON) {
+            written.map_err(|error| Error::io("write", "standard output", error))
+        }
+        Layout::Json => {
             let pairs = texts.iter().zip(&vectors);
             let json = pairs
                 .map(|(text, vector)| serde_json::json!({ "text": text, "embedding": vector }));
-            out.json(&json.collect::<Vec<_>>())?;
-        } else {
+            out.json(&json.collect::<Vec<_>>())
+        }
+        Layout::Line => {
             let rows = texts.into_iter().zip(vectors).map(|(text, vector)| {
                 let numbers: Vec<String> = vector.iter().map(f32::to_string).collect();
                 vec![text, numbers.join(" ")]
             });
-            out.records(&rows.collect::<Vec<_>>())?;
+            out.records(&rows.collect::<Vec<_>>())
         }
     }
-    ended.unwrap_or(Ok(()))
 }
 
 fn nearest(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {

@@ -271,11 +271,11 @@ impl Iterator for Remote {
     }
 }
 
-/// The prompt that a server would compute for a turn.
+/// The prompt that a server would compute for a turn, and the number of tokens dropped to make it fit.
 ///
 /// # Errors
 /// `Usage` for what only puna's own server can do; the server's error.
-pub fn rendered(client: &Client, turn: &TurnRequest) -> Result<String> {
+pub fn rendered(client: &Client, turn: &TurnRequest) -> Result<(String, usize)> {
     check_features(client, turn)?;
     let debug_info = match decode::body(turn) {
         Body::Generate(mut body) => {
@@ -289,7 +289,10 @@ pub fn rendered(client: &Client, turn: &TurnRequest) -> Result<String> {
             record.debug_info
         }
     };
-    let rendered = debug_info.map(|info| info.rendered_template);
+    let rendered = debug_info.map(|info| {
+        let truncated = info.prompt_truncated_count as usize;
+        (info.rendered_template, truncated)
+    });
     rendered.ok_or_else(|| {
         let text = format!("the server at {} renders no prompts", client.address());
         Error::usage(text)

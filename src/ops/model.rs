@@ -214,10 +214,7 @@ pub fn open_file(path: &Path) -> Result<Model> {
         };
         return Err(Error::damaged(path, format!("{what}, not a GGUF file")));
     }
-    let header = header(path).map_err(|error| match is_text(path) {
-        true => Error::usage(format!("{} is a text file, not a model", path.display())),
-        false => error,
-    })?;
+    let header = header_of_named(path)?;
     Ok(Model {
         label: path.display().to_string(),
         name: None,
@@ -262,6 +259,17 @@ pub fn header(path: &Path) -> Result<Header> {
         .metadata()
         .map_err(|error| Error::io("read", path, error))?;
     gguf::read(file, meta.len()).map_err(|why| Error::damaged(path, why))
+}
+
+/// The header of a GGUF file that the user named.
+///
+/// # Errors
+/// As [`header`]; `Usage` for a text file.
+pub fn header_of_named(path: &Path) -> Result<Header> {
+    header(path).map_err(|error| match is_text(path) {
+        true => Error::usage(format!("{} is a text file, not a model", path.display())),
+        false => error,
+    })
 }
 
 /// The well-known template whose tokens are in the vocabulary of an instruction-tuned model without a

@@ -13,6 +13,7 @@ use super::reply::reply;
 use super::shared::Server;
 use crate::core::json;
 use crate::core::network::{AGENT, JSON_KIND};
+use crate::core::reference;
 use crate::format::wire::decisions::systemone;
 use crate::format::wire::native::ErrorBody;
 use crate::format::wire::openai::encode::error_body as openai_error;
@@ -218,12 +219,8 @@ fn greet(_: &Arc<Server>, exchange: Exchange, headers: Vec<(&'static str, String
     );
 }
 
-/// The version of the reference whose API is served. Clients compare it with the one that they need; our own version is in
-/// the header `Server`.
-const REFERENCE: &str = "0.33.0";
-
 fn version(_: &Arc<Server>, exchange: Exchange, headers: Vec<(&'static str, String)>) {
-    let body = format!("{{\"version\":\"{REFERENCE}\"}}");
+    let body = format!("{{\"version\":\"{}\"}}", reference::VERSION);
     exchange.reply(
         Reply {
             status: 200,

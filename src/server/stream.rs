@@ -6,6 +6,7 @@ use super::http::{Chunks, Exchange, Reply};
 use super::reply::error_reply;
 use crate::core::error::{Error, Result};
 use crate::core::json;
+use crate::format::wire::native::error_record;
 
 const NDJSON: &str = "application/x-ndjson";
 /// Content type of a route that can stream when it answers with one record or an error.
@@ -74,9 +75,7 @@ impl Stream {
             (State::Open(mut chunks), outcome) => {
                 let last = match outcome {
                     Ok(()) => Ok(()),
-                    Err(error) => {
-                        chunks.write(&(json::line(&super::reply::error_body(&error)) + "\n"))
-                    }
+                    Err(error) => chunks.write(&(json::line(&error_record(&error)) + "\n")),
                 };
                 // A failure means that the client has disconnected.
                 let _ = last.and_then(|()| chunks.end());

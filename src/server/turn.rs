@@ -112,7 +112,7 @@ pub fn answer<E: Encoder>(
     }
     if resolved.turn.render_only {
         let prompt = prompt(&exchange, &resolved, started);
-        let rendered = prompt.map(|prompt| encoder.rendered(prompt.text));
+        let rendered = prompt.map(|prompt| encoder.rendered(prompt.text, prompt.truncated_tokens));
         return reply(exchange, rendered, &headers, errors);
     }
     let choices = Choices {

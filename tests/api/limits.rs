@@ -297,3 +297,29 @@ fn a_request_without_a_thread_is_not_counted_for_ever() {
         server.child.try_wait().unwrap().is_some()
     });
 }
+
+#[test]
+fn models_that_do_not_fit_together_take_turns() {
+    let sandbox = Sandbox::with_smol();
+    sandbox.create("gemma", &format!("FROM {}\n", gemma().display()));
+    // Room for either of them.
+    let server = serve_under(&sandbox, "-v 1800000", &[("OLLAMA_MAX_LOADED_MODELS", "3")]);
+    let ask = |model: &str| {
+        let options = r#"{"num_ctx": 2048, "num_predict": 20}"#;
+        let body = format!(
+            r#"{{"model": "{model}", "prompt": "Count", "stream": false, "options": {options}}}"#
+        );
+        for _ in 0..4 {
+            let answer = server.ask("POST", "/api/generate", &body);
+            assert_eq!(answer.status, 200, "{model}: {answer:?}");
+        }
+    };
+    std::thread::scope(|scope| {
+        for model in ["smol", "gemma", "smol", "gemma"] {
+            scope.spawn(move || ask(model));
+        }
+    });
+    let listed = server.ask("GET", "/api/ps", "").json();
+    let loaded = listed["models"].as_array().unwrap();
+    assert_eq!(loaded.len(), 1, "{loaded:?}");
+}

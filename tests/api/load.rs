@@ -97,7 +97,7 @@ fn sigterm_lets_short_answers_finish_and_cuts_long_ones() {
     let mut rest = String::new();
     cut.read_to_string(&mut rest).unwrap();
     assert!(
-        rest.contains("{\"error\":\"request canceled\"}") && rest.ends_with("0\r\n\r\n"),
+        rest.contains("{\"error\":\"request canceled\",") && rest.ends_with("0\r\n\r\n"),
         "{rest}"
     );
 }

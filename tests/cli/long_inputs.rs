@@ -1,5 +1,10 @@
 //! Inputs that are longer than a context, and much longer.
 
+use std::fs::{self, File};
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
+
 use crate::support::Sandbox;
 
 #[test]
@@ -43,4 +48,46 @@ fn far_too_much_input_is_refused_or_cut_at_once() {
     assert_eq!(long["response"], longer["response"]);
     let refused = server.ask("POST", "/api/generate", &body(&log, false));
     assert_eq!(refused.status, 400, "{}", refused.error());
+}
+
+#[test]
+fn fifty_megabytes_are_refused_in_little_memory() {
+    let sandbox = Sandbox::with_smol();
+    let line = "Failed password for root from 10.0.0.1 port 4711 ssh2\n";
+    let log = sandbox.file("big.log", line.repeat(50_000_000 / line.len()));
+    let mut command = sandbox.command(&["run", "smol", "-", "Sum up."]);
+    let input = File::open(log).unwrap();
+    let command = command.stdin(input).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let (mut peak_bytes, mut samples) = (0, 0);
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if let Some(bytes) = anonymous_bytes(child.id()) {
+            peak_bytes = peak_bytes.max(bytes);
+            samples += 1;
+        }
+        thread::sleep(Duration::from_millis(1));
+    };
+    assert_eq!(status.code(), Some(4));
+    // The text is held once: with a second copy it would be 170 MB.
+    assert!(
+        samples > 20 && peak_bytes > 50_000_000,
+        "{samples} samples, {peak_bytes}"
+    );
+    assert!(
+        peak_bytes <= 150_000_000,
+        "{peak_bytes} bytes of anonymous memory"
+    );
+}
+
+/// The anonymous memory of a process; `None` once it has ended.
+fn anonymous_bytes(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"))?;
+    let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kibibytes << 10)
 }

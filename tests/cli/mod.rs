@@ -1,5 +1,6 @@
 //! The command line: what each command prints, and its exit status.
 
+mod at_a_server;
 pub mod chat;
 pub mod decides;
 mod env;

@@ -10,7 +10,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("llama_cpp_2", &["src/system/engine/"]),
     ("llama_cpp_sys_2", &["src/system/engine/"]),
     ("tiny_http", &["src/server/http.rs"]),
-    ("ureq", &["src/system/client.rs", "src/system/registry/"]),
+    ("ureq", &["src/system/client/", "src/system/registry/"]),
     ("rustls::", &["src/system/registry/mod.rs"]),
     ("use ring", &["src/system/registry/key.rs"]),
     ("use tar", &["src/ops/archive.rs"]),

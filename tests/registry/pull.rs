@@ -161,7 +161,8 @@ fn the_apis_records_come_in_order() {
         .ask("POST", "/api/pull", &body(&registry.name("lib/none"), true))
         .lines();
     let text = json!({"error": "pull model manifest: file does not exist"});
-    assert_eq!(lines[1], text);
+    assert_eq!(lines[1]["error"], text["error"]);
+    assert_eq!(lines[1]["puna_error"], "model");
     let answer = server.ask(
         "POST",
         "/api/pull",

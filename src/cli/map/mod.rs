@@ -319,7 +319,11 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
             );
             return Err(Error::usage(text));
         }
-        Some(server) => (Backend::Remote(Arc::new(server)), None),
+        Some(server) => {
+            // What fails here would fail every record.
+            server.must_have(&ask.turn.model)?;
+            (Backend::Remote(Arc::new(server)), None)
+        }
         None => {
             let model = Arc::new(model::open(&context.store(), &ask.turn.model)?);
             // As in a server, several answers are computed at once in one context.

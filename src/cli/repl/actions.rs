@@ -170,7 +170,7 @@ fn save(name: &str, session: &Session, backend: &Backend, config: &Config) -> Re
                 "parameters": to_json(&ask.turn.options),
                 "messages": messages.collect::<Vec<_>>(),
             });
-            let mut records = client.post::<Json>("/api/create", &body)?;
+            let mut records = client.follow::<Json>("/api/create", &body)?;
             return records.try_for_each(|record| record.map(drop));
         }
     };
@@ -242,8 +242,7 @@ fn parameters(model: &str, session: &str) -> String {
 /// A server's answer to `/api/show` for a model.
 fn fetch_details(client: &Client, name: &str) -> Result<Json> {
     let body = serde_json::json!({ "model": name });
-    let answer = client.post::<Json>("/api/show", &body)?.next();
-    answer.unwrap_or_else(|| Err(Error::failed("the server sent an empty answer")))
+    client.ask_soon("/api/show", &body)
 }
 
 fn json_lines(value: &Json) -> String {

@@ -259,6 +259,14 @@ impl<'a> Printer<'a> {
         }
     }
 
+    /// Ends the line of an answer that failed.
+    pub fn fail(mut self) {
+        if self.wrote && self.record.is_none() {
+            // The failure of the answer is the one to report.
+            let _ = self.flush().and_then(|()| self.out.write("\n"));
+        }
+    }
+
     /// Finishes the answer.
     ///
     /// # Errors

@@ -28,6 +28,7 @@ use super::{pull, repl};
 use crate::core::error::{Class, Error, Result};
 use crate::core::message::Message;
 use crate::core::name::Name;
+use crate::core::reference;
 use crate::ops::backend::Backend;
 use crate::ops::model;
 use crate::ops::pool::Policy;
@@ -329,7 +330,7 @@ fn answer_once(
     known.work = Some(ask.work());
     let mut backend = backend(server, ask, Policy::OneShot, args, &known)?;
     check_vectors(args, &backend, &ask.turn.model)?;
-    note_context(ask, &backend, printer.out);
+    note_model(ask, &backend, printer.out);
     let outcome = answered(&backend, ask, &deadline, started, &mut printer);
     let mut pieces = None;
     let outcome = match outcome {
@@ -362,27 +363,26 @@ fn answer_once(
             vector::print(server, ask, args, config, out)?;
             return Ok(Message::default());
         }
-        answered => answered?,
+        Err(error) => {
+            printer.fail();
+            return Err(error);
+        }
+        Ok(device) => device,
     };
     let reply = printer.message();
     let finish = printer.finish()?;
     out.note_dropped("", finish.usage.truncated_tokens);
     if let Some(pieces) = pieces {
-        out.note(&format!(
-            "the prompt does not fit: answered over {pieces} pieces, then over their answers"
-        ));
+        reduce::note_pieces(pieces, out);
     }
     if let Some(transcript) = &mut transcript {
-        let prompt = (!ask.prompt.is_empty()).then(|| Message::new("user", &ask.prompt));
-        let turn: Vec<Message> = prompt.into_iter().chain([reply.clone()]).collect();
-        transcript.add(ask.system.as_deref(), &turn)?;
+        transcript.add(ask.system.as_deref(), &ask.with_reply(&reply))?;
     }
     if args.verbose {
         answer::print_timings(out, &finish.usage, device.as_deref());
     }
     ask.turn.check_complete(&reply, finish.reason)?;
-    answer::report_cut(&backend, &ask.turn, &finish, args.whole, out)?;
-    Ok(reply)
+    answer::report_cut(&backend, &ask.turn, &finish, args.whole, out).map(|()| reply)
 }
 
 /// The printer of an answer in the shape of the flags; on a terminal, lines are broken between words.
@@ -411,11 +411,14 @@ fn answered(
     deadline.check(outcome)
 }
 
-/// Notes a context that is longer than the model was trained for.
-fn note_context(ask: &Ask, backend: &Backend, out: &Out) {
-    let longest = backend
-        .model()
-        .and_then(|model| model.header.context_length());
+/// Notes a context that is longer than the model was trained for, and a model that is newer than what puna knows.
+fn note_model(ask: &Ask, backend: &Backend, out: &Out) {
+    let Some(model) = backend.model() else {
+        return;
+    };
+    let newer = reference::note(&model.label, &model.config.requires);
+    newer.iter().for_each(|text| out.note(text));
+    let longest = model.header.context_length();
     let wanted = ask
         .turn
         .options

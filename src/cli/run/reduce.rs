@@ -47,6 +47,13 @@ struct Reducer<'a> {
     resumed: usize,
 }
 
+/// Notes that an answer was made over pieces of its prompt.
+pub fn note_pieces(pieces: usize, out: &Out) {
+    out.note(&format!(
+        "the prompt does not fit: answered over {pieces} pieces, then over their answers"
+    ));
+}
+
 /// Answers the question over pieces of the text, and prints the answer over those answers. Returns the
 /// number of pieces. `lengths` are the tokens of the prompt and of the context, if they are known.
 ///

@@ -16,6 +16,7 @@ use crate::core::json;
 use crate::core::message::{Message, Think};
 use crate::core::options::{Options, RETIRED};
 use crate::core::turn::{Input, OutputConstraint, Overflow, Part, ToolChoice, TurnRequest};
+use crate::core::unique_keys;
 use crate::format::reply::schema;
 use crate::format::wire::native;
 use crate::format::wire::options::of_sampling;
@@ -47,6 +48,12 @@ pub struct Ask {
 }
 
 impl Ask {
+    /// The prompt, if there is one, and the reply to it.
+    pub fn with_reply(&self, reply: &Message) -> Vec<Message> {
+        let prompt = (!self.prompt.is_empty()).then(|| Message::new("user", &self.prompt));
+        prompt.into_iter().chain([reply.clone()]).collect()
+    }
+
     /// Reads flags, files and standard input.
     ///
     /// # Errors
@@ -307,7 +314,7 @@ fn constraint(parsed: &Parsed) -> Result<OutputConstraint> {
     } else {
         file(path)?
     };
-    match serde_json::from_str(&text) {
+    match unique_keys::parse(&text) {
         Ok(given @ Json::Object(_)) => {
             let opens = parsed.has(&OPEN);
             let given = if opens { schema::open(given) } else { given };
@@ -379,7 +386,7 @@ pub fn checked_message(wire: native::Message) -> Result<Message> {
 }
 
 fn json_file(path: &str) -> Result<Json> {
-    serde_json::from_str(&json::repaired(file(path)?))
+    unique_keys::parse(&json::repaired(file(path)?))
         .map_err(|error| Error::usage(format!("{path} is not JSON: {error}")))
 }
 

@@ -100,8 +100,12 @@ pub trait Encoder {
         events
     }
 
-    /// Returns the answer to a request for its rendered prompt.
-    fn rendered(&mut self, prompt: String) -> Json {
-        json!({ "_debug_info": { "rendered_template": prompt, "image_count": 0 } })
+    /// Returns the answer to a request for its rendered prompt, of which so many tokens were dropped.
+    fn rendered(&mut self, prompt: String, truncated_tokens: usize) -> Json {
+        let mut info = json!({ "rendered_template": prompt, "image_count": 0 });
+        if truncated_tokens > 0 {
+            info["prompt_truncated_count"] = truncated_tokens.into();
+        }
+        json!({ "_debug_info": info })
     }
 }

@@ -184,14 +184,19 @@ impl Base {
         report: &mut dyn FnMut(Step),
     ) -> Result<Self> {
         report(Step::Parsing);
-        let header = model::header(path)?;
+        let header = model::header_of_named(path)?;
         let paths = shards::beside(path, &header)?;
         if paths.len() > 1 {
             return Self::from_shards(store, &paths, report);
         }
         let total = header.file_bytes;
         let put = store.put_file(path, take, &mut |done| report(Step::Copied(done, total)));
-        let layer = Layer::new("model", put?.0, header.file_bytes);
+        let digest = put?.0;
+        if take == Take::Link && !store.is_linked(&digest) {
+            let text = "the store has a copy of this file already: it is used, and not a link";
+            report(Step::Note(text.to_string()));
+        }
+        let layer = Layer::new("model", digest, header.file_bytes);
         Ok(Self::new(&header, layer, &file_name(path)))
     }
 
@@ -454,7 +459,7 @@ fn part(
 ) -> Result<Layer> {
     let (digest, size_bytes) = match source {
         Source::File(path, take) => {
-            check(&model::header(path)?)?;
+            check(&model::header_of_named(path)?)?;
             store.put_file(path, *take, &mut |_| {})?
         }
         Source::Blob(digest, _) => {

@@ -8,6 +8,7 @@ use super::{Changes, Source, Step};
 use crate::core::error::{Class, Error, Result};
 use crate::core::name::Name;
 use crate::core::options::{self, Kind, RETIRED};
+use crate::core::reference;
 use crate::format::gguf::{Header, Shard};
 use crate::format::modelfile::{Instruction, Modelfile};
 use crate::ops::import::Folder;
@@ -55,6 +56,9 @@ pub fn parse_recipe(
             Instruction::Parser(name) => changes.config.parser = name.clone(),
             Instruction::Requires(version) => {
                 changes.config.requires = checked_version(version)?;
+                if let Some(text) = reference::note("the model", version) {
+                    report(Step::Note(text));
+                }
             }
             Instruction::Parameter(key, _) if RETIRED.contains(&key.as_str()) => {
                 report(Step::Note(format!(
@@ -109,7 +113,7 @@ fn sorted(sources: Vec<Source>) -> Result<(Source, Option<Source>)> {
     let several = sources.len() > 1;
     for source in sources {
         match &source {
-            Source::File(path, _) if several && is_projector(&model::header(path)?) => {
+            Source::File(path, _) if several && is_projector(&model::header_of_named(path)?) => {
                 projectors.push(source);
             }
             _ => weights.push(source),

@@ -27,7 +27,7 @@ use crate::system::engine::memory::MEMORY_HINT;
 use crate::system::engine::prefix::Prefixes;
 use crate::system::engine::{Backend, Engine, Level, Sink, Spec, return_memory};
 use crate::system::machine;
-use state::{Entry, Load, Requester, State, Step, least_bytes};
+use state::{Entry, Load, Requester, Room, State, Step, least_bytes};
 
 pub use state::Loaded;
 
@@ -72,7 +72,8 @@ pub struct Lease {
     pool: Pool,
     id: u64,
     requester: Requester,
-    engine: Arc<Engine>,
+    /// Taken when the lease ends, before its entry is free.
+    engine: Option<Arc<Engine>>,
     /// Most tokens of one prompt and its answer; `None` if the first job decides.
     pub context_tokens: Option<u32>,
 }
@@ -80,7 +81,7 @@ pub struct Lease {
 impl Lease {
     /// The engine.
     pub fn engine(&self) -> &Engine {
-        &self.engine
+        self.engine.as_ref().expect("it is taken at the end only")
     }
 
     /// The stall timeout of a reader; `None`: forever, for a terminal or pipe of our own.
@@ -94,6 +95,8 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        // Whoever evicts the engine then frees its memory.
+        drop(self.engine.take());
         let mut state = self.pool.state();
         let Some(entry) = state.entries.iter_mut().find(|entry| entry.id == self.id) else {
             return;
@@ -192,7 +195,7 @@ impl Pool {
     ) -> Result<Lease> {
         let spec = self.spec(model, &load);
         let made = self
-            .make_room(id, &spec)
+            .make_room(id, &spec, cancel)
             .and_then(|()| self.load(model, spec, cancel, progress));
         let mut state = self.state();
         let index = state
@@ -274,21 +277,36 @@ impl Pool {
         Ok(())
     }
 
-    /// Evicts idle engines until the model fits the free memory.
-    fn make_room(&self, id: u64, spec: &Spec) -> Result<()> {
+    /// Reserves the memory of a load: evicts idle engines, and waits for those in use, until it fits.
+    ///
+    /// # Errors
+    /// `Memory` if it would not fit without them either; `Cancelled`.
+    fn make_room(&self, id: u64, spec: &Spec, cancel: &AtomicBool) -> Result<()> {
         let needed_bytes = least_bytes(&spec.need, spec.context);
         loop {
             let gpu_bytes = self.gpu_free_bytes(spec.gpu_layers).unwrap_or(0);
-            let reserved_bytes = self.state().reserve_bytes(id, needed_bytes);
             // Layers that do not fit the GPU stay on the CPU.
-            let both_bytes = self.free_bytes().saturating_add(gpu_bytes);
-            let free_bytes = both_bytes.saturating_sub(reserved_bytes);
-            if needed_bytes <= free_bytes {
-                return Ok(());
-            }
-            let evicted = self.state().evict_idle(Some(id));
-            if evicted.is_none() {
-                return Err(Error::memory(needed_bytes, free_bytes, self.memory_hint()));
+            let free_bytes = self.free_bytes().saturating_add(gpu_bytes);
+            let mut state = self.state();
+            let most_bytes = self.most_bytes().saturating_add(gpu_bytes);
+            let limits = (free_bytes, most_bytes);
+            match state.make_room((id, Requester::new(cancel)), needed_bytes, limits) {
+                Room::Reserved => return Ok(()),
+                Room::Evicted(engine) => {
+                    drop(state);
+                    drop(engine);
+                    return_memory();
+                }
+                Room::Wait => {
+                    let woken = self.0.changed.wait_timeout(state, LOOK);
+                    drop(woken);
+                    if cancel.load(Ordering::Relaxed) {
+                        return Err(Error::cancelled());
+                    }
+                }
+                Room::None(free_bytes) => {
+                    return Err(Error::memory(needed_bytes, free_bytes, self.memory_hint()));
+                }
             }
         }
     }
@@ -306,6 +324,12 @@ impl Pool {
         let allowed = self.0.config.memory_max;
         let left = allowed.map(|most| most.saturating_sub(machine::anonymous_bytes()));
         machine::free_bytes().min(left.unwrap_or(u64::MAX))
+    }
+
+    /// Main memory that a load could use if no other model were loaded, in bytes.
+    fn most_bytes(&self) -> u64 {
+        let allowed = self.0.config.memory_max;
+        machine::most_bytes().min(allowed.unwrap_or(u64::MAX))
     }
 
     /// Unloads a model as soon as nobody uses it.
@@ -386,7 +410,7 @@ impl Pool {
             pool: self.clone(),
             id: entry.id,
             requester,
-            engine: entry.engine.clone().expect("a leased entry is loaded"),
+            engine: Some(entry.engine.clone().expect("a leased entry is loaded")),
             context_tokens: entry.load.context_tokens(),
         }
     }

@@ -20,6 +20,8 @@ pub(super) struct State {
     pub(super) next_id: u64,
     /// The engine that the first request in the queue waits for to become idle.
     drained: Option<Drained>,
+    /// A load that waits for memory, and the engine in use whose memory it is to get.
+    yields: Option<(u64, u64)>,
 }
 
 /// An engine that takes no further requests until the first one in the queue has its place.
@@ -134,6 +136,18 @@ pub(super) enum Step {
     Wait,
 }
 
+/// The answer to a load that needs memory.
+pub(super) enum Room {
+    /// There is enough, and it is reserved.
+    Reserved,
+    /// An idle engine that was removed; to be dropped.
+    Evicted(Box<Entry>),
+    /// There will be enough once an engine in use is idle, or a running load has ended.
+    Wait,
+    /// There will never be enough; so much is free, in bytes.
+    None(u64),
+}
+
 impl State {
     /// The next step of a request for this load spec. A loaded engine is used at once, unless the first request in the
     /// queue waits for it to become idle: requests that came later wait behind that one. Loads run in the order of the
@@ -145,7 +159,8 @@ impl State {
         ticket: Option<u64>,
         requester: Requester,
     ) -> Step {
-        let is_first = self.queue.is_first(ticket);
+        // A load that waits for memory comes before those that ask later.
+        let is_first = self.queue.is_first(ticket) && self.waiting_load().is_none();
         if let Some(index) = self
             .entries
             .iter()
@@ -203,6 +218,12 @@ impl State {
 
     /// True if a request may use an engine now. One that uses it already goes on: it would wait for itself.
     fn is_open(&self, entry: &Entry, ticket: Option<u64>, requester: Requester) -> bool {
+        let yields = self
+            .waiting_load()
+            .is_some_and(|(_, engine)| engine == entry.id);
+        if yields && !entry.users.contains(&requester) {
+            return false;
+        }
         let Some(drained) = self.drained.filter(|drained| drained.id == entry.id) else {
             return true;
         };
@@ -220,21 +241,57 @@ impl State {
         Some(self.entries.remove(index))
     }
 
-    /// Records the memory that a load will use, and returns what the other running loads will use.
-    pub(super) fn reserve_bytes(&mut self, id: u64, needed_bytes: u64) -> u64 {
-        let mut others = 0u64;
-        for entry in self
-            .entries
-            .iter_mut()
-            .filter(|entry| entry.engine.is_none())
-        {
-            if entry.id == id {
-                entry.reserved_bytes = needed_bytes;
-            } else {
-                others = others.saturating_add(entry.reserved_bytes);
+    /// The load that waits for memory, and the engine that it waits for.
+    fn waiting_load(&self) -> Option<(u64, u64)> {
+        let known = |id: u64| self.entries.iter().any(|entry| entry.id == id);
+        self.yields
+            .filter(|(load, engine)| known(*load) && known(*engine))
+    }
+
+    /// Reserves memory for the load `id`, or says what stands in its way. Nothing is evicted for a load that would not fit
+    /// an empty machine: `most_bytes` without what other engines use on GPUs.
+    pub(super) fn make_room(
+        &mut self,
+        (id, requester): (u64, Requester),
+        needed_bytes: u64,
+        (free_bytes, most_bytes): (u64, u64),
+    ) -> Room {
+        let others = self.entries.iter().filter(|entry| entry.id != id);
+        let (mut loading_bytes, mut most_bytes) = (0u64, most_bytes);
+        for entry in others {
+            match entry.engine {
+                Some(_) => most_bytes = most_bytes.saturating_add(entry.model.gpu_bytes),
+                None => loading_bytes = loading_bytes.saturating_add(entry.reserved_bytes),
             }
         }
-        others
+        if self.yields.is_some_and(|(load, _)| load == id) {
+            self.yields = None;
+        }
+        let left_bytes = free_bytes.saturating_sub(loading_bytes);
+        if needed_bytes <= left_bytes {
+            let own = self.entries.iter_mut().filter(|entry| entry.id == id);
+            own.for_each(|entry| entry.reserved_bytes = needed_bytes);
+            return Room::Reserved;
+        }
+        if needed_bytes > most_bytes {
+            return Room::None(left_bytes);
+        }
+        if let Some(idle) = self.evict_idle(Some(id)) {
+            return Room::Evicted(Box::new(idle));
+        }
+        let in_use = self.entries.iter().filter(|entry| {
+            entry.engine.is_some() && !entry.users.contains(&requester) && entry.id != id
+        });
+        let least_used = in_use.min_by_key(|entry| (entry.users.len(), entry.id));
+        match least_used.map(|entry| entry.id) {
+            Some(engine) => {
+                // One load waits at a time; another takes its turn after that.
+                self.yields = self.waiting_load().or(Some((id, engine)));
+                Room::Wait
+            }
+            None if loading_bytes > 0 => Room::Wait,
+            None => Room::None(left_bytes),
+        }
     }
 
     pub(super) fn reserve(&mut self, load: &Load, model: &Model, keep_alive: KeepAlive) -> u64 {

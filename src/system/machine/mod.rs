@@ -51,6 +51,12 @@ pub fn total_bytes() -> u64 {
     *TOTAL
 }
 
+/// The memory that one process could have, in bytes, if nothing else had any.
+pub fn most_bytes() -> u64 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::As).current;
+    total_bytes().min(limit.unwrap_or(u64::MAX))
+}
+
 /// Memory of this process that is in RAM, in bytes; 0 if unknown.
 pub fn resident_bytes() -> u64 {
     let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();

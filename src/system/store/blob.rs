@@ -227,6 +227,12 @@ impl Store {
         Ok((digest, size_bytes))
     }
 
+    /// True if the blob in our own store is a link to a file elsewhere.
+    pub fn is_linked(&self, digest: &Digest) -> bool {
+        let blobs = self.blobs();
+        blobs.is_ok_and(|blobs| stamp_path(&blobs.join(digest.file_name())).exists())
+    }
+
     /// Copies a blob from Ollama's store into ours. The caller must have the shared lock.
     ///
     /// # Errors

@@ -124,7 +124,7 @@ pub trait Record: Serialize {
     fn add(&mut self, delta: Delta);
 
     /// Sets the rendered prompt, for a request that asks only for it.
-    fn debug(&mut self, prompt: String);
+    fn debug(&mut self, info: DebugInfo);
 
     /// Marks the record as done without an answer, for a request that only loads or unloads.
     fn only(&mut self, reason: &str);
@@ -215,9 +215,13 @@ pub struct AnswerMessage {
 
 /// The answer to `_debug_render_only`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct DebugInfo {
     /// The exact prompt.
     pub rendered_template: String,
+    /// Ours: tokens dropped to make it fit; absent if 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub prompt_truncated_count: u64,
 }
 
 impl Record for GenerateRecord {
@@ -245,10 +249,8 @@ impl Record for GenerateRecord {
         }
     }
 
-    fn debug(&mut self, prompt: String) {
-        self.debug_info = Some(DebugInfo {
-            rendered_template: prompt,
-        });
+    fn debug(&mut self, info: DebugInfo) {
+        self.debug_info = Some(info);
     }
 
     fn only(&mut self, reason: &str) {
@@ -286,11 +288,9 @@ impl Record for ChatRecord {
         }
     }
 
-    fn debug(&mut self, prompt: String) {
+    fn debug(&mut self, info: DebugInfo) {
         self.message = AnswerMessage::default();
-        self.debug_info = Some(DebugInfo {
-            rendered_template: prompt,
-        });
+        self.debug_info = Some(info);
     }
 
     fn only(&mut self, reason: &str) {
@@ -405,7 +405,7 @@ impl<R: Record> Encoder for NativeEncoder<R> {
     }
 
     fn fail(&mut self, error: &Error) -> Vec<Event> {
-        vec![Event::new(super::error_json(&super::error_text(error)))]
+        vec![Event::new(super::error_record(error))]
     }
 
     fn complete(&mut self) -> Json {
@@ -417,8 +417,11 @@ impl<R: Record> Encoder for NativeEncoder<R> {
         Vec::new()
     }
 
-    fn rendered(&mut self, prompt: String) -> Json {
-        self.record.debug(prompt);
+    fn rendered(&mut self, prompt: String, truncated_tokens: usize) -> Json {
+        self.record.debug(DebugInfo {
+            rendered_template: prompt,
+            prompt_truncated_count: truncated_tokens as u64,
+        });
         json!(self.record)
     }
 }

@@ -413,8 +413,13 @@ pub fn error_json(message: &str) -> Json {
     serde_json::json!({ "error": message })
 }
 
-/// The body of an error, as a client reads it.
-#[derive(Debug, Serialize, Deserialize)]
+/// The record that ends a stream with an error. The status was sent already: the class stands in the record.
+pub fn error_record(error: &Error) -> Json {
+    serde_json::json!({ "error": error_text(error), "puna_error": error.class().word() })
+}
+
+/// The body of an error.
+#[derive(Debug, Serialize)]
 pub struct ErrorBody {
     /// The message.
     pub error: String,

@@ -1,36 +1,39 @@
 //! The client of a running puna or Ollama server: one request, answered by a value or by lines.
 
+mod records;
+mod socket;
+
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::http::Response;
-use ureq::typestate::WithoutBody;
+use ureq::typestate::{WithBody, WithoutBody};
 use ureq::unversioned::resolver::DefaultResolver;
-use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
-};
 use ureq::{Agent, Body, RequestBuilder, SendBody};
 
 use crate::core::address::Address;
 use crate::core::digest::Digest;
 use crate::core::error::{Class, Error, Result};
 use crate::core::network::{AGENT, ERROR_HEADER};
-use crate::format::wire::failure::message;
+use crate::format::wire::failure::failure;
+use records::{RECORD_BYTES_MAX, broken, is_timeout, one_line, timed_out};
+use socket::SocketConnector;
+
+pub use records::Records;
 
 /// The header in which a puna server names its store, on its own socket only.
 pub const STORE_HEADER: &str = "Puna-Store";
-/// The longest record a server may send: the last one of a generate contains its whole context.
-const RECORD_BYTES_MAX: u64 = 64 << 20;
 /// How long a server may take to accept a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
 /// How long a server may take to answer what needs no model.
 pub const ANSWER_MAX: Duration = Duration::from_secs(60);
+/// How long a server may send nothing while it does work that reports its progress.
+const SILENCE_MAX: Duration = Duration::from_secs(600);
 /// llama-server's words for a route that it does not have.
 const NO_ROUTE: &str = "File Not Found";
 /// How long a server may take to answer `GET /`.
@@ -71,10 +74,7 @@ impl Client {
 
     /// The server behind a Unix socket; `stall_timeout` limits each wait for its answer.
     pub fn on_socket(path: &Path, stall_timeout: Option<Duration>) -> Self {
-        let connector = SocketConnector {
-            path: path.to_path_buf(),
-            stall_timeout,
-        };
+        let connector = SocketConnector::new(path, stall_timeout);
         let agent = Agent::with_parts(config(), connector, DefaultResolver::default());
         Client {
             agent,
@@ -134,8 +134,13 @@ impl Client {
 
     /// Limits the time of a request that needs no model.
     fn limited<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
-        let limit = self.limit.unwrap_or(ANSWER_MAX).min(ANSWER_MAX);
-        request.config().timeout_global(Some(limit)).build()
+        let limit = Some(self.soon());
+        request.config().timeout_global(limit).build()
+    }
+
+    /// How long an answer that needs no model may take.
+    fn soon(&self) -> Duration {
+        self.limit.unwrap_or(ANSWER_MAX).min(ANSWER_MAX)
     }
 
     /// Gets a value.
@@ -156,27 +161,38 @@ impl Client {
         route: &str,
         body: &impl Serialize,
     ) -> Result<Records<T>> {
-        self.posted(route, body, None)
+        self.posted(self.to_post(route), body)
+    }
+
+    /// Posts a value and reads the records of work that reports its progress: the first comes within
+    /// [`ANSWER_MAX`], and no pause is longer than [`SILENCE_MAX`].
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn follow<T: DeserializeOwned>(
+        &self,
+        route: &str,
+        body: &impl Serialize,
+    ) -> Result<Records<T>> {
+        let request = self.to_post(route).config();
+        let request = request.timeout_recv_response(Some(ANSWER_MAX));
+        self.posted(request.timeout_per_read(Some(SILENCE_MAX)).build(), body)
+    }
+
+    fn to_post(&self, route: &str) -> RequestBuilder<WithBody> {
+        let request = self.agent.post(format!("{}{route}", self.base));
+        self.with_key(request)
+            .header("Content-Type", "application/json")
     }
 
     fn posted<T: DeserializeOwned>(
         &self,
-        route: &str,
+        request: RequestBuilder<WithBody>,
         body: &impl Serialize,
-        limit: Option<Duration>,
     ) -> Result<Records<T>> {
         let text = crate::core::json::line(body);
-        let request = self.agent.post(format!("{}{route}", self.base));
-        let request = self
-            .with_key(request)
-            .header("Content-Type", "application/json");
-        let request = request.config().timeout_global(limit).build();
         let response = self.checked(request.send(text))?;
-        Ok(Records {
-            reader: BufReader::new(Box::new(response.into_body().into_reader())),
-            what: self.what.clone(),
-            record: std::marker::PhantomData,
-        })
+        Ok(Records::new(response.into_body().into_reader(), &self.what))
     }
 
     /// Sends a value with a method and reads an answer without a body.
@@ -201,7 +217,25 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub fn ask<T: DeserializeOwned>(&self, route: &str, body: &impl Serialize) -> Result<T> {
-        let record = self.posted::<T>(route, body, self.limit)?.next();
+        self.only(route, body, self.limit)
+    }
+
+    /// The same for an answer that needs no model: it takes no longer than [`ANSWER_MAX`].
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn ask_soon<T: DeserializeOwned>(&self, route: &str, body: &impl Serialize) -> Result<T> {
+        self.only(route, body, Some(self.soon()))
+    }
+
+    fn only<T: DeserializeOwned>(
+        &self,
+        route: &str,
+        body: &impl Serialize,
+        limit: Option<Duration>,
+    ) -> Result<T> {
+        let request = self.to_post(route).config().timeout_global(limit).build();
+        let record = self.posted::<T>(request, body)?.next();
         record.unwrap_or_else(|| {
             let text = format!("the server at {} sent an empty answer", self.what);
             Err(Error::plain(Class::Network, text))
@@ -213,13 +247,23 @@ impl Client {
         &self.what
     }
 
+    /// Rejects a server that does not have this model.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn must_have(&self, model: &str) -> Result<()> {
+        let body = serde_json::json!({ "model": model });
+        self.ask_soon("/api/show", &body)
+            .map(|_: serde::de::IgnoredAny| ())
+    }
+
     /// True if the server says that this model can embed and not complete.
     ///
     /// # Errors
     /// As [`Client::get`].
     pub fn only_embeds(&self, model: &str) -> Result<bool> {
         let body = serde_json::json!({ "model": model });
-        let shown: serde_json::Value = self.ask("/api/show", &body)?;
+        let shown: serde_json::Value = self.ask_soon("/api/show", &body)?;
         let can = |word: &str| {
             let list = shown["capabilities"].as_array();
             list.is_some_and(|list| list.iter().any(|ability| ability == word))
@@ -233,7 +277,7 @@ impl Client {
     /// As [`Client::get`].
     pub fn has_blob(&self, digest: &Digest) -> Result<bool> {
         let request = self.agent.head(format!("{}/api/blobs/{digest}", self.base));
-        let sent = self.with_key(request).call();
+        let sent = self.limited(self.with_key(request)).call();
         match sent {
             Ok(response) if response.status() == 404 => Ok(false),
             sent => self.checked(sent).map(|_| true),
@@ -254,12 +298,13 @@ impl Client {
         let length = file.metadata().map(|meta| meta.len());
         let length = length.map_err(|error| Error::io("read", digest.to_string(), error))?;
         let request = self.with_key(request).header("Content-Length", length);
+        let request = request.config().timeout_recv_response(Some(SILENCE_MAX));
         let mut body = Counted {
             file,
             done: 0,
             progress,
         };
-        let sent = request.send(SendBody::from_reader(&mut body));
+        let sent = request.build().send(SendBody::from_reader(&mut body));
         self.checked(sent).map(drop)
     }
 
@@ -278,8 +323,16 @@ impl Client {
     fn checked(&self, sent: Result<Response<Body>, ureq::Error>) -> Result<Response<Body>> {
         let mut response = sent.map_err(|error| self.unreachable(&error))?;
         let status = response.status().as_u16();
-        if status < 400 {
+        if status < 300 {
             return Ok(response);
+        }
+        if let Some(target) = response.headers().get("Location") {
+            let target = target.to_str().unwrap_or("another address");
+            let text = format!(
+                "the server at {} redirects to {target}: name that address",
+                self.what
+            );
+            return Err(Error::plain(Class::Network, text));
         }
         let header = response.headers().get(ERROR_HEADER);
         let word = header.and_then(|value| value.to_str().ok());
@@ -291,7 +344,7 @@ impl Client {
             .read_to_string()
             .unwrap_or_default();
         let what = &self.what;
-        let message = message(text.as_bytes());
+        let message = failure(text.as_bytes()).map(|failure| failure.message);
         let is_unknown = matches!(status, 404 | 405 | 501) && class.is_none();
         if is_unknown && message.as_deref().is_none_or(|message| message == NO_ROUTE) {
             let text = format!("the server at {what} cannot do this: it has no such route");
@@ -316,9 +369,8 @@ impl Client {
 
     fn unreachable(&self, error: &ureq::Error) -> Error {
         let what = &self.what;
-        if matches!(error, ureq::Error::Timeout(ureq::Timeout::Global)) {
-            let text = format!("timed out: the server at {what} has not answered");
-            return Error::plain(Class::TimedOut, text);
+        if is_timeout(error) {
+            return timed_out(what);
         }
         Error::plain(
             Class::Network,
@@ -337,11 +389,6 @@ impl Client {
             },
         )
     }
-}
-
-fn broken(what: &str, error: &serde_json::Error) -> Error {
-    let text = format!("the server at {what} sent an invalid answer: {error}");
-    Error::plain(Class::Network, text)
 }
 
 /// How [`Client::tell`] sends a value.
@@ -372,13 +419,6 @@ fn class_of(status: u16) -> Class {
     }
 }
 
-fn one_line(message: &str, status: u16) -> String {
-    match message.trim() {
-        "" => format!("the server answered with status {status}"),
-        text => text.replace('\n', " "),
-    }
-}
-
 /// A file that reports the bytes read so far.
 struct Counted<'a> {
     file: File,
@@ -395,102 +435,14 @@ impl Read for Counted<'_> {
     }
 }
 
-/// The records of an answer, read as they arrive.
-pub struct Records<T> {
-    reader: BufReader<Box<dyn Read + Send>>,
-    what: String,
-    record: std::marker::PhantomData<T>,
-}
-
-impl<T: DeserializeOwned> Iterator for Records<T> {
-    type Item = Result<T>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let cut = |why: String| {
-            Error::plain(
-                Class::Network,
-                format!("the answer of {} was cut: {why}", self.what),
-            )
-        };
-        let mut line = Vec::new();
-        match (&mut self.reader)
-            .take(RECORD_BYTES_MAX)
-            .read_until(b'\n', &mut line)
-        {
-            Ok(0) => return None,
-            Ok(_) => {}
-            Err(error) => return Some(Err(cut(error.to_string()))),
-        }
-        if let Some(message) = message(&line) {
-            return Some(Err(Error::failed(one_line(&message, 200))));
-        }
-        Some(
-            serde_json::from_slice(&line).map_err(|error| match error.is_eof() {
-                true => cut(error.to_string()),
-                false => broken(&self.what, &error),
-            }),
-        )
-    }
-}
-
 fn config() -> ureq::config::Config {
     Agent::config_builder()
         .http_status_as_error(false)
         .proxy(None)
+        .max_redirects(0)
         .timeout_connect(Some(CONNECT_MAX))
+        .timeout_per_write(Some(ANSWER_MAX))
         .max_idle_connections(0)
         .user_agent(AGENT)
         .build()
-}
-
-/// Connects to one Unix socket, whatever the URL says.
-#[derive(Debug)]
-struct SocketConnector {
-    path: PathBuf,
-    stall_timeout: Option<Duration>,
-}
-
-impl Connector for SocketConnector {
-    type Out = SocketTransport;
-
-    fn connect(
-        &self,
-        details: &ConnectionDetails,
-        _: Option<()>,
-    ) -> Result<Option<SocketTransport>, ureq::Error> {
-        let stream = UnixStream::connect(&self.path)?;
-        stream.set_read_timeout(self.stall_timeout)?;
-        let buffers = LazyBuffers::new(
-            details.config.input_buffer_size(),
-            details.config.output_buffer_size(),
-        );
-        Ok(Some(SocketTransport { stream, buffers }))
-    }
-}
-
-#[derive(Debug)]
-struct SocketTransport {
-    stream: UnixStream,
-    buffers: LazyBuffers,
-}
-
-impl Transport for SocketTransport {
-    fn buffers(&mut self) -> &mut dyn Buffers {
-        &mut self.buffers
-    }
-
-    fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), ureq::Error> {
-        self.stream.write_all(&self.buffers.output()[..amount])?;
-        Ok(())
-    }
-
-    fn await_input(&mut self, _: NextTimeout) -> Result<bool, ureq::Error> {
-        let count = self.stream.read(self.buffers.input_append_buf())?;
-        self.buffers.input_appended(count);
-        Ok(count > 0)
-    }
-
-    fn is_open(&mut self) -> bool {
-        false // Connections are not reused: each command sends one request.
-    }
 }
