@@ -53,9 +53,10 @@ quick: test-deps models build ## run a minute of the tests
 	$(CARGO) test --release --lib
 	$(CARGO) test --release --test puna -- $(QUICK)
 
-test-sdk: build models ## run the suites of OpenAI's, Anthropic's and TypeSafe's SDKs against a server
+test-sdk: build models ## run coding agents, and the suites of OpenAI's, Anthropic's and TypeSafe's SDKs, against a server
 	$(CARGO) test --release --test puna -- minilm:: embed::
 	@$(PYTHON) .ci/sdk
+	@CARGO="$(CARGO)" .ci/agents
 
 check: ## everything that CI checks
 	.ci/run

@@ -127,7 +127,7 @@ _puna() {
         export,2) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word")) ;;
         bench,1) COMPREPLY=($(compgen -W "$(puna ls 2>/dev/null | cut -f1)" -- "$word") $(compgen -f -X '!*.gguf' -- "$word") $(compgen -d -S / -- "$word")) ;;
         config,1) COMPREPLY=($(compgen -W "$(puna config 2>/dev/null | cut -f1)" -- "$word")) ;;
-        env,1) COMPREPLY=($(compgen -W 'claude codex opencode pi aider continue zed goose open-webui openai anthropic ollama' -- "$word")) ;;
+        env,1) COMPREPLY=($(compgen -W 'claude codex opencode pi cline aider continue zed goose open-webui openai anthropic ollama' -- "$word")) ;;
         ps,1) COMPREPLY=($(compgen -W "$(puna ps 2>/dev/null | cut -f1)" -- "$word")) ;;
         stop,1) COMPREPLY=($(compgen -W "$(puna ps 2>/dev/null | cut -f1)" -- "$word")) ;;
         help,1) COMPREPLY=($(compgen -W 'run map choose chat tokens embed nearest rerank render replay list ls show pull outdated push create cp rm verify gc du path cache export import bench config doctor serve start env ps stop help version completions man' -- "$word")) ;;

@@ -449,7 +449,7 @@ complete -c puna -n '__puna_is env' -l write -d 'print the program\'s configurat
 complete -c puna -n '__puna_is env' -l host -x -d 'use the server at this address'
 complete -c puna -n '__puna_is env' -l quiet -s q -d 'print no notes and no progress'
 complete -c puna -n '__puna_is env' -l help -s h -d 'print this help'
-complete -c puna -n '__puna_is env; and __puna_at 1' -a 'claude codex opencode pi aider continue zed goose open-webui openai anthropic ollama'
+complete -c puna -n '__puna_is env; and __puna_at 1' -a 'claude codex opencode pi cline aider continue zed goose open-webui openai anthropic ollama'
 complete -c puna -n '__puna_is ps' -l json -d 'print JSON lines with the API\'s field names'
 complete -c puna -n '__puna_is ps' -l host -x -d 'use the server at this address'
 complete -c puna -n '__puna_is ps' -l help -s h -d 'print this help'

@@ -2,6 +2,8 @@
 //!
 //! Each program's own documentation says what it reads (November 2026).
 
+use std::time::SystemTime;
+
 use serde_json::{Value as Json, json};
 
 use super::context::Context;
@@ -10,6 +12,7 @@ use super::out::Out;
 use super::parsed::Parsed;
 use super::table::{Command, Completes, PLAIN, Section};
 use crate::core::address::Address;
+use crate::core::clock;
 use crate::core::error::{Error, Result};
 use crate::core::name::{self, Name};
 
@@ -83,7 +86,7 @@ const PLAIN_PROGRAM: Program = Program {
     names_model: true,
 };
 
-const PROGRAMS: [Program; 12] = [
+const PROGRAMS: [Program; 13] = [
     Program {
         name: "claude",
         file: "~/.claude/settings.json",
@@ -118,6 +121,31 @@ const PROGRAMS: [Program; 12] = [
                 "models": [{ "id": server.model }],
             });
             pretty(&json!({ "providers": { "puna": provider } }))
+        }),
+        ..PLAIN_PROGRAM
+    },
+    Program {
+        name: "cline",
+        file: "~/.cline/data/settings/providers.json",
+        config: Some(|server| {
+            let kind = "openai-compatible";
+            let settings = json!({
+                "provider": kind,
+                "apiKey": server.key,
+                "model": server.model,
+                "baseUrl": server.v1(),
+            });
+            pretty(&json!({
+                "version": 1,
+                "lastUsedProvider": kind,
+                "modes": {},
+                // It reads no entry without its time.
+                "providers": { kind: {
+                    "settings": settings,
+                    "updatedAt": clock::rfc3339(SystemTime::now()),
+                    "tokenSource": "manual",
+                } },
+            }))
         }),
         ..PLAIN_PROGRAM
     },

@@ -96,6 +96,13 @@ fn the_javascript_sdks_read_golden_streams() {
 }
 
 #[test]
+fn pydantic_ai_instructor_and_agents_are_answered() {
+    let (script, packages) = places("frameworks.py", "frameworks");
+    let mut command = Command::new("python3");
+    check_client(command.arg(script).env("PYTHONPATH", packages));
+}
+
+#[test]
 fn llm_litellm_and_langchain_are_answered() {
     let (script, packages) = places("others.py", "sdks");
     let mut command = Command::new("python3");

@@ -1,6 +1,7 @@
 //! The HTTP API: native routes, dialects, official clients, keys, limits and abuse.
 
 pub mod abuse;
+mod agents;
 pub mod clients;
 pub mod conformance;
 pub mod conversations;

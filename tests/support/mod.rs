@@ -1,5 +1,6 @@
 //! A sandbox per test: a fresh home, the program, a server, a small HTTP client.
 
+pub mod recorder;
 pub mod scripted_model;
 pub mod scripted_registry;
 pub mod scripted_server;

@@ -11,6 +11,11 @@ const BYTES: usize = 256;
 /// Output weight of the next token; its logit is this times the square root of the width.
 const SURE: f32 = 2.0;
 
+/// Each byte of a prompt is a token, and agents send a hundred thousand.
+const CONTEXT_TOKENS: u32 = 1 << 18;
+/// One small head: attention decides nothing here, and its cost grows with the square of the prompt.
+const HEAD_WIDTH: u32 = 16;
+
 /// The control token that starts script `index`.
 pub fn cue(index: usize) -> String {
     format!("<|cue{index}|>")
@@ -65,11 +70,13 @@ pub fn scripted_gguf(scripts: &[&str]) -> Vec<u8> {
     let mut writer = Writer::new("llama");
     let wide = width as u32;
     for (key, value) in [
-        ("context_length", 8192),
+        ("context_length", CONTEXT_TOKENS),
         ("embedding_length", wide),
         ("block_count", 1),
         ("feed_forward_length", 64),
-        ("attention.head_count", wide / 64),
+        ("attention.head_count", 1),
+        ("attention.key_length", HEAD_WIDTH),
+        ("attention.value_length", HEAD_WIDTH),
     ] {
         writer.unsigned(&format!("llama.{key}"), value);
     }
@@ -87,9 +94,11 @@ pub fn scripted_gguf(scripts: &[&str]) -> Vec<u8> {
     for name in norms {
         tensors(&mut writer, "", 1, &[(&format!("{name}.weight"), &[width])]);
     }
-    for name in ["attn_q", "attn_k", "attn_v", "attn_output"] {
-        zeros(&mut writer, name, width, width);
+    let head_width = u64::from(HEAD_WIDTH);
+    for name in ["attn_q", "attn_k", "attn_v"] {
+        zeros(&mut writer, name, width, head_width);
     }
+    zeros(&mut writer, "attn_output", head_width, width);
     zeros(&mut writer, "ffn_gate", width, 64);
     zeros(&mut writer, "ffn_up", width, 64);
     zeros(&mut writer, "ffn_down", 64, width);
