@@ -88,15 +88,10 @@ fn relay(mut client: TcpStream, target: &str, kept: &Mutex<Vec<Exchange>>) {
     server.write_all(head.as_bytes()).expect("it reads");
     server.write_all(&body).expect("it reads");
     let (mut answer, mut buffer) = (Vec::new(), [0; 1 << 16]);
-    loop {
-        match server.read(&mut buffer) {
-            Ok(count @ 1..) => {
-                answer.extend_from_slice(&buffer[..count]);
-                // A client that leaves early has what it wants.
-                let _ = client.write_all(&buffer[..count]);
-            }
-            _ => break,
-        }
+    while let Ok(count @ 1..) = server.read(&mut buffer) {
+        answer.extend_from_slice(&buffer[..count]);
+        // A client that leaves early has what it wants.
+        let _ = client.write_all(&buffer[..count]);
     }
     let is_head = lines[0].starts_with("HEAD ");
     kept.lock().unwrap().push(Exchange {
