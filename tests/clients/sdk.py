@@ -139,7 +139,25 @@ def anthropics():
         assert "before it was complete" in str(error), error
 
 
+def openai_decisions():
+    """Questions about a text: answers in their order, whose values keep their types."""
+    questions = [
+        {"type": "predicate", "instructions": "It is about the sky."},
+        {"type": "choice", "instructions": "Which?", "name": "which", "choices": [{"value": one} for one in (True, "true", False)]},
+        {"type": "score", "instructions": "How blue?", "levels": [{"label": "grey"}, {"label": "blue"}]},
+    ]
+    decided = chat.decisions.create(model="text", input=SKY, questions=questions)
+    predicate, choice, score = decided.answers
+    assert predicate.name is None and 0 <= predicate.probability <= 1, predicate
+    values = [(type(one.value), one.value) for one in choice.probabilities]
+    assert values == [(bool, True), (str, "true"), (bool, False)] and choice.name == "which", choice
+    assert abs(sum(one.probability for one in choice.probabilities) - 1) < 1e-6, choice
+    assert [one.label for one in score.probabilities] == ["grey", "blue"] and 0 <= score.score <= 1, score
+    assert decided.usage.input_tokens > 100 and decided.usage.total_tokens >= decided.usage.input_tokens, decided
+
+
 openai_chat()
 openai_responses()
+openai_decisions()
 anthropics()
 print("all done")
