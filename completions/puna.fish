@@ -9,7 +9,7 @@ function __puna_at
     for word in (commandline -opc)[3..-1]
         if test $skip = yes
             set skip no
-        else if contains -- $word --access-log --add-column --api-key-file --attach --choose --continue --dimensions --encoding --fields --file --format --grammar --head --host --jinja --jobs --keepalive --limit-rate --linger --lock --log --mem-max --messages --model --name --nice --num-ctx --num-predict --older-than --option --overflow --prompt --quantize --question --questions --record --resume --retry --runs --sandbox --schema --seed --socket --split --stop --sure --system --tail --temperature --template --threads --timeout --tool-choice --tools --top --transcript -Q -a -f -j -m -n -o -p -s
+        else if contains -- $word --access-log --add-column --api-key-file --attach --choose --continue --dimensions --encoding --fields --file --format --grammar --head --host --jinja --jobs --keepalive --limit-rate --linger --lock --log --mem-max --messages --model --name --nice --num-ctx --num-predict --older-than --option --orders --overflow --prompt --quantize --question --questions --record --resume --retry --runs --sandbox --schema --seed --socket --split --stop --sure --system --tail --temperature --template --threads --timeout --tool-choice --tools --top --transcript -Q -a -f -j -m -n -o -p -s
             set skip yes
         else if not string match -q -- '-*' $word
             set at 2
@@ -90,7 +90,7 @@ complete -c puna -n '__puna_is run' -l temperature -x -d 'sampling temperature; 
 complete -c puna -n '__puna_is run' -l num-predict -s n -x -d 'generate at most N tokens (default: 4096; -1: no limit)'
 complete -c puna -n '__puna_is run' -l num-ctx -x -d 'context size in tokens (default: as needed)'
 complete -c puna -n '__puna_is run' -l raw -d 'use the prompt as is, without the chat template'
-complete -c puna -n '__puna_is run' -l overflow -x -a 'error head tail middle reduce' -d 'for too long a prompt: error, head, tail or middle'
+complete -c puna -n '__puna_is run' -l overflow -x -a 'error head tail middle reduce' -d 'for too long a prompt: error, head, tail, middle; run: reduce'
 complete -c puna -n '__puna_is run' -l think -f -a 'true false low medium high max' -d 'think first: true, false, low, medium, high or max'
 complete -c puna -n '__puna_is run' -l hidethinking -d 'do not print the thinking'
 complete -c puna -n '__puna_is run' -l attach -s a -r -F -d 'put a text file before the prompt; repeatable'
@@ -157,7 +157,7 @@ complete -c puna -n '__puna_is map' -l seed -x -d 'random seed; the same seed gi
 complete -c puna -n '__puna_is map' -l temperature -x -d 'sampling temperature; 0 picks the likeliest token'
 complete -c puna -n '__puna_is map' -l num-predict -s n -x -d 'generate at most N tokens for each record'
 complete -c puna -n '__puna_is map' -l num-ctx -x -d 'context size in tokens for each record'
-complete -c puna -n '__puna_is map' -l overflow -x -a 'error head tail middle' -d 'for too long a prompt: error, head, tail or middle'
+complete -c puna -n '__puna_is map' -l overflow -x -a 'error head tail middle' -d 'for too long a prompt: error, head, tail, middle; run: reduce'
 complete -c puna -n '__puna_is map' -l stop -x -d 'stop the answer before this text; repeatable'
 complete -c puna -n '__puna_is map' -l think -f -a 'true false low medium high max' -d 'think first: true, false, low, medium, high or max'
 complete -c puna -n '__puna_is map' -l extract -f -a 'first last all' -d 'print only the code block: first, last or all'
@@ -186,6 +186,8 @@ complete -c puna -n '__puna_is choose' -l questions -r -F -d 'answer all questio
 complete -c puna -n '__puna_is choose' -l encoding -x -a 'strict replace latin1' -d 'text that is not UTF-8: strict, replace or latin1'
 complete -c puna -n '__puna_is choose' -l status -d 'exit with the number of the choice, counted from 0'
 complete -c puna -n '__puna_is choose' -l sure -x -d 'print unsure below this probability, such as 0.8'
+complete -c puna -n '__puna_is choose' -l orders -x -d 'with 2, ask about choices in both orders and take the mean'
+complete -c puna -n '__puna_is choose' -l explain -d 'print the prompt and the labels\' probability to stderr'
 complete -c puna -n '__puna_is choose' -l system -s s -x -d 'system text, instead of the model\'s own'
 complete -c puna -n '__puna_is choose' -l option -s o -x -a '(__puna_options)' -d 'set an API option, such as top_k=1; repeatable'
 complete -c puna -n '__puna_is choose' -l json -d 'print JSON lines with the API\'s field names'
@@ -305,7 +307,7 @@ complete -c puna -n '__puna_is render' -l system -s s -x -d 'system text, instea
 complete -c puna -n '__puna_is render' -l option -s o -x -a '(__puna_options)' -d 'set an API option, such as top_k=1; repeatable'
 complete -c puna -n '__puna_is render' -l think -f -a 'true false low medium high max' -d 'think first: true, false, low, medium, high or max'
 complete -c puna -n '__puna_is render' -l raw -d 'use the prompt as is, without the chat template'
-complete -c puna -n '__puna_is render' -l overflow -x -a 'error head tail middle' -d 'for too long a prompt: error, head, tail or middle'
+complete -c puna -n '__puna_is render' -l overflow -x -a 'error head tail middle' -d 'for too long a prompt: error, head, tail, middle; run: reduce'
 complete -c puna -n '__puna_is render' -l num-ctx -x -d 'context size in tokens, for --overflow'
 complete -c puna -n '__puna_is render' -l template -r -F -d 'use the Go template in FILE, not the model\'s'
 complete -c puna -n '__puna_is render' -l jinja -r -F -d 'use the Jinja template in FILE, not the model\'s'

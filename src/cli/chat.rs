@@ -8,11 +8,12 @@ use super::context::Context;
 use super::deadline::Deadline;
 use super::encoding::{ENCODING, Encoding};
 use super::flag::{Flag, Group, HOST, QUIET, option, switch};
+use super::model_notes;
 use super::out::{self, Out};
 use super::parsed::Parsed;
 use super::records::{Format, Records};
 use super::run::answer;
-use super::run::turn_args::{Ask, OVERFLOWS, checked_message};
+use super::run::turn_args::{Ask, OVERFLOWS};
 use super::run::turn_flags::{
     FORMAT, GRAMMAR, MESSAGES, OPEN, OPTION, SCHEMA, SEED, STOP, SYSTEM, TEMPERATURE, THINK,
     TOOL_CHOICE, TOOLS,
@@ -20,7 +21,8 @@ use super::run::turn_flags::{
 use super::run_limits;
 use super::stdin::Input;
 use super::table::{Command, ONE_MODEL, PLAIN, RECORDS_FAILED};
-use super::transcript::{self, CONTINUE, TRANSCRIPT, Transcript};
+
+use super::transcript::{self, CONTINUE, TRANSCRIPT, Transcript, checked_message};
 use crate::core::error::{Class, Error, Result};
 use crate::core::json;
 use crate::core::message::{Delta, Message};
@@ -107,6 +109,10 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         turn: Vec::new(),
         unsaved: None,
     };
+    if let Some(model) = chat.backend.model() {
+        model_notes::newer(model, out);
+        model_notes::long_context(model, &chat.ask.turn.options, out);
+    }
     let format = if jsonl { Format::Json } else { Format::Lines };
     let mut records = Records::new(Input::new(), format, Encoding::read(parsed)?);
     let mut failures = 0;
@@ -143,6 +149,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
             return Err(error);
         }
     }
+    chat.save_rest()?;
     match failures {
         0 => return Ok(()),
         1 => out::complain("1 message was not answered"),
@@ -223,6 +230,17 @@ impl Chat {
             self.unsaved = transcript.add(self.ask.system.as_deref(), &turn).err();
         }
         Ok(Some(reply))
+    }
+
+    /// Writes messages that came after the last answer.
+    fn save_rest(&mut self) -> Result<()> {
+        let rest = std::mem::take(&mut self.turn);
+        match &mut self.transcript {
+            Some(transcript) if !rest.is_empty() => {
+                transcript.add(self.ask.system.as_deref(), &rest)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn answer(&self, out: &Out) -> Result<Message> {

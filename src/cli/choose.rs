@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use super::context::{self, Context};
 use super::deadline::Deadline;
-use super::decide;
+use super::decide::{self, UNSURE_STATUS};
 use super::encoding::ENCODING;
 use super::flag::{Flag, HOST, JSON, QUIET, maybe, option, switch};
+use super::model_notes;
 use super::out::{self, Out};
 use super::parsed::{Parsed, repeated};
 use super::run::turn_args::{Ask, OVERFLOWS, PROMPT_BYTES_MAX, draws_nothing};
@@ -34,8 +35,8 @@ pub const COMMAND: Command = Command {
     operands: "MODEL [CHOICE...]",
     arity: (1, OPTIONS_MAX + 1),
     flags: &[
-        QUESTION, YES_NO, SCORE, QUESTIONS, ENCODING, STATUS, SURE, SYSTEM, OPTION, JSON, HOST,
-        QUIET,
+        QUESTION, YES_NO, SCORE, QUESTIONS, ENCODING, STATUS, SURE, ORDERS, EXPLAIN, SYSTEM,
+        OPTION, JSON, HOST, QUIET,
     ],
     about: &[
         "Reads a text from standard input, which may not be empty, asks the question about it, and prints the \
@@ -54,6 +55,9 @@ pub const COMMAND: Command = Command {
         "With --status the exit status is 0 for the first choice, 1 for the second and so on, 120 if no choice has \
          the probability of --sure, and 121 for any failure. With --json all probabilities are printed; with --status \
          and --quiet nothing is.",
+        "Models prefer some places in a list to others. With --orders 2 each choice is asked in the given order and reversed, \
+         and the mean counts, for twice the work. --explain prints each prompt, and the probability that the model gives to \
+         all labels together, on standard error: of little, it has not understood how to answer.",
         "With --host a server decides, by POST /v1/systemone. Words alone are weighed in this process only.",
     ],
     examples: &[
@@ -80,6 +84,16 @@ pub const COMMAND: Command = Command {
     ],
     limits: run_limits::FLAGS,
     retries_whole: true,
+    statuses: &[
+        (
+            UNSURE_STATUS,
+            "with --status or --yes-no: no answer has the probability of --sure",
+        ),
+        (
+            FAILED,
+            "with --status or --yes-no: a failure of any kind, or a lock that was held (--skip)",
+        ),
+    ],
     failure_status: Some((FAILED, &["--status", "--yes-no"])),
     run,
     completes: ONE_MODEL,
@@ -109,6 +123,17 @@ const QUESTIONS: Flag = option(
     "FILE",
     "answer all questions in FILE, JSON as in the API",
 );
+const ORDERS: Flag = option(
+    "orders",
+    None,
+    "N",
+    "with 2, ask about choices in both orders and take the mean",
+);
+const EXPLAIN: Flag = switch(
+    "explain",
+    None,
+    "print the prompt and the labels' probability to stderr",
+);
 pub const SURE: Flag = option(
     "sure",
     None,
@@ -130,6 +155,10 @@ struct ChooseArgs<'a> {
     ask: Ask,
     /// How the choices are asked.
     form: Form<'a>,
+    /// They are asked in both orders.
+    both_orders: bool,
+    /// The prompt is printed, too.
+    explains: bool,
 }
 
 /// How the choices are asked.
@@ -155,6 +184,17 @@ impl<'a> ChooseArgs<'a> {
             let text = format!("duplicate choice '{twice}'");
             return Err(Error::usage(text));
         }
+        let by_labels = matches!(form, Form::Labels(_));
+        if let Some(flag) = parsed.first_of(&[&ORDERS, &EXPLAIN])
+            && !by_labels
+        {
+            let text = format!(
+                "--{} is for answers by labels: --yes-no, --score, --questions or NAME=DESCRIPTION",
+                flag.long
+            );
+            return Err(Error::usage(text));
+        }
+        let both_orders = parsed.number(&ORDERS, 1..=2)? == Some(2);
         let ask = Ask::without_prompt(parsed, OVERFLOWS)?;
         draws_nothing(&ask.turn.options)?;
         Ok(ChooseArgs {
@@ -166,6 +206,8 @@ impl<'a> ChooseArgs<'a> {
             json: parsed.has(&JSON),
             ask,
             form,
+            both_orders,
+            explains: parsed.has(&EXPLAIN),
         })
     }
 }
@@ -235,6 +277,10 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
             let text = "a server does not weigh words: describe them (NAME=DESCRIPTION), or decide with a model of this machine";
             return Err(Error::usage(text));
         }
+        _ if server.is_some() && args.explains => {
+            let text = "--explain cannot be used with a server, which keeps its prompt";
+            return Err(Error::usage(text));
+        }
         Form::Words => chosen(args, config, out)?,
         Form::Labels(form) => {
             let (question, choices) = (args.question, args.choices);
@@ -243,8 +289,13 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
                 json: args.json,
                 nothing: is_status && args.quiet,
                 status_of: args.status.filter(|id| !id.is_empty()),
+                explains: args.explains,
             };
-            let place = decide::Place { server, config };
+            let place = decide::Place {
+                server,
+                config,
+                both_orders: args.both_orders,
+            };
             decide::run(args.ask, form, (question, choices), print, &place, out)?
         }
     };
@@ -276,6 +327,7 @@ fn chosen(args: ChooseArgs, config: &Config, out: &mut Out) -> Result<u8> {
     ask.prompt = prompt(text.trim_end(), args.question, choices)?;
     let model = model::open(&context::store(config), &ask.turn.model)?;
     model.must_generate()?;
+    model_notes::long_context(&model, &ask.turn.options, out);
     if ask.turn.options.int("num_ctx").is_none() {
         // A token is at least one byte, so the context fits the prompt, the template and the choices.
         let tokens = (ask.prompt.len() + CONTEXT_TOKENS_MORE).to_string();
@@ -298,7 +350,7 @@ fn chosen(args: ChooseArgs, config: &Config, out: &mut Out) -> Result<u8> {
     let status = if is_sure {
         likeliest as u8
     } else {
-        decide::UNSURE_STATUS
+        UNSURE_STATUS
     };
     if args.status.is_some() && args.quiet {
         return Ok(status);

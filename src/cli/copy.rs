@@ -7,7 +7,7 @@ use super::flag::HOST;
 use super::out::Out;
 use super::parsed::Parsed;
 use super::table::{Command, Completes, PLAIN, Section};
-use crate::core::error::Result;
+use crate::core::error::{Error, Result};
 use crate::core::name::Name;
 use crate::ops::model::new_name;
 use crate::system::client::Method;
@@ -19,8 +19,8 @@ pub const COMMAND: Command = Command {
     arity: (2, 2),
     flags: &[HOST],
     about: &[
-        "Copies a model to another name and replaces a model that had it. The weights are shared, not copied. A \
-         model of Ollama's store is copied into puna's own.",
+        "Copies a model to another name and replaces a model that had it. Names ignore case: smol and SMOL are one. The \
+         weights are shared, not copied. A model of Ollama's store is copied into puna's own.",
     ],
     examples: &[("puna cp smol smol:backup", "give a model a second name")],
     run,
@@ -38,5 +38,9 @@ fn run(parsed: &Parsed, context: &Context, _: &mut Out) -> Result<()> {
         Name::parse(&parsed.operands[0])?,
         new_name(&parsed.operands[1])?,
     );
+    if source.to_string().eq_ignore_ascii_case(&target.to_string()) {
+        let text = format!("{target} is the same model: names ignore case");
+        return Err(Error::usage(text));
+    }
     context.store().copy(&source, &target)
 }

@@ -6,6 +6,7 @@ use serde_json::{Map, Value as Json};
 
 use super::context;
 use super::deadline::Deadline;
+use super::model_notes;
 use super::out::{self, Out};
 use super::parsed::repeated;
 use super::run::turn_args::{Ask, PROMPT_BYTES_MAX};
@@ -15,7 +16,7 @@ use crate::core::error::{Class, Error, Result};
 use crate::core::unique_keys;
 use crate::format::wire::decisions::{Asked, openai, systemone, unknown_members};
 use crate::format::wire::options;
-use crate::ops::decide::{self, Request};
+use crate::ops::decide::{self, Decided, Request};
 use crate::ops::model;
 use crate::ops::pool::{Policy, Pool};
 use crate::system::client::Client;
@@ -51,14 +52,18 @@ pub struct Print<'a> {
     pub nothing: bool,
     /// The question of a file whose answer is the exit status.
     pub status_of: Option<&'a str>,
+    /// On standard error, the prompts and how much of the probability the labels had.
+    pub explains: bool,
 }
 
-/// Where the answers are computed.
+/// Where and how the answers are computed.
 pub struct Place<'a> {
     /// The server, if one is named; else this process.
     pub server: Option<Client>,
     /// The settings for this process.
     pub config: &'a Config,
+    /// Choices are asked in both orders.
+    pub both_orders: bool,
 }
 
 /// True if a choice has a description.
@@ -94,7 +99,14 @@ pub fn run(
     place: &Place,
     out: &mut Out,
 ) -> Result<u8> {
-    let asked = asked(form, choice, &ask)?;
+    let mut asked = asked(form, choice, &ask)?;
+    for name in &asked.ignored {
+        out.note(&format!("{name} of the file has no effect"));
+    }
+    if let Some(other) = asked.model.as_ref().filter(|name| **name != ask.turn.model) {
+        out.note(&format!("the file's model {other} is not used"));
+    }
+    asked.both_orders |= place.both_orders;
     let place_of = |id: &str| {
         let place = asked
             .questions
@@ -105,8 +117,15 @@ pub fn run(
     let chosen = print.status_of.map(place_of).transpose()?;
     let decisions = match &place.server {
         Some(server) => by_server(server, &ask, &asked)?,
-        None => decisions(ask, &asked, place.config, out)?,
+        None => {
+            let decided = decided(ask, &asked, (place.config, print.explains), out)?;
+            decided.prompts.iter().for_each(|prompt| out.report(prompt));
+            decided.decisions
+        }
     };
+    if print.explains {
+        explain(&asked.questions, &decisions, out);
+    }
     if let Form::File(_) = form {
         let status = match chosen {
             Some(index) => status(&asked.questions[index], &decisions[index], &print),
@@ -184,6 +203,9 @@ fn by_server(server: &Client, ask: &Ask, asked: &Asked) -> Result<Vec<Decision>>
     if ask.system.is_some() {
         return Err(Error::usage("--system cannot be used with a server"));
     }
+    if asked.both_orders {
+        server.must_be_puna("--orders")?;
+    }
     let options = options::to_json(&ask.turn.options);
     let body = systemone::body(&ask.turn.model, asked, options);
     let answer: Json = server.ask("/v1/systemone", &body)?;
@@ -193,9 +215,29 @@ fn by_server(server: &Client, ask: &Ask, asked: &Asked) -> Result<Vec<Decision>>
     })
 }
 
+/// Tells how much of the probability the labels of each question had.
+fn explain(questions: &[Question], decisions: &[Decision], out: &Out) {
+    for (question, decision) in questions.iter().zip(decisions) {
+        let id = match question.id.as_str() {
+            "" => String::new(),
+            id => format!("{id}: "),
+        };
+        let mass = decision.label_mass;
+        out.report(&format!(
+            "puna: {id}the labels have a probability of {mass:.3} together"
+        ));
+    }
+}
+
 /// Computes the answers in this process.
-fn decisions(mut ask: Ask, asked: &Asked, config: &Config, out: &Out) -> Result<Vec<Decision>> {
+fn decided(
+    mut ask: Ask,
+    asked: &Asked,
+    (config, explains): (&Config, bool),
+    out: &Out,
+) -> Result<Decided> {
     let model = model::open(&context::store(config), &ask.turn.model)?;
+    model_notes::long_context(&model, &ask.turn.options, out);
     if ask.turn.options.int("num_ctx").is_none() {
         // A token is at least one byte, so the context fits the texts.
         let longest = asked.questions.iter().map(bytes).max().unwrap_or(0);
@@ -209,12 +251,14 @@ fn decisions(mut ask: Ask, asked: &Asked, config: &Config, out: &Out) -> Result<
         system: ask.system.as_deref(),
         state: &asked.state,
         questions: &asked.questions,
+        both_orders: asked.both_orders,
+        explains,
         options: ask.turn.options.clone(),
         keep_alive: None,
         cancel: deadline.flag(),
     };
     let decided = decide::decide(&pool, &request, &mut out.loading());
-    Ok(deadline.check(decided)?.decisions)
+    deadline.check(decided)
 }
 
 /// The bytes of a question's texts.

@@ -10,8 +10,8 @@ use super::out::{Out, counted, human_bytes};
 use super::parsed::Parsed;
 use super::table::{Command, NEGATIVE, PLAIN, Section};
 use crate::core::error::Result;
-use crate::ops::ollama_layout;
 use crate::ops::pool::{Policy, Pool};
+use crate::ops::{ollama_layout, prefix_cache};
 use crate::system::cache_dir::is_writable;
 use crate::system::client::Client;
 use crate::system::config::{self, Config};
@@ -291,8 +291,10 @@ fn cache(config: &Config) -> Finding {
             "export PUNA_CACHE=/path/to/a/folder",
         );
     };
-    let bytes: u64 = ollama_layout::files(config)
-        .iter()
+    let prompts = prefix_cache::cache(config).map(|cache| cache.files());
+    let prompts = prompts.unwrap_or_default();
+    let derived = ollama_layout::files(config);
+    let bytes: u64 = { derived.iter().chain(&prompts) }
         .map(|file| file.bytes)
         .sum();
     let text = format!("{} in {}", human_bytes(bytes), root.display());

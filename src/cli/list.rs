@@ -89,7 +89,11 @@ pub fn print_theirs(prefix: &str, server: &Client, out: &mut Out) -> Result<()> 
     }
     let records = tags.map(|tag| {
         let digest = format!("sha256:{}", tag.digest);
-        vec![tag.name, digest, tag.size.to_string(), tag.modified_at]
+        let seconds = tag.modified_at.split_once('.');
+        let time = seconds.map_or(tag.modified_at.clone(), |(seconds, _)| {
+            format!("{seconds}Z")
+        });
+        vec![tag.name, digest, tag.size.to_string(), time]
     });
     out.records(&records.collect::<Vec<_>>())
 }

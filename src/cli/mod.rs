@@ -21,6 +21,7 @@ mod flag;
 mod idle_exit;
 mod list;
 mod map;
+mod model_notes;
 mod out;
 mod parsed;
 mod ps;

@@ -198,7 +198,11 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let (names, known) = names(args.models, &store)?;
     if let Some(server) = &args.server {
         if args.check || transfer.rate.is_some() {
-            let text = "--check and --limit-rate cannot be used with a server: omit --host";
+            let flag = if args.check { "check" } else { "limit-rate" };
+            let text = format!(
+                "--{flag} cannot be used with a server, and {} is named",
+                server.address()
+            );
             return Err(Error::usage(text));
         }
         return each(&names, known, |name| {

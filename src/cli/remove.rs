@@ -35,7 +35,7 @@ const FORCE: Flag = switch("force", Some('f'), "ignore models that do not exist"
 fn run(parsed: &Parsed, context: &Context, _: &mut Out) -> Result<()> {
     let server = context.named_server(parsed)?;
     let store = context.store();
-    let mut first: Option<Error> = None;
+    let mut last: Option<Error> = None;
     for operand in &parsed.operands {
         let removed = match &server {
             Some(server) => {
@@ -45,14 +45,16 @@ fn run(parsed: &Parsed, context: &Context, _: &mut Out) -> Result<()> {
         };
         match removed {
             Err(error) if error.is_not_found() && parsed.has(&FORCE) => {}
-            Err(error) => match first {
-                None => first = Some(error),
-                Some(_) => out::complain(&error.to_string()),
-            },
+            // The last one is the command's; those before it come in their order.
+            Err(error) => {
+                if let Some(earlier) = last.replace(error) {
+                    out::complain(&earlier.to_string());
+                }
+            }
             Ok(()) => {}
         }
     }
-    first.map_or(Ok(()), Err)
+    last.map_or(Ok(()), Err)
 }
 
 fn remove(store: &Store, operand: &str) -> Result<()> {

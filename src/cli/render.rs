@@ -128,6 +128,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         return print(&prompt, json, out);
     }
     let model = model::open(&context.store(), &ask.turn.model)?;
+    model.must_generate()?;
     let turn = TurnRequest {
         template: given,
         ..ask.turn()
@@ -135,6 +136,10 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let request = Request::new(&model, turn, Arc::default(), Instant::now())?;
     let pool = Pool::new(config.clone(), Policy::OneShot, out::log(None)?);
     let template_choice = request.template_choice(&pool)?;
+    if request.turn.template.is_none() {
+        // As run does; another template is tried as it is.
+        turn::refuse_unsupported(&request, &template_choice)?;
+    }
     let options = turn::options_in_force(&model, &request.turn.options);
     let lease = pool.acquire(&model, &options, None, &request.cancel, &mut |_| {})?;
     let prompter = Prompter::new(&request, &template_choice, lease.engine(), &options);

@@ -23,7 +23,7 @@ pub const FLAGS: &[Flag] = &[
     TIMEOUT, THREADS, NICE, MEM_MAX, LOCK, WAIT, SKIP, RETRY, NO_CACHE,
 ];
 
-const TIMEOUT: Flag = option(
+pub const TIMEOUT: Flag = option(
     "timeout",
     None,
     "DURATION",
@@ -79,6 +79,8 @@ const NO_CACHE: Flag =
 const LOCKS: &str = "locks";
 /// Interval at which a held lock is tried again.
 const LOOK: Duration = Duration::from_millis(50);
+/// Longest name of a lock.
+const LOCK_NAME_BYTES_MAX: usize = 64;
 /// Largest value of `--retry`.
 const RETRIES_MAX: usize = 1000;
 /// Longest pause between two tries.
@@ -134,9 +136,13 @@ pub fn enter(
 
 fn lock(name: &str, time: Option<&str>, wait: bool, config: &Config) -> Result<File> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    if name.is_empty() || name.len() > 64 || name.starts_with('.') || !name.chars().all(plain) {
+    if name.is_empty()
+        || name.len() > LOCK_NAME_BYTES_MAX
+        || name.starts_with('.')
+        || !name.chars().all(plain)
+    {
         return Err(Error::usage(format!(
-            "--lock must be a name of letters, digits, '.', '_' and '-', not '{name}'"
+            "--lock must be a name of 1 to {LOCK_NAME_BYTES_MAX} letters, digits, '.', '_' and '-', not '{name}'"
         )));
     }
     let time = time
@@ -165,15 +171,21 @@ fn lock(name: &str, time: Option<&str>, wait: bool, config: &Config) -> Result<F
     }
 }
 
-/// Notes a duration that was written behind `--wait` with a blank, and so became a word of the prompt.
-fn note_wait(parsed: &Parsed, out: &Out) {
-    let mut words = parsed.operands.iter();
-    if parsed.value(&WAIT) == Some("")
-        && let Some(word) = words.find(|word| KeepAlive::parse(word).is_ok())
-    {
-        out.note(&format!(
-            "'{word}' is a word of its own, not the time of --wait: see --wait={word}"
-        ));
+/// Notes a value that was written behind a flag with a blank, and so became a word of the prompt, where the value of the
+/// flag is optional.
+fn note_words(command: &Command, parsed: &Parsed, out: &Out) {
+    let flags = command.all_flags().filter(|flag| flag.optional);
+    for flag in flags.filter(|flag| parsed.value(flag) == Some("")) {
+        let fits = |word: &&String| match flag.value {
+            Some("DURATION") => KeepAlive::parse(word).is_ok(),
+            _ => flag.words.contains(&word.as_str()),
+        };
+        if let Some(word) = parsed.operands.iter().skip(1).find(fits) {
+            let long = flag.long;
+            out.note(&format!(
+                "'{word}' is a word of its own, not the value of --{long}: see --{long}={word}"
+            ));
+        }
     }
 }
 
@@ -209,7 +221,7 @@ pub fn run(command: &Command, parsed: &Parsed, context: &Context, out: &mut Out)
     if retries > 0 {
         stdin::keep();
     }
-    note_wait(parsed, out);
+    note_words(command, parsed, out);
     let mut tries = 0;
     loop {
         let done = (command.run)(parsed, context, out);

@@ -253,7 +253,7 @@ impl GcArgs {
             Some(KeepAlive::For(age)) => age,
             Some(KeepAlive::Forever) => {
                 return Err(Error::usage(
-                    "--older-than must be a duration, such as 90s or 5m, not for ever",
+                    "--older-than must be a duration, such as 90s or 5m, and not negative",
                 ));
             }
         };

@@ -34,6 +34,8 @@ pub struct Command {
     pub retries_whole: bool,
     /// The exit status of every failure when one of these flags is given.
     pub failure_status: Option<(u8, &'static [&'static str])>,
+    /// Exit statuses that no other command has, with their meanings.
+    pub statuses: &'static [(u8, &'static str)],
     /// Its section in the list of commands.
     pub section: Section,
     /// Runs it.
@@ -78,6 +80,7 @@ pub const PLAIN: Command = Command {
     limits: &[],
     retries_whole: false,
     failure_status: None,
+    statuses: &[],
     section: Section::Prompts,
     run: |_, _, _| Ok(()),
 };

@@ -19,7 +19,7 @@ pub const COMMAND: Command = Command {
     flags: &[IDS, PIECES, HEAD, TAIL, SPLIT, NULL, ENCODING, JSON, HOST],
     about: &[
         "Counts the tokens of standard input, or of each FILE; - stands for standard input. For each file a line with \
-         its count, a tab, and its name is printed; with several files a line with the total comes last.",
+         its count, a tab, and its name is printed; with several files a line with the total comes last, except with --json.",
         "--split cuts between lines or sentences, and between words or characters only if a sentence alone is longer \
          than a piece. It escapes newlines, tabs and backslashes within a piece, so that each piece is one line; \
          --json prints the pieces as JSON strings. With -0 a piece is printed as it is and ends with NUL, as embed, \

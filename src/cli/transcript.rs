@@ -51,15 +51,34 @@ pub fn earlier(parsed: &Parsed) -> Result<Vec<Message>> {
     let lines = lines.filter(|(_, line)| !line.trim().is_empty());
     lines
         .map(|(number, line)| {
+            let wrong = |why: String| Error::usage(format!("{path}, line {}: {why}", number + 1));
             let message = serde_json::from_str::<native::Message>(line);
-            message.map(Into::into).map_err(|error| {
-                Error::usage(format!(
-                    "{path}, line {}: not a message: {error}",
-                    number + 1
-                ))
-            })
+            let message = message.map_err(|error| wrong(format!("not a message: {error}")))?;
+            checked_message(message).map_err(|error| wrong(error.to_string()))
         })
         .collect()
+}
+
+/// A message of a conversation, if nothing of it would be lost.
+///
+/// # Errors
+/// `Usage` for a role or a field that no conversation has, and for images.
+pub fn checked_message(wire: native::Message) -> Result<Message> {
+    if !wire.images().is_empty() {
+        return Err(Error::usage("images are not read yet"));
+    }
+    if let Some(field) = wire.unknown_fields().next() {
+        return Err(Error::usage(format!("a message has no field '{field}'")));
+    }
+    let message: Message = wire.into();
+    match message.role.as_str() {
+        "developer" => Ok(Message {
+            role: "system".into(),
+            ..message
+        }),
+        "system" | "user" | "assistant" | "tool" => Ok(message),
+        other => Err(Error::usage(format!("'{other}' is not a role"))),
+    }
 }
 
 /// Checks that a file begins with a message, if it has anything.
@@ -91,6 +110,18 @@ pub fn path(parsed: &Parsed) -> Option<&str> {
 pub struct Transcript {
     path: String,
     file: File,
+    /// It did not exist before.
+    is_new: bool,
+}
+
+impl Drop for Transcript {
+    fn drop(&mut self) {
+        let is_empty = self.file.metadata().is_ok_and(|meta| meta.len() == 0);
+        if self.is_new && is_empty {
+            // A file that stays empty is no harm.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
 }
 
 impl Transcript {
@@ -100,7 +131,11 @@ impl Transcript {
     /// If it cannot be written.
     pub fn open(path: Option<&str>) -> Result<Option<Self>> {
         let open = |path: &str| {
+            if path.is_empty() {
+                return Err(Error::usage("--transcript and --continue need a file"));
+            }
             let wrong = |error| Error::io("write", path, error);
+            let is_new = !std::path::Path::new(path).exists();
             let mut options = File::options();
             let mut file = options
                 .read(true)
@@ -113,6 +148,7 @@ impl Transcript {
             Ok(Transcript {
                 path: path.to_string(),
                 file,
+                is_new,
             })
         };
         path.map(open).transpose()

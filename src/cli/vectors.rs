@@ -245,6 +245,9 @@ fn print(texts: Vec<String>, vectors: Vec<Vec<f32>>, layout: Layout, out: &mut O
 
 fn nearest(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let top = parsed.number(&TOP, 1..=usize::MAX)?;
+    if parsed.operands[1].trim().is_empty() {
+        return Err(Error::usage("the text to compare with is empty"));
+    }
     let maker = Maker::open(parsed, context)?;
     let wanted = maker.vectors(vec![parsed.operands[1].clone()])?;
     let wanted = wanted.into_iter().next().unwrap_or_default();

@@ -38,6 +38,16 @@ impl Answers {
             Answers::Score(levels) => levels.len(),
         }
     }
+
+    /// The options of a choice, the last first; a scale and no-or-yes have one order only.
+    pub fn reversed(&self) -> Option<Answers> {
+        match self {
+            Answers::Choice(options) if options.len() > 1 => {
+                Some(Answers::Choice(options.iter().rev().cloned().collect()))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// The answer to a question.
@@ -50,6 +60,19 @@ pub struct Decision {
 }
 
 impl Decision {
+    /// The mean of this decision and that of the same question with its answers reversed: a preference of the model for
+    /// a place in the list goes out of it.
+    pub fn with_reversed(&self, reversed: &Decision) -> Decision {
+        let pairs = self
+            .probabilities
+            .iter()
+            .zip(reversed.probabilities.iter().rev());
+        Decision {
+            probabilities: pairs.map(|(one, other)| (one + other) / 2.0).collect(),
+            label_mass: (self.label_mass + reversed.label_mass) / 2.0,
+        }
+    }
+
     /// The index of the likeliest answer; of equal ones the first.
     pub fn likeliest(&self) -> usize {
         likeliest(&self.probabilities)
@@ -106,6 +129,18 @@ mod tests {
             probabilities: probabilities.to_vec(),
             label_mass: 1.0,
         }
+    }
+
+    #[test]
+    fn both_orders_cancel_a_preference_for_the_first_place() {
+        let (given, reversed) = (decision(&[0.7, 0.2, 0.1]), decision(&[0.7, 0.2, 0.1]));
+        let mean = given.with_reversed(&reversed);
+        assert!((mean.probabilities[0] - 0.4).abs() < 1e-12);
+        assert_eq!(mean.probabilities[0], mean.probabilities[2]);
+        assert_eq!(
+            Answers::Score(vec!["a".into(), "b".into()]).reversed(),
+            None
+        );
     }
 
     #[test]

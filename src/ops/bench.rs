@@ -70,10 +70,17 @@ pub fn bench(
     let started = Instant::now();
     let pool = Pool::new(config.clone(), Policy::Server, log);
     let lease = pool.acquire(model, options, None, &cancel, &mut |_| {})?;
-    if let Some(limit) = lease.context_tokens
-        && plan.prompt_tokens > limit as usize
-    {
-        return Err(Error::too_long(plan.prompt_tokens, limit as usize));
+    if let Some(limit) = lease.context_tokens {
+        let limit = limit as usize;
+        if plan.prompt_tokens > limit {
+            return Err(Error::too_long(plan.prompt_tokens, limit));
+        }
+        if plan.answer_tokens > limit {
+            let text = format!("an answer of {} tokens does not fit", plan.answer_tokens);
+            return Err(Error::usage(format!(
+                "{text} the context of {limit}: see num_ctx"
+            )));
+        }
     }
     let load_ms = started.elapsed().as_secs_f64() * 1e3;
     for (what, value) in settings(lease.engine().facts()) {

@@ -40,6 +40,10 @@ pub struct Request<'a> {
     pub state: &'a str,
     /// The questions.
     pub questions: &'a [Question],
+    /// Each choice is asked in the given order and reversed, and the mean counts.
+    pub both_orders: bool,
+    /// The prompts are wanted, too.
+    pub explains: bool,
     /// Options of the load.
     pub options: Options,
     /// How long the model stays loaded afterwards.
@@ -54,6 +58,8 @@ pub struct Decided {
     pub decisions: Vec<Decision>,
     /// The tokens of all prompts.
     pub tokens: usize,
+    /// The text of each prompt, if they are wanted: two of a choice in both orders.
+    pub prompts: Vec<String>,
 }
 
 /// A question as the engine gets it.
@@ -103,6 +109,13 @@ impl Prepared {
 /// `TooLong` for a state that does not fit, `NoText` for an embedding model, and what the pool and the engine report.
 pub fn decide(pool: &Pool, request: &Request, progress: Progress) -> Result<Decided> {
     request.model.must_generate()?;
+    let asked = in_all_orders(request);
+    let request = &Request {
+        questions: &asked,
+        options: request.options.clone(),
+        cancel: request.cancel.clone(),
+        ..*request
+    };
     let (lease, all) = prepared(pool, request, progress)?;
     let mut decisions = Vec::new();
     // The first one computes the state, which all others continue from.
@@ -124,10 +137,50 @@ pub fn decide(pool: &Pool, request: &Request, progress: Progress) -> Result<Deci
             decisions.push(logs.map_or_else(certain, |logs| decision(&one.spellings, &logs)));
         }
     }
+    let explained = all.iter().filter(|_| request.explains);
     Ok(Decided {
-        decisions,
+        decisions: match request.both_orders {
+            true => means(&asked, &decisions),
+            false => decisions,
+        },
         tokens: all.iter().map(|one| one.prompt.len()).sum(),
+        prompts: explained
+            .map(|one| lease.engine().text(&one.prompt))
+            .collect(),
     })
+}
+
+/// The questions, and behind each the same with its answers reversed, if both orders are wanted and there are two.
+fn in_all_orders(request: &Request) -> Vec<Question> {
+    let orders = |question: &Question| {
+        let answers = question.answers.reversed().filter(|_| request.both_orders);
+        let reversed = answers.map(|answers| Question {
+            answers,
+            ..question.clone()
+        });
+        [Some(question.clone()), reversed]
+    };
+    request
+        .questions
+        .iter()
+        .flat_map(orders)
+        .flatten()
+        .collect()
+}
+
+/// The mean of both orders of each question that has two.
+fn means(asked: &[Question], decisions: &[Decision]) -> Vec<Decision> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at < asked.len() {
+        let has_two = asked[at].answers.reversed().is_some();
+        found.push(match has_two {
+            true => decisions[at].with_reversed(&decisions[at + 1]),
+            false => decisions[at].clone(),
+        });
+        at += if has_two { 2 } else { 1 };
+    }
+    found
 }
 
 /// An engine whose context holds every question, and the questions for it.

@@ -125,6 +125,10 @@ pub fn new_name(operand: &str) -> Result<Name> {
         let text = format!("'{operand}' means a file to every other command: choose another name");
         return Err(Error::usage(text));
     }
+    if operand.trim() != operand {
+        let text = format!("the name '{operand}' begins or ends with a blank");
+        return Err(Error::usage(text));
+    }
     Name::parse(operand)
 }
 

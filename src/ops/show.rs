@@ -70,6 +70,7 @@ fn modelfile(model: &Model) -> String {
     let message = |message: &crate::core::message::Message| {
         Instruction::Message(message.role.clone(), message.content.clone())
     };
+    let requires = Some(model.config.requires.clone()).filter(|version| !version.is_empty());
     let instructions = [Instruction::From(path(&model.weights))]
         .into_iter()
         .chain(
@@ -84,6 +85,7 @@ fn modelfile(model: &Model) -> String {
                 .as_ref()
                 .map(|file| Instruction::Adapter(path(file))),
         )
+        .chain(requires.map(Instruction::Requires))
         .chain(model.go_template.clone().map(Instruction::Template))
         .chain(model.system.clone().map(Instruction::System))
         .chain(parameters(&model.options))

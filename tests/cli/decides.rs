@@ -180,3 +180,49 @@ fn the_status_can_be_the_answer_to_one_question_of_a_file() {
         assert!(done.stderr.contains(why), "{words:?}: {done:?}");
     }
 }
+
+#[test]
+fn both_orders_and_what_was_asked() {
+    let sandbox = Sandbox::with_smol();
+    let choose = |words: &[&str]| sandbox.puna(&[&["choose", "smol"], words].concat(), "It rains.");
+    let choices = ["-Q", "What is it?", "w=weather", "f=food", "--json"];
+    let probability = |words: &[&str]| {
+        let answer: Json = serde_json::from_str(&choose(words).ok()).unwrap();
+        answer["probabilities"]["w"].as_f64().unwrap()
+    };
+    let given = probability(&choices);
+    let reversed = probability(&["-Q", "What is it?", "f=food", "w=weather", "--json"]);
+    let both = [&choices[..], &["--orders", "2"]].concat();
+    let mean = probability(&both);
+    assert_ne!(given, reversed, "this model has no preference");
+    assert!(
+        (mean - (given + reversed) / 2.0).abs() < 1e-6,
+        "{given} {reversed} {mean}"
+    );
+    // A server's numbers are the same.
+    let server = sandbox.serve(&[]);
+    let there = probability(&[&both[..], &["--host", &server.at]].concat());
+    assert!((mean - there).abs() < 1e-6, "{mean} {there}");
+    let wrong = r#"{"model": "smol", "state": "a", "x_orders": 3, "questions": {"a": {"type": "noul", "instructions": "?"}}}"#;
+    assert_eq!(server.ask("POST", "/v1/systemone", wrong).status, 422);
+    let told = choose(&[&both[..], &["--explain"]].concat());
+    for text in [
+        "What is it?",
+        "W: w - weather",
+        "F: f - food",
+        "the labels have a probability of ",
+    ] {
+        assert!(told.stderr.contains(text), "{text}: {told:?}");
+    }
+    assert_eq!(told.ok(), choose(&both).ok());
+    for (words, text) in [
+        (&["a", "b", "--orders", "2"][..], "is for answers by labels"),
+        (&["a=1", "b", "--orders", "3"], "--orders must be"),
+        (
+            &["a=1", "b", "--explain", "--host", &server.at],
+            "cannot be used with a server",
+        ),
+    ] {
+        choose(words).fails(2, text);
+    }
+}

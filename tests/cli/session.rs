@@ -12,12 +12,12 @@ static COUNT: AtomicUsize = AtomicUsize::new(0);
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// A terminal that runs one line of shell.
-struct Terminal {
+pub struct Terminal {
     server: String,
 }
 
 impl Terminal {
-    fn new(sandbox: &Sandbox, (columns, rows): (u32, u32), line: &str) -> Self {
+    pub fn new(sandbox: &Sandbox, (columns, rows): (u32, u32), line: &str) -> Self {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let terminal = Terminal {
             server: format!("puna-{}-{number}", std::process::id()),
@@ -32,7 +32,7 @@ impl Terminal {
         terminal
     }
 
-    fn tmux(&self, words: &[&str]) -> String {
+    pub fn tmux(&self, words: &[&str]) -> String {
         let mut command = Command::new("tmux");
         command
             .args(["-L", &self.server, "-f", "/dev/null"])
@@ -43,27 +43,27 @@ impl Terminal {
         String::from_utf8(done.stdout).unwrap()
     }
 
-    fn types(&self, text: &str) {
+    pub fn types(&self, text: &str) {
         self.tmux(&["send-keys", "-l", text]);
     }
 
-    fn press(&self, key: &str) {
+    pub fn press(&self, key: &str) {
         self.tmux(&["send-keys", key]);
     }
 
     /// Types a line.
-    fn says(&self, line: &str) {
+    pub fn says(&self, line: &str) {
         self.types(line);
         self.press("Enter");
     }
 
     /// The screen's content with its scrollback.
-    fn screen(&self) -> String {
+    pub fn screen(&self) -> String {
         self.tmux(&["capture-pane", "-p", "-S", "-200"])
     }
 
     /// Waits until the screen satisfies `wanted`; returns its content.
-    fn shows(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
+    pub fn shows(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
         let started = Instant::now();
         loop {
             let screen = self.screen();
@@ -76,19 +76,19 @@ impl Terminal {
     }
 
     /// Waits until the screen contains these words.
-    fn sees(&self, words: &str) -> String {
+    pub fn sees(&self, words: &str) -> String {
         self.shows(words, |screen| screen.contains(words))
     }
 
     /// Waits until the last non-empty line equals this.
-    fn rests_at(&self, line: &str) -> String {
+    pub fn rests_at(&self, line: &str) -> String {
         self.shows(line, |screen| {
             screen.trim_end().lines().last().map(str::trim_end) == Some(line)
         })
     }
 
     /// Waits until more than this many lines are there.
-    fn fills(&self, lines: usize) {
+    pub fn fills(&self, lines: usize) {
         self.shows("further lines", |screen| {
             screen.trim_end().lines().count() > lines
         });

@@ -122,6 +122,9 @@ fn page(command: &Command, commands: Commands) -> String {
     } else {
         exit_status()
     };
+    for (status, meaning) in command.statuses {
+        text += &format!(".TP\n.B {status}\n{}\n", lines(meaning));
+    }
     text + &see_also(command, commands)
 }
 

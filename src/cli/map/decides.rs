@@ -116,6 +116,8 @@ impl Decides {
                     system: ask.system.as_deref(),
                     state: &ask.prompt,
                     questions,
+                    both_orders: false,
+                    explains: false,
                     options: ask.turn.options.clone(),
                     keep_alive: None,
                     cancel: over.clone(),

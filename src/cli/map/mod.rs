@@ -18,6 +18,7 @@ use super::context::Context;
 use super::deadline::Deadline;
 use super::encoding::{ENCODING, Encoding};
 use super::flag::{Flag, Group, HOST, JSON, QUIET, option, switch};
+use super::model_notes;
 use super::out::{self, Out};
 use super::parsed::{Parsed, repeated};
 use super::records::{Format, NULL};
@@ -109,7 +110,7 @@ pub const COMMAND: Command = Command {
         "A record that fails prints an empty line, or an object with its error, and a note; the other records are \
          still answered, and the status is then 14. An answer that the token limit cut also fails its record if \
          --schema, --format or --grammar is given. --retry applies to each record.",
-        "With --resume a run that was killed resumes: records whose prompt and settings are the same are printed from \
+        "With --resume a run that was killed resumes: records whose place, prompt and settings are the same are printed from \
          the journal without computing anything. Only a window of records is in memory, so the input may be endless.",
         "A prefix that all prompts share, such as instructions, is computed once. On a terminal a line tells how \
          many records are answered, how fast, and, if standard input is a file, how long the rest will take; \
@@ -326,6 +327,8 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         }
         None => {
             let model = Arc::new(model::open(&context.store(), &ask.turn.model)?);
+            model_notes::newer(&model, out);
+            model_notes::long_context(&model, &ask.turn.options, out);
             // As in a server, several answers are computed at once in one context.
             let mut shared = config.clone();
             shared.parallel = jobs as u32;

@@ -56,8 +56,11 @@ pub fn execute(
         }
         ReplCommand::Clear => {
             session.ask.messages.clear();
-            session.attached.clear();
-            out.write("Cleared session context\n")
+            note_kept(session, out);
+            out.write(match std::mem::take(&mut session.attached).is_empty() {
+                true => "Cleared session context\n",
+                false => "Cleared session context and attached files\n",
+            })
         }
         ReplCommand::Set(Set::Think(think)) if think.is_on() && !can_think(session, backend)? => {
             let model = &session.ask.turn.model;
@@ -76,7 +79,10 @@ pub fn execute(
             out.write(&format!("Attached {path} to the next prompt.\n"))
         }
         ReplCommand::Undo => match session.undo() {
-            Some(_) => out.write("Dropped the last prompt.\n"),
+            Some(_) => {
+                note_kept(session, out);
+                out.write("Dropped the last prompt.\n")
+            }
             None => Err(Error::usage("no prompt to drop")),
         },
         ReplCommand::Export(path) => {
@@ -88,6 +94,13 @@ pub fn execute(
             out.write(&format!("Wrote {path}.\n"))
         }
         ReplCommand::Bye | ReplCommand::Retry => Ok(()), // The loop in mod.rs executes these two.
+    }
+}
+
+/// Notes that a transcript has what is dropped here.
+fn note_kept(session: &Session, out: &Out) {
+    if session.keeps_all {
+        out.note("the transcript keeps what was dropped");
     }
 }
 
@@ -123,7 +136,6 @@ fn load(
         }
     }
     session.ask.turn.model = name;
-    session.ask.messages.clear();
     Ok(())
 }
 

@@ -134,6 +134,10 @@ pub fn parse(line: &str) -> Result<ReplCommand> {
             Ok(rest.to_string())
         }
     };
+    let takes_none = ["/clear", "/bye", "/exit", "/retry", "/undo"].contains(&word);
+    if takes_none && !rest.is_empty() {
+        return Err(Error::usage(format!("{word} takes no operand")));
+    }
     Ok(match word {
         "/list" => ReplCommand::List(rest.to_string()),
         "/load" => ReplCommand::Load(one("MODEL")?),
@@ -144,7 +148,14 @@ pub fn parse(line: &str) -> Result<ReplCommand> {
             Some((section, ..)) => ReplCommand::Show(section),
             None => return Err(unknown(line, rest, SECTIONS)),
         },
-        "/help" | "/?" => ReplCommand::Help(rest.trim_start_matches('/').to_string()),
+        "/help" | "/?" => {
+            let topic = rest.trim_start_matches('/');
+            if !["", "set", "show", "shortcuts"].contains(&topic) {
+                let text = format!("no help on '{topic}': set, show or shortcuts");
+                return Err(Error::usage(text));
+            }
+            ReplCommand::Help(topic.to_string())
+        }
         "/bye" | "/exit" => ReplCommand::Bye,
         "/file" => ReplCommand::File(one("FILE")?),
         "/retry" => ReplCommand::Retry,
@@ -161,6 +172,13 @@ pub fn parse(line: &str) -> Result<ReplCommand> {
 fn setting(rest: &str) -> Result<Set> {
     let (word, value) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
     let value = value.trim();
+    let takes_value = ["format", "think", "parameter", "system"].contains(&word);
+    let is_known = SETTINGS.iter().any(|(known, ..)| *known == word);
+    if is_known && !takes_value && !value.is_empty() {
+        return Err(Error::usage(format!(
+            "/set {word} takes no value: /? set lists its opposite"
+        )));
+    }
     Ok(match word {
         "history" => Set::History(true),
         "nohistory" => Set::History(false),
@@ -182,16 +200,33 @@ fn setting(rest: &str) -> Result<Set> {
             ))
         })?),
         "parameter" => {
-            let mut words = value.split_whitespace().map(str::to_string);
+            let mut words = quoted_words(value).into_iter();
             match (words.next(), words.collect::<Vec<_>>()) {
                 (Some(name), values) if !values.is_empty() => Set::Parameter(name, values),
                 _ => return Err(Error::usage(table(&parameters()))),
             }
         }
+        "system" if value == "\"\"" => Set::System(String::new()),
         "system" if !value.is_empty() => Set::System(unquoted(value).to_string()),
         "system" => return Err(Error::usage("usage: /set system TEXT")),
         _ => return Err(unknown(&format!("/set {rest}"), rest, SETTINGS)),
     })
+}
+
+/// The words of a text; one in `"` may hold blanks.
+fn quoted_words(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        let inner = rest.strip_prefix('"').and_then(|rest| rest.split_once('"'));
+        let (word, behind) = match inner {
+            Some(parts) => parts,
+            None => rest.split_once(char::is_whitespace).unwrap_or((rest, "")),
+        };
+        words.push(word.to_string());
+        rest = behind.trim_start();
+    }
+    words
 }
 
 /// A text without the `"""` around it.
@@ -315,6 +350,17 @@ mod tests {
                 "/set parameter stop a b",
                 ReplCommand::Set(Set::Parameter("stop".into(), vec!["a".into(), "b".into()])),
             ),
+            (
+                "/set parameter stop \"a b\" c",
+                ReplCommand::Set(Set::Parameter(
+                    "stop".into(),
+                    vec!["a b".into(), "c".into()],
+                )),
+            ),
+            (
+                "/set system \"\"",
+                ReplCommand::Set(Set::System(String::new())),
+            ),
             ("/? /set", ReplCommand::Help("set".into())),
             (
                 "/file my notes.txt",
@@ -332,6 +378,9 @@ mod tests {
             ("/set think loud", "not 'loud'"),
             ("/set parameter temperature", "temperature"),
             ("/show everything", "unknown command"),
+            ("/set verbose false", "takes no value"),
+            ("/undo 3", "takes no operand"),
+            ("/help nonsense", "no help on 'nonsense'"),
         ] {
             let error = parse(line).unwrap_err().to_string();
             assert!(error.contains(words), "{line}: {error}");

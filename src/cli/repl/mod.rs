@@ -8,6 +8,7 @@ pub mod session;
 pub mod wrap;
 
 use std::borrow::Cow;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -65,7 +66,9 @@ pub fn talk(
         shows_thinking: args.shows_thinking,
         saved: Vec::new(),
         attached: Vec::new(),
-        ask: forgetting(ask),
+        unanswered: None,
+        keeps_all: transcript.is_some(),
+        ask: if args.must_fit { ask } else { forgetting(ask) },
     };
     let mut input = editor(config).map_err(unreadable)?;
     if let Backend::Local(local) = &backend {
@@ -79,9 +82,14 @@ pub fn talk(
                 continue;
             }
             Err(ReadlineError::Eof) => return Ok(()),
+            // One wrong byte does not end a conversation.
+            Err(ReadlineError::Io(error)) if error.kind() == ErrorKind::InvalidData => {
+                survive(&Error::usage("the line is not UTF-8 and was dropped"), out)?;
+                continue;
+            }
             Err(error) => return Err(unreadable(error)),
         };
-        if line.trim().is_empty() {
+        if commands::unquoted(line.trim()).trim().is_empty() {
             continue;
         }
         remember(&mut input, &line, &session, config);
@@ -98,10 +106,7 @@ pub fn talk(
         }
         match commands::parse(&line) {
             Ok(ReplCommand::Bye) => return Ok(()),
-            Ok(ReplCommand::Retry) => match session.undo() {
-                Some(prompt) => turning.run(&mut session, prompt, out)?,
-                None => survive(&Error::usage("no prompt to answer again"), out)?,
-            },
+            Ok(ReplCommand::Retry) => turning.again(&mut session, out)?,
             Ok(command) => {
                 let done = actions::execute(command, &mut session, &mut backend, args, config, out);
                 done.or_else(|error| survive(&error, out))?;
@@ -146,9 +151,27 @@ struct TurnRunner<'a> {
 }
 
 impl TurnRunner<'_> {
+    /// Answers the last prompt again. Its answer stays until there is another whole one.
+    fn again(&mut self, session: &mut Session, out: &mut Out) -> Result<()> {
+        if let Some(prompt) = session.unanswered.take() {
+            return self.run(session, prompt, out);
+        }
+        let before = session.ask.messages.clone();
+        let Some(prompt) = session.undo() else {
+            return survive(&Error::usage("no prompt to answer again"), out);
+        };
+        self.run(session, prompt, out)?;
+        if session.unanswered.take().is_some() {
+            session.ask.messages = before;
+            out.note("the earlier answer stays");
+        }
+        Ok(())
+    }
+
     /// Sends the prompt, prints the answer and adds both to the conversation. After a failure it prints the
-    /// error and drops the prompt.
+    /// error; the prompt is not in the conversation, and can be sent again.
     fn run(&mut self, session: &mut Session, prompt: Message, out: &mut Out) -> Result<()> {
+        session.unanswered = None;
         session.ask.messages.push(prompt.clone());
         self.interrupt.forget();
         let mut printer = Printer::new(out, &session.ask.turn.model, false, session.shows_thinking);
@@ -164,7 +187,8 @@ impl TurnRunner<'_> {
                 None
             }
             Err(error) => {
-                session.ask.messages.pop();
+                printer.fail();
+                session.unanswered = session.ask.messages.pop();
                 return survive(&error, out);
             }
         };
@@ -177,7 +201,11 @@ impl TurnRunner<'_> {
         }
         out.write("\n")?;
         if let Some((finish, device)) = finish {
-            print_usage(&finish.usage, session.verbose, device.as_deref(), out);
+            let is_first = session.ask.messages.len() <= 2;
+            print_usage(&finish.usage, is_first, out);
+            if session.verbose {
+                answer::print_timings(out, &finish.usage, device.as_deref());
+            }
             answer::report_cut(self.backend, &session.ask.turn, &finish, false, out)?;
         }
         Ok(())
@@ -207,15 +235,15 @@ fn forgetting(mut ask: Ask) -> Ask {
     ask
 }
 
-fn print_usage(usage: &Usage, verbose: bool, device: Option<&str>, out: &Out) {
+/// Notes what was dropped; `is_first` is true if there was one prompt only.
+fn print_usage(usage: &Usage, is_first: bool, out: &Out) {
+    let what = match is_first {
+        true => "the prompt does not fit the context",
+        false => "the start of the conversation no longer fits the context",
+    };
     if usage.truncated_tokens > 0 {
         let dropped = usage.truncated_tokens;
-        out.note(&format!(
-            "the start of the conversation no longer fits the context: {dropped} tokens were dropped"
-        ));
-    }
-    if verbose {
-        answer::print_timings(out, usage, device);
+        out.note(&format!("{what}: {dropped} tokens were dropped"));
     }
 }
 

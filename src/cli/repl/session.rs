@@ -27,6 +27,10 @@ pub struct Session {
     pub saved: Vec<String>,
     /// Texts of attached files, which come before the next prompt.
     pub attached: Vec<String>,
+    /// The last prompt, if it has no answer.
+    pub unanswered: Option<Message>,
+    /// A file keeps every turn.
+    pub keeps_all: bool,
 }
 
 impl Session {

@@ -2,7 +2,7 @@
 //!
 //! [`Ask`]: super::turn_args::Ask
 
-use super::turn_flags::{HIDETHINKING, KEEPALIVE, NOWORDWRAP};
+use super::turn_flags::{HIDETHINKING, KEEPALIVE, NOWORDWRAP, OVERFLOW};
 use crate::cli::flag::{Flag, Group, HOST, JSON, maybe, option, switch};
 use crate::cli::idle_exit::IDLE_EXIT;
 use crate::cli::out;
@@ -104,6 +104,8 @@ pub struct RunArgs {
     pub wraps: bool,
     /// An answer that was cut is an error.
     pub whole: bool,
+    /// Too long a prompt is an error, also in a session.
+    pub must_fit: bool,
     /// Thinking is printed.
     pub shows_thinking: bool,
     /// llama.cpp's log.
@@ -152,6 +154,7 @@ impl RunArgs {
             verbose: parsed.has(&VERBOSE),
             wraps: !parsed.has(&NOWORDWRAP),
             whole: parsed.has(&WHOLE),
+            must_fit: parsed.value(&OVERFLOW) == Some("error"),
             shows_thinking: !parsed.has(&HIDETHINKING),
             log: out::log(parsed.value(&LOG))?,
             pull: pull(parsed.value(&PULL))?,

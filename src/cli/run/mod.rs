@@ -17,10 +17,11 @@ use super::deadline::Deadline;
 use super::encoding::ENCODING;
 use super::flag::{HOST, JSON, QUIET};
 use super::idle_exit::{self, IDLE_EXIT};
+use super::model_notes;
 use super::out::Out;
 use super::parsed::Parsed;
 use super::replay::{self, RECORD};
-use super::run_limits;
+use super::run_limits::{self, TIMEOUT};
 use super::shape::{EXTRACT, FIELDS, ONE_LINE, STRIP};
 use super::table::{Command, ONE_MODEL, PLAIN};
 use super::transcript::{CONTINUE, TRANSCRIPT, Transcript};
@@ -28,7 +29,6 @@ use super::{pull, repl};
 use crate::core::error::{Class, Error, Result};
 use crate::core::message::Message;
 use crate::core::name::Name;
-use crate::core::reference;
 use crate::ops::backend::Backend;
 use crate::ops::model;
 use crate::ops::pool::Policy;
@@ -263,6 +263,10 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         note_files(parsed, out);
         Ask::read(parsed, OVERFLOWS)?
     };
+    if talks && let Some(flag) = parsed.first_of(&[&TIMEOUT, &WHOLE, &DIMENSIONS, &TRUNCATE]) {
+        let text = format!("--{} is for one answer, and not for a session", flag.long);
+        return Err(Error::usage(text));
+    }
     args.shape.check(&ask.turn.constraint)?;
     ask.turn.keep_alive = args.keep_alive;
     // llama.cpp's log is available only in this process.
@@ -349,9 +353,11 @@ fn answer_once(
         }
         outcome => outcome,
     };
+    let reply = printer.message();
     let device = match outcome {
         Err(error) if error.class() == Class::TimedOut => {
             printer.cut()?;
+            keep(&mut transcript, ask, &reply)?;
             return Err(error);
         }
         Err(error) if is_embedding(&error, &backend, ask) && args.record.is_none() => {
@@ -365,24 +371,33 @@ fn answer_once(
         }
         Err(error) => {
             printer.fail();
+            keep(&mut transcript, ask, &reply)?;
             return Err(error);
         }
         Ok(device) => device,
     };
-    let reply = printer.message();
     let finish = printer.finish()?;
     out.note_dropped("", finish.usage.truncated_tokens);
     if let Some(pieces) = pieces {
         reduce::note_pieces(pieces, out);
     }
-    if let Some(transcript) = &mut transcript {
-        transcript.add(ask.system.as_deref(), &ask.with_reply(&reply))?;
-    }
+    keep(&mut transcript, ask, &reply)?;
     if args.verbose {
         answer::print_timings(out, &finish.usage, device.as_deref());
     }
     ask.turn.check_complete(&reply, finish.reason)?;
     answer::report_cut(&backend, &ask.turn, &finish, args.whole, out).map(|()| reply)
+}
+
+/// Adds a prompt and what there is of its reply to the transcript.
+fn keep(transcript: &mut Option<Transcript>, ask: &Ask, reply: &Message) -> Result<()> {
+    let is_empty = reply.content.is_empty() && reply.tool_calls.is_empty();
+    match transcript {
+        Some(transcript) if !is_empty => {
+            transcript.add(ask.system.as_deref(), &ask.with_reply(reply))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The printer of an answer in the shape of the flags; on a terminal, lines are broken between words.
@@ -411,25 +426,11 @@ fn answered(
     deadline.check(outcome)
 }
 
-/// Notes a context that is longer than the model was trained for, and a model that is newer than what puna knows.
+/// Notes what a model of this machine has no use for.
 fn note_model(ask: &Ask, backend: &Backend, out: &Out) {
-    let Some(model) = backend.model() else {
-        return;
-    };
-    let newer = reference::note(&model.label, &model.config.requires);
-    newer.iter().for_each(|text| out.note(text));
-    let longest = model.header.context_length();
-    let wanted = ask
-        .turn
-        .options
-        .int("num_ctx")
-        .and_then(|tokens| u64::try_from(tokens).ok());
-    if let (Some(longest), Some(wanted)) = (longest, wanted)
-        && wanted > longest
-    {
-        out.note(&format!(
-            "the model reads {longest} tokens at most, not {wanted}"
-        ));
+    if let Some(model) = backend.model() {
+        model_notes::newer(model, out);
+        model_notes::long_context(model, &ask.turn.options, out);
     }
 }
 

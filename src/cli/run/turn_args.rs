@@ -358,31 +358,9 @@ fn messages(path: &str) -> Result<Vec<Message>> {
     }
     let checked = wire.into_iter().enumerate().map(|(index, wire)| {
         let wrong = |error| Error::usage(format!("{path}, message {}: {error}", index + 1));
-        checked_message(wire).map_err(wrong)
+        transcript::checked_message(wire).map_err(wrong)
     });
     checked.collect()
-}
-
-/// A message of a conversation, if nothing of it would be lost.
-///
-/// # Errors
-/// `Usage` for a role or a field that no conversation has, and for images.
-pub fn checked_message(wire: native::Message) -> Result<Message> {
-    if !wire.images().is_empty() {
-        return Err(Error::usage("images are not read yet"));
-    }
-    if let Some(field) = wire.unknown_fields().next() {
-        return Err(Error::usage(format!("a message has no field '{field}'")));
-    }
-    let message: Message = wire.into();
-    match message.role.as_str() {
-        "developer" => Ok(Message {
-            role: "system".into(),
-            ..message
-        }),
-        "system" | "user" | "assistant" | "tool" => Ok(message),
-        other => Err(Error::usage(format!("'{other}' is not a role"))),
-    }
 }
 
 fn json_file(path: &str) -> Result<Json> {

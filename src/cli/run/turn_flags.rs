@@ -130,7 +130,7 @@ pub const OVERFLOW: Flag = option(
     "overflow",
     None,
     "PART",
-    "for too long a prompt: error, head, tail or middle",
+    "for too long a prompt: error, head, tail, middle; run: reduce",
 )
 .in_group(Group::Input)
 .one_of(&["error", "head", "tail", "middle"]);

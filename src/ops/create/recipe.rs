@@ -1,8 +1,8 @@
 //! Reads a Modelfile's instructions as the source of a model and the changes to it.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use super::{Changes, Source, Step};
 use crate::core::error::{Class, Error, Result};
@@ -49,7 +49,14 @@ pub fn parse_recipe(
             }
             Instruction::Adapter(value) => changes.adapter = Some(file("ADAPTER", value, places)?),
             Instruction::Template(text) => changes.template = text.clone(),
-            Instruction::System(text) => changes.system = text.clone(),
+            Instruction::System(text) => {
+                if text.is_empty() {
+                    let text =
+                        "an empty SYSTEM changes nothing: the text of the model in FROM stays";
+                    report(Step::Note(text.to_string()));
+                }
+                changes.system = text.clone();
+            }
             Instruction::License(text) => changes.licenses.push(text.clone()),
             Instruction::Message(role, text) => changes.messages.push((role.clone(), text.clone())),
             Instruction::Renderer(name) => changes.config.renderer = name.clone(),
@@ -64,6 +71,9 @@ pub fn parse_recipe(
                 report(Step::Note(format!(
                     "parameter {key} is no longer used and was left out"
                 )));
+            }
+            Instruction::Parameter(key, text) if key == "stop" && text.is_empty() => {
+                return Err(Error::usage("PARAMETER stop needs a text"));
             }
             Instruction::Parameter(key, text) => changes.options.set_text(key, text)?,
         }
@@ -173,10 +183,11 @@ fn file(word: &str, value: &str, places: Places) -> Result<Source> {
         Ok(_) => Err(Error::usage(format!(
             "{word} {value} is not a regular file"
         ))),
-        Err(_) => Err(Error::plain(
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::plain(
             Class::NoModel,
             format!("{word} {value}: no such file"),
         )),
+        Err(error) => Err(Error::io("read", &path, error)),
     }
 }
 

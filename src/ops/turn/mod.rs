@@ -124,6 +124,7 @@ fn job(
             &prompt.text,
             engine,
         ),
+        context_tokens: lease.context_tokens.map(|tokens| tokens as usize),
         shift: shift.flatten(),
         endless: false,
         ends_loops: turn.bounded && turn.options.int("num_predict").is_none(),
@@ -135,7 +136,10 @@ fn job(
 
 /// Refuses tools and thinking if the model's template does not support them. A template given in the
 /// request handles thinking itself.
-fn refuse_unsupported(request: &Request, template_choice: &TemplateChoice) -> Result<()> {
+///
+/// # Errors
+/// `Usage` with what the model does not support.
+pub fn refuse_unsupported(request: &Request, template_choice: &TemplateChoice) -> Result<()> {
     let thinks = request.turn.template.is_none() && request.turn.think.is_some_and(Think::is_on);
     let lacking = if !request.turn.tools.is_empty() && !template_choice.can("tools") {
         "tools"

@@ -160,6 +160,8 @@ fn decided(server: &Server, exchange: &Exchange, asked: &Asked) -> Result<(Strin
         system: None,
         state: &asked.state,
         questions: &asked.questions,
+        both_orders: asked.both_orders,
+        explains: false,
         options: asked.options.clone(),
         keep_alive: asked.keep_alive,
         cancel: exchange.watch().gone(),

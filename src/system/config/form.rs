@@ -14,6 +14,8 @@ pub enum Form {
     Bytes,
     /// A time, such as `5m`, or a number of seconds.
     Time,
+    /// The same, longer than 0 and not for ever.
+    Span,
     /// One of these words.
     Word(&'static [&'static str]),
     /// Numbers, comma-separated.
@@ -62,6 +64,10 @@ impl Form {
                 KeepAlive::parse_lenient(value).is_ok(),
                 "a duration, such as 90s or 5m".into(),
             ),
+            Form::Span => (
+                matches!(KeepAlive::parse_lenient(value), Ok(KeepAlive::For(time)) if !time.is_zero()),
+                "a duration longer than 0, such as 90s or 5m".into(),
+            ),
             Form::Word(words) => (words.contains(&value), words.join(", ")),
             Form::Numbers => (
                 value
@@ -86,6 +92,8 @@ mod tests {
             (Form::Path, "a/~b", "~/a"),
             (Form::Bytes, "500M", "lots"),
             (Form::Time, "-1", "5 minutes"),
+            (Form::Span, "1s", "0"),
+            (Form::Span, "90", "-1s"),
             (Form::Count(0), "0", "-1"),
             (Form::Count(1), "4", "0"),
             (Form::Switch { auto: false }, "Yes", "auto"),

@@ -36,7 +36,7 @@ pub const VARIABLES: &[(&str, &str, Form)] = &[
     (
         "PUNA_STALL_TIME",
         "how long a registry may send nothing (default 30s)",
-        Form::Time,
+        Form::Span,
     ),
     (
         "PUNA_RETRY_PAUSE",

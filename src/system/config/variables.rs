@@ -58,12 +58,12 @@ const VARIABLES: &[(&str, &str, Form)] = &[
     (
         "PUNA_CONTEXT_LENGTH, OLLAMA_CONTEXT_LENGTH",
         "a server's default num_ctx (default 4096)",
-        Form::Count(0),
+        Form::Count(1),
     ),
     (
         "PUNA_NUM_PARALLEL, OLLAMA_NUM_PARALLEL",
         "answers computed at once by a model (default 8)",
-        Form::Count(0),
+        Form::Count(1),
     ),
     (
         "PUNA_DETERMINISTIC",
@@ -73,12 +73,12 @@ const VARIABLES: &[(&str, &str, Form)] = &[
     (
         "PUNA_MAX_LOADED_MODELS, OLLAMA_MAX_LOADED_MODELS",
         "models loaded at once (default 3)",
-        Form::Count(0),
+        Form::Count(1),
     ),
     (
         "PUNA_MAX_QUEUE, OLLAMA_MAX_QUEUE",
         "requests that may wait for a model (default 512)",
-        Form::Count(0),
+        Form::Count(1),
     ),
     (
         "PUNA_LOAD_TIMEOUT, OLLAMA_LOAD_TIMEOUT",
@@ -98,7 +98,7 @@ const VARIABLES: &[(&str, &str, Form)] = &[
     (
         "PUNA_HEARTBEAT",
         "how long a stream may be silent while a prompt is computed (default 10s)",
-        Form::Time,
+        Form::Span,
     ),
     (
         "PUNA_DECISION_MODEL",
@@ -112,7 +112,7 @@ const VARIABLES: &[(&str, &str, Form)] = &[
     ),
     (
         "PUNA_FLASH_ATTENTION, OLLAMA_FLASH_ATTENTION",
-        "flash attention: true, false (default: the faster one)",
+        "flash attention: auto, on or off (default: auto, the faster one)",
         Form::Switch { auto: true },
     ),
     (

@@ -34,6 +34,8 @@ pub struct Job {
     pub endless: bool,
     /// End an answer that goes round in circles.
     pub ends_loops: bool,
+    /// Most tokens of prompt and answer, where a context that others need is longer; `None`: as the context holds.
+    pub context_tokens: Option<usize>,
     /// When the context is full, keep this many tokens at its front, drop the older half of the rest and
     /// continue; `None`: the answer stops there.
     pub shift: Option<usize>,

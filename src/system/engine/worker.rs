@@ -401,7 +401,8 @@ impl<'a> Worker<'a> {
         let wanted = job.request.logprobs.as_ref();
         let logprobs = wanted.map(|wanted| logprobs::describe(vocab, logits, token, wanted));
         job.push(token, bytes, logprobs);
-        let is_full = job.tokens.len() >= self.plan.tokens_max;
+        let own = job.request.context_tokens.unwrap_or(usize::MAX);
+        let is_full = job.tokens.len() >= self.plan.tokens_max.min(own);
         let shifts = |keep: &usize| self.plan.answer_start.is_none() && keep + 2 < job.tokens.len();
         let reason = match (job.limit(), job.request.shift.filter(shifts)) {
             (Some(reason), _) => reason,

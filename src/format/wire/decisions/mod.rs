@@ -23,6 +23,8 @@ pub struct Asked {
     pub state: String,
     /// The questions, at least one.
     pub questions: Vec<Question>,
+    /// Choices are asked in both orders.
+    pub both_orders: bool,
     /// Options of the load.
     pub options: Options,
     /// How long the model stays loaded afterwards.
@@ -38,6 +40,7 @@ impl Asked {
             model: None,
             state: String::new(),
             questions,
+            both_orders: false,
             options: Options::default(),
             keep_alive: None,
             ignored: Vec::new(),
@@ -143,6 +146,18 @@ fn bounded_questions(count: usize) -> Result<()> {
 fn stays(body: &Map<String, Json>) -> Result<Option<KeepAlive>> {
     let given = keep_alive(body.get("keep_alive"));
     given.map_err(|error| Wrong::at(&["keep_alive"], error.to_string()))
+}
+
+/// Whether choices are asked in both orders, as a body says.
+fn both_orders(body: &Map<String, Json>) -> Result<bool> {
+    match body.get("x_orders") {
+        None | Some(Json::Null) => Ok(false),
+        Some(given) => match given.as_u64() {
+            Some(1) => Ok(false),
+            Some(2) => Ok(true),
+            _ => Err(Wrong::at(&["x_orders"], "must be 1 or 2")),
+        },
+    }
 }
 
 /// The model that a body names.

@@ -3,7 +3,8 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::{
-    Asked, Result, Wrong, bounded, bounded_questions, model, plain, refuse, stays, unknown_members,
+    Asked, Result, Wrong, both_orders, bounded, bounded_questions, model, plain, refuse, stays,
+    unknown_members,
 };
 use crate::core::decision::{Answers, Decision, LEVELS_MAX, OPTIONS_MAX, Question};
 use crate::core::options::Options;
@@ -19,6 +20,7 @@ const FIELDS: &[&str] = &[
     "prompt_cache_key",
     "prompt_cache_options",
     "safety_identifier",
+    "x_orders",
     "metadata",
     "user",
 ];
@@ -61,6 +63,7 @@ pub fn decode(body: &Map<String, Json>) -> Result<Decoded> {
             model: model(body)?,
             state,
             questions,
+            both_orders: both_orders(body)?,
             options: Options::default(),
             keep_alive: stays(body)?,
             ignored: { unknown_in(body, FIELDS).map(str::to_string) }

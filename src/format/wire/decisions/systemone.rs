@@ -3,7 +3,8 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::{
-    Asked, Result, Wrong, bounded, bounded_questions, model, refuse, stays, unknown_members, worded,
+    Asked, Result, Wrong, both_orders, bounded, bounded_questions, model, refuse, stays,
+    unknown_members, worded,
 };
 use crate::core::decision::{Answers, Decision, LEVELS_MAX, OPTIONS_MAX, Question};
 use crate::core::options::Options;
@@ -19,6 +20,7 @@ const FIELDS: &[&str] = &[
     "keep_alive",
     "stream",
     "user",
+    "x_orders",
 ];
 
 /// Decodes a request.
@@ -51,6 +53,7 @@ pub fn decode(body: &Map<String, Json>) -> Result<Asked> {
         model: model(body)?,
         state,
         questions: questions(body.get("questions"))?,
+        both_orders: both_orders(body)?,
         options,
         keep_alive: stays(body)?,
         ignored,
@@ -233,7 +236,12 @@ pub fn body(model: &str, asked: &Asked, options: Map<String, Json>) -> Json {
             (index.to_string(), question)
         })
         .collect();
-    json!({ "model": model, "state": asked.state, "questions": questions, "options": options })
+    let mut body =
+        json!({ "model": model, "state": asked.state, "questions": questions, "options": options });
+    if asked.both_orders {
+        body["x_orders"] = 2.into();
+    }
+    body
 }
 
 /// The answers in another server's response to [`body`]; `None` if one is missing.
