@@ -148,18 +148,20 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         )),
         Step::Parsing | Step::Layer(..) | Step::Naming => {}
     };
+    let refusal = (!args.requantize).then_some(quantised_already as fn(&str) -> Error);
+    let pool = Pool::new(config.clone(), Policy::OneShot, out::log(None)?);
+    // A server may know fewer types, but no other ones.
+    let quantize = args
+        .quantize
+        .map(|text| Quantizing::parse(text, refusal, &pool));
+    let quantize = quantize.transpose()?;
     let (source, mut changes) = parse_recipe(&modelfile, places, &mut report)?;
     if let Some(server) = args.server {
         drop(progress);
         notes.iter().for_each(|text| out.note(text));
         return send::create(&server, &args.name, (&source, &changes), args.quantize, out);
     }
-    let refusal = (!args.requantize).then_some(quantised_already as fn(&str) -> Error);
-    let pool = Pool::new(config.clone(), Policy::OneShot, out::log(None)?);
-    let quantize = args
-        .quantize
-        .map(|text| Quantizing::parse(text, refusal, &pool));
-    changes.quantize = quantize.transpose()?;
+    changes.quantize = quantize;
     create(&context.store(), &args.name, &source, &changes, &mut report)?;
     drop(progress);
     notes.iter().for_each(|text| out.note(text));

@@ -141,6 +141,9 @@ pub fn read_input(path: &str, bytes_max: u64) -> Result<Vec<u8>> {
     if path == "-" {
         return standard_input(bytes_max);
     }
+    if path.is_empty() {
+        return Err(Error::usage("the name of a file is empty"));
+    }
     let mut bytes = Vec::new();
     let read =
         opened(path).and_then(|file| Patient(file).take(bytes_max + 1).read_to_end(&mut bytes));

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::engine::hostile_models;
 use crate::support::{PUNA, Sandbox, Server, eventually, gemma};
 
 /// A field of /proc/PID/status, in bytes.
@@ -319,7 +320,26 @@ fn models_that_do_not_fit_together_take_turns() {
             scope.spawn(move || ask(model));
         }
     });
-    let listed = server.ask("GET", "/api/ps", "").json();
-    let loaded = listed["models"].as_array().unwrap();
-    assert_eq!(loaded.len(), 1, "{loaded:?}");
+    let loaded = || {
+        let listed = server.ask("GET", "/api/ps", "").json();
+        let models = listed["models"].as_array().unwrap().iter();
+        models
+            .map(|model| model["name"].to_string())
+            .collect::<Vec<_>>()
+    };
+    let before = loaded();
+    assert_eq!(before.len(), 1, "{before:?}");
+    // What fits no machine is refused, and evicts nothing.
+    let tokens: u32 = 1 << 30;
+    let greedy = hostile_models::key("llama.context_length", tokens.to_le_bytes());
+    sandbox.file("greedy.gguf", greedy);
+    sandbox.create("greedy", "FROM ./greedy.gguf\n");
+    let body = format!(r#"{{"model": "greedy", "options": {{"num_ctx": {tokens}}}}}"#);
+    let answer = server.ask("POST", "/api/generate", &body);
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(
+        answer.error().starts_with("not enough memory"),
+        "{answer:?}"
+    );
+    assert_eq!(loaded(), before);
 }

@@ -137,6 +137,26 @@ fn words_and_settings_without_effect_are_told() {
     sandbox
         .puna(&["bench", "smol", "--runs", "1", "-n", "99999999"], "")
         .fails(2, "does not fit");
+    for words in [
+        &["run", "smol", "hi", "--schema", ""][..],
+        &["run", "smol", "hi", "--transcript", ""],
+        &["map", "smol", "--resume", ""],
+    ] {
+        let done = sandbox.puna(words, "a\n");
+        assert_eq!(done.status, Some(2), "{words:?}: {done:?}");
+    }
+    let quantize = [
+        "create",
+        "y",
+        "-q",
+        "-f",
+        "-",
+        "--quantize",
+        "nosuch",
+        "--host",
+        "127.0.0.1:1",
+    ];
+    sandbox.puna(&quantize, "FROM smol\n").fails(2, "nosuch");
     let mut check = sandbox.command(&["pull", "--check", "x"]);
     run(check.env("PUNA_HOST", "127.0.0.1:1"), "").fails(2, "--check cannot be used with a server");
 }

@@ -15,8 +15,8 @@ fn patched(mut bytes: Vec<u8>, name: &str, skipped: usize, new: &[u8]) -> Vec<u8
     bytes
 }
 
-/// The value of a key of four bytes, behind the number of its type.
-fn key(name: &str, value: [u8; 4]) -> Vec<u8> {
+/// A scripted model with another value of a key of four bytes, which stands behind the number of its type.
+pub fn key(name: &str, value: [u8; 4]) -> Vec<u8> {
     patched(scripted_gguf(&["A short script."]), name, 4, &value)
 }
 

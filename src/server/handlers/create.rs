@@ -285,7 +285,7 @@ fn quantizing(requested: &str, pool: &Pool) -> Result<Option<Quantizing>> {
     let parsed = Quantizing::parse(requested, Some(already), pool).ok();
     match parsed.filter(|to| QUANTS.contains(&to.name)) {
         Some(to) => Ok(Some(to)),
-        None => Err(Error::usage(format!(
+        None => Err(Error::failed(format!(
             "unsupported quantization type {} - supported types are {}",
             requested.to_uppercase(),
             QUANTS[..5].join(", ")
