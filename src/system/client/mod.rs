@@ -165,7 +165,7 @@ impl Client {
     }
 
     /// Posts a value and reads the records of work that reports its progress: the first comes within
-    /// [`ANSWER_MAX`], and no pause is longer than [`SILENCE_MAX`].
+    /// [`ANSWER_MAX`], and no pause is longer than ten minutes.
     ///
     /// # Errors
     /// As [`Client::get`].
