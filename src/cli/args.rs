@@ -72,10 +72,12 @@ pub fn parse(
                 None => String::new(),
             },
             Some(what) => {
-                let value = parser
-                    .value()
-                    .map_err(|_| Error::usage(format!("--{} needs {what}", flag.long)))?;
-                text(value)?
+                let needs = || Error::usage(format!("--{} needs {what}", flag.long));
+                let value = text(parser.value().map_err(|_| needs())?)?;
+                if value.is_empty() && what.starts_with("FILE") {
+                    return Err(needs());
+                }
+                value
             }
         };
         parsed.values.push((flag.long, value));

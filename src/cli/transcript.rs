@@ -5,6 +5,9 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use rustix::fs::{Access, access};
 
 use super::flag::{Flag, Group, option};
 use super::parsed::Parsed;
@@ -40,7 +43,7 @@ pub fn earlier(parsed: &Parsed) -> Result<Vec<Message>> {
     let Some(path) = parsed.value(&CONTINUE) else {
         return Ok(Vec::new());
     };
-    if !std::path::Path::new(path).exists() {
+    if !Path::new(path).exists() {
         if parsed.has(&TRANSCRIPT) {
             return Err(Error::usage(format!("--continue: {path} does not exist")));
         }
@@ -106,22 +109,10 @@ pub fn path(parsed: &Parsed) -> Option<&str> {
     parsed.value(&TRANSCRIPT).or(parsed.value(&CONTINUE))
 }
 
-/// The file that turns are appended to.
+/// The file that turns are appended to. It is created with the first of them.
 pub struct Transcript {
     path: String,
-    file: File,
-    /// It did not exist before.
-    is_new: bool,
-}
-
-impl Drop for Transcript {
-    fn drop(&mut self) {
-        let is_empty = self.file.metadata().is_ok_and(|meta| meta.len() == 0);
-        if self.is_new && is_empty {
-            // A file that stays empty is no harm.
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
+    file: Option<File>,
 }
 
 impl Transcript {
@@ -131,27 +122,36 @@ impl Transcript {
     /// If it cannot be written.
     pub fn open(path: Option<&str>) -> Result<Option<Self>> {
         let open = |path: &str| {
-            if path.is_empty() {
-                return Err(Error::usage("--transcript and --continue need a file"));
-            }
-            let wrong = |error| Error::io("write", path, error);
-            let is_new = !std::path::Path::new(path).exists();
-            let mut options = File::options();
-            let mut file = options
-                .read(true)
-                .append(true)
-                .create(true)
-                .open(path)
-                .map_err(wrong)?;
-            check_form(&mut file, path)?;
-            end_line(&mut file).map_err(wrong)?;
-            Ok(Transcript {
+            let mut transcript = Transcript {
                 path: path.to_string(),
-                file,
-                is_new,
-            })
+                file: None,
+            };
+            if Path::new(path).exists() {
+                transcript.file()?;
+            } else {
+                let folder = Path::new(path).parent();
+                let folder = folder.filter(|folder| !folder.as_os_str().is_empty());
+                let needed = Access::WRITE_OK | Access::EXEC_OK;
+                let may = access(folder.unwrap_or(Path::new(".")), needed);
+                may.map_err(|error| Error::io("write", path, error.into()))?;
+            }
+            Ok(transcript)
         };
         path.map(open).transpose()
+    }
+
+    fn file(&mut self) -> Result<&mut File> {
+        let path = &self.path;
+        let wrong = |error| Error::io("write", path, error);
+        if self.file.is_none() {
+            let mut options = File::options();
+            options.read(true).append(true).create(true);
+            let mut file = options.open(path).map_err(wrong)?;
+            check_form(&mut file, path)?;
+            end_line(&mut file).map_err(wrong)?;
+            self.file = Some(file);
+        }
+        Ok(self.file.as_mut().expect("it was just opened"))
     }
 
     /// Appends a turn's messages; an empty file gets the system text first.
@@ -159,17 +159,19 @@ impl Transcript {
     /// # Errors
     /// If the file cannot be written.
     pub fn add(&mut self, system: Option<&str>, turn: &[Message]) -> Result<()> {
-        let wrong = |error| Error::io("write", &self.path, error);
-        let is_empty = self.file.metadata().map_err(wrong)?.len() == 0;
+        let path = self.path.clone();
+        let wrong = |error| Error::io("write", &path, error);
+        let file = self.file()?;
+        let before = file.metadata().map_err(wrong)?.len();
+        let is_empty = before == 0;
         let system = system
             .filter(|_| is_empty)
             .map(|text| Message::new("system", text));
         let lines: String = system.iter().chain(turn).map(line).collect();
-        let before = self.file.metadata().map_err(wrong)?.len();
-        let written = self.file.write_all(lines.as_bytes());
+        let written = file.write_all(lines.as_bytes());
         if written.is_err() {
             // Remove half a turn, which would damage the file; the write error is returned in any case.
-            let _ = self.file.set_len(before);
+            let _ = file.set_len(before);
         }
         written.map_err(wrong)
     }

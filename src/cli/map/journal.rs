@@ -87,9 +87,6 @@ impl Journal {
     /// `Busy` if another process uses it; `Usage` if it is not a journal; if it cannot be read or written.
     pub fn open(path: &str) -> Result<Self> {
         let wrong = |error| Error::io("write", path, error);
-        if path.is_empty() {
-            return Err(Error::usage("--resume needs a file"));
-        }
         if std::fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
             return Err(Error::usage(format!("{path} is not a regular file")));
         }
