@@ -17,6 +17,7 @@ mod docs;
 mod doctor;
 mod encoding;
 mod env;
+mod failures;
 mod flag;
 mod idle_exit;
 mod list;

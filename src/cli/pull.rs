@@ -3,8 +3,9 @@
 use std::sync::atomic::AtomicBool;
 
 use super::context::{self, Context};
+use super::failures::Failures;
 use super::flag::{Flag, Group, HOST, JSON, QUIET, maybe, option, switch};
-use super::out::{self, Out};
+use super::out::Out;
 use super::parsed::Parsed;
 use super::stdin;
 use super::table::{Command, MODELS, NEGATIVE, PLAIN, Section};
@@ -418,25 +419,22 @@ fn names(models: &[String], store: &Store) -> Result<(Vec<Name>, bool)> {
     Ok((ours.map(|entry| entry.name).collect(), true))
 }
 
-/// Runs an operation for each name; after all of them it returns the first error. With `known`, models
-/// that their registry does not have are skipped.
+/// Runs an operation for each name, whatever becomes of the others. With `known`, models that their registry does not
+/// have are skipped.
 fn each(names: &[Name], known: bool, mut operation: impl FnMut(&Name) -> Result<()>) -> Result<()> {
-    let mut first = None;
+    let mut failures = Failures::default();
     for name in names {
         match operation(name) {
             Err(error) if known && error.is_not_found() => {}
             Err(error) if names.len() == 1 => return Err(error),
-            Err(error) => match first {
-                None => {
-                    let named = format!("{name}: {error}");
-                    first = Some(Error::plain(error.class(), named));
-                }
-                Some(_) => out::complain(&format!("{name}: {error}")),
-            },
+            Err(error) => {
+                let named = format!("{name}: {error}");
+                failures.add(&Error::plain(error.class(), named));
+            }
             Ok(()) => {}
         }
     }
-    first.map_or(Ok(()), Err)
+    failures.outcome()
 }
 
 /// Ends with the status that reports whether a model differs from its registry's.

@@ -3,11 +3,12 @@
 use serde_json::json;
 
 use super::context::Context;
+use super::failures::Failures;
 use super::flag::{Flag, HOST, switch};
-use super::out::{self, Out};
+use super::out::Out;
 use super::parsed::Parsed;
 use super::table::{Command, MODELS, PLAIN, Section};
-use crate::core::error::{Error, Result};
+use crate::core::error::Result;
 use crate::core::name::Name;
 use crate::system::client::Method;
 use crate::system::store::Store;
@@ -35,7 +36,7 @@ const FORCE: Flag = switch("force", Some('f'), "ignore models that do not exist"
 fn run(parsed: &Parsed, context: &Context, _: &mut Out) -> Result<()> {
     let server = context.named_server(parsed)?;
     let store = context.store();
-    let mut last: Option<Error> = None;
+    let mut failures = Failures::default();
     for operand in &parsed.operands {
         let removed = match &server {
             Some(server) => {
@@ -45,16 +46,11 @@ fn run(parsed: &Parsed, context: &Context, _: &mut Out) -> Result<()> {
         };
         match removed {
             Err(error) if error.is_not_found() && parsed.has(&FORCE) => {}
-            // The last one is the command's; those before it come in their order.
-            Err(error) => {
-                if let Some(earlier) = last.replace(error) {
-                    out::complain(&earlier.to_string());
-                }
-            }
+            Err(error) => failures.add(&error),
             Ok(()) => {}
         }
     }
-    last.map_or(Ok(()), Err)
+    failures.outcome()
 }
 
 fn remove(store: &Store, operand: &str) -> Result<()> {

@@ -2,8 +2,9 @@
 
 use super::context::Context;
 use super::encoding::{ENCODING, Encoding};
+use super::failures::Failures;
 use super::flag::{Flag, HOST, JSON, option, switch};
-use super::out::{self, Out};
+use super::out::Out;
 use super::parsed::Parsed;
 use super::run::turn_args::PROMPT_BYTES_MAX;
 use super::stdin;
@@ -202,19 +203,16 @@ fn count(
         let tokens = tokenizer.count(&read("-", encoding)?)?;
         return out.named(json, &["tokens"], &[vec![tokens.into()]]);
     }
-    let (mut rows, mut failed) = (Vec::new(), None);
+    let (mut rows, mut failures) = (Vec::new(), Failures::default());
     for file in files {
         match read(file, encoding) {
             Ok(text) => rows.push((tokenizer.count(&text)?, file.as_str())),
             // As wc does, the others are counted.
-            Err(error) => match &failed {
-                None => failed = Some(error),
-                Some(_) => out::complain(&error.to_string()),
-            },
+            Err(error) => failures.add(&error),
         }
     }
     let printed = print_counts(rows, files.len() > 1, json, out);
-    failed.map_or(printed, Err)
+    failures.outcome().and(printed)
 }
 
 fn print_counts(
