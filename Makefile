@@ -46,7 +46,7 @@ demo: build model ## build, fetch the small model, answer a piped prompt
 	@echo 'Why is the sky blue?' | $(PUNA) run $(SMOL) -n 80 --temperature 0
 
 test: test-deps models clients build ## run all tests
-	$(CARGO) test --release -- --skip timing::
+	$(CARGO) test --release -- --skip timing:: --skip from_npm::
 	$(CARGO) test --release --test puna timing:: -- --test-threads=1
 
 quick: test-deps models build ## run a minute of the tests

@@ -1,6 +1,6 @@
 //! A relay in front of a server that keeps what passes: requests and answers, whole.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -8,6 +8,7 @@ use std::thread;
 use serde_json::Value as Json;
 
 use crate::support::Answer;
+use crate::support::scripted_server::request;
 
 /// A request and its answer.
 #[derive(Debug)]
@@ -53,28 +54,11 @@ impl Recorder {
 
 /// Passes one request on, and its answer back; the connection closes after it.
 fn relay(mut client: TcpStream, target: &str, kept: &Mutex<Vec<Exchange>>) {
-    let mut reader = BufReader::new(client.try_clone().expect("a second handle"));
-    let mut lines: Vec<String> = Vec::new();
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line).unwrap_or(0) == 0 {
-            return; // A connection that was opened in advance.
-        }
-        match line.trim_end() {
-            "" => break,
-            text => lines.push(text.to_string()),
-        }
-    }
+    let Some((lines, body)) = request(&client) else {
+        return; // A connection that was opened in advance.
+    };
     let pairs = lines[1..].iter().filter_map(|line| line.split_once(':'));
     let pairs: Vec<(&str, &str)> = pairs.collect();
-    let length = pairs
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
-    let length = length.and_then(|(_, value)| value.trim().parse().ok());
-    let mut body = vec![0; length.unwrap_or(0)];
-    if reader.read_exact(&mut body).is_err() {
-        return;
-    }
     let mut head = format!("{}\r\n", lines[0]);
     // The server speaks plain text to us, and closes after one answer.
     let ours = ["connection", "accept-encoding", "host"];

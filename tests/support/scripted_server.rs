@@ -44,13 +44,14 @@ impl Scripted {
     }
 }
 
-fn answer(mut stream: TcpStream, script: &dyn Fn(&Asked) -> Say, log: &Mutex<Vec<Asked>>) {
+/// A request's lines and its body; `None` if it does not come whole.
+pub fn request(stream: &TcpStream) -> Option<(Vec<String>, Vec<u8>)> {
     let mut reader = BufReader::new(stream.try_clone().expect("a second handle"));
     let mut lines = Vec::new();
     loop {
         let mut line = String::new();
         if reader.read_line(&mut line).unwrap_or(0) == 0 {
-            return;
+            return None;
         }
         match line.trim_end() {
             "" => break,
@@ -63,9 +64,14 @@ fn answer(mut stream: TcpStream, script: &dyn Fn(&Asked) -> Say, log: &Mutex<Vec
         length.filter(|_| name.eq_ignore_ascii_case("content-length"))
     });
     let mut body = vec![0; length.unwrap_or(0)];
-    if reader.read_exact(&mut body).is_err() {
+    reader.read_exact(&mut body).ok()?;
+    Some((lines, body))
+}
+
+fn answer(mut stream: TcpStream, script: &dyn Fn(&Asked) -> Say, log: &Mutex<Vec<Asked>>) {
+    let Some((lines, _)) = request(&stream) else {
         return;
-    }
+    };
     let asked = Asked {
         line: lines[0].trim_end_matches(" HTTP/1.1").to_string(),
     };
