@@ -21,7 +21,6 @@ use super::run::turn_flags::{
 use super::run_limits;
 use super::stdin::Input;
 use super::table::{Command, ONE_MODEL, PLAIN, RECORDS_FAILED};
-
 use super::transcript::{self, CONTINUE, TRANSCRIPT, Transcript, checked_message};
 use crate::core::error::{Class, Error, Result};
 use crate::core::json;
@@ -110,8 +109,7 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         unsaved: None,
     };
     if let Some(model) = chat.backend.model() {
-        model_notes::newer(model, out);
-        model_notes::long_context(model, &chat.ask.turn.options, out);
+        model_notes::print(model, &chat.ask.turn.options, out);
     }
     let format = if jsonl { Format::Json } else { Format::Lines };
     let mut records = Records::new(Input::new(), format, Encoding::read(parsed)?);

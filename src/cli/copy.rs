@@ -30,17 +30,17 @@ pub const COMMAND: Command = Command {
 };
 
 fn run(parsed: &Parsed, context: &Context, _: &mut Out) -> Result<()> {
-    if let Some(server) = context.named_server(parsed)? {
-        let names = json!({ "source": parsed.operands[0], "destination": parsed.operands[1] });
-        return server.tell(Method::Post, "/api/copy", &names);
-    }
     let (source, target) = (
         Name::parse(&parsed.operands[0])?,
         new_name(&parsed.operands[1])?,
     );
-    if source.to_string().eq_ignore_ascii_case(&target.to_string()) {
+    if source.folds_to(&target) {
         let text = format!("{target} is the same model: names ignore case");
         return Err(Error::usage(text));
+    }
+    if let Some(server) = context.named_server(parsed)? {
+        let names = json!({ "source": parsed.operands[0], "destination": parsed.operands[1] });
+        return server.tell(Method::Post, "/api/copy", &names);
     }
     context.store().copy(&source, &target)
 }

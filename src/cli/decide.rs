@@ -100,12 +100,7 @@ pub fn run(
     out: &mut Out,
 ) -> Result<u8> {
     let mut asked = asked(form, choice, &ask)?;
-    for name in &asked.ignored {
-        out.note(&format!("{name} of the file has no effect"));
-    }
-    if let Some(other) = asked.model.as_ref().filter(|name| **name != ask.turn.model) {
-        out.note(&format!("the file's model {other} is not used"));
-    }
+    note_unused(&asked, &ask.turn.model, out);
     asked.both_orders |= place.both_orders;
     let place_of = |id: &str| {
         let place = asked
@@ -119,7 +114,8 @@ pub fn run(
         Some(server) => by_server(server, &ask, &asked)?,
         None => {
             let decided = decided(ask, &asked, (place.config, print.explains), out)?;
-            decided.prompts.iter().for_each(|prompt| out.report(prompt));
+            let prompts = decided.prompts.iter();
+            prompts.for_each(|prompt| out.report(&out::harmless(prompt)));
             decided.decisions
         }
     };
@@ -149,6 +145,16 @@ pub fn run(
         // The reader has closed the pipe; the exit status still gives the answer.
         Err(error) if error.class() == Class::Closed => Ok(status),
         printed => printed.map(|()| status),
+    }
+}
+
+/// Notes what a file of questions says that has no effect with this model.
+pub fn note_unused(asked: &Asked, model: &str, out: &Out) {
+    for name in &asked.ignored {
+        out.note(&format!("{name} of the file has no effect"));
+    }
+    if let Some(other) = asked.model.as_ref().filter(|name| *name != model) {
+        out.note(&format!("the file's model {other} is not used"));
     }
 }
 
@@ -237,7 +243,7 @@ fn decided(
     out: &Out,
 ) -> Result<Decided> {
     let model = model::open(&context::store(config), &ask.turn.model)?;
-    model_notes::long_context(&model, &ask.turn.options, out);
+    model_notes::print(&model, &ask.turn.options, out);
     if ask.turn.options.int("num_ctx").is_none() {
         // A token is at least one byte, so the context fits the texts.
         let longest = asked.questions.iter().map(bytes).max().unwrap_or(0);

@@ -89,13 +89,21 @@ pub fn print_theirs(prefix: &str, server: &Client, out: &mut Out) -> Result<()> 
     }
     let records = tags.map(|tag| {
         let digest = format!("sha256:{}", tag.digest);
-        let seconds = tag.modified_at.split_once('.');
-        let time = seconds.map_or(tag.modified_at.clone(), |(seconds, _)| {
-            format!("{seconds}Z")
-        });
+        let time = to_the_second(&tag.modified_at);
         vec![tag.name, digest, tag.size.to_string(), time]
     });
     out.records(&records.collect::<Vec<_>>())
+}
+
+/// A time without the fraction of its second; its zone stays.
+fn to_the_second(time: &str) -> String {
+    match time.split_once('.') {
+        Some((seconds, rest)) => {
+            let zone = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+            format!("{seconds}{zone}")
+        }
+        None => time.to_string(),
+    }
 }
 
 /// Prints the models whose names begin with `prefix`, in any case.
@@ -141,4 +149,20 @@ fn row(entry: &Entry) -> Vec<String> {
         human_bytes(entry.manifest.size_bytes()),
         format!("{} ago", clock::span(age)),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_keeps_its_zone() {
+        for (given, shown) in [
+            ("2026-12-01T04:09:12.767Z", "2026-12-01T04:09:12Z"),
+            ("2026-12-01T04:09:12.767+01:00", "2026-12-01T04:09:12+01:00"),
+            ("2026-12-01T04:09:12Z", "2026-12-01T04:09:12Z"),
+        ] {
+            assert_eq!(to_the_second(given), shown);
+        }
+    }
 }

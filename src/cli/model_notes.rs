@@ -5,8 +5,10 @@ use crate::core::options::Options;
 use crate::core::reference;
 use crate::ops::model::Model;
 
-/// Notes a context that is longer than the model was trained for.
-pub fn long_context(model: &Model, options: &Options, out: &Out) {
+/// Notes a model that is newer than what puna knows, and a context that is longer than it was trained for.
+pub fn print(model: &Model, options: &Options, out: &Out) {
+    let newer = reference::note(&model.label, &model.config.requires);
+    newer.iter().for_each(|text| out.note(text));
     let wanted = options.int("num_ctx");
     let wanted = wanted.and_then(|tokens| u64::try_from(tokens).ok());
     if let (Some(longest), Some(wanted)) = (model.header.context_length(), wanted)
@@ -16,10 +18,4 @@ pub fn long_context(model: &Model, options: &Options, out: &Out) {
             "the model reads {longest} tokens at most, not {wanted}"
         ));
     }
-}
-
-/// Notes a model that is newer than what puna knows.
-pub fn newer(model: &Model, out: &Out) {
-    let newer = reference::note(&model.label, &model.config.requires);
-    newer.iter().for_each(|text| out.note(text));
 }

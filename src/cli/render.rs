@@ -143,9 +143,10 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
     let options = turn::options_in_force(&model, &request.turn.options);
     let lease = pool.acquire(&model, &options, None, &request.cancel, &mut |_| {})?;
     let prompter = Prompter::new(&request, &template_choice, lease.engine(), &options);
-    let prompter = match must_fit {
-        true => prompter,
-        false => prompter.showing_all(),
+    let prompter = if must_fit {
+        prompter
+    } else {
+        prompter.showing_all()
     };
     let prompt = prompter.prompt(lease.context_tokens)?;
     prompt.notes.iter().for_each(|note| out.note(note));

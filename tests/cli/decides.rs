@@ -203,6 +203,15 @@ fn both_orders_and_what_was_asked() {
     let server = sandbox.serve(&[]);
     let there = probability(&[&both[..], &["--host", &server.at]].concat());
     assert!((mean - there).abs() < 1e-6, "{mean} {there}");
+    let file = r#"{"state": "It rains.", "x_orders": 2, "questions": {"q": {"type": "choice", "instructions": "What is it?",
+        "criteria": {"w": "weather", "f": "food"}}}}"#;
+    sandbox.file("orders.json", file);
+    let words = ["map", "smol", "--questions", "orders.json", "-p", "{}"];
+    let mapped: Json = serde_json::from_str(&sandbox.puna(&words, "It rains.\n").ok()).unwrap();
+    let mapped = mapped["answers"]["q"]["probabilities"]["w"]
+        .as_f64()
+        .unwrap();
+    assert!((mean - mapped).abs() < 1e-6, "{mean} {mapped}");
     let wrong = r#"{"model": "smol", "state": "a", "x_orders": 3, "questions": {"a": {"type": "noul", "instructions": "?"}}}"#;
     assert_eq!(server.ask("POST", "/v1/systemone", wrong).status, 422);
     let told = choose(&[&both[..], &["--explain"]].concat());

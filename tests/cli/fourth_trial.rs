@@ -93,6 +93,14 @@ fn one_model_has_one_name_in_any_case() {
     sandbox
         .puna(&["cp", "smol", " x"], "")
         .fails(2, "begins or ends with a blank");
+    let server = sandbox.serve(&[("PUNA_SOCKET", "")]);
+    let there = ["cp", "smol", "SMOL", "--host", &server.at];
+    sandbox.puna(&there, "").fails(2, "names ignore case");
+    for words in [&["rm", "one", "two"][..], &["tokens", "smol", "one", "two"]] {
+        let done = sandbox.puna(words, "");
+        let (first, second) = (done.stderr.find("one"), done.stderr.find("two"));
+        assert!(first < second && first.is_some(), "{done:?}");
+    }
     let done = sandbox.puna(&["rm", "one", "two"], "");
     let (first, second) = (done.stderr.find("'one'"), done.stderr.find("'two'"));
     assert!(first < second && first.is_some(), "{done:?}");
@@ -143,7 +151,17 @@ fn words_and_settings_without_effect_are_told() {
         &["map", "smol", "--resume", ""],
     ] {
         let done = sandbox.puna(words, "a\n");
-        assert_eq!(done.status, Some(2), "{words:?}: {done:?}");
+        done.fails(2, "needs FILE");
+    }
+    // map reads the same files, and says what of them is for one text only.
+    let words = ["map", "smol", "--questions", "body.json", "-p", "{}"];
+    let done = sandbox.puna(&words, "a\n");
+    for text in [
+        "bogus of the file",
+        "model other is not used",
+        "the file's text is not used",
+    ] {
+        assert!(done.stderr.contains(text), "{done:?}");
     }
     let quantize = [
         "create",

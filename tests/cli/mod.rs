@@ -5,6 +5,7 @@ pub mod chat;
 pub mod decides;
 mod env;
 pub mod examples;
+mod fourth_trial;
 pub mod long_inputs;
 pub mod manual;
 pub mod map;
@@ -17,6 +18,6 @@ mod session_losses;
 pub mod settings;
 pub mod shape;
 pub mod tables;
-mod third_list;
+
 pub mod usage_errors;
 pub mod wrong_usages;

@@ -46,6 +46,24 @@ fn a_wrong_byte_and_another_model_keep_the_conversation() {
 }
 
 #[test]
+fn an_answer_stays_until_there_is_another_whole_one() {
+    let sandbox = Sandbox::with_smol();
+    let line = "puna run smol --temperature 0 -n 8 --num-ctx 8000 -o stop=zzz";
+    let terminal = Terminal::new(&sandbox, (80, 24), line);
+    terminal.sees(">>>");
+    terminal.says("Write a long story about the sea, in ten chapters.");
+    terminal.rests_at(">>>");
+    let before = exported(&terminal, &sandbox, "before.jsonl");
+    terminal.says("/set parameter num_predict 4000");
+    terminal.sees("Set parameter 'num_predict'");
+    terminal.says("/retry");
+    terminal.fills(14);
+    terminal.press("C-c");
+    terminal.sees("the earlier answer stays");
+    assert_eq!(exported(&terminal, &sandbox, "after.jsonl"), before);
+}
+
+#[test]
 fn a_prompt_that_a_server_did_not_answer_is_sent_again() {
     let (here, there) = (Sandbox::new(), Sandbox::with_smol());
     let server = there.serve(&[("PUNA_SOCKET", "")]);

@@ -9,14 +9,15 @@ use serde_json::{Map, json};
 use crate::cli::choose::{SURE, probability, with_choices};
 use crate::cli::decide::{self, is_described};
 use crate::cli::flag::{Flag, HOST, option};
+use crate::cli::out::Out;
 use crate::cli::parsed::{Parsed, repeated};
 use crate::cli::run::turn_args::{Ask, draws_nothing};
 use crate::cli::run::turn_flags::{FORMAT, GRAMMAR, OVERFLOW, SCHEMA, STOP, THINK};
 use crate::cli::shape::{EXTRACT, FIELDS, ONE_LINE, STRIP};
-use crate::core::decision::{Question, UNSURE, likeliest};
+use crate::core::decision::{UNSURE, likeliest};
 use crate::core::error::{Error, Result};
 use crate::core::json;
-use crate::format::wire::decisions::systemone;
+use crate::format::wire::decisions::{Asked, systemone};
 use crate::ops::backend::Local;
 use crate::ops::choose::choose;
 use crate::ops::decide::{Request, decide as decide_all};
@@ -46,7 +47,7 @@ enum What {
     /// Words, weighed whole.
     Words(Vec<String>),
     /// Questions, asked by labels.
-    Questions(Vec<Question>),
+    Questions(Asked),
 }
 
 impl Decides {
@@ -75,7 +76,7 @@ impl Decides {
         draws_nothing(&ask.turn.options)?;
         let what = match parsed.value(&QUESTIONS) {
             Some(_) if parsed.has(&SURE) => return Err(Error::usage("--sure needs --choose")),
-            Some(path) => What::Questions(decide::read(path)?.questions),
+            Some(path) => What::Questions(decide::read(path)?),
             None => What::Words(words(parsed.value(flag).unwrap_or_default())?),
         };
         let sure = parsed.value(&SURE).map(probability).transpose()?;
@@ -87,11 +88,23 @@ impl Decides {
         matches!(self.what, What::Words(_))
     }
 
+    /// Notes what a file of questions says that has no effect on records.
+    pub fn note_unused(&self, model: &str, out: &Out) {
+        if let What::Questions(asked) = &self.what {
+            decide::note_unused(asked, model, out);
+            if !asked.state.is_empty() {
+                out.note("the file's text is not used: each record is one");
+            }
+        }
+    }
+
     /// Everything that answers depend on, for the journal.
     pub fn settings(&self) -> String {
         match &self.what {
             What::Words(words) => format!("\nchoose={words:?} {:?}", self.sure),
-            What::Questions(questions) => format!("\nquestions={questions:?}"),
+            What::Questions(asked) => {
+                format!("\nquestions={:?} {}", asked.questions, asked.both_orders)
+            }
         }
     }
 
@@ -110,13 +123,14 @@ impl Decides {
                 let (word, share) = self.word(local, ask, words, over)?;
                 Ok((word, Some(share)))
             }
-            What::Questions(questions) => {
+            What::Questions(asked) => {
+                let questions = &asked.questions;
                 let request = Request {
                     model: local.model(),
                     system: ask.system.as_deref(),
                     state: &ask.prompt,
                     questions,
-                    both_orders: false,
+                    both_orders: asked.both_orders,
                     explains: false,
                     options: ask.turn.options.clone(),
                     keep_alive: None,

@@ -311,6 +311,9 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         retries,
         progress,
     } = MapArgs::read(parsed)?;
+    if let Some(decides) = &decides {
+        decides.note_unused(&ask.turn.model, out);
+    }
     let journal = resume.map(Journal::open).transpose()?;
     let (backend, lease) = match context.model_server(parsed)? {
         Some(server) if decides.is_some() => {
@@ -322,13 +325,12 @@ fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
         }
         Some(server) => {
             // What fails here would fail every record.
-            server.must_have(&ask.turn.model)?;
+            server.details(&ask.turn.model)?;
             (Backend::Remote(Arc::new(server)), None)
         }
         None => {
             let model = Arc::new(model::open(&context.store(), &ask.turn.model)?);
-            model_notes::newer(&model, out);
-            model_notes::long_context(&model, &ask.turn.options, out);
+            model_notes::print(&model, &ask.turn.options, out);
             // As in a server, several answers are computed at once in one context.
             let mut shared = config.clone();
             shared.parallel = jobs as u32;

@@ -22,7 +22,6 @@ use crate::ops::backend::Backend;
 use crate::ops::create::{self, Changes, Source};
 use crate::ops::model::is_path;
 use crate::ops::pool::Policy;
-use crate::system::client::Client;
 use crate::system::config::Config;
 use crate::system::store::Take;
 
@@ -127,7 +126,7 @@ fn load(
             **local = other;
         }
         Backend::Remote(client) => {
-            fetch_details(client, &name)?;
+            client.details(&name)?;
             if client.only_embeds(&name)? {
                 return Err(Error::usage(format!(
                     "{name} is an embedding model, which generates no text: use 'puna embed'"
@@ -143,7 +142,7 @@ fn load(
 fn exists(name: &str, backend: &Backend, config: &Config) -> Result<bool> {
     match backend {
         Backend::Local(_) => Ok(context::store(config).find(&Name::parse(name)?).is_ok()),
-        Backend::Remote(client) => match fetch_details(client, name) {
+        Backend::Remote(client) => match client.details(name) {
             Ok(_) => Ok(true),
             Err(error) if error.class() == Class::NoModel => Ok(false),
             Err(error) => Err(error),
@@ -159,7 +158,7 @@ fn can_think(session: &Session, backend: &Backend) -> Result<bool> {
             choice.can("thinking")
         }
         Backend::Remote(client) => {
-            let shown = fetch_details(client, &session.ask.turn.model)?;
+            let shown = client.details(&session.ask.turn.model)?;
             let known = shown["capabilities"].as_array();
             // A server without such a list decides by itself.
             known.is_none_or(|known| known.iter().any(|word| word == "thinking"))
@@ -214,7 +213,7 @@ fn shown(section: &str, session: &Session, backend: &Backend, out: &mut Out) -> 
         Backend::Local(local) if section == "info" => return show::table(local.model(), out),
         Backend::Local(local) => show::section_text(local.model(), section)?,
         Backend::Remote(client) => {
-            let shown = fetch_details(client, &ask.turn.model)?;
+            let shown = client.details(&ask.turn.model)?;
             match section {
                 "info" => json_lines(&shown["details"]),
                 section => shown[section].as_str().unwrap_or_default().to_string(),
@@ -249,12 +248,6 @@ fn parameters(model: &str, session: &str) -> String {
         text += &format!("\nUser defined parameters:\n{}", indented(session));
     }
     text
-}
-
-/// A server's answer to `/api/show` for a model.
-fn fetch_details(client: &Client, name: &str) -> Result<Json> {
-    let body = serde_json::json!({ "model": name });
-    client.ask_soon("/api/show", &body)
 }
 
 fn json_lines(value: &Json) -> String {

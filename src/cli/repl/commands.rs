@@ -56,8 +56,8 @@ pub enum Set {
 
 /// Commands with their operands and descriptions.
 const COMMANDS: &[(&str, &str, &str)] = &[
-    ("/set", "", "change a setting: see /? set"),
-    ("/show", "", "show the model: see /? show"),
+    ("/set", "SETTING", "change a setting: see /? set"),
+    ("/show", "PART", "show the model: see /? show"),
     ("/load", "MODEL", "continue with another model"),
     ("/save", "MODEL", "save this session as a model"),
     ("/clear", "", "drop the conversation"),
@@ -119,6 +119,9 @@ const SHORTCUTS: &[(&str, &str, &str)] = &[
     ("Ctrl-l", "", "clear the screen"),
 ];
 
+/// The topics of help.
+const TOPICS: [&str; 3] = ["set", "show", "shortcuts"];
+
 /// Parses a line that begins with `/`.
 ///
 /// # Errors
@@ -134,8 +137,9 @@ pub fn parse(line: &str) -> Result<ReplCommand> {
             Ok(rest.to_string())
         }
     };
-    let takes_none = ["/clear", "/bye", "/exit", "/retry", "/undo"].contains(&word);
-    if takes_none && !rest.is_empty() {
+    let is_this = |names: &str| names.split(", ").any(|name| name == word);
+    let known = COMMANDS.iter().find(|(names, ..)| is_this(names));
+    if known.is_some_and(|(_, operand, _)| operand.is_empty()) && !rest.is_empty() {
         return Err(Error::usage(format!("{word} takes no operand")));
     }
     Ok(match word {
@@ -150,8 +154,8 @@ pub fn parse(line: &str) -> Result<ReplCommand> {
         },
         "/help" | "/?" => {
             let topic = rest.trim_start_matches('/');
-            if !["", "set", "show", "shortcuts"].contains(&topic) {
-                let text = format!("no help on '{topic}': set, show or shortcuts");
+            if !topic.is_empty() && !TOPICS.contains(&topic) {
+                let text = format!("no help on '{topic}': {}", TOPICS.join(", "));
                 return Err(Error::usage(text));
             }
             ReplCommand::Help(topic.to_string())
@@ -172,9 +176,8 @@ pub fn parse(line: &str) -> Result<ReplCommand> {
 fn setting(rest: &str) -> Result<Set> {
     let (word, value) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
     let value = value.trim();
-    let takes_value = ["format", "think", "parameter", "system"].contains(&word);
-    let is_known = SETTINGS.iter().any(|(known, ..)| *known == word);
-    if is_known && !takes_value && !value.is_empty() {
+    let known = SETTINGS.iter().find(|(known, ..)| *known == word);
+    if known.is_some_and(|(_, operand, _)| operand.is_empty()) && !value.is_empty() {
         return Err(Error::usage(format!(
             "/set {word} takes no value: /? set lists its opposite"
         )));
@@ -319,7 +322,7 @@ pub fn complete(line: &str) -> Completion {
         ["/show"] => among(SECTIONS.iter().map(|(name, ..)| *name).collect()),
         ["/set", "parameter"] => among(options::TABLE.iter().map(|entry| entry.name).collect()),
         ["/set", "format"] => among(vec!["json"]),
-        ["/?" | "/help"] => among(vec!["set", "show", "shortcuts"]),
+        ["/?" | "/help"] => among(TOPICS.to_vec()),
         ["/load" | "/save" | "/list"] => Completion::Model(start),
         ["/file" | "/export", ..] => Completion::File,
         _ => Completion::None,

@@ -154,14 +154,15 @@ impl TurnRunner<'_> {
     /// Answers the last prompt again. Its answer stays until there is another whole one.
     fn again(&mut self, session: &mut Session, out: &mut Out) -> Result<()> {
         if let Some(prompt) = session.unanswered.take() {
-            return self.run(session, prompt, out);
+            return self.run(session, prompt, out).map(drop);
         }
         let before = session.ask.messages.clone();
         let Some(prompt) = session.undo() else {
             return survive(&Error::usage("no prompt to answer again"), out);
         };
-        self.run(session, prompt, out)?;
-        if session.unanswered.take().is_some() {
+        let had_answer = before.last().is_some_and(|last| last.role == "assistant");
+        if !self.run(session, prompt, out)? && had_answer {
+            session.unanswered = None;
             session.ask.messages = before;
             out.note("the earlier answer stays");
         }
@@ -169,8 +170,8 @@ impl TurnRunner<'_> {
     }
 
     /// Sends the prompt, prints the answer and adds both to the conversation. After a failure it prints the
-    /// error; the prompt is not in the conversation, and can be sent again.
-    fn run(&mut self, session: &mut Session, prompt: Message, out: &mut Out) -> Result<()> {
+    /// error; the prompt is not in the conversation, and can be sent again. Returns true for a whole answer.
+    fn run(&mut self, session: &mut Session, prompt: Message, out: &mut Out) -> Result<bool> {
         session.unanswered = None;
         session.ask.messages.push(prompt.clone());
         self.interrupt.forget();
@@ -189,7 +190,7 @@ impl TurnRunner<'_> {
             Err(error) => {
                 printer.fail();
                 session.unanswered = session.ask.messages.pop();
-                return survive(&error, out);
+                return survive(&error, out).map(|()| false);
             }
         };
         if !reply.content.is_empty() || !reply.tool_calls.is_empty() {
@@ -200,6 +201,7 @@ impl TurnRunner<'_> {
             }
         }
         out.write("\n")?;
+        let is_whole = finish.is_some();
         if let Some((finish, device)) = finish {
             let is_first = session.ask.messages.len() <= 2;
             print_usage(&finish.usage, is_first, out);
@@ -208,7 +210,7 @@ impl TurnRunner<'_> {
             }
             answer::report_cut(self.backend, &session.ask.turn, &finish, false, out)?;
         }
-        Ok(())
+        Ok(is_whole)
     }
 
     /// Prints the answer; returns the device that computed it.

@@ -232,6 +232,7 @@ fn talk(
             "the model is an embedding model: give it a text",
         ));
     }
+    note_model(&backend, &ask, out);
     repl::talk(backend, ask, args, config, out)
 }
 
@@ -248,6 +249,12 @@ fn backend(
         Some(client) => Backend::Remote(Arc::new(client)),
         None => Backend::Local(Box::new(local()?)),
     })
+}
+
+fn note_model(backend: &Backend, ask: &Ask, out: &Out) {
+    if let Some(model) = backend.model() {
+        model_notes::print(model, &ask.turn.options, out);
+    }
 }
 
 fn run(parsed: &Parsed, context: &Context, out: &mut Out) -> Result<()> {
@@ -334,7 +341,7 @@ fn answer_once(
     known.work = Some(ask.work());
     let mut backend = backend(server, ask, Policy::OneShot, args, &known)?;
     check_vectors(args, &backend, &ask.turn.model)?;
-    note_model(ask, &backend, printer.out);
+    note_model(&backend, ask, printer.out);
     let outcome = answered(&backend, ask, &deadline, started, &mut printer);
     let mut pieces = None;
     let outcome = match outcome {
@@ -424,14 +431,6 @@ fn answered(
         Ok(answer::device(&answer, &ask.turn.options))
     });
     deadline.check(outcome)
-}
-
-/// Notes what a model of this machine has no use for.
-fn note_model(ask: &Ask, backend: &Backend, out: &Out) {
-    if let Some(model) = backend.model() {
-        model_notes::newer(model, out);
-        model_notes::long_context(model, &ask.turn.options, out);
-    }
 }
 
 /// Refuses flags that only vectors have, for a model that makes none.

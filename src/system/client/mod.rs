@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
 use ureq::http::Response;
 use ureq::typestate::{WithBody, WithoutBody};
 use ureq::unversioned::resolver::DefaultResolver;
@@ -247,14 +248,13 @@ impl Client {
         &self.what
     }
 
-    /// Rejects a server that does not have this model.
+    /// The server's description of a model, as `/api/show` gives it.
     ///
     /// # Errors
     /// As [`Client::get`].
-    pub fn must_have(&self, model: &str) -> Result<()> {
+    pub fn details(&self, model: &str) -> Result<Json> {
         let body = serde_json::json!({ "model": model });
         self.ask_soon("/api/show", &body)
-            .map(|_: serde::de::IgnoredAny| ())
     }
 
     /// True if the server says that this model can embed and not complete.
@@ -262,8 +262,7 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub fn only_embeds(&self, model: &str) -> Result<bool> {
-        let body = serde_json::json!({ "model": model });
-        let shown: serde_json::Value = self.ask_soon("/api/show", &body)?;
+        let shown = self.details(model)?;
         let can = |word: &str| {
             let list = shown["capabilities"].as_array();
             list.is_some_and(|list| list.iter().any(|ability| ability == word))

@@ -244,9 +244,7 @@ fn positive(text: &str) -> Option<usize> {
 /// How long a stream may be silent.
 fn heartbeat(given: Option<String>) -> Duration {
     match given.and_then(|text| KeepAlive::parse_lenient(&text).ok()) {
-        Some(KeepAlive::For(time)) if !time.is_zero() => time,
-        // As good as never, and no overflow where it is added to a time.
-        Some(KeepAlive::Forever) => Duration::from_secs(365 * 86_400),
+        Some(KeepAlive::For(time)) => time,
         _ => defaults::HEARTBEAT,
     }
 }
